@@ -12,6 +12,7 @@
 
 from .errors import (
     CommitUnknown,
+    ConnectionFailed,
     ConnectionLost,
     DecodeError,
     EmbeddedError,
@@ -32,6 +33,7 @@ __license__ = "BSD"
 __all__ = [
     "PQ",
     "CommitUnknown",
+    "ConnectionFailed",
     "ConnectionLost",
     "DecodeError",
     "EmbeddedError",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 #: PostgreSQL cuts longer identifiers in silence (NAMEDATALEN - 1), so that two names could mean one object.
@@ -99,11 +99,11 @@ def read(path: str) -> str:
     return files("pq").joinpath("sql", *path.split("/")).read_text("utf-8")
 
 
-@lru_cache(maxsize=None)
+@cache
 def statements(path: str) -> Mapping[str, str]:
     """The named statements of a file below ``pq/sql``."""
     parts = _NAME_LINE.split(read(path))
-    return {name: _COMMENT.sub("", text).strip() for name, text in zip(parts[1::2], parts[2::2])}
+    return {name: _COMMENT.sub("", text).strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 @lru_cache(maxsize=256)

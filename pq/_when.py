@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 #: What `schedule_at` and `expected_at` accept.
-TimeSpec = Union[str, timedelta, datetime, None]
+TimeSpec = str | timedelta | datetime | None
 
 #: A relative time further away than this is refused: the server's ``now()`` plus it must stay within year 9999,
 #: the last one that Python can read back.
@@ -73,4 +73,5 @@ def _utc(name: str, moment: datetime) -> datetime:
 def _out_of_range(name: str, spec: object) -> ValueError:
     text = str(spec)
     shown = text if len(text) <= 40 else text[:40] + "..."
-    return ValueError(f"{name} is out of range: {shown!r}; relative times reach {LIMIT.days} days, absolute ones year 9999")
+    reach = f"relative times reach {LIMIT.days} days, absolute ones the years 1 to 9999"
+    return ValueError(f"{name} is out of range: {shown!r}; {reach}")

@@ -21,12 +21,12 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError) as error:
         print(f"pq: {error}", file=sys.stderr)
         return 2
+    except (errors.ConnectionFailed, errors.ConnectionLost) as error:
+        print(f"pq: no connection: {error}", file=sys.stderr)
+        return 3
     except errors.PQError as error:
         print(f"pq: {error}", file=sys.stderr)
         return 1
-    except PQ.ConnectError as error:
-        print(f"pq: no connection: {str(error).strip()}", file=sys.stderr)
-        return 3
     except KeyboardInterrupt:
         return 130
 
@@ -76,4 +76,4 @@ def _version(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> int:
     from .demo import Demo
 
-    return Demo(args.folder).run()
+    return int(Demo(args.folder).run())

@@ -19,6 +19,10 @@ class PQError(Exception):
         self.__dict__.update(data)
 
 
+class ConnectionFailed(PQError):
+    """The database cannot be reached."""
+
+
 class ConnectionLost(PQError):
     """The connection to the database is gone; nothing was changed."""
 

@@ -18,7 +18,7 @@ class Job:
     :ivar expected_at: its priority, or None.
     """
 
-    __slots__ = ("id", "enqueued_at", "schedule_at", "expected_at", "_data", "_size", "_queue", "__weakref__")
+    __slots__ = ("__weakref__", "_data", "_queue", "_size", "enqueued_at", "expected_at", "id", "schedule_at")
 
     def __init__(
         self,

@@ -131,8 +131,8 @@ class Queue:
     def get(self, block: bool = True, timeout: float | None = None) -> Job | None:
         """Take the next job: the one with the earliest `expected_at`, those without last, then the lowest id.
 
-        **Outside of a transaction the job is off the queue when you get it**: if you crash, it is lost. Use ``with queue``
-        to keep it until your work is committed.
+        **Outside of a transaction the job is off the queue when you get it**: if you crash, it is lost. Use
+        ``with queue`` to keep it until your work is committed.
 
         :param block: wait for a job if there is none.
         :param timeout: seconds to wait at most; 0 does not wait; None: the queue's `timeout`.

@@ -37,6 +37,9 @@ USER = """
 """
 
 
+REMEMBER = "drop table if exists t; create table t as select 7 as x"
+
+
 def eventually(condition):
     end = time.monotonic() + DEADLINE
     while not condition():
@@ -111,25 +114,49 @@ def base(request):
     assert not left
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    """The data folder of a server that was never used."""
-    folder = tmp_path_factory.mktemp("cluster")
-    Embedded(folder).start().close()
-    return folder / "data"
-
-
 @pytest.fixture
 def fresh(base):
     """A folder that is yet to be made."""
     return base / "pg"
 
 
+@pytest.fixture(scope="session")
+def spare(tmp_path_factory):
+    return tmp_path_factory.mktemp("spare") / "data"
+
+
 @pytest.fixture
-def folder(fresh, cluster):
-    """A folder that was used before, by a copy of what initdb takes half a second to make."""
-    shutil.copytree(cluster, fresh / "data")
-    return fresh
+def data(spare, base):
+    """A data folder that was used before; handed from test to test, for initdb takes a second."""
+    data = base / "data"
+    if spare.exists():
+        shutil.move(spare, data)
+    else:
+        Embedded(base).start().close()
+    return data
+
+
+@pytest.fixture
+def folder(data, fresh, spare):
+    """A folder that was used before."""
+    fresh.mkdir()
+    yield from lend(data, fresh, spare)
+
+
+@pytest.fixture
+def deep(data, base, spare):
+    """A folder that was used before, whose path is too long for a socket."""
+    deep = base / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    yield from lend(data, deep, spare)
+
+
+def lend(data, folder, spare):
+    shutil.move(data, folder / "data")
+    yield folder
+    stopped = not (folder / "data" / "postmaster.pid").exists()
+    if stopped and (folder / "data" / "PG_VERSION").exists():
+        shutil.move(folder / "data", spare)
 
 
 class User:
@@ -211,7 +238,7 @@ def test_start_gives_a_durable_private_server(fresh):
 
 def test_data_survive_close(folder):
     with Embedded(folder) as server:
-        query(server.dsn, "create table t as select 7 as x")
+        query(server.dsn, REMEMBER)
     with Embedded(str(folder)) as server:
         assert query(server.dsn, "select x from t") == [(7,)]
 
@@ -328,7 +355,6 @@ def test_starting_together_makes_one_server(fresh, user):
 
 
 def test_opening_while_another_stops(folder, user):
-    Embedded(folder).start().close()
     program = """
         import psycopg2, sys
         from pq.embedded import Embedded
@@ -463,7 +489,7 @@ def test_a_child_killed_lets_the_server_stop(folder):
 
 def test_the_server_is_killed(folder):
     with Embedded(folder) as server:
-        query(server.dsn, "create table t as select 7 as x")
+        query(server.dsn, REMEMBER)
         first = postmaster(folder)
         keeper = parent(first)
         os.kill(first, signal.SIGKILL)
@@ -532,7 +558,7 @@ def test_a_keeper_outlives_sigterm(folder):
 
 def test_stale_files_with_the_pid_of_another_process(folder):
     with Embedded(folder) as server:
-        query(server.dsn, "create table t as select 7 as x")
+        query(server.dsn, REMEMBER)
         lines = (folder / "data" / "postmaster.pid").read_text().split("\n")
         socket_lines = (folder / "run" / ".s.PGSQL.5432.lock").read_text().split("\n")
         pid = postmaster(folder)
@@ -547,7 +573,6 @@ def test_stale_files_with_the_pid_of_another_process(folder):
 
 
 def test_an_empty_pid_file(folder):
-    Embedded(folder).start().close()
     (folder / "data" / "postmaster.pid").touch()  # the machine died while it was written
     with Embedded(folder) as server:
         assert answers(server.dsn)
@@ -579,7 +604,6 @@ def test_the_folder_is_removed_while_in_use(folder):
 
 
 def test_a_failing_start_shows_the_log_and_leaves_nothing(folder):
-    Embedded(folder).start().close()
     config = folder / "data" / "postgresql.conf"
     good = config.read_text()
     config.write_text(good + "\nwork_mem = nonsense\n")
@@ -605,7 +629,6 @@ def test_a_failing_initdb_says_why(fresh, base, monkeypatch):
 
 
 def test_the_timeout(folder):
-    folder.mkdir()
     with open(folder / "start.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(EmbeddedError, match="takes too long"):
@@ -621,7 +644,7 @@ def test_the_timeout(folder):
 # -- paths ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a 'b\" %41=\\$x;&c ", "zwölf µ", "a,b", "-D", "https:?host=x#y"])
+@pytest.mark.parametrize("name", ["a 'b\" %41=\\$x;&c ", "-zwölf?host=x#µ", "a,b"])
 def test_odd_paths(base, name):
     with Embedded(base / name) as server:
         assert query(server.dsn, "show data_directory") == [(str(base / name / "data"),)]
@@ -637,7 +660,6 @@ def test_a_relative_path(fresh, base, monkeypatch):
 
 
 def test_a_path_through_a_link_is_the_same_folder(folder, base):
-    folder.mkdir()
     (base / "link").symlink_to(folder)
     with Embedded(folder) as server, Embedded(base / "link") as other:
         assert server.dsn == other.dsn
@@ -671,7 +693,6 @@ def test_a_folder_that_nobody_can_write_to():
 
 
 def test_a_folder_of_the_user_keeps_its_mode_and_owner(folder):
-    folder.mkdir()
     folder.chmod(0o755)
     (folder / "mine").write_text("mine")
     before = folder.stat()
@@ -688,13 +709,12 @@ def test_a_folder_of_the_user_keeps_its_mode_and_owner(folder):
 def test_a_data_folder_that_is_not_one(fresh):
     (fresh / "data").mkdir(parents=True)
     (fresh / "data" / "mine").write_text("mine")
-    with pytest.raises(EmbeddedError, match="is not a data fresh of PostgreSQL"):
+    with pytest.raises(EmbeddedError, match="is not a data folder of PostgreSQL"):
         Embedded(fresh).start()
     assert [path.name for path in (fresh / "data").iterdir()] == ["mine"]
 
 
 def test_data_of_another_version(folder):
-    Embedded(folder).start().close()
     version = folder / "data" / "PG_VERSION"
     ours = version.read_text().strip()
     version.write_text("9\n")
@@ -706,7 +726,6 @@ def test_data_of_another_version(folder):
 
 
 def test_a_socket_folder_that_others_can_enter_is_refused(folder):
-    folder.mkdir()
     run = folder / "run"
     run.mkdir()
     run.chmod(0o755)
@@ -720,18 +739,12 @@ def test_a_socket_folder_that_others_can_enter_is_refused(folder):
 
 
 def test_a_link_in_place_of_the_log_is_not_followed(folder):
-    folder.mkdir()
     victim = folder / "victim"
     victim.write_text("")
     (folder / "log").symlink_to(victim)
     with pytest.raises(EmbeddedError, match="cannot run PostgreSQL"):
         Embedded(folder).start()
     assert victim.read_text() == ""
-
-
-@pytest.fixture
-def deep(base):
-    return base / ("d" * 60) / ("e" * 60)
 
 
 def socket_folder(path):
@@ -829,7 +842,7 @@ def test_root_without_user_namespaces(fresh, monkeypatch, unprivileged):
             status = Path("/proc/%d/status" % pid).read_text()
             assert [line.split()[1:] for line in status.split("\n") if "Groups" in line] == [[]]
         assert (fresh / "run").stat().st_uid == owner
-        query(server.dsn, "create table t as select 7 as x")
+        query(server.dsn, REMEMBER)
     assert not alive(pid)
     monkeypatch.delenv("PQ_NO_USERNS")  # it stays whose it is
     with Embedded(fresh) as server:
@@ -838,7 +851,8 @@ def test_root_without_user_namespaces(fresh, monkeypatch, unprivileged):
 
 
 @root
-def test_root_without_user_namespaces_and_a_long_path(deep, base, monkeypatch, unprivileged):
+def test_root_without_user_namespaces_and_a_long_path(base, monkeypatch, unprivileged):
+    deep = base / ("d" * 60) / ("e" * 60)
     monkeypatch.setattr(tempfile, "tempdir", str(base))
     for _ in range(2):
         with Embedded(deep) as server:

@@ -7,7 +7,6 @@ that source is part of it; otherwise each statement is a transaction of its own,
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -127,7 +126,7 @@ class Database:
 
     @contextmanager
     def transaction(self, **cursor_kwargs: Any) -> Iterator[Any]:
-        """One transaction for all that this thread does inside; the value is a cursor. Inside another it is a savepoint.
+        """One transaction for all that this thread does inside; its value is a cursor. Inside another: a savepoint.
 
         :param cursor_kwargs: arguments of the connection's ``cursor()``.
         """

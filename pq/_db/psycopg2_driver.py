@@ -7,7 +7,7 @@ import re
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -65,13 +65,17 @@ class Psycopg2:
         """A connection in autocommit mode.
 
         :raises ValueError: `dsn` is malformed. It is not quoted in the message: it may hold a password.
+        :raises ConnectionFailed: the server can't be reached, or refuses.
         """
         try:
             given = self._extensions.parse_dsn(_SQLALCHEMY_DRIVER.sub(r"\1", dsn))
         except self._package.ProgrammingError:
             raise ValueError("the DSN is neither a postgresql:// URL nor key=value pairs") from None
         # an empty DSN makes the driver complain where libpq would take PG* variables: it never is empty here
-        conn = self._package.connect(**{**CONNECT, **given})
+        try:
+            conn = self._package.connect(**{**CONNECT, **given})
+        except self._package.OperationalError as error:
+            raise _both(errors.ConnectionFailed, self._package.OperationalError)(str(error).strip()) from error
         conn.autocommit = True
         return conn
 
@@ -229,12 +233,12 @@ class Psycopg2:
         return self._extensions.AsIs(text)
 
 
-@lru_cache(maxsize=None)
+@cache
 def driver(package: str = "psycopg2") -> Psycopg2:
     return Psycopg2(package)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _both(ours: type[errors.PQError], drivers: type[Exception]) -> Any:
     """A subclass of both, under our name: what catches the driver's error goes on catching it."""
     return type(ours.__name__, (ours, drivers), {"__module__": ours.__module__, "__doc__": ours.__doc__})

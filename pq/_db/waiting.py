@@ -4,17 +4,17 @@ NOTIFY takes an instance-wide lock at commit, so a put notifies only if somebody
 lock, the queue's *gate*, which all of them hold shared.
 
     put (trigger, after the insert)             waiter
-    P1  insert                                  W1  take the gate, shared
-    P2  is the gate free?                       W2  LISTEN
-        (take it exclusively, give it back)     W3  note the transactions now writing (a snapshot's xip)
-    P3  if not: NOTIFY                          W4  look for a job
-    P4  commit: row and notification at once    W5  sleep until notified, a row is due, or time to look again;
-                                                    with noted transactions still running that is soon (5 ms, doubling)
+    P1  insert                                W1  take the gate, shared
+    P2  is the gate free?                     W2  LISTEN
+        (take it exclusively, give it back)   W3  note the transactions now writing (a snapshot's xip)
+    P3  if not: NOTIFY                        W4  look for a job
+    P4  commit: row and NOTIFY at once        W5  sleep until notified, a row is due, or time to look again: soon
+                                                  (5 ms, doubling) while noted transactions still run
 
-Why no put is missed. Take a put that W4 did not see: it commits after W4 looked, hence after W2.
-If it found the gate taken at P2, it notifies at P4, after W2: W5 wakes. If it found the gate free, P2 was before W1; its
-transaction was writing (P1 is before P2) from before W1 until after W4, so W3 noted it, and W5 looks again until it has
-ended, with a snapshot that shows its row. Whatever starts after W3 finds the gate taken.
+Why no put is missed. Take a put that W4 did not see: it commits after W4 looked, hence after W2. If it found the gate
+taken at P2, it notifies at P4, after W2: W5 wakes. If it found the gate free, P2 was before W1, and its transaction was
+writing (P1 is before P2) from before W1 until after W4: so W3 noted it, and W5 looks again until it has ended, with a
+snapshot that shows its row. Whatever starts after W3 finds the gate taken.
 
 A noted transaction may have nothing to do with queues, and may last. It costs looks, at most one in each poll interval,
 which is the bound on all that no notification tells: rows that come back by another consumer's rollback, or updated
