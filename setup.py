@@ -28,6 +28,7 @@ setup(
     license_files=["LICENSE"],
     packages=find_packages(include=["pq", "pq.*"]),
     package_data={"pq": ["py.typed", "sql/*.sql", "sql/migrations/*.sql"]},
+    entry_points={"console_scripts": ["pq = pq.cli:main"]},
     python_requires=">=3.10",
     install_requires=["psycopg2-binary>=2.9; platform_python_implementation != 'PyPy'"],
     extras_require={
