@@ -23,7 +23,19 @@ def encode(data: Any) -> str:
     :raises ValueError: NaN or Infinity anywhere in the data.
     :raises TypeError: what `json.dumps` refuses.
     """
-    return json.dumps(data, allow_nan=False)
+    try:
+        return json.dumps(data, allow_nan=False)
+    except ValueError as error:
+        if "compliant" in str(error) and (found := _constants(data)):
+            raise ValueError(f"{found[0]} is not JSON compliant") from error  # before Python 3.12 it is not named
+        raise
+
+
+def _constants(data: Any) -> list[str]:
+    """The NaN, Infinity and -Infinity among the values, as JavaScript would write them."""
+    found: list[str] = []
+    json.loads(json.dumps(data), parse_constant=found.append)
+    return found
 
 
 def decode(text: str) -> Any:
@@ -41,6 +53,14 @@ def load_pickle(text: str) -> Any:
     return pickle.loads(text.encode("latin-1"))
 
 
+def check_keys(keys: bytes | Sequence[bytes]) -> list[bytes]:
+    """:raises TypeError: they can't be used as a pickle key, or several."""
+    found = [keys] if isinstance(keys, bytes) else keys
+    if not (isinstance(found, Sequence) and found and all(isinstance(key, bytes) and key for key in found)):
+        raise TypeError("pickle_key must be non-empty bytes, or a list of them, newest first")
+    return list(found)
+
+
 class SignedPickle:
     """Pickles signed with HMAC-SHA256 over queue name and payload.
 
@@ -49,9 +69,7 @@ class SignedPickle:
 
     def __init__(self, queue: str, keys: bytes | Sequence[bytes]) -> None:
         self._queue = queue.encode()
-        self._keys = [keys] if isinstance(keys, bytes) else list(keys)
-        if not self._keys or not all(isinstance(key, bytes) and key for key in self._keys):
-            raise TypeError("pickle_key must be non-empty bytes, or a list of them, newest first")
+        self._keys = check_keys(keys)
 
     def dumps(self, data: Any) -> str:
         payload = dump_pickle(data)

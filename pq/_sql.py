@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import reprlib
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -55,14 +56,14 @@ def _identifier(kind: str, name: str) -> str:
     return name.lower() if _PLAIN.fullmatch(name) else name
 
 
-def check_text(kind: str, text: str) -> str:
+def check_text(kind: str, text: object) -> str:
     """The text, if PostgreSQL can hold it as a non-empty name.
 
     :raises TypeError: not a str.
     :raises ValueError: empty, or with a NUL character or a lone surrogate.
     """
     if not isinstance(text, str):
-        raise TypeError(f"{kind} must be a str, not {type(text).__name__}")
+        raise TypeError(f"{kind} must be a str, not {type(text).__name__}: {reprlib.repr(text)}")
     if not text:
         raise ValueError(f"{kind} must not be empty")
     if "\0" in text:

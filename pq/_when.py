@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ def when(name: str, spec: TimeSpec) -> When:
         return When(delay=_bounded(name, spec, spec))
     if isinstance(spec, datetime):
         return When(at=_utc(name, spec))
-    raise TypeError(f"{name} must be a str, timedelta or datetime, not {type(spec).__name__}")
+    raise TypeError(f"{name} must be a str, timedelta or datetime, not {type(spec).__name__}: {reprlib.repr(spec)}")
 
 
 def duration(name: str, text: str) -> timedelta:

@@ -1,44 +1,101 @@
-"""The command line: ``python -m pq``."""
+"""The command line: ``python -m pq``, or ``pq``."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
+from typing import NoReturn
 
 from . import __version__, _sql, errors, schema
+from ._db.psycopg2_driver import driver
 from .manager import PQ
+
+EPILOG = """\
+The database is the first of: --dsn, PQ_DSN, DATABASE_URL, libpq's PGHOST, PGDATABASE and so on. Others can see
+arguments: a password is better kept in one of the variables, or in ~/.pgpass.
+
+exit codes:
+  0    done
+  1    it failed; for demo: something did not hold
+  2    wrong usage: an argument, a name or a DSN that cannot be
+  3    no connection to the database
+  130  interrupted by Ctrl-C
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     :param argv: the arguments; default: those of the process.
-    :returns: the exit code: 0 done, 1 it failed, 2 wrong usage, 3 no connection.
+    :returns: the exit code, as the help text lists them.
     """
-    args = _parser().parse_args(argv)
+    try:
+        try:
+            return _run(argv)
+        finally:
+            print(end="", flush=True)  # now, while an error can still be told
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whoever read has enough: | head
+            _complain(error)
+        if sys.stdout is not None:  # Python flushes once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: list[str] | None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.run is None:
+        parser.print_help()
+        return 0
     try:
         return int(args.run(args) or 0)
     except (ValueError, TypeError) as error:
-        print(f"pq: {error}", file=sys.stderr)
+        _complain(error)
         return 2
     except (errors.ConnectionFailed, errors.ConnectionLost) as error:
-        print(f"pq: no connection: {error}", file=sys.stderr)
+        _complain(f"no connection: {error}")
         return 3
     except errors.PQError as error:
-        print(f"pq: {error}", file=sys.stderr)
+        _complain(error)
+        return 1
+    except driver().Error as error:
+        _complain(str(error).partition("\n")[0])  # what follows is where in our SQL
         return 1
     except KeyboardInterrupt:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pq", description="A transactional job queue for PostgreSQL.")
-    parser.add_argument("--version", action="version", version=f"pq {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _complain(error: object) -> None:
+    """One line, but for an `EmbeddedError`, which ends with the server's last words."""
+    text = str(error) if isinstance(error, errors.EmbeddedError) else " ".join(str(error).split())
+    print(f"pq: {text}", file=sys.stderr)
 
-    database = argparse.ArgumentParser(add_help=False)
+
+class _Parser(argparse.ArgumentParser):
+    """Does not repeat a password that stands where no DSN is expected."""
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(r"://\S*@", "://***@", message)
+        super().error(re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", message))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="pq",
+        description="A transactional job queue for PostgreSQL.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pq {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    database = _Parser(add_help=False)
     database.add_argument("--dsn", help="where the table is (default: PQ_DSN, DATABASE_URL, or libpq's PG* variables)")
-    table = argparse.ArgumentParser(add_help=False)
+    table = _Parser(add_help=False)
     table.add_argument("--table", default="queue", help="its name (default: queue)")
     table.add_argument("--schema", help="its schema (default: the search path decides)")
 
@@ -46,13 +103,20 @@ def _parser() -> argparse.ArgumentParser:
     create.set_defaults(run=_create)
 
     sql = commands.add_parser("sql", parents=[table], help="print the SQL that create executes")
-    sql.add_argument("--since", type=int, default=0, metavar="VERSION", help="only the steps after this version")
+    sql.add_argument(
+        "--since",
+        type=int,
+        default=0,
+        choices=range(schema.VERSION + 1),
+        metavar="VERSION",
+        help="only the steps after this version of the table",
+    )
     sql.set_defaults(run=_sql_script)
 
     version = commands.add_parser("version", parents=[database, table], help="print the table's version and pq's")
     version.set_defaults(run=_version)
 
-    demo = commands.add_parser("demo", help="watch jobs go through a PostgreSQL of one's own")
+    demo = commands.add_parser("demo", help="watch jobs go through a PostgreSQL of one's own, for a few seconds")
     demo.add_argument("folder", nargs="?", metavar="DIR", help="keep the database here (default: a temporary folder)")
     demo.set_defaults(run=_demo)
     return parser
@@ -61,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 def _create(args: argparse.Namespace) -> None:
     with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
         pq.create()
-        print(f"table {args.table}: version {pq.version()}")
+        print(f"table {_name(args)}: version {pq.version()}")
 
 
 def _sql_script(args: argparse.Namespace) -> None:
@@ -70,10 +134,17 @@ def _sql_script(args: argparse.Namespace) -> None:
 
 def _version(args: argparse.Namespace) -> None:
     with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
-        print(f"pq {__version__}, table {args.table}: version {pq.version()} of {schema.VERSION}")
+        found = pq.version()
+    state = f"version {found}" if found else "missing"
+    hint = "" if found >= schema.VERSION else ", to be brought up by create"
+    print(f"pq {__version__}, for version {schema.VERSION}; table {_name(args)}: {state}{hint}")
+
+
+def _name(args: argparse.Namespace) -> str:
+    return _sql.Table(args.table, args.schema).quoted
 
 
 def _demo(args: argparse.Namespace) -> int:
     from .demo import Demo
 
-    return int(Demo(args.folder).run())
+    return Demo(args.folder).run()

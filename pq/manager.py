@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from . import _sql, schema
+from . import _codec, _sql, schema
 from ._db import Database
 from .embedded import Embedded
 from .queue import Queue
@@ -22,13 +21,16 @@ class PQ:
     :param pool: a psycopg2 pool; takes precedence.
     :param table: name of the table. A plain name is folded to lower case; ``schema.table`` is understood.
     :param schema: its schema; default: the server's search path decides.
-    :param queue_class: what to make queues of.
+    :param queue_class: what to make queues of; default: the class attribute, else `Queue`.
+    :param encode: data to JSON text; default: the queue class's, which is `json.dumps` without NaN and Infinity.
+    :param decode: JSON text to data; default: the queue class's, which is `json.loads`.
     :param debug: accepted for the sake of older code.
+    :param pickle_key: key or keys (newest first) to sign pickles with; unsigned ones are refused then.
     :param max_connections: for a DSN: connections at most; further threads wait. One more is opened for waiting.
     :param poll_interval: seconds; a waiting `get` looks at least this often, whatever it is notified of.
     :param listen_dsn: a direct connection to listen on, where the others go through a transaction pooler.
-    :param options: passed on to the queues: `encode`, `decode`, `pickle_key`, `timeout`, …
-    :raises TypeError: `conn` or `pool` is something else.
+    :param options: attributes to set on the queues: `timeout`, `cursor_kwargs`, …
+    :raises TypeError: `conn`, `pool` or `pickle_key` is something else.
     :raises ValueError: a malformed DSN, or a name that PostgreSQL can't hold.
     """
 
@@ -41,8 +43,11 @@ class PQ:
         table: str = "queue",
         schema: str | None = None,
         queue_class: type[Queue] | None = None,
-        *,
+        encode: Callable[[Any], str] | None = None,
+        decode: Callable[[str], Any] | None = None,
         debug: bool = False,
+        *,
+        pickle_key: bytes | Sequence[bytes] | None = None,
         max_connections: int = 10,
         poll_interval: float = 1.0,
         listen_dsn: str | None = None,
@@ -63,9 +68,14 @@ class PQ:
             listen_dsn=listen_dsn,
         )
         self._sql = _sql.bound("queue.sql", self._table.quoted)
-        self._options: dict[str, Any] = {"table": table, "schema": schema, **options}
+        if pickle_key is not None:
+            _codec.check_keys(pickle_key)
+        given = {"pool": pool, "schema": schema, "encode": encode, "decode": decode, "pickle_key": pickle_key}
+        self._args = (conn,) if pool is None else ()
+        self._options = {name: value for name, value in given.items() if value is not None} | options
+        if table != "queue":
+            self._options["table"] = table
         self._queues: dict[str, Queue] = {}
-        self._lock = threading.Lock()
         self._embedded: Embedded | None = None
 
     @classmethod
@@ -103,30 +113,44 @@ class PQ:
         return schema.version(self._db, self._table)
 
     def __getitem__(self, name: str) -> Queue:
-        """The queue of that name; always the same object."""
-        with self._lock:
-            queue = self._queues.get(name)
-            if queue is None:
-                queue = (self.queue_class or Queue)(name, self._db, **self._options)
-                self._queues[name] = queue
-            return queue
+        """The queue of that name; always the same object.
+
+        :raises TypeError: the name is not a str.
+        :raises ValueError: it is empty, or has a NUL character or a lone surrogate.
+        """
+        _sql.check_text("queue name", name)
+        try:
+            return self._queues[name]
+        except KeyError:
+            return self._queues.setdefault(name, self._make(name))
+
+    def _make(self, name: str) -> Queue:
+        # from what was given to PQ, as in 1.9.1: a subclass may do with its arguments what it likes
+        queue = (self.queue_class or Queue)(name, *self._args, **self._options)
+        queue._db = self._db
+        return queue
 
     def __contains__(self, name: object) -> bool:
         """Whether the table has rows of that queue, finished ones included."""
-        if not isinstance(name, str) or not name:
-            return False
-        ((found,),) = self._db.execute(self._sql["has_rows"], {"queue": self[name].name})
+        try:
+            name = _sql.check_text("queue name", name)
+        except (TypeError, ValueError):
+            return False  # no queue can have that name
+        ((found,),) = self._db.execute(self._sql["has_rows"], {"queue": self._make(name).name})
         return bool(found)
 
     def __iter__(self) -> Iterator[str]:
         """The names of the queues that have rows, sorted."""
-        return iter([name for (name,) in self._db.execute(self._sql["names"])])
+        rows = self._db.execute(self._sql["names"], {})  # {}: without, the driver would not read "%%" as "%"
+        return iter([name for (name,) in rows])
 
     def close(self) -> None:
         """Close all connections, those given, too; stop the embedded server if nobody else uses it."""
-        self._db.close()
-        if self._embedded is not None:
-            self._embedded.close()
+        try:
+            self._db.close()
+        finally:
+            if self._embedded is not None:
+                self._embedded.close()
 
     def __enter__(self) -> PQ:
         return self

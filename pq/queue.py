@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ class Queue:
     :param pickle_key: key or keys (newest first) to sign pickles with; unsigned ones are refused then.
     :param options: class attributes to set on this queue alone: `timeout`, `encode`, `decode`, `converters`, …
     :raises ValueError: a name that PostgreSQL can't hold.
-    :raises TypeError: a name is not a str, or `conn` or `pool` is something else.
+    :raises TypeError: a name is not a str; `conn`, `pool` or `pickle_key` is something else; an unknown option.
     """
 
     #: Seconds that `get` and iteration wait for a job; None waits without end.
@@ -73,7 +74,8 @@ class Queue:
     ) -> None:
         name = _sql.check_text("queue name", name)
         for option, value in options.items():
-            if not hasattr(type(self), option):
+            # a misspelt one must not go unnoticed; but in 1.9.1 a subclass could be given any
+            if not hasattr(type(self), option) and type(self).__module__.startswith("pq."):
                 raise TypeError(f"{type(self).__name__} has no option {option!r}")
             self.__dict__[option] = value
         stem, _, suffix = name.rpartition("/")
@@ -85,7 +87,7 @@ class Queue:
             name = stem
         self.name = name
         quoted = _sql.Table(table, schema).quoted
-        self._db = conn if isinstance(conn, Database) else Database(conn, pool, quoted)
+        self._db = Database(conn, pool, quoted)
         self._sql = _sql.bound("queue.sql", quoted)
         self._blocks = threading.local()
         #: The table's name for SQL of your own, as a query parameter: ``cursor.execute("… from %s", (queue.table,))``.
@@ -141,7 +143,9 @@ class Queue:
         :raises TypeError: a timeout that is no number.
         :raises DecodeError: the job can't be decoded; it stays where it is.
         """
-        seconds = self._seconds(timeout) if block else 0.0
+        seconds = self._seconds(timeout)
+        if not block:
+            seconds = 0.0
         deadline = time.monotonic() + seconds
         job = self._claim(seconds)
         if job is not None or seconds == 0:
@@ -156,7 +160,7 @@ class Queue:
 
         :raises JobNotFound: there is no such job in this queue.
         """
-        rows = self._write("update", data, id=job_id)
+        rows = self._write("update", data, id=int(job_id))
         if not rows:
             raise JobNotFound(job_id=job_id, queue=self.name)
         return int(rows[0][0])
@@ -203,7 +207,9 @@ class Queue:
         if timeout is None:
             return math.inf
         if isinstance(timeout, bool) or not isinstance(timeout, Real):
-            raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+            raise TypeError(
+                f"timeout must be a number of seconds, not {type(timeout).__name__}: {reprlib.repr(timeout)}"
+            )
         if not timeout >= 0:
             raise ValueError(f"timeout must be a non-negative number of seconds, not {timeout!r}")
         return float(timeout)

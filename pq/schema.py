@@ -1,7 +1,7 @@
 """The table: created and upgraded by the same steps.
 
-Its version stands at the end of its comment, as ``(pq schema 2)``, behind whatever the owner wrote there. A table
-without it that has the columns of pq 1.9.1 is version 1.
+Its version stands in the comment of its column due_at, as ``(pq schema 2)``. A table without it that has the columns of
+pq 1.9.1 is version 1.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 import time
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import _sql
 from ._db import Database
 from .errors import SchemaError
 
-#: How long create() waits for the table's lock, and how often: while it waits, puts and gets queue up behind it.
+#: How long create() waits for a lock, and how often: while it waits for the table's, puts and gets queue up behind it.
 LOCK_TIMEOUT = "3s"
 ATTEMPTS = 5
 
-_MARK = re.compile(r"\s*\(pq schema ([0-9]+)\)\s*$")
+_SQL = _sql.statements("schema.sql")
+_MARK = re.compile(r"\(pq schema ([0-9]+)\)")
 _COLUMNS = ("id", "enqueued_at", "dequeued_at", "expected_at", "schedule_at", "q_name", "data")
 _OBJECTS = (
     "due_function",
@@ -55,42 +56,54 @@ VERSION = len(steps())
 def create(database: Database, table: _sql.Table) -> None:
     """Bring the table to `VERSION`. A newer one is left as it is: steps only add.
 
-    :raises SchemaError: the table is something else, or was in use for too long.
+    :raises SchemaError: the table is something else, or was in use for too long, or is to be upgraded in a transaction
+        whose snapshot may be too old for that.
     """
-    driver = database.driver
-    for attempt in range(1, ATTEMPTS + 1):
+    if version(database, table) >= VERSION:
+        return  # for that it was enough to look: no lock, and no right to change anything
+    inside = database.in_transaction
+    attempts = 1 if inside else ATTEMPTS
+    for attempt in range(1, attempts + 1):
         try:
-            with database.transaction() as cursor:
-                _migrate(database, table, cursor)
+            with database.transaction():
+                _migrate(database, table, inside)
             return
-        except driver.Error as error:
-            if not driver.lock_timed_out(error) or database.in_transaction:
-                raise
-            if attempt == ATTEMPTS:
+        except database.driver.Error as error:
+            timed_out = database.driver.lock_timed_out(error)
+            if attempt < attempts and (timed_out or database.driver.may_be_repeated(error)):
+                time.sleep(0.2)  # what queued up behind the lock goes on
+            elif timed_out:
                 raise SchemaError(
-                    f"table {table.quoted} is in use by a long transaction: tried {ATTEMPTS} times for {LOCK_TIMEOUT}"
+                    f"table {table.quoted} is in use by a long transaction: tried {attempts} times for {LOCK_TIMEOUT}"
                 ) from error
-        time.sleep(0.2)  # what queued up behind the lock goes on
+            else:
+                raise
 
 
-def _migrate(database: Database, table: _sql.Table, cursor: Any) -> None:
+def _migrate(database: Database, table: _sql.Table, inside: bool) -> None:
     run = database.execute
-    run("select pg_advisory_xact_lock(hashtextextended(%(key)s, 0))", {"key": f"pq create {table.quoted}"})
-    found = run(_FIND, {"table": table.quoted, "schema": table.schema})
-    schema, exists, schema_exists, comment = found[0]
-    if schema is None:
-        raise SchemaError(f"table {table.quoted}: no schema of the search path exists")
-    placed = _sql.Table(table.name, schema)
-    version = _version(placed, run(_COLUMNS_OF, {"table": placed.quoted}), comment) if exists else 0
-    if version >= VERSION:
-        return
-    if not schema_exists:
-        run(f"create schema {_sql.quote(schema)}")
+    if not inside:
+        run("set transaction isolation level read committed")  # whatever the default
+    ((isolation,),) = run("show transaction_isolation")
+    ((timeout,),) = run("show lock_timeout")
     run(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+    run(_SQL["lock"])
+    schema, version = _find(database, table)
+    if version and isolation != "read committed":
+        raise SchemaError(
+            f"table {table.quoted} can't be upgraded in a transaction at {isolation.upper()}, which might not see"
+            " all of its rows: call create() outside of it"
+        )
+    if schema is None:
+        ((schema, exists),) = run(_SQL["place"], {"schema": table.schema})
+        if schema is None:
+            raise SchemaError(f"table {table.quoted}: no schema of the search path exists")
+        if not exists:
+            run(f"create schema {_sql.quote(schema)}")
     for step in steps():
         if step.version > version:
-            run(_bind(step.sql, placed))
-    run(_mark(placed, comment))
+            run(_bind(step.sql, _sql.Table(table.name, schema)))
+    run("select set_config('lock_timeout', %(timeout)s, true)", {"timeout": timeout})
 
 
 def version(database: Database, table: _sql.Table) -> int:
@@ -98,11 +111,20 @@ def version(database: Database, table: _sql.Table) -> int:
 
     :raises SchemaError: it is something else.
     """
-    ((schema, exists, _, comment),) = database.execute(_FIND, {"table": table.quoted, "schema": table.schema})
-    if not exists:
-        return 0
-    placed = _sql.Table(table.name, schema)
-    return _version(placed, database.execute(_COLUMNS_OF, {"table": placed.quoted}), comment)
+    return _find(database, table)[1]
+
+
+def _find(database: Database, table: _sql.Table) -> tuple[str | None, int]:
+    """The table's schema and version; None and 0 if there is no such table."""
+    rows = database.execute(_SQL["find"], {"table": table.quoted})
+    if not rows:
+        return None, 0
+    ((schema, columns, comment),) = rows
+    missing = [name for name in _COLUMNS if name not in columns]
+    if missing:
+        raise SchemaError(f"table {table.quoted} is no queue table: it has no column {', '.join(missing)}")
+    mark = _MARK.search(comment or "")
+    return schema, int(mark.group(1)) if mark else 1
 
 
 def script(table: _sql.Table, since: int = 0) -> str:
@@ -111,36 +133,7 @@ def script(table: _sql.Table, since: int = 0) -> str:
     if table.schema is not None:
         parts.append(f"create schema if not exists {_sql.quote(table.schema)};")
     parts += [_bind(step.sql, table).strip() for step in steps() if step.version > since]
-    parts += [_mark(table, None) + ";", "commit;"]
-    return "\n\n".join(parts) + "\n"
-
-
-_FIND = """
-select
-  coalesce(nspname, %(schema)s, current_schema()), nspname is not null,
-  to_regnamespace(quote_ident(coalesce(nspname, %(schema)s, current_schema()))) is not null,
-  obj_description(pg_class.oid, 'pg_class')
-from (select to_regclass(%(table)s) as oid) as given
-left join pg_class on pg_class.oid = given.oid
-left join pg_namespace on pg_namespace.oid = relnamespace
-"""
-
-_COLUMNS_OF = """
-select attname::text from pg_attribute where attrelid = to_regclass(%(table)s) and attnum > 0 and not attisdropped
-"""
-
-
-def _version(table: _sql.Table, columns: list[tuple[Any, ...]], comment: str | None) -> int:
-    missing = [name for name in _COLUMNS if (name,) not in columns]
-    if missing:
-        raise SchemaError(f"table {table.quoted} is no queue table: it has no column {', '.join(missing)}")
-    mark = _MARK.search(comment or "")
-    return int(mark.group(1)) if mark else 1
-
-
-def _mark(table: _sql.Table, comment: str | None) -> str:
-    text = f"{_MARK.sub('', comment or '')} (pq schema {VERSION})".strip().replace("'", "''")
-    return f"comment on table {table.quoted} is '{text}'"
+    return "\n\n".join([*parts, "commit;"]) + "\n"
 
 
 def _bind(sql: str, table: _sql.Table) -> str:

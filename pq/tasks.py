@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import wraps
 from logging import getLogger
 from pydoc import ErrorDuringImport, locate
@@ -67,7 +67,7 @@ class Queue(BaseQueue):
         when("schedule_at", schedule_at)
         when("expected_at", expected_at)
         if isinstance(max_retries, bool) or not isinstance(max_retries, int):
-            raise TypeError(f"max_retries must be an int, not {type(max_retries).__name__}")
+            raise TypeError(f"max_retries must be an int, not {type(max_retries).__name__}: {max_retries!r}")
         if max_retries < 0:
             raise ValueError(f"max_retries must not be negative: {max_retries}")
         pause = _pause(retry_in)
@@ -130,13 +130,23 @@ class Queue(BaseQueue):
 
     def fail(self, job: Job, data: Any, e: BaseException | None = None) -> bool:
         """Put a failed job again if it has retries left, else log why it is given up. Returns False."""
-        retried = data.get("retried", 0) if isinstance(data, dict) else 0
-        if isinstance(data, dict) and data.get("max_retries", 0) > retried:
-            again = self.put({**data, "retried": retried + 1}, data.get("retry_in"), job.expected_at)
-            self.logger.info("Rescheduled %r as `%s`", job, again)
-        else:
+        again = self._retry(job, data) if isinstance(data, dict) else None
+        if again is None:
             self.logger.error("Failed to perform job %r", job, exc_info=e)
+        else:
+            self.logger.info("Rescheduled %r as `%s`", job, again)
         return False
+
+    def _retry(self, job: Job, data: dict[str, Any]) -> int | None:
+        """The id of the next attempt; None if there is none."""
+        try:
+            retried = data.get("retried", 0)
+            if data.get("max_retries", 0) <= retried:
+                return None
+            return self.put({**data, "retried": retried + 1}, data.get("retry_in"), job.expected_at)
+        except (TypeError, ValueError):  # a row that no task put, or arguments that the task has changed
+            self.logger.exception("Cannot put job %r again", job)
+            return None
 
     def _handler(self, path: str) -> Handler:
         """
@@ -165,11 +175,11 @@ class PQ(BasePQ):
 
 def _pause(retry_in: str | timedelta | None) -> str | None:
     """As it is stored in the job, for any version of pq: text."""
-    if isinstance(retry_in, datetime):
-        raise TypeError("retry_in must be a str or timedelta, not datetime")
-    when("retry_in", retry_in)
+    if retry_in is not None and not isinstance(retry_in, (str, timedelta)):
+        raise TypeError(f"retry_in must be a str or timedelta, not {type(retry_in).__name__}: {retry_in!r}")
+    delay = when("retry_in", retry_in).delay
+    if delay is not None and delay < timedelta():
+        raise ValueError(f"retry_in must not be negative: {retry_in}")
     if isinstance(retry_in, timedelta):
-        if retry_in < timedelta():
-            raise ValueError(f"retry_in must not be negative: {retry_in}")
         return f"{math.ceil(retry_in.total_seconds())}s"
     return retry_in

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from logging import getLogger
 from typing import Any
 
@@ -27,4 +27,4 @@ def convert_time_spec(spec: TimeSpec) -> datetime | None:
         return moment.at.replace(tzinfo=None)
     if moment.delay is None:
         return None
-    return datetime.now(timezone.utc).replace(tzinfo=None) + (moment.delay or timedelta())
+    return datetime.now(timezone.utc).replace(tzinfo=None) + moment.delay

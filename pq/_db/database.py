@@ -9,21 +9,32 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from logging import getLogger
+from typing import Any, NoReturn
 
+from ..errors import PQError
+from .own import OwnConnections
 from .psycopg2_driver import Psycopg2
-from .sources import ConnectionPool, OwnConnections, SingleConnection, Source
+from .sources import ConnectionPool, SingleConnection, Source
 from .waiting import Polling, Waiter, WaitingRoom
 from .watchdog import Watchdog
 
 Params = Mapping[str, Any]
 Rows = list[tuple[Any, ...]]
 
+logger = getLogger("pq")
+
 #: How often a statement of its own is tried again after a deadlock or serialization failure.
 ATTEMPTS = 5
 
-#: Seconds that a bounded statement may take beyond the caller's deadline before its connection is cut.
-GRACE = 5.0
+#: Seconds that a statement may take beyond the caller's timeout before the server is to give it up.
+GRACE = 4.0
+
+#: Seconds later that the connection is cut: the server does not answer at all.
+SILENCE = 2.0
+
+#: Longer bounds, in seconds, are none.
+LONGEST = 1e6
 
 
 class Database:
@@ -36,7 +47,7 @@ class Database:
     :param poll_interval: seconds; how long a waiter sleeps at most before it looks again.
     :param listen_dsn: where to listen, if not with the parameters of the other connections.
     :raises TypeError: `conn` or `pool` is something else.
-    :raises ValueError: the DSN is malformed.
+    :raises ValueError: a DSN is malformed.
     """
 
     def __init__(
@@ -54,15 +65,17 @@ class Database:
         self.table = table
         self.source: Source
         if pool is not None:
-            self.source = ConnectionPool(pool)
+            self.source = ConnectionPool.of(pool)
         elif isinstance(conn, str):
             self.source = OwnConnections(conn, max_connections)
         else:
             self.source = SingleConnection.of(conn)
         self.poll_interval = poll_interval
         self._room = WaitingRoom(self.source, table, poll_interval, listen_dsn)
+        if listen_dsn is not None:
+            self.driver.parameters(listen_dsn)
         self._watchdog = Watchdog()
-        self._pid = os.getpid()
+        self._slack = 1
 
     @property
     def driver(self) -> Psycopg2:
@@ -78,48 +91,77 @@ class Database:
     def execute(self, sql: str, params: Params | None = None, *, timeout: float | None = None) -> Rows:
         """Execute one statement, in this thread's transaction if there is one.
 
-        :param timeout: seconds after which an answer that has not come is no longer waited for; only on connections
-            that pq opened itself. None waits.
+        :param timeout: the seconds that the caller has; only on connections that pq opened itself. Some seconds later,
+            the statement is given up: if the server was holding it up, or no connection was free, nothing is done, and
+            no rows are returned; if the server does not answer, the connection is cut. None waits.
         :raises ConnectionLost: nothing was changed.
         :raises CommitUnknown: the connection was lost, and with it the knowledge whether the statement took effect.
         :raises TableMissing: the table is not there.
         """
+        bound = self._bound(timeout)
         transaction = self.source.transaction
         if transaction is not None:
-            return transaction.run(sql, params)
+            with self._guard(transaction.conn, bound):
+                return transaction.run(sql, params)
+        changes = not sql.startswith("select")
+        if bound is not None:
+            # the server must give up before we do: what it went on with after that, nobody would hear of
+            sql = f"set local statement_timeout = {bound * 1000:.0f}; {sql}"
         attempt = 1
         while True:
-            conn = self.source.acquire()
+            try:
+                conn = self.source.acquire(bound)
+            except TimeoutError:
+                return []
             lost = False
             try:
-                with self._guard(conn, timeout), self.driver.committed(conn):
-                    return self.driver.run(conn, sql, params)
+                alone = self.driver.idle(conn)  # otherwise the application has a transaction open, which we'd lose
+                with self._guard(conn, bound), self.driver.committed(conn):
+                    rows = self.driver.run(conn, sql, params)
+                if bound is not None:
+                    self._slack = 1
+                return rows
             except self.driver.Error as error:
                 lost = self.driver.is_lost(conn, error)
-                refused = self.driver.was_refused(error)
-                if attempt < ATTEMPTS and not lost and self.driver.may_be_repeated(error):
+                if alone and not lost and attempt < ATTEMPTS and self.driver.may_be_repeated(error):
                     attempt += 1
-                elif attempt == 1 and lost and refused and self.source.replaceable:
-                    attempt = ATTEMPTS  # the server said goodbye before it did anything: once more, on another one
+                elif lost and attempt == 1 and self.source.replaceable and not self._may_have_changed(error, changes):
+                    attempt = ATTEMPTS  # once more, on another connection
+                elif bound is not None and self.driver.was_canceled(error):
+                    # a locked table, or a statement that takes so long: allow the next one more, lest none succeeds
+                    self._slack = min(2 * self._slack, 64)
+                    logger.warning("a statement was cancelled after %.0f seconds", bound)
+                    return []
                 else:
-                    self._raise(conn, error, lost, refused)
+                    self.fail(conn, error, changes)
             finally:
                 self.source.release(conn, lost)
 
-    def _guard(self, conn: Any, timeout: float | None) -> AbstractContextManager[None]:
+    def _bound(self, timeout: float | None) -> float | None:
         if timeout is None or not self.source.owned:
-            return nullcontext()
-        if self._pid != os.getpid():
-            self._pid, self._watchdog = os.getpid(), Watchdog()  # its thread stayed with the parent
-        return self._watchdog.guard(conn, timeout + GRACE)
+            return None
+        bound = (timeout + GRACE) * self._slack
+        return bound if bound < LONGEST else None
 
-    def _raise(self, conn: Any, error: Exception, lost: bool, refused: bool) -> None:
-        if lost and refused:
-            self.driver.raise_lost(error, "the server closed the connection; nothing was changed")
-        if lost:
-            self.driver.raise_commit_unknown(error)
-        if self.driver.table_is_missing(error):
-            self.driver.raise_table_missing(error, self.table, self.driver.database_name(conn))
+    def _guard(self, conn: Any, bound: float | None) -> AbstractContextManager[None]:
+        return nullcontext() if bound is None else self._watchdog.guard(conn, bound + SILENCE)
+
+    def _may_have_changed(self, error: BaseException, changes: bool) -> bool:
+        """Whether the connection was lost with a statement under way that may have been committed.
+
+        :param changes: the statement changes something, and was to be committed.
+        """
+        return changes and not isinstance(error, PQError) and not self.driver.is_farewell(error)
+
+    def fail(self, conn: Any, error: BaseException, changes: bool) -> NoReturn:
+        """Raise what an error of the driver means."""
+        if isinstance(error, self.driver.Error) and not isinstance(error, PQError):
+            if self.driver.is_lost(conn, error):
+                if self._may_have_changed(error, changes):
+                    self.driver.raise_commit_unknown(error)
+                self.driver.raise_lost(error)
+            if self.driver.table_is_missing(error):
+                self.driver.raise_table_missing(error, self.table, self.driver.database_name(conn))
         raise error
 
     # -- transactions
@@ -165,8 +207,7 @@ class Database:
         """Close all connections, those given to pq, too."""
         self._room.close()
         self.source.close()
-        if self._pid == os.getpid():
-            self._watchdog.close()
+        self._watchdog.close()
 
 
 class Transaction:
@@ -184,69 +225,70 @@ class Transaction:
 
     def _begin(self) -> Any:
         """Begin, on another connection if the first turns out to be lost."""
-        once_more = self._source.replaceable
+        replaceable = self._source.replaceable
+        once_more = replaceable
         while True:
             conn = self._source.acquire()
             try:
-                self._driver.begin(conn)
+                self._driver.begin(conn, now=replaceable)
                 return conn
             except BaseException as error:
                 lost = self._driver.is_lost(conn, error)
+                self._driver.rollback(conn)  # interrupted, it may have begun
                 self._source.release(conn, lost)
                 if not lost or not once_more:
-                    raise
+                    self._database.fail(conn, error, changes=False)
             once_more = False
 
-    def run(self, sql: str, params: Params | None) -> Rows:
+    def run(self, sql: str, params: Params | None = None) -> Rows:
+        self._check_process()
         try:
             return self._driver.run(self.conn, sql, params)
         except self._driver.Error as error:
-            if self._driver.is_lost(self.conn, error):
-                self._driver.raise_lost(error, "the connection was lost; the transaction was rolled back")
-            if self._driver.table_is_missing(error):
-                self._driver.raise_table_missing(error, self._database.table, self._driver.database_name(self.conn))
-            raise
+            self._database.fail(self.conn, error, changes=False)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         name = f"pq_{self._depth}"
-        self.run(f"savepoint {name}", None)
+        self.run(f"savepoint {name}")
         self._depth += 1
         try:
             yield
         except BaseException:
-            self._depth -= 1
             if not self.conn.closed and self._pid == os.getpid():
-                self.run(f"rollback to savepoint {name}", None)
+                self.run(f"rollback to savepoint {name}; release savepoint {name}")
             raise
-        self._depth -= 1
-        self.run(f"release savepoint {name}", None)
+        else:
+            self.run(f"release savepoint {name}")
+        finally:
+            self._depth -= 1
 
     def commit(self) -> None:
-        if self._pid != os.getpid():
-            return  # a child left the block: the transaction is its parent's
-        lost = False
+        self._check_process()
         try:
+            if not self._driver.alive(self.conn):
+                self._driver.raise_lost(None)
             self._driver.commit(self.conn)
         except BaseException as error:
-            lost = self._driver.is_lost(self.conn, error)
-            if lost and not self._driver.was_refused(error):
-                self._driver.raise_commit_unknown(error)
             self._driver.rollback(self.conn)
-            raise
+            self._database.fail(self.conn, error, changes=True)
         finally:
-            self._end(lost)
+            self._end()
         if self.changed:
             self._source.changed()
 
     def rollback(self) -> None:
         if self._pid != os.getpid():
-            return
+            return  # it is the parent's
         try:
             self._driver.rollback(self.conn)
         finally:
-            self._end(bool(self.conn.closed))
+            self._end()
 
-    def _end(self, lost: bool) -> None:
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            self._driver.raise_forked("the transaction belongs to the process that this one was forked from")
+
+    def _end(self) -> None:
         self._source.transaction = None
-        self._source.release(self.conn, lost)
+        self._source.release(self.conn, bool(self.conn.closed))

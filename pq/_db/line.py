@@ -3,84 +3,170 @@
 from __future__ import annotations
 
 import re
+import socket
+import weakref
 from collections.abc import Callable, Collection
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from .. import _sql
 from .psycopg2_driver import Psycopg2
+from .sockets import readable
 from .sources import SingleConnection, Source
 from .watchdog import Watchdog
-
-CHANNELS = re.compile(r"pq_[0-9a-f]{1,16}")
 
 #: Seconds after which a statement on a line of our own counts as unanswered.
 PATIENCE = 5.0
 
-Look = tuple[Collection[int], "float | None", bool]
+#: Seconds that the leader waits for the single connection.
+BUSY = 0.05
+
+#: How many keys of gates a line remembers.
+MAX_KEYS = 1000
 
 
-def open_line(source: Source, table: str, listen_dsn: str | None) -> Line | None:
-    """The line of a source; None if no connection can be had now."""
+class Busy(Exception):
+    """The single connection is in a transaction that is not ours."""
+
+
+class Look(NamedTuple):
+    """What there is to know of a queue."""
+
+    sure: bool  # whoever puts a job that this look did not see will notify
+    due_in: float | None  # seconds until the next row becomes due
+    ready: bool  # a job can be had, unless somebody has it locked
+
+
+@dataclass
+class Gate:
+    """The gate of a queue, which we hold, or may hold."""
+
+    key: int
+    next: int | None = None  # transactions from this id on began writing when we held it
+
+    @property
+    def channel(self) -> str:
+        """As the trigger writes it: to_hex() of a negative number is its two's complement."""
+        return f"pq_{self.key & 0xFFFFFFFFFFFFFFFF:x}"
+
+
+def open_line(source: Source, table: str, listen_dsn: str | None) -> Line:
+    """The line of a source.
+
+    :raises Busy: it has a single connection, which is busy.
+    :raises psycopg2.Error: no connection can be had now.
+    """
     driver = source.driver
-    if isinstance(source, SingleConnection) and listen_dsn is None:
+    if listen_dsn is not None:
+        return Line(_Own(driver, driver.connect(listen_dsn)), table)
+    if isinstance(source, SingleConnection):
         return Line(_Shared(source), table)
-    try:
-        conn = source.open_line() if listen_dsn is None else driver.connect(listen_dsn)
-    except (driver.Error, driver.PoolError):
-        return None
-    return None if conn is None else Line(_Own(driver, conn), table)
+    conn = source.open_line()
+    if conn is None:
+        raise driver.Error("the parameters for a further connection are not known")
+    return Line(_Own(driver, conn), table)
 
 
 class Line:
-    """What a waiting room says and hears. `hears`: notifications come through."""
+    """What the threads that wait for the queues of one table say to the server, and hear from it.
+
+    Only the leader uses it; any thread may ask for `pending`. `hears`: notifications come through.
+    """
 
     def __init__(self, session: _Own | _Shared, table: str) -> None:
         self._session = session
+        self._driver = session.driver
         self._table = table
         self._sql = _sql.bound("waiting.sql", table)
+        self._keys: dict[str, int] = {}  # of gates that we had, to take them again at once
+        self.gates: dict[str, Gate] = {}
+        self._pattern = re.compile("(?!)")  # of the channels
         try:
-            self.hears = not session.use(session.driver.backend_is_hidden)
+            self.hears = not session.use(self._driver.backend_is_hidden)
         except BaseException:
             session.close()
             raise
 
-    def take_gate(self, queue: str) -> int | None:
-        """The key of the queue's gate, which we hold then; None if it can't be had now."""
-        rows = self._run(self._sql["gate"], {"queue": queue, "table": self._table})
-        return next((key for key, taken in rows if taken), None)
-
-    def leave_gate(self, key: int) -> None:
-        self._run(f'{self._sql["ungate"]}; unlisten "{channel_name(key)}"', {"key": key})
-
-    def listen_and_look(self, queue: str, key: int | None) -> Look:
-        listen = "" if key is None else f'listen "{channel_name(key)}";'
-        ((writing, due_in, ready),) = self._run(listen + self._sql["look"], {"queue": queue})
-        return writing, due_in, ready
-
     def look(self, queue: str) -> Look:
-        """The transactions now writing, seconds until a row is due, whether one is ready."""
-        return self.listen_and_look(queue, None)
+        """Look at a queue, from behind its gate if that can be had: W1 to W4."""
+        if self.hears and queue not in self.gates:
+            self._take_gate(queue)
+        key, oldest, following, due_in, ready = self._look(queue)
+        gate = self.gates.get(queue)
+        if gate is not None and gate.key != key:  # the search path has changed, and with it the table
+            self._leave_gate(queue)
+            gate = None
+        if gate is not None and gate.next is None:
+            gate.next = following
+        return Look(gate is not None and gate.next is not None and oldest >= gate.next, due_in, ready)
 
-    def is_lost(self, error: Exception) -> bool:
-        return self._session.is_lost(error)
+    def keep(self, queues: Collection[str]) -> None:
+        """Leave the gates of all other queues."""
+        for queue in [queue for queue in self.gates if queue not in queues]:
+            self._leave_gate(queue)
+
+    def notified(self) -> list[str]:
+        """The queues that we were notified of; forgotten with this call."""
+        if not self.pending() and not readable(self.fileno()):
+            return []
+        channels = self._session.use(self._driver.notified, self._pattern)
+        return [queue for queue, gate in self.gates.items() if gate.channel in channels]
 
     def pending(self) -> bool:
         """Whether a notification has been read from the socket already."""
-        return self._session.pending()
-
-    def notified(self) -> set[int]:
-        """The keys that were notified; forgotten with this call."""
-        return {_key(channel) for channel in self._session.use(self._session.driver.notified, CHANNELS)}
+        return self._driver.has_notified(self._session.conn, self._pattern)
 
     def fileno(self) -> int:
-        return self._session.fileno()
+        return int(self._session.conn.fileno())
 
     def close(self) -> None:
-        self._session.close()
+        """Give up all gates, and the connection if it is ours."""
+        try:
+            if isinstance(self._session, _Shared):
+                self.keep(())
+        except (Busy, self._driver.Error):
+            pass
+        finally:
+            self._session.close()
 
-    def _run(self, sql: str, params: Any) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._session.use(self._session.driver.run, sql, params)
-        return rows
+    def _look(self, queue: str) -> tuple[Any, ...]:
+        (row,) = self._session.use(self._driver.run, self._sql["look"], {"queue": queue, "table": self._table})
+        if len(self._keys) >= MAX_KEYS:
+            self._keys.clear()
+        self._keys[queue] = row[0]
+        return tuple(row)
+
+    def _take_gate(self, queue: str) -> None:
+        gate = Gate(self._keys[queue] if queue in self._keys else self._look(queue)[0])
+
+        def take(conn: Any) -> None:
+            self._hold(queue, gate)  # whatever goes wrong from here on: we may have it
+            listen = f'listen "{gate.channel}"; {self._sql["take_gate"]}'
+            ((taken,),) = self._driver.run(conn, listen, {"key": gate.key})
+            if not taken:  # a put is just at P2
+                self._driver.run(conn, f'unlisten "{gate.channel}"')
+                self._hold(queue, None)
+
+        self._session.use(take)
+
+    def _leave_gate(self, queue: str) -> None:
+        """Whatever came from there is forgotten."""
+        gate = self.gates[queue]
+
+        def leave(conn: Any) -> None:
+            unlisten = f'{self._sql["leave_gate"]}; unlisten "{gate.channel}"'
+            self._driver.run(conn, unlisten, {"key": gate.key})
+            self._driver.notified(conn, re.compile(gate.channel))
+            self._hold(queue, None)
+
+        self._session.use(leave)
+
+    def _hold(self, queue: str, gate: Gate | None) -> None:
+        if gate is None:
+            del self.gates[queue]
+        else:
+            self.gates[queue] = gate
+        self._pattern = re.compile("|".join(gate.channel for gate in self.gates.values()) or "(?!)")
 
 
 class _Own:
@@ -88,28 +174,19 @@ class _Own:
 
     def __init__(self, driver: Psycopg2, conn: Any) -> None:
         self.driver = driver
-        self._conn = conn
+        self.conn = conn
         self._watchdog = Watchdog()
 
     def use(self, action: Callable[..., Any], *args: Any) -> Any:
-        with self._watchdog.guard(self._conn, PATIENCE):
-            return action(self._conn, *args)
-
-    def fileno(self) -> int:
-        return int(self._conn.fileno())
-
-    def pending(self) -> bool:
-        return self.driver.has_notified(self._conn, CHANNELS)
-
-    def is_lost(self, error: Exception) -> bool:
-        return self.driver.is_lost(self._conn, error)
+        with self._watchdog.guard(self.conn, PATIENCE):
+            return action(self.conn, *args)
 
     def close(self) -> None:
         self._watchdog.close()
         try:
-            self._conn.close()
+            self.conn.close()
         except self.driver.Error:
-            pass
+            pass  # it is gone, and the gates with it
 
 
 class _Shared:
@@ -119,35 +196,54 @@ class _Shared:
         self.driver = source.driver
         self._source = source
 
+    @property
+    def conn(self) -> Any:
+        return self._source.conn
+
     def use(self, action: Callable[..., Any], *args: Any) -> Any:
-        """:raises TimeoutError: it is busy with another thread's transaction."""
-        conn = self._source.acquire(timeout=0.05)
+        """:raises Busy: another thread has a transaction open on it, or the application itself."""
+        try:
+            conn = self._source.acquire(timeout=BUSY)
+        except TimeoutError:
+            raise Busy from None
         try:
             if not self.driver.idle(conn):
-                raise TimeoutError  # the application's transaction is not ours to commit
+                raise Busy  # not ours to commit
             with self.driver.committed(conn):
                 return action(conn, *args)
         finally:
             self._source.release(conn)
 
-    def fileno(self) -> int:
-        return int(self._source.conn.fileno())
-
-    def pending(self) -> bool:
-        return self.driver.has_notified(self._source.conn, CHANNELS)
-
-    def is_lost(self, error: Exception) -> bool:
-        return self.driver.is_lost(self._source.conn, error)
-
     def close(self) -> None:
         pass  # it is the application's
 
 
-def channel_name(key: int) -> str:
-    """As the trigger writes it: to_hex() of a negative number is its two's complement."""
-    return f"pq_{key & 0xFFFFFFFFFFFFFFFF:x}"
+class Bell:
+    """Wakes a thread that sleeps on file descriptors."""
+
+    def __init__(self) -> None:
+        self._out, self._in = socket.socketpair()
+        self._out.setblocking(False)
+        self._in.setblocking(False)
+        weakref.finalize(self, _close_all, self._out, self._in)
+
+    def fileno(self) -> int:
+        return self._out.fileno()
+
+    def ring(self) -> None:
+        try:
+            self._in.send(b"\0")
+        except BlockingIOError:
+            pass  # it is ringing
+
+    def silence(self) -> None:
+        try:
+            while self._out.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
 
 
-def _key(channel: str) -> int:
-    number = int(channel.removeprefix("pq_"), 16)
-    return number - (1 << 64) if number >= 1 << 63 else number
+def _close_all(*sockets: socket.socket) -> None:
+    for sock in sockets:
+        sock.close()

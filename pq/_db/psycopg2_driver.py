@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
 from typing import Any, NoReturn
 
 from .. import errors
+from .sockets import readable
 
 #: Options of the connections that pq opens; a DSN overrides them. A peer that vanished is given up
 #: after about five seconds, be it in the middle of a statement (tcp_user_timeout, ms) or between two (keepalives, s).
@@ -29,8 +28,18 @@ CONNECT = {
 _UNDEFINED = ("42P01", "42703")
 _AGAIN = ("40001", "40P01")
 _INVALID_TEXT = "22P02"
+_LOCK_TIMEOUT = "55P03"
+_CANCELED = "57014"
+
+# SQLSTATEs of the errors by which a server ends a session: timeouts, an administrator's command
+_FAREWELLS = ("25P03", "25P04", "57P01", "57P04", "57P05")
+
+# Does nothing, not even take a snapshot
+_PING = "show transaction_isolation"
 
 _PACKAGES = ("psycopg2", "psycopg2cffi")
+_PORTS = re.compile(r"[0-9,]*")
+_USER_IN_HOST = re.compile(r"(?:^|,)[^,/@]+@")
 _SQLALCHEMY_DRIVER = re.compile(r"^(postgres(?:ql)?)\+\w+(?=://)")
 
 
@@ -55,23 +64,32 @@ class Psycopg2:
             package = cls.__module__.split(".")[0]
             if package in _PACKAGES and callable(getattr(conn, "get_transaction_status", None)):
                 return driver(package)
-        raise TypeError(
-            f"a psycopg2 (or psycopg2cffi) connection or a DSN is needed, not {type(conn).__name__}"
-        )
+        raise TypeError(f"a psycopg2 (or psycopg2cffi) connection or a DSN is needed, not {type(conn).__name__}")
 
     # -- connections
+
+    def parameters(self, dsn: str) -> dict[str, str]:
+        """What a DSN says.
+
+        :raises ValueError: it is malformed. It is not quoted in the message: it may hold a password.
+        """
+        try:
+            given: dict[str, str] = self._extensions.parse_dsn(_SQLALCHEMY_DRIVER.sub(r"\1", dsn))
+        except self._package.ProgrammingError:
+            raise ValueError("the DSN is neither a postgresql:// URL nor key=value pairs") from None
+        # "@" or "/" in the password of a URL: parts of it are taken for these, which libpq's messages quote
+        if _USER_IN_HOST.search(given.get("host", "")) or not _PORTS.fullmatch(given.get("port", "")):
+            raise ValueError("the DSN's host or port is malformed; a password in a URL must be percent-encoded")
+        return given
 
     def connect(self, dsn: str) -> Any:
         """A connection in autocommit mode.
 
-        :raises ValueError: `dsn` is malformed. It is not quoted in the message: it may hold a password.
+        :raises ValueError: `dsn` is malformed.
         :raises ConnectionFailed: the server can't be reached, or refuses.
         """
-        try:
-            given = self._extensions.parse_dsn(_SQLALCHEMY_DRIVER.sub(r"\1", dsn))
-        except self._package.ProgrammingError:
-            raise ValueError("the DSN is neither a postgresql:// URL nor key=value pairs") from None
         # an empty DSN makes the driver complain where libpq would take PG* variables: it never is empty here
+        given = self.parameters(dsn)
         try:
             conn = self._package.connect(**{**CONNECT, **given})
         except self._package.OperationalError as error:
@@ -92,15 +110,17 @@ class Psycopg2:
         return clone
 
     def alive(self, conn: Any) -> bool:
-        """Whether an idle connection is still there, as far as can be told without asking the server."""
-        if conn.closed:
-            return False
-        if not readable(conn.fileno()):
-            return True
+        """Whether a connection is still there. The server is asked only if it has said something meanwhile: a
+        notification, or its farewell, after which the connection may last a moment.
+
+        Never by `conn.poll()`, which would take the answer to what another thread of the application is executing.
+        """
         try:
-            conn.poll()  # a notification, or the server's farewell
+            if not conn.closed and not self._active(conn) and readable(conn.fileno()):
+                with self.committed(conn) if self.idle(conn) else nullcontext():
+                    self.run(conn, _PING)
         except self.Error:
-            return False
+            pass  # a transaction that has failed, unless:
         return not conn.closed
 
     def database_name(self, conn: Any) -> str:
@@ -142,25 +162,40 @@ class Psycopg2:
         else:
             try:
                 yield
-                conn.commit()
-            except BaseException:
+            except BaseException as error:
                 self.rollback(conn)
+                if self.is_lost(conn, error):
+                    self.raise_lost(error)  # certainly: COMMIT was not sent
                 raise
+            self.commit(conn)
 
     # -- transactions
 
     def idle(self, conn: Any) -> bool:
         return bool(conn.get_transaction_status() == self._extensions.TRANSACTION_STATUS_IDLE)
 
-    def begin(self, conn: Any) -> None:
-        """psycopg2 begins by itself at the first statement, unless in autocommit mode."""
+    def _active(self, conn: Any) -> bool:
+        return bool(conn.get_transaction_status() == self._extensions.TRANSACTION_STATUS_ACTIVE)
+
+    def _failed(self, conn: Any) -> bool:
+        return bool(conn.get_transaction_status() == self._extensions.TRANSACTION_STATUS_INERROR)
+
+    def begin(self, conn: Any, now: bool) -> None:
+        """Begin a transaction, unless the application has one open.
+
+        :param now: outside of autocommit mode psycopg2 begins by itself with the first statement: have it do so here.
+        """
         if conn.autocommit and self.idle(conn):
             self.run(conn, "begin")
+        elif now:
+            self.run(conn, _PING)
 
     def commit(self, conn: Any) -> None:
-        """:raises psycopg2.Error: the transaction has failed before; the server would roll back without a word."""
-        if conn.get_transaction_status() == self._extensions.TRANSACTION_STATUS_INERROR:
-            self.run(conn, "select 1")
+        """
+        :raises psycopg2.Error: a statement of the transaction has failed: the server would roll back without a word.
+        """
+        if self._failed(conn):
+            self.run(conn, _PING)
         if conn.autocommit:
             self.run(conn, "commit")
         else:
@@ -184,7 +219,7 @@ class Psycopg2:
     def notified(self, conn: Any, channels: re.Pattern[str]) -> set[str]:
         """Take what has arrived for these channels; other notifications stay for their owner."""
         if readable(conn.fileno()):
-            conn.poll()
+            self.run(conn, _PING)  # which reads them; see `alive`
         ours = {notify.channel for notify in conn.notifies if channels.fullmatch(notify.channel)}
         if ours:
             conn.notifies[:] = [notify for notify in conn.notifies if notify.channel not in ours]
@@ -194,24 +229,31 @@ class Psycopg2:
 
     def is_lost(self, conn: Any, error: BaseException) -> bool:
         """Whether an error means that the connection is gone."""
-        return bool(conn.closed) or str(getattr(error, "pgcode", None) or "").startswith(("57P", "08"))
+        return bool(conn.closed)
 
-    def was_refused(self, error: BaseException) -> bool:
-        """Whether the server itself reported the error. It does so only for a transaction that it has rolled back;
-        an error without an SQLSTATE (the connection broke) leaves open what became of the statement."""
-        return getattr(error, "pgcode", None) is not None
+    def is_farewell(self, error: BaseException) -> bool:
+        """Whether PostgreSQL itself reported that it ends the session. It has rolled back what was under way then.
+
+        A pooler that has lost the server says something of the kind as well, and knows no more than we what became of
+        a commit; but only PostgreSQL names the place in its source.
+        """
+        diagnostics = getattr(error, "diag", None)
+        return _code(error) in _FAREWELLS and getattr(diagnostics, "source_function", None) is not None
+
+    def was_canceled(self, error: BaseException) -> bool:
+        return _code(error) == _CANCELED
 
     def may_be_repeated(self, error: BaseException) -> bool:
-        return getattr(error, "pgcode", None) in _AGAIN
+        return _code(error) in _AGAIN
 
     def table_is_missing(self, error: BaseException) -> bool:
-        return getattr(error, "pgcode", None) in _UNDEFINED
+        return _code(error) in _UNDEFINED
 
     def text_is_invalid(self, error: BaseException) -> bool:
-        return getattr(error, "pgcode", None) == _INVALID_TEXT
+        return _code(error) == _INVALID_TEXT
 
     def lock_timed_out(self, error: BaseException) -> bool:
-        return getattr(error, "pgcode", None) == "55P03"
+        return _code(error) == _LOCK_TIMEOUT
 
     def raise_lost(self, cause: BaseException | None, message: str | None = None) -> NoReturn:
         raise _both(errors.ConnectionLost, self._package.OperationalError)(message) from cause
@@ -219,18 +261,21 @@ class Psycopg2:
     def raise_commit_unknown(self, cause: BaseException, message: str | None = None) -> NoReturn:
         raise _both(errors.CommitUnknown, self._package.OperationalError)(message) from cause
 
-    def raise_forked(self) -> NoReturn:
-        raise _both(errors.ForkedConnection, self._package.InterfaceError)()
+    def raise_forked(self, message: str | None = None) -> NoReturn:
+        raise _both(errors.ForkedConnection, self._package.InterfaceError)(message)
 
     def raise_table_missing(self, cause: BaseException, table: str, database: str) -> NoReturn:
-        error = _both(errors.TableMissing, self._package.ProgrammingError)
-        raise error(table=table, database=database) from cause
+        raise _both(errors.TableMissing, self._package.ProgrammingError)(table=table, database=database) from cause
 
     # -- values
 
     def literal(self, text: str) -> Any:
         """A query parameter that stands in the SQL as it is, unquoted."""
         return self._extensions.AsIs(text)
+
+
+def _code(error: BaseException) -> str | None:
+    return getattr(error, "pgcode", None)
 
 
 @cache
@@ -242,22 +287,3 @@ def driver(package: str = "psycopg2") -> Psycopg2:
 def _both(ours: type[errors.PQError], drivers: type[Exception]) -> Any:
     """A subclass of both, under our name: what catches the driver's error goes on catching it."""
     return type(ours.__name__, (ours, drivers), {"__module__": ours.__module__, "__doc__": ours.__doc__})
-
-
-def readable(fd: int, timeout: float = 0) -> bool:
-    """Whether there is something to read, or the other side has closed, within `timeout` seconds."""
-    return bool(wait_readable((fd,), timeout))
-
-
-def wait_readable(fds: tuple[int, ...], timeout: float) -> list[int]:
-    """Those of the descriptors that can be read within `timeout` seconds (at most a day).
-
-    poll(), since select() fails on descriptors from 1024.
-    """
-    timeout = max(0.0, min(timeout, 86400.0))
-    if os.name == "nt":
-        return list(select.select(fds, [], [], timeout)[0])
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
-    return [fd for fd, _ in poll.poll(timeout * 1000)]

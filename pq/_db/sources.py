@@ -1,7 +1,7 @@
 """Where connections come from.
 
 A source hands a connection to one thread at a time (`acquire`, `release`), and knows the transaction that a thread has
-open on it.
+open on it. Here are those for what the application gives; `own` has the one for a DSN.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from weakref import WeakKeyDictionary, WeakSet
 from .psycopg2_driver import Psycopg2, driver
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .database import Transaction
     from .waiting import WaitingRoom
 
@@ -49,8 +51,11 @@ class Source(ABC):
         self._threads.transaction = transaction
 
     @abstractmethod
-    def acquire(self) -> Any:
-        """A connection for this thread alone, believed to be alive. Waits for one if need be."""
+    def acquire(self, timeout: float | None = None) -> Any:
+        """A connection for this thread alone, believed to be alive. Waits for one if need be.
+
+        :raises TimeoutError: none became free within `timeout` seconds.
+        """
 
     @abstractmethod
     def release(self, conn: Any, lost: bool = False) -> None:
@@ -75,56 +80,65 @@ class Source(ABC):
 _sources: WeakSet[Source] = WeakSet()
 
 
-def _after_fork_in_child() -> None:
-    for source in list(_sources):
-        source.forked()
+def wait(condition: threading.Condition, timeout: float | None) -> None:
+    """Wait to be called, without losing the call for the others when interrupted."""
+    try:
+        condition.wait(timeout)
+    except BaseException:
+        condition.notify()  # the call that we may have got was not for us alone
+        raise
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+class Given(Source):
+    """The application's own connection or pool. There is one source for it, however many PQ use it: get it by `of`."""
 
-
-class SingleConnection(Source):
-    """One connection of the application's, shared by its threads: a transaction of one makes the others wait.
-
-    There is one `SingleConnection` for a connection, however many PQ use it: get it by `of`.
-    """
-
-    replaceable = False
-    _known: WeakKeyDictionary[Any, SingleConnection] = WeakKeyDictionary()
+    _known: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
     _known_lock = threading.Lock()
 
     @classmethod
-    def of(cls, conn: Any) -> SingleConnection:
-        known = Psycopg2.of(conn)
-        with cls._known_lock:
-            if conn not in cls._known:
-                cls._known[conn] = cls(conn, known)
-            return cls._known[conn]
+    def of(cls, given: Any) -> Self:
+        with Given._known_lock:
+            if given not in cls._known:
+                cls._known[given] = cls(given)
+            source: Self = cls._known[given]
+            return source
 
-    def __init__(self, conn: Any, driver: Psycopg2) -> None:
+    def __init__(self, given: Any) -> None:
         super().__init__()
-        self.driver = driver
         # weak: this object is the value to that key, and would keep it alive for ever
-        self._conn = weakref.ref(conn)
+        self._given = weakref.ref(given)
+
+    def check_process(self) -> None:
+        if self._pid != os.getpid():
+            self.driver.raise_forked()
+
+
+class SingleConnection(Given):
+    """One connection, shared by the application's threads: a transaction of one makes the others wait."""
+
+    replaceable = False
+
+    def __init__(self, conn: Any) -> None:
+        self.driver = Psycopg2.of(conn)
+        super().__init__(conn)
         self._lock = threading.RLock()
         self._rooms: WeakSet[WaitingRoom] = WeakSet()
 
     @property
     def conn(self) -> Any:
-        return self._conn()
+        return self._given()
 
-    def acquire(self, timeout: float = -1) -> Any:
-        """:raises TimeoutError: another thread's transaction lasted longer than `timeout` seconds."""
-        if self._pid != os.getpid():
-            self.driver.raise_forked()
-        if not self._lock.acquire(timeout=timeout):
+    def acquire(self, timeout: float | None = None) -> Any:
+        self.check_process()
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError
-        conn = self.conn
-        if not self.driver.alive(conn):
+        try:
+            if not self.driver.alive(self.conn):
+                self.driver.raise_lost(None, "the connection given to PQ is closed")
+            return self.conn
+        except BaseException:
             self._lock.release()
-            self.driver.raise_lost(None, "the connection given to PQ is closed")
-        return conn
+            raise
 
     def release(self, conn: Any, lost: bool = False) -> None:
         self._lock.release()
@@ -148,33 +162,36 @@ class SingleConnection(Source):
             self.conn.close()
 
 
-class ConnectionPool(Source):
-    """A psycopg2 pool of the application's."""
+class ConnectionPool(Given):
+    """A psycopg2 pool. It need not be thread-safe."""
 
     def __init__(self, pool: Any) -> None:
         if not callable(getattr(pool, "getconn", None)) or not callable(getattr(pool, "putconn", None)):
             raise TypeError(f"pool must be a psycopg2 pool, not {type(pool).__name__}")
-        super().__init__()
-        self.pool = pool
         self.driver = driver(_package(pool))
+        super().__init__(pool)
         self._returned = threading.Condition()
         self._out = 0
 
-    def acquire(self) -> Any:
-        if self._pid != os.getpid():
-            self.driver.raise_forked()
-        conn = self._get()
-        try:
-            while not self.driver.alive(conn):
-                self.release(conn, lost=True)
-                conn = self._get()
-        except BaseException:
-            self.release(conn, lost=True)
-            raise
-        return conn
+    @property
+    def pool(self) -> Any:
+        return self._given()
 
-    def _get(self) -> Any:
-        deadline = time.monotonic() + POOL_PATIENCE
+    def acquire(self, timeout: float | None = None) -> Any:
+        self.check_process()
+        deadline = time.monotonic() + (POOL_PATIENCE if timeout is None else timeout)
+        while True:
+            conn = self._get(deadline)
+            alive = False
+            try:
+                alive = self.driver.alive(conn)
+            finally:
+                if not alive:
+                    self.release(conn, lost=True)
+            if alive:
+                return conn
+
+    def _get(self, deadline: float) -> Any:
         with self._returned:
             while True:
                 try:
@@ -182,8 +199,9 @@ class ConnectionPool(Source):
                 except self.driver.PoolError:
                     # ours come back; were all of them the application's, this thread's among them, we'd wait in vain
                     remaining = deadline - time.monotonic()
-                    if self._out == 0 or self.pool.closed or not self._returned.wait(remaining):
+                    if self._out == 0 or self.pool.closed or remaining <= 0:
                         raise
+                    wait(self._returned, remaining)
                 else:
                     self._out += 1
                     return conn
@@ -191,12 +209,15 @@ class ConnectionPool(Source):
     def release(self, conn: Any, lost: bool = False) -> None:
         with self._returned:
             self._out -= 1
+            self._returned.notify()
             try:
                 self.pool.putconn(conn, close=lost)
-            finally:
-                self._returned.notify()
+            except self.driver.PoolError:
+                conn.close()  # the pool was closed meanwhile
 
     def open_line(self) -> Any:
+        if self.transaction is not None:
+            return self.driver.clone(self.transaction.conn)  # the pool may have no other
         conn = self.acquire()
         try:
             return self.driver.clone(conn)
@@ -207,91 +228,17 @@ class ConnectionPool(Source):
         if self._pid == os.getpid():
             self.pool.closeall()
 
-    def forked(self) -> None:
-        super().forked()
-        self._returned = threading.Condition()
-
 
 def _package(pool: Any) -> str:
     packages = {cls.__module__.split(".")[0] for cls in type(pool).__mro__}
     return "psycopg2cffi" if "psycopg2cffi" in packages else "psycopg2"
 
 
-class OwnConnections(Source):
-    """Connections that pq opens from a DSN, in autocommit mode: as many as there are threads at work, at most `limit`;
-    a further thread waits."""
-
-    owned = True
-
-    def __init__(self, dsn: str, limit: int) -> None:
-        super().__init__()
-        self.driver = driver()
-        self._dsn = dsn
-        self._limit = limit
-        self._reset()
-
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._condition = threading.Condition()
-        self._idle: list[Any] = []
-        self._open = 0
-        self._closed = False
-
-    def acquire(self) -> Any:
-        with self._condition:
-            while True:
-                if self._closed:
-                    self.driver.raise_lost(None, "this PQ is closed")
-                while self._idle:
-                    conn = self._idle.pop()
-                    if self.driver.alive(conn):
-                        return conn
-                    self._discard(conn)
-                if self._open < self._limit:
-                    self._open += 1
-                    break
-                self._condition.wait()
-        try:
-            return self.driver.connect(self._dsn)
-        except BaseException:
-            with self._condition:
-                self._open -= 1
-                self._condition.notify()
-            raise
-
-    def release(self, conn: Any, lost: bool = False) -> None:
-        with self._condition:
-            if lost or self._closed or conn.closed or not self.driver.idle(conn):
-                self._discard(conn)
-            else:
-                self._idle.append(conn)
-            self._condition.notify()
-
-    def _discard(self, conn: Any) -> None:
-        self._open -= 1
-        try:
-            conn.close()
-        except self.driver.Error:
-            pass  # it is gone, which is what we want
-
-    def open_line(self) -> Any:
-        return self.driver.connect(self._dsn)
-
-    def close(self) -> None:
-        """Idle connections are closed now, those at work when they come back."""
-        with self._condition:
-            self._closed = True
-            while self._idle:
-                self._discard(self._idle.pop())
-            self._condition.notify_all()
-
-    def forked(self) -> None:
-        super().forked()
-        # never closed here: that would say goodbye on the parent's sockets. Kept, lest the collector close them.
-        _inherited.extend(self._idle)
-        closed = self._closed
-        self._reset()
-        self._closed = closed
+def _after_fork_in_child() -> None:
+    Given._known_lock = threading.Lock()  # the parent's may be held by a thread that is not here
+    for source in list(_sources):
+        source.forked()
 
 
-_inherited: list[Any] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -22,31 +22,47 @@ class Watchdog:
     IDLE = 5.0  # seconds
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
         self._condition = threading.Condition()
-        self._guarded: dict[object, tuple[float, int]] = {}
+        self._guarded: dict[socket.socket, float] = {}  # deadlines
         self._thread: threading.Thread | None = None
         self._asleep_until = 0.0
 
     @contextmanager
     def guard(self, conn: Any, seconds: float) -> Iterator[None]:
         """Cut the connection if the block lasts longer than `seconds`."""
-        token = object()
-        deadline = time.monotonic() + seconds
+        if self._pid != os.getpid():
+            self._reset()  # the thread stayed with the parent, and so did whoever held the lock
+        # A duplicate: the driver may close its descriptor at any time, and the number then mean somebody else's file.
+        # (The family given here plays no part in shutting down.)
+        with socket.fromfd(conn.fileno(), socket.AF_INET, socket.SOCK_STREAM) as sock:
+            try:
+                self._add(sock, time.monotonic() + seconds)
+                yield
+            finally:
+                with self._condition:
+                    self._guarded.pop(sock, None)
+
+    def _add(self, sock: socket.socket, deadline: float) -> None:
         with self._condition:
-            self._guarded[token] = (deadline, conn.fileno())
+            self._guarded[sock] = deadline
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="pq watchdog", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._watch, name="pq watchdog", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is about to end: go without
+                    return
+                self._thread = thread
             elif deadline < self._asleep_until:
                 self._condition.notify()
-        try:
-            yield
-        finally:
-            with self._condition:
-                del self._guarded[token]
 
     def close(self) -> None:
         """End the thread now."""
+        if self._pid != os.getpid():
+            return
         with self._condition:
             thread, self._thread = self._thread, None
             self._condition.notify()
@@ -63,11 +79,11 @@ class Watchdog:
             if self._thread is not threading.current_thread():
                 return False
             now = time.monotonic()
-            for token, (deadline, fd) in list(self._guarded.items()):
+            for sock, deadline in self._guarded.items():
                 if deadline <= now:
-                    _cut(fd)
-                    self._guarded[token] = (now + self.IDLE, fd)
-            self._asleep_until = min([now + self.IDLE, *(deadline for deadline, _ in self._guarded.values())])
+                    _cut(sock)
+                    self._guarded[sock] = now + self.IDLE
+            self._asleep_until = min([now + self.IDLE, *self._guarded.values()])
             woken = self._condition.wait(self._asleep_until - now)
             if self._guarded or woken or self._thread is not threading.current_thread():
                 return True
@@ -75,10 +91,8 @@ class Watchdog:
             return False
 
 
-def _cut(fd: int) -> None:
-    """Shut the socket down without closing the descriptor, which stays the driver's."""
+def _cut(sock: socket.socket) -> None:
     try:
-        with socket.socket(fileno=os.dup(fd)) as sock:
-            sock.shutdown(socket.SHUT_RDWR)
+        sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         pass  # it went by itself

@@ -15,23 +15,36 @@ id, data::text, length(data::text),
   dequeued_at
 
 -- name: put
--- The trigger of the table sets due_at and wakes whoever waits.
+-- The trigger of the table sets due_at and wakes whoever waits. Relative times go by way of UTC: else a day would last
+-- 23 or 25 hours when the clocks of the session's time zone change.
 insert into :table (q_name, data, schedule_at, expected_at)
 values (
   %(queue)s, %(data)s,
-  coalesce(%(schedule_at)s::timestamptz, statement_timestamp() + %(schedule_in)s::interval),
-  coalesce(%(expected_at)s::timestamptz, statement_timestamp() + %(expected_in)s::interval)
+  coalesce(
+    %(schedule_at)s::timestamptz,
+    (statement_timestamp() at time zone 'utc' + %(schedule_in)s::interval) at time zone 'utc'
+  ),
+  coalesce(
+    %(expected_at)s::timestamptz,
+    (statement_timestamp() at time zone 'utc' + %(expected_in)s::interval) at time zone 'utc'
+  )
 )
 returning id
 
+-- The claims must be planned well without statistics, too: a queue that has grown since the last ANALYZE is believed
+-- to be nearly empty, and then a sort of all its rows seems cheap. So each "order by" repeats the whole key of an index,
+-- and where more than one row is wanted the limit is a subquery: the planner then expects to need a tenth of the rows,
+-- whatever their number, and reads the index in order. "limit (select null)" is no limit but for that. Rows are
+-- joined by "= any (array(...))" and by "exists (... for update)", which leave no choice but the primary key.
+
 -- name: claim
 -- Take the best job, and make the other due rows ready; for a short transaction of pq's own, since it locks all of
--- these. The order by clauses repeat the whole index keys: else the planner walks the primary key through all rows.
+-- these.
 with due as materialized (
   select id, expected_at from :table
   where q_name = %(queue)s and due_at <= statement_timestamp()
   order by q_name, due_at
-  limit 1000
+  limit (select 1000)
   for update skip locked
 ), head as materialized (
   select id, expected_at from :table
@@ -45,7 +58,7 @@ with due as materialized (
   limit 1
 ), promoted as (
   update :table set due_at = null, dequeued_at = null
-  where id in (select id from due except select id from best)
+  where id = any (array(select id from due except select id from best))
 ), taken as (
   update :table set dequeued_at = statement_timestamp(), due_at = null
   where id = any (array(select id from best))
@@ -55,35 +68,42 @@ select :columns from taken
 
 -- name: claim_in_transaction
 -- The same for a transaction that stays open: it locks the row that it takes and no other, else it would hide jobs
--- that it did not take. The subquery is read in order and only as far as the first row that is not locked.
+-- that it did not take. The candidates are read in order, and only as far as the first row that is not locked; when
+-- all of them are, there may be due rows behind the first 100.
 with best as materialized (
-  select job.id
-  from (
+  select id from (
     (
       select id, expected_at from :table
       where q_name = %(queue)s and dequeued_at is null and due_at is null
       order by q_name, expected_at, id
+      limit (select null::bigint)
     )
     union all
-    (
-      select id, expected_at from (
-        select id, expected_at from :table
-        where q_name = %(queue)s and due_at <= statement_timestamp()
-        order by q_name, due_at
-        limit 100
-      ) as due
-    )
+    select id, expected_at from (
+      select id, expected_at from :table
+      where q_name = %(queue)s and due_at <= statement_timestamp()
+      order by q_name, due_at
+      limit (select 100)
+    ) as due
     order by expected_at, id
+    limit (select null::bigint)
   ) as candidates
-  join :table as job on job.id = candidates.id
-  where job.q_name = %(queue)s
-    and (job.due_at <= statement_timestamp() or (job.due_at is null and job.dequeued_at is null))
-  order by candidates.expected_at, candidates.id
+  where exists (
+    select from :table as job
+    where job.id = candidates.id and q_name = %(queue)s
+      and (due_at <= statement_timestamp() or (due_at is null and dequeued_at is null))
+    for update skip locked
+  )
   limit 1
-  for update of job skip locked
+), rest as materialized (
+  select id from :table
+  where q_name = %(queue)s and due_at <= statement_timestamp() and not exists (select from best)
+  order by q_name, due_at
+  limit 1
+  for update skip locked
 ), taken as (
   update :table set dequeued_at = statement_timestamp(), due_at = null
-  where id = any (array(select id from best))
+  where id = any (array(select id from best union all select id from rest))
   returning *
 )
 select :columns from taken

@@ -7,14 +7,10 @@ alter table :table add column if not exists error text;
 -- pq 1.9.1 notified at every put: NOTIFY takes an instance-wide lock at commit, and names over 63 bytes failed.
 drop trigger if exists pq_insert on :table;
 
--- Rows put by plain SQL or by pq 1.9.1 know nothing of due_at, nor does a pq 1.9.1 that takes a scheduled job.
+-- Plain SQL and pq 1.9.1 know nothing of due_at when they put a job, move it to another time, or take it.
 create or replace function :due_function() returns trigger language plpgsql as $pq$
 begin
-  if tg_op = 'INSERT' then
-    new.due_at := new.schedule_at;
-  else
-    new.due_at := null;
-  end if;
+  new.due_at := case when new.dequeued_at is null then new.schedule_at end;
   return new;
 end
 $pq$;
@@ -25,16 +21,23 @@ create trigger :due_insert_trigger before insert on :table for each row
   execute function :due_function();
 
 drop trigger if exists :due_update_trigger on :table;
-create trigger :due_update_trigger before update of dequeued_at on :table for each row
-  when (old.dequeued_at is null and new.dequeued_at is not null and new.due_at <= new.dequeued_at)
+create trigger :due_update_trigger before update of dequeued_at, schedule_at on :table for each row
+  when (
+    old.dequeued_at is null and new.due_at is not distinct from old.due_at and case
+      when new.dequeued_at is null then new.schedule_at is distinct from old.schedule_at
+      else new.due_at <= new.dequeued_at
+    end
+  )
   execute function :due_function();
 
-update :table set due_at = schedule_at
-where dequeued_at is null and due_at is null and schedule_at is not null;
-
+-- The indexes come before the update: built after it in one transaction, they could not be used until the last
+-- transaction has ended that writes now.
 create index if not exists :ready_index on :table (q_name, expected_at, id)
   where dequeued_at is null and due_at is null;
 create index if not exists :due_index on :table (q_name, due_at) where due_at is not null;
+
+update :table set due_at = schedule_at
+where dequeued_at is null and due_at is null and schedule_at is not null;
 
 -- Wake whoever waits for these queues; a queue that nobody waits for costs no NOTIFY. Waiters hold the queue's
 -- advisory lock shared; it can be had exclusively, for a moment, only if there are none. The two calls stand in one
@@ -59,3 +62,5 @@ $pq$;
 drop trigger if exists :notify_trigger on :table;
 create trigger :notify_trigger after insert on :table referencing new table as new_rows for each statement
   execute function :notify_function();
+
+comment on column :table.due_at is 'When the row becomes ready by itself. (pq schema 2)';

@@ -1,0 +1,21 @@
+-- What pq/schema.py asks the database.
+
+-- name: find
+-- The schema in which the name finds a table, the columns of that table, and the comment of due_at.
+select
+  nspname,
+  array(
+    select attname::text from pg_attribute where attrelid = pg_class.oid and attnum > 0 and not attisdropped
+  ),
+  (select col_description(attrelid, attnum) from pg_attribute where attrelid = pg_class.oid and attname = 'due_at')
+from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+where pg_class.oid = to_regclass(%(table)s)
+
+-- name: place
+-- The schema for a new table, and whether there is such a schema.
+select name, to_regnamespace(quote_ident(name)) is not null
+from coalesce(%(schema)s, current_schema()::text) as name
+
+-- name: lock
+-- One lock for all tables of the database: two of them may need the same new schema.
+select pg_advisory_xact_lock(hashtextextended('pq create', 0))

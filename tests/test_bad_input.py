@@ -1,0 +1,361 @@
+"""Bad input is refused before anything is sent: the error names the value, no row changes, the connection is usable."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import pytest
+from conftest import execute
+from psycopg2.pool import ThreadedConnectionPool
+
+import pq.tasks
+from pq import PQ, JobNotFound, Queue, TableMissing
+
+NAN, INFINITY = float("nan"), float("inf")
+Call = Callable[[PQ], Any]
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+class Untouched:
+    """A PQ on a connection of the application's; `check` tells whether anything was done with it."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.conn = psycopg2.connect(dsn)
+        self.conn.autocommit = True
+        self.pq = PQ(self.conn)
+        self.pq["a"].clear()
+        self.pq["a"].put("as it was")
+        self.rows = self.table()
+        self.mark()
+
+    def mark(self) -> None:
+        with self.conn.cursor() as cursor:
+            cursor.execute("select 'nothing was sent after this'")
+
+    def table(self) -> Any:
+        return execute(self.dsn, "select queue::text from queue order by id")
+
+    def check(self) -> None:
+        activity = "select query, state from pg_stat_activity where pid = %s"
+        last = execute(self.dsn, activity, (self.conn.get_backend_pid(),))
+        assert last == [("select 'nothing was sent after this'", "idle")]
+        assert self.table() == self.rows
+        job = self.pq["a"].get(block=False)
+        assert job is not None
+        assert job.data == "as it was"
+
+
+@pytest.fixture(scope="module")
+def shared_dsn(server: str, template: str) -> Iterator[str]:
+    """One database for all: nothing happens in it."""
+    name = f"pq_test_{uuid.uuid4().hex[:8]}"
+    execute(server, f"create database {name} template {template}")
+    yield psycopg2.extensions.make_dsn(server, dbname=name)
+    execute(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def untouched(shared_dsn: str) -> Iterator[Untouched]:
+    made = Untouched(shared_dsn)
+    with closing(made.conn):
+        yield made
+        made.check()
+
+
+def refused(call: Callable[[], Any], error: type[Exception], *words: str) -> None:
+    """The call raises exactly this error, with these words in its message."""
+    with pytest.raises(error) as caught:
+        call()
+    assert type(caught.value) is error
+    for word in words:
+        assert word in str(caught.value)
+
+
+# -- names
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("", ValueError, ["queue name", "empty"]),
+        ("a\0b", ValueError, ["queue name", "NUL", r"'a\x00b'"]),
+        ("a\ud800", ValueError, ["queue name", "lone surrogate", r"'a\ud800'"]),
+        (None, TypeError, ["queue name", "str, not NoneType: None"]),
+        (5, TypeError, ["queue name", "str, not int: 5"]),
+        (b"a", TypeError, ["queue name", "str, not bytes: b'a'"]),
+        (["a"], TypeError, ["queue name", "str, not list: ['a']"]),
+    ],
+)
+def test_queue_names(untouched: Untouched, name: Any, error: type[Exception], words: list[str]) -> None:
+    refused(lambda: untouched.pq[name], error, *words)
+    refused(lambda: Queue(name, conn=untouched.conn), error, *words)
+    assert name not in untouched.pq
+
+
+@pytest.mark.parametrize("kind", ["table", "schema"])
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("", ValueError, ["empty"]),
+        ("a\0b", ValueError, ["NUL", r"'a\x00b'"]),
+        ("a\ud800", ValueError, ["lone surrogate", r"'a\ud800'"]),
+        ("x" * 64, ValueError, ["x" * 64, "63 bytes"]),
+        ("é" * 32, ValueError, ["é" * 32, "63 bytes"]),
+        (5, TypeError, ["str, not int: 5"]),
+    ],
+)
+def test_names_of_table_and_schema(
+    untouched: Untouched, kind: str, name: Any, error: type[Exception], words: list[str]
+) -> None:
+    refused(lambda: PQ(untouched.conn, **{kind: name}), error, kind, *words)
+    refused(lambda: Queue("a", conn=untouched.conn, **{kind: name}), error, kind, *words)
+
+
+@pytest.mark.parametrize("dotted", ["x" * 64 + ".queue", "app." + "x" * 64])
+def test_both_halves_of_a_dotted_table_are_checked(untouched: Untouched, dotted: str) -> None:
+    refused(lambda: PQ(untouched.conn, table=dotted), ValueError, "x" * 64, "63 bytes")
+
+
+# -- what PQ is given
+
+
+@pytest.mark.parametrize("conn", [5, b"dbname=a", object(), ["dbname=a"]])
+def test_neither_a_connection_nor_a_dsn(conn: Any) -> None:
+    refused(lambda: PQ(conn), TypeError, f"not {type(conn).__name__}")
+    refused(lambda: PQ(pool=conn), TypeError, f"not {type(conn).__name__}")
+
+
+def test_a_misspelt_option(untouched: Untouched) -> None:
+    refused(lambda: PQ(untouched.conn, timout=5)["a"], TypeError, "timout")
+    refused(lambda: Queue("a", conn=untouched.conn, timout=5), TypeError, "timout")
+
+
+@pytest.mark.parametrize("key", ["text", b"", [], [b"good", b""], [b"good", "text"], 5, {b"good": 1}])
+def test_pickle_keys(untouched: Untouched, key: Any) -> None:
+    refused(lambda: PQ(untouched.conn, pickle_key=key), TypeError, "pickle_key", "bytes")
+    refused(lambda: Queue("a/pickle", conn=untouched.conn, pickle_key=key), TypeError, "pickle_key", "bytes")
+
+
+# -- times
+
+FORM = "'30s', '5m', '2h', '1d' or '1h30m'"
+TIMES = [
+    *[(text, ValueError, [repr(text), FORM]) for text in ["5months", "5ms", "-5m", "5 m", "٥s", "5m\n", ""]],
+    ("m", ValueError, ["'m'", FORM]),
+    ("1.5h", ValueError, ["'1.5h'", FORM]),
+    ("9999999999d", ValueError, ["out of range", "9999999999d"]),
+    ("2000001d", ValueError, ["out of range", "2000001d"]),
+    ("9" * 5000 + "s", ValueError, ["out of range", "999"]),
+    (dt.timedelta.max, ValueError, ["out of range", "999999999 days"]),
+    (dt.timedelta.min, ValueError, ["out of range", "-999999999 days"]),
+    (dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1))), ValueError, ["out of range", "0001-01-01"]),
+    (5, TypeError, ["str, timedelta or datetime, not int: 5"]),
+    (1.5, TypeError, ["str, timedelta or datetime, not float: 1.5"]),
+    (True, TypeError, ["str, timedelta or datetime, not bool: True"]),
+    (dt.date(2030, 1, 2), TypeError, ["str, timedelta or datetime, not date: datetime.date(2030, 1, 2)"]),
+    (dt.time(1, 2), TypeError, ["str, timedelta or datetime, not time"]),
+    (b"5m", TypeError, ["str, timedelta or datetime, not bytes: b'5m'"]),
+]
+
+
+@pytest.mark.parametrize(("spec", "error", "words"), TIMES, ids=lambda value: repr(value)[:20] if value else "empty")
+def test_times(untouched: Untouched, spec: Any, error: type[Exception], words: list[str]) -> None:
+    queue = untouched.pq["a"]
+    refused(lambda: queue.put(1, schedule_at=spec), error, "schedule_at", *words)
+    refused(lambda: queue.put(1, expected_at=spec), error, "expected_at", *words)
+    task_queue = pq.tasks.PQ(untouched.conn)["a"]
+    refused(lambda: task_queue.task(schedule_at=spec), error, "schedule_at", *words)
+    refused(lambda: task_queue.task(expected_at=spec), error, "expected_at", *words)
+
+
+# -- data
+
+
+def each_way_to_write(queue: Queue, job_id: int, data: Any) -> list[Callable[[], Any]]:
+    """Put, update, assign."""
+    job = pq.Job(queue, job_id, None, 4, dt.datetime(2030, 1, 1), None, None)
+    return [lambda: queue.put(data), lambda: queue.update(job_id, data), lambda: setattr(job, "data", data)]
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (NAN, "NaN"),
+        ([1, {"deep": [INFINITY]}], "Infinity"),
+        ({"a": -INFINITY}, "-Infinity"),
+        ({NAN: 1}, ""),
+    ],
+    ids=str,
+)
+def test_data_that_is_no_json(untouched: Untouched, data: Any, value: str) -> None:
+    for write in each_way_to_write(untouched.pq["a"], 1, data):
+        refused(write, ValueError, value, "not JSON compliant")
+
+
+@pytest.mark.parametrize("data", [{1, 2}, b"bytes", object(), dt.datetime(2030, 1, 1), {(1, 2): 3}], ids=type)
+def test_data_that_json_refuses_is_refused_in_its_words(untouched: Untouched, data: Any) -> None:
+    with pytest.raises(TypeError) as json_says:
+        json.dumps(data)
+    for write in each_way_to_write(untouched.pq["a"], 1, data):
+        refused(write, TypeError, str(json_says.value))
+
+
+def test_data_that_pickle_refuses(untouched: Untouched) -> None:
+    for write in each_way_to_write(untouched.pq["a/pickle"], 1, lambda: None):
+        with pytest.raises(Exception, match="lambda"):
+            write()
+
+
+def test_an_encoder_that_returns_no_json(untouched: Untouched) -> None:
+    """The server finds that out, but its message would quote the data."""
+    with pytest.raises(ValueError, match="did not return valid JSON") as caught:
+        PQ(untouched.conn, encode=lambda data: "{secret")["a"].put(1)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert untouched.table() == untouched.rows
+    untouched.mark()
+
+
+# -- timeouts
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error", "words"),
+    [
+        (-1, ValueError, ["non-negative", "-1"]),
+        (-0.001, ValueError, ["non-negative", "-0.001"]),
+        (-INFINITY, ValueError, ["non-negative", "-inf"]),
+        (NAN, ValueError, ["non-negative", "nan"]),
+        ("1", TypeError, ["number", "not str: '1'"]),
+        (True, TypeError, ["number", "not bool: True"]),
+        (dt.timedelta(seconds=1), TypeError, ["number", "not timedelta"]),
+        (1j, TypeError, ["number", "not complex"]),
+    ],
+    ids=str,
+)
+def test_timeouts(untouched: Untouched, timeout: Any, error: type[Exception], words: list[str]) -> None:
+    queue = untouched.pq["a"]
+    refused(lambda: queue.get(timeout=timeout), error, "timeout", *words)
+    refused(lambda: queue.get(block=False, timeout=timeout), error, "timeout", *words)
+    iterator = iter(queue)
+    iterator.timeout = timeout
+    refused(lambda: next(iterator), error, "timeout", *words)
+
+
+# -- tasks
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"max_retries": -1}, ValueError, ["max_retries", "-1"]),
+        ({"max_retries": "2"}, TypeError, ["max_retries", "not str: '2'"]),
+        ({"max_retries": 1.5}, TypeError, ["max_retries", "not float: 1.5"]),
+        ({"max_retries": True}, TypeError, ["max_retries", "not bool: True"]),
+        ({"max_retries": None}, TypeError, ["max_retries", "not NoneType: None"]),
+        ({"retry_in": "5months"}, ValueError, ["retry_in", "'5months'", FORM]),
+        ({"retry_in": "-5s"}, ValueError, ["retry_in", "'-5s'", FORM]),
+        ({"retry_in": "9999999999d"}, ValueError, ["retry_in", "out of range"]),
+        ({"retry_in": dt.timedelta(seconds=-5)}, ValueError, ["retry_in", "negative"]),
+        ({"retry_in": dt.timedelta.max}, ValueError, ["retry_in", "out of range"]),
+        ({"retry_in": 5}, TypeError, ["retry_in", "str or timedelta, not int: 5"]),
+        ({"retry_in": dt.datetime(2030, 1, 1)}, TypeError, ["retry_in", "str or timedelta, not datetime"]),
+    ],
+    ids=str,
+)
+def test_retries_are_checked_when_decorating(
+    untouched: Untouched, options: dict[str, Any], error: type[Exception], words: list[str]
+) -> None:
+    queue = pq.tasks.PQ(untouched.conn)["a"]
+    refused(lambda: queue.task(**options), error, *words)
+
+
+# -- what only the server can know
+
+
+@pytest.mark.parametrize("name", ["a", "a/pickle"])
+def test_a_row_that_is_gone(pq: PQ, sql: Sql, name: str) -> None:
+    queue = pq[name]
+    id = queue.put("gone")
+    stays = queue.put("stays")
+    job = queue.get()
+    assert job is not None
+    sql("delete from queue where id = %s", (id,))
+    for write in (lambda: setattr(job, "data", 1), lambda: queue.update(id, 1)):
+        with pytest.raises(JobNotFound, match=f"{id}") as caught:
+            write()
+        assert isinstance(caught.value, LookupError)
+        assert (caught.value.job_id, caught.value.queue) == (id, "a")
+    assert (job.data, job.size) == ("gone", len(queue.encode(queue.dumps("gone"))))
+    assert queue.get(block=False).id == stays
+
+
+def test_update_reaches_no_job_of_another_queue(pq: PQ) -> None:
+    id = pq["a"].put("as it was")
+    with pytest.raises(JobNotFound):
+        pq["b"].update(id, "changed")
+    assert pq["a"].get().data == "as it was"
+
+
+@pytest.mark.parametrize("job_id", ["x", None, [1]])
+def test_an_id_that_is_no_number(untouched: Untouched, job_id: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        untouched.pq["a"].update(job_id, 1)
+
+
+USES: dict[str, Call] = {
+    "put": lambda pq: pq["a"].put(1),
+    "get": lambda pq: pq["a"].get(),
+    "get in a transaction": lambda pq: get_in_transaction(pq["a"]),
+    "iterate": lambda pq: next(iter(pq["a"])),
+    "len": lambda pq: len(pq["a"]),
+    "clear": lambda pq: pq["a"].clear(),
+    "update": lambda pq: pq["a"].update(1, 1),
+    "in": lambda pq: "a" in pq,
+    "list": lambda pq: list(pq),
+}
+
+
+def get_in_transaction(queue: Queue) -> Any:
+    with queue:
+        return queue.get()
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_missing_table(empty_dsn: str, use: str) -> None:
+    with PQ(empty_dsn) as pq:
+        check_missing(pq, USES[use])
+
+
+@pytest.mark.parametrize("source", ["connection", "autocommit", "pool"])
+def test_a_missing_table_on_what_the_application_gave(empty_dsn: str, source: str) -> None:
+    if source == "pool":
+        pq = PQ(pool=ThreadedConnectionPool(1, 3, empty_dsn))
+    else:
+        conn = psycopg2.connect(empty_dsn)
+        conn.autocommit = source == "autocommit"
+        pq = PQ(conn)
+    with pq:
+        check_missing(pq, *USES.values())
+
+
+def check_missing(pq: PQ, *uses: Call) -> None:
+    for use in uses:
+        with pytest.raises(TableMissing, match=re.escape("create()")) as caught:
+            use(pq)
+        assert isinstance(caught.value, psycopg2.ProgrammingError)
+        assert '"queue"' in str(caught.value)
+    pq.create()
+    id = pq["a"].put("works right after that")
+    job = pq["a"].get(block=False)
+    assert job is not None
+    assert job.id == id
