@@ -31,7 +31,7 @@ class PQ:
     :param listen_dsn: a direct connection to listen on, where the others go through a transaction pooler.
     :param options: attributes to set on the queues: `timeout`, `cursor_kwargs`, …
     :raises TypeError: `conn`, `pool` or `pickle_key` is something else.
-    :raises ValueError: a malformed DSN, or a name that PostgreSQL can't hold.
+    :raises ValueError: a malformed DSN, a name that PostgreSQL can't hold, or a number out of range.
     """
 
     queue_class: type[Queue] | None = None
@@ -57,6 +57,10 @@ class PQ:
             self.queue_class = queue_class
         if conn is None and pool is None:
             conn = os.environ.get("PQ_DSN") or os.environ.get("DATABASE_URL") or ""
+        if not max_connections >= 1:
+            raise ValueError(f"max_connections must be at least 1, not {max_connections!r}")
+        if not poll_interval > 0:
+            raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
         self.debug = debug
         self._table = _sql.Table(table, schema)
         self._db = Database(

@@ -10,15 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from logging import getLogger
 from numbers import Real
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from . import _codec, _sql
 from ._db import Database
 from ._when import TimeSpec, when
 from .errors import DecodeError, JobNotFound
 from .job import Job
-
-Q = TypeVar("Q", bound="Queue")
 
 
 class Queue:
@@ -99,7 +97,7 @@ class Queue:
     @property
     def conn(self) -> Any:
         """The connection given, or None."""
-        return self._db.conn
+        return None if isinstance(self._db.conn, str) else self._db.conn  # a DSN may hold a password
 
     @property
     def pool(self) -> Any:
@@ -186,8 +184,10 @@ class Queue:
         id, text, size, enqueued_at, schedule_at, expected_at, dequeued_at = rows[0]
         try:
             data = self.loads(self.decode(text))
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C, too: nobody has seen the job
             self._db.execute(self._sql["give_back"], {"id": id, "dequeued_at": dequeued_at})
+            if not isinstance(error, Exception):
+                raise
             reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             raise DecodeError(job_id=id, queue=self.name, reason=reason) from error
         return Job(self, id, data, size, enqueued_at, schedule_at, expected_at)

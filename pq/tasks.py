@@ -21,7 +21,7 @@ from datetime import timedelta
 from functools import wraps
 from logging import getLogger
 from pydoc import ErrorDuringImport, locate
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._when import TimeSpec, when
 from .job import Job
@@ -171,6 +171,10 @@ class PQ(BasePQ):
     """A `pq.PQ` whose queues have tasks."""
 
     queue_class = Queue
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, name: str) -> Queue: ...
 
 
 def _pause(retry_in: str | timedelta | None) -> str | None:

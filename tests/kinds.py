@@ -9,7 +9,7 @@ from typing import Any
 import psycopg2
 from conftest import execute
 from psycopg2.extensions import connection, make_dsn
-from psycopg2.pool import SimpleConnectionPool, ThreadedConnectionPool
+from psycopg2.pool import ThreadedConnectionPool
 
 from pq import PQ
 
@@ -36,8 +36,6 @@ def make_pq(kind: str, dsn: str, **options: Any) -> Iterator[PQ]:
     factory = Autocommit if kind.startswith("autocommit") else None
     if kind == "dsn":
         made = PQ(dsn, **options)
-    elif kind == "simple pool":
-        made = PQ(pool=SimpleConnectionPool(0, 3, dsn), **options)
     elif kind.endswith("pool"):
         made = PQ(pool=ThreadedConnectionPool(1, 3, dsn, connection_factory=factory), **options)
     else:

@@ -139,6 +139,16 @@ def test_a_misspelt_option(untouched: Untouched) -> None:
     refused(lambda: Queue("a", conn=untouched.conn, timout=5), TypeError, "timout")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"max_connections": 0}, {"max_connections": -1}, {"poll_interval": 0}, {"poll_interval": -1.5}],
+    ids=str,
+)
+def test_numbers_out_of_range(untouched: Untouched, options: dict[str, Any]) -> None:
+    ((option, value),) = options.items()
+    refused(lambda: PQ(untouched.dsn, **options), ValueError, option, repr(value))
+
+
 @pytest.mark.parametrize("key", ["text", b"", [], [b"good", b""], [b"good", "text"], 5, {b"good": 1}])
 def test_pickle_keys(untouched: Untouched, key: Any) -> None:
     refused(lambda: PQ(untouched.conn, pickle_key=key), TypeError, "pickle_key", "bytes")

@@ -164,6 +164,8 @@ def test_no_connection_is_one_line_and_has_a_code_of_its_own(command: str) -> No
         (["version", "--dsn", "host=127.0.0.1 port=1 password=s3cret"], 3),
         (["version", "--dsn", "postgresql://postgres:s3cret%zz@127.0.0.1/app"], 2),
         (["version", "--dsn", "host=127.0.0.1 password='s3cret"], 2),
+        (["version", "--dsn", "postgresql://postgres:s3cret/x@127.0.0.1:1/app"], 2),
+        (["version", "--dsn", "postgresql://postgres:x@s3cret@127.0.0.1:1/app"], 2),
         (["version", "--dsn", "mysql://root:s3cret@127.0.0.1/app"], 2),
         (["version", "--dns=password='s3cret'"], 2),
         (["version", "--dns", "password=s3cret"], 2),

@@ -13,7 +13,14 @@ import psycopg2
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pq import PQ, Job, JobNotFound, Queue
 
@@ -26,6 +33,7 @@ queues = st.sampled_from(NAMES)
 data = st.none() | st.integers(-5, 5) | st.text("xé\0", max_size=3) | st.lists(st.booleans(), max_size=2)
 schedules = st.sampled_from([None, None, PAST, PAST + dt.timedelta(days=1), FUTURE])
 priorities = st.sampled_from([None, PAST, dt.datetime(2500, 1, 1), FUTURE])  # few, so that many are equal
+puts = st.tuples(queues, data, schedules, priorities)
 numbers = st.integers(0, 30)
 
 
@@ -68,7 +76,11 @@ class Machine(RuleBasedStateMachine):
 
     # -- jobs
 
-    @rule(jobs=st.lists(st.tuples(queues, data, schedules, priorities), min_size=1, max_size=6))
+    @initialize(jobs=st.lists(puts, min_size=4, max_size=12))
+    def begin_with_some(self, jobs: list[tuple[Any, ...]]) -> None:
+        self.put(jobs)
+
+    @rule(jobs=st.lists(puts, min_size=1, max_size=6))
     def put(self, jobs: list[tuple[Any, ...]]) -> None:
         for name, *args in jobs:
             self.now.rows[self.new(self.pq[name].put(*args))] = Row(name, *args)

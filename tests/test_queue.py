@@ -7,6 +7,7 @@ import json
 import pickle
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -249,6 +250,7 @@ def test_no_password_is_shown() -> None:
     pq = PQ("postgresql://ann:secret@localhost/example", table="Odd table")
     assert repr(pq) == '<pq.PQ "Odd table">'
     assert repr(pq["a"]) == "<pq.Queue 'a'>"
+    assert pq["a"].conn is None
 
 
 # -- order
@@ -493,6 +495,18 @@ def test_a_decoder_of_ones_own_may_fail_in_any_way(dsn: str) -> None:
         with pytest.raises(DecodeError, match="ZeroDivisionError") as caught:
             broken["a"].get()
         assert caught.value.job_id == id
+        assert take(pq["a"]) == 1
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_job_whose_decoding_is_interrupted_stays(dsn: str, in_transaction: bool) -> None:
+    def decode(text: str) -> Any:
+        raise KeyboardInterrupt
+
+    with PQ(dsn, decode=decode) as broken, PQ(dsn) as pq:
+        broken["a"].put(1)
+        with broken["a"] if in_transaction else nullcontext(), pytest.raises(KeyboardInterrupt):
+            broken["a"].get()
         assert take(pq["a"]) == 1
 
 

@@ -104,6 +104,16 @@ def test_creating_again_touches_nothing(dsn: str) -> None:
     assert objects(dsn) == before
 
 
+def test_creating_again_waits_for_nobody(pq: PQ, connect: Callable[..., Any]) -> None:
+    with connect() as other, other.cursor() as cursor:
+        cursor.execute("lock table queue in access exclusive mode")
+        cursor.execute(_sql.statements("schema.sql")["lock"])
+        Background(pq.create).result()
+    fixed = connect(options="-c default_transaction_isolation=serializable")
+    with PQ(fixed)["a"]:
+        PQ(fixed).create()
+
+
 CREATE = """
 import sys
 from pq import PQ
@@ -246,7 +256,7 @@ def test_a_table_in_a_later_schema_of_the_search_path_is_upgraded_where_it_is(em
         assert pq.version() == schema.VERSION
         pq["a"].put(1)
         assert got(pq["a"]) == 1
-    assert not [name for _, name, _ in objects(dsn) if name.startswith("one.")]
+    assert not [name for _, name, _ in objects(empty_dsn) if name.startswith("one.")]
     assert execute(empty_dsn, "select count(*) from two.queue") == [(1,)]
 
 

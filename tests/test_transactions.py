@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
@@ -16,35 +15,22 @@ import psycopg2.errors
 import psycopg2.extras
 import pytest
 from conftest import Background, wait_until
+from kinds import ALL, SEVERAL, make_pq
 from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, ISOLATION_LEVEL_SERIALIZABLE
-from psycopg2.pool import SimpleConnectionPool, ThreadedConnectionPool
+from psycopg2.pool import ThreadedConnectionPool
 
 from pq import PQ, DecodeError, Queue, TableMissing
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
-@contextmanager
-def make_pq(kind: str, dsn: str) -> Iterator[PQ]:
-    given: dict[str, Any] = {}
-    if kind == "dsn":
-        given["conn"] = dsn
-    elif kind == "pool":
-        given["pool"] = ThreadedConnectionPool(0, 3, dsn)
-    else:
-        given["conn"] = psycopg2.connect(dsn)
-        given["conn"].autocommit = kind == "autocommit"
-    with PQ(**given) as pq:
-        yield pq
-
-
-@pytest.fixture(params=["dsn", "connection", "autocommit", "pool"])
+@pytest.fixture(params=ALL)
 def any_pq(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
     with make_pq(request.param, dsn) as pq:
         yield pq
 
 
-@pytest.fixture(params=["dsn", "pool"])
+@pytest.fixture(params=SEVERAL)
 def many_pq(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
     """A PQ with more than one connection."""
     with make_pq(request.param, dsn) as pq:
@@ -220,7 +206,7 @@ def test_threads_have_transactions_of_their_own_on_one_queue(many_pq: PQ, sql: S
     assert sorted(got + left) == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("call", [lambda queue: queue.put("other"), lambda queue: queue.get(block=False), lambda queue: len(queue)])
+@pytest.mark.parametrize("call", [lambda queue: queue.put("other"), lambda queue: queue.get(block=False), len])
 def test_on_a_single_connection_another_threads_call_waits(connect: Any, sql: Sql, call: Any) -> None:
     queue = PQ(connect())["a"]
     entered = threading.Event()
@@ -523,14 +509,12 @@ def test_transaction_by_its_name_of_1_9_1(any_pq: PQ, sql: Sql) -> None:
     assert waiting_jobs(sql) == [("a", 1)]
 
 
-@pytest.mark.parametrize("kind", ["dsn", "connection", "pool", "simple pool"])
+@pytest.mark.parametrize("kind", ["dsn", "connection", "pool"])
 def test_a_queue_by_itself(dsn: str, sql: Sql, kind: str) -> None:
-    if kind == "dsn":
-        queue = Queue("a", dsn)
-    elif kind == "connection":
-        queue = Queue("a", conn=psycopg2.connect(dsn))
+    if kind == "pool":
+        queue = Queue("a", pool=ThreadedConnectionPool(1, 2, dsn))
     else:
-        queue = Queue("a", pool=(ThreadedConnectionPool if kind == "pool" else SimpleConnectionPool)(1, 2, dsn))
+        queue = Queue("a", conn=dsn if kind == "dsn" else psycopg2.connect(dsn))
     try:
         queue.put(1)
         with queue as cursor:

@@ -6,13 +6,15 @@ that source is part of it; otherwise each statement is a transaction of its own,
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from logging import getLogger
 from typing import Any, NoReturn
 
-from ..errors import PQError
+from ..errors import ConnectionLost, PQError
 from .own import OwnConnections
 from .psycopg2_driver import Psycopg2
 from .sources import ConnectionPool, SingleConnection, Source
@@ -107,6 +109,7 @@ class Database:
         if bound is not None:
             # the server must give up before we do: what it went on with after that, nobody would hear of
             sql = f"set local statement_timeout = {bound * 1000:.0f}; {sql}"
+        deadline = math.inf if bound is None else time.monotonic() + bound
         attempt = 1
         while True:
             try:
@@ -117,7 +120,11 @@ class Database:
             try:
                 alone = self.driver.idle(conn)  # otherwise the application has a transaction open, which we'd lose
                 with self._guard(conn, bound), self.driver.committed(conn):
-                    rows = self.driver.run(conn, sql, params)
+                    if changes and alone and conn.autocommit and self.source.is_doubtful(conn):
+                        rows = self.driver.run_and_commit(conn, sql, params)
+                    else:
+                        rows = self.driver.run(conn, sql, params)
+                self.source.proved(conn)
                 if bound is not None:
                     self._slack = 1
                 return rows
@@ -125,8 +132,8 @@ class Database:
                 lost = self.driver.is_lost(conn, error)
                 if alone and not lost and attempt < ATTEMPTS and self.driver.may_be_repeated(error):
                     attempt += 1
-                elif lost and attempt == 1 and self.source.replaceable and not self._may_have_changed(error, changes):
-                    attempt = ATTEMPTS  # once more, on another connection
+                elif attempt == 1 and self._is_replaced(conn, error, changes) and time.monotonic() < deadline:
+                    attempt = ATTEMPTS  # once more
                 elif bound is not None and self.driver.was_canceled(error):
                     # a locked table, or a statement that takes so long: allow the next one more, lest none succeeds
                     self._slack = min(2 * self._slack, 64)
@@ -137,6 +144,11 @@ class Database:
             finally:
                 self.source.release(conn, lost)
 
+    def _is_replaced(self, conn: Any, error: Exception, changes: bool) -> bool:
+        """Whether the connection is lost, another takes its place, and the statement was certainly not committed."""
+        certain = not changes or isinstance(error, ConnectionLost)
+        return certain and self.source.replaceable and self.driver.is_lost(conn, error)
+
     def _bound(self, timeout: float | None) -> float | None:
         if timeout is None or not self.source.owned:
             return None
@@ -146,18 +158,14 @@ class Database:
     def _guard(self, conn: Any, bound: float | None) -> AbstractContextManager[None]:
         return nullcontext() if bound is None else self._watchdog.guard(conn, bound + SILENCE)
 
-    def _may_have_changed(self, error: BaseException, changes: bool) -> bool:
-        """Whether the connection was lost with a statement under way that may have been committed.
-
-        :param changes: the statement changes something, and was to be committed.
-        """
-        return changes and not isinstance(error, PQError) and not self.driver.is_farewell(error)
-
     def fail(self, conn: Any, error: BaseException, changes: bool) -> NoReturn:
-        """Raise what an error of the driver means."""
+        """Raise what an error of the driver means.
+
+        :param changes: what was under way changes something, and was to be committed.
+        """
         if isinstance(error, self.driver.Error) and not isinstance(error, PQError):
             if self.driver.is_lost(conn, error):
-                if self._may_have_changed(error, changes):
+                if changes:
                     self.driver.raise_commit_unknown(error)
                 self.driver.raise_lost(error)
             if self.driver.table_is_missing(error):

@@ -31,9 +31,6 @@ _INVALID_TEXT = "22P02"
 _LOCK_TIMEOUT = "55P03"
 _CANCELED = "57014"
 
-# SQLSTATEs of the errors by which a server ends a session: timeouts, an administrator's command
-_FAREWELLS = ("25P03", "25P04", "57P01", "57P04", "57P05")
-
 # Does nothing, not even take a snapshot
 _PING = "show transaction_isolation"
 
@@ -143,6 +140,22 @@ class Psycopg2:
             cursor.execute(sql, params)
             return cursor.fetchall() if cursor.description is not None else []
 
+    def run_and_commit(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        """Execute and commit in two round trips: what is lost in the first one certainly changed nothing.
+
+        :param conn: in autocommit mode, idle.
+        :raises ConnectionLost: COMMIT was not sent.
+        """
+        try:
+            rows = self.run(conn, f"begin; {sql}", params)
+        except BaseException as error:
+            if isinstance(error, self.Error) and self.is_lost(conn, error):
+                self.raise_lost(error)
+            self.rollback(conn)
+            raise
+        self.run(conn, "commit")
+        return rows
+
     @contextmanager
     def committed(self, conn: Any) -> Iterator[None]:
         """What is executed inside is committed at the end, and with it what the application had begun before.
@@ -228,17 +241,9 @@ class Psycopg2:
     # -- errors
 
     def is_lost(self, conn: Any, error: BaseException) -> bool:
-        """Whether an error means that the connection is gone."""
+        """Whether an error means that the connection is gone. The SQLSTATE does not tell: libpq reports the end of the
+        connection, not the server's last words before it."""
         return bool(conn.closed)
-
-    def is_farewell(self, error: BaseException) -> bool:
-        """Whether PostgreSQL itself reported that it ends the session. It has rolled back what was under way then.
-
-        A pooler that has lost the server says something of the kind as well, and knows no more than we what became of
-        a commit; but only PostgreSQL names the place in its source.
-        """
-        diagnostics = getattr(error, "diag", None)
-        return _code(error) in _FAREWELLS and getattr(diagnostics, "source_function", None) is not None
 
     def was_canceled(self, error: BaseException) -> bool:
         return _code(error) == _CANCELED

@@ -70,11 +70,15 @@ class Waiter:
             self._room.admit(self)
             return self
         except BaseException:
-            self._room.leave(self)
+            self.__exit__()
             raise
 
     def __exit__(self, *exc: object) -> None:
-        self._room.leave(self)
+        try:
+            self._room.leave(self)
+        except BaseException:  # interrupted: nobody else would do it
+            self._room.leave(self)
+            raise
 
 
 class WaitingRoom:
@@ -140,13 +144,14 @@ class WaitingRoom:
 
     def leave(self, waiter: Waiter) -> None:
         with self.lock:
+            if self._leader == get_ident():  # interrupted in the middle of wait()
+                self._leader = None
             channel = self._channels.get(waiter.queue)
-            if channel is None or waiter not in channel.waiters:
-                return
-            channel.waiters.remove(waiter)
-            if waiter.called:  # if it has found a job there may be more; and maybe it has not looked
-                channel.stale = True
-            if not channel.waiters:
+            if channel is not None and waiter in channel.waiters:
+                channel.waiters.remove(waiter)
+                if waiter.called:  # if it has found a job there may be more; and maybe it has not looked
+                    channel.stale = True
+            if channel is not None and not channel.waiters:
                 del self._channels[waiter.queue]
         self._tidy()
 
