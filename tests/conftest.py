@@ -78,8 +78,8 @@ class Server(Postgresql):
         home = Path(self.base_dir) / "package" / "install"
         shutil.copytree(binaries.parent, home, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
         libraries = binaries.parent.parent.with_name(binaries.parent.parent.name + ".libs")
-        if libraries.exists():  # auditwheel's, found relative to the binaries
-            shutil.copytree(libraries, home.parent.with_name(home.parent.name + ".libs"))
+        if libraries.exists():  # auditwheel's, which the binaries look for in ../../../NAME.libs
+            shutil.copytree(libraries, home.parent.with_name(libraries.name))
         return home / "bin"
 
     def initialize_database(self) -> None:

@@ -555,10 +555,10 @@ def test_tasks_are_put_again_when_they_fail(tasks: TaskQueue, sql: Sql) -> None:
     for attempts in (1, 2, 3, 3):
         tasks.work(burst=True)
         assert len(handled) == attempts
-        pass_time(sql, 9)
+        pass_time(sql, 5)
         tasks.work(burst=True)
         assert len(handled) == attempts
-        pass_time(sql, 1)
+        pass_time(sql, 5)
 
 
 def test_tasks_times_can_be_overridden_at_the_call(tasks: TaskQueue, sql: Sql) -> None:

@@ -571,10 +571,7 @@ def test_a_job_may_be_moved_by_plain_sql(pq: PQ, sql: Callable[..., Any]) -> Non
     assert got(queue) == 1
 
 
-MOMENTS = ["infinity", "-infinity", "20000-01-01", "0044-03-15 BC", "4713-01-01 BC", "294276-12-31", "0001-01-01"]
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "294276-12-31", "0044-03-15 BC"])
 def test_times_that_python_does_not_have_break_nothing(
     pq: PQ, dsn: str, sql: Callable[..., Any], moment: str
 ) -> None:
@@ -653,25 +650,32 @@ def test_a_role_with_these_grants_can_do_everything(granted: Callable[..., PQ], 
     assert "a" not in pq
 
 
+def put(queue: Queue) -> None:
+    queue.put(1)
+
+
+def get(queue: Queue) -> None:
+    queue.get(block=False)
+
+
 @pytest.mark.parametrize(
-    ("grant", "operation"),
+    ("grant", "operations"),
     [
-        ("usage on schema", lambda queue: queue.put(1)),
-        ("usage on schema", lambda queue: queue.get(block=False)),
-        ("usage on sequence", lambda queue: queue.put(1)),
-        ("insert", lambda queue: queue.put(1)),
-        ("select", lambda queue: queue.put(1)),
-        ("select", lambda queue: queue.get(block=False)),
-        ("select", len),
-        ("update", lambda queue: queue.get(block=False)),
-        ("update", lambda queue: queue.update(1, 1)),
-        ("delete", lambda queue: queue.clear()),
+        ("usage on schema", [put, get, len]),
+        ("usage on sequence", [put]),
+        ("insert", [put]),
+        ("select", [put, get, len]),
+        ("update", [get, lambda queue: queue.update(1, 1)]),
+        ("delete", [Queue.clear]),
     ],
 )
-def test_each_grant_is_needed(granted: Callable[..., PQ], grant: str, operation: Callable[[Queue], Any]) -> None:
+def test_each_grant_is_needed(
+    granted: Callable[..., PQ], grant: str, operations: list[Callable[[Queue], Any]]
+) -> None:
     pq = granted(*GRANTS.keys() - {grant})
-    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
-        operation(pq["a"])
+    for operation in operations:
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            operation(pq["a"])
 
 
 def test_a_role_that_only_puts_needs_no_more_than_this(granted: Callable[..., PQ]) -> None:

@@ -1,10 +1,14 @@
 """The only package that touches a driver.
 
-    psycopg2_driver   what pq needs of psycopg2 or psycopg2cffi
-    sources           where connections come from: one connection, a pool, or a DSN
-    database          statements and transactions, per thread and connection
-    waiting           waiting for a queue without polling, and without missing a put
+    psycopg2_driver   what pq needs of psycopg2, or psycopg2cffi
+    sockets           waiting for file descriptors
     watchdog          cuts a connection whose server does not answer
+    sources, own      where connections come from: one connection or a pool of the application's; a DSN
+    line              the session that listens for notifications
+    listener          looks at the queues that threads wait for
+    waiting           the threads that wait, one of which leads; why no put is missed
+    transaction       what a thread has open
+    database          statements, transactions and waiting: what the rest of pq uses
 """
 
 from .database import Database

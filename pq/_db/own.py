@@ -28,7 +28,8 @@ class OwnConnections(Source):
         self._reset()
 
     def _reset(self) -> None:
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()
+        self._returned = threading.Condition(self._lock)
         self._idle: list[Any] = []
         self._open = 0
 
@@ -49,7 +50,7 @@ class OwnConnections(Source):
 
     def _take(self, deadline: float | None) -> Any:
         """An idle connection, or None: the right to open one."""
-        with self._condition:
+        with self._lock:
             while not self._closed:
                 if self._idle:
                     return self._idle.pop()
@@ -59,21 +60,21 @@ class OwnConnections(Source):
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:
                     raise TimeoutError
-                wait(self._condition, remaining)
+                wait(self._returned, remaining)
         self.driver.raise_lost(None, "this PQ is closed")
 
     def release(self, conn: Any, lost: bool = False) -> None:
-        with self._condition:
+        with self._lock:
             if not (lost or self._closed or conn.closed) and self.driver.idle(conn):
                 self._idle.append(conn)
-                self._condition.notify()
+                self._returned.notify()
                 return
         self._discard(conn)
 
     def _discard(self, conn: Any) -> None:
-        with self._condition:
+        with self._lock:
             self._open -= 1
-            self._condition.notify()
+            self._returned.notify()
         try:
             if conn is not None:
                 conn.close()
@@ -85,10 +86,10 @@ class OwnConnections(Source):
 
     def close(self) -> None:
         """Idle connections are closed now, those at work when they come back."""
-        with self._condition:
+        with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-            self._condition.notify_all()
+            self._returned.notify_all()
         for conn in idle:
             self._discard(conn)
 

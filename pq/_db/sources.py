@@ -19,7 +19,7 @@ from .psycopg2_driver import Psycopg2, driver
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .database import Transaction
+    from .transaction import Transaction
     from .waiting import WaitingRoom
 
 #: Seconds that a thread waits for a pool that other threads of pq have emptied.
@@ -184,7 +184,8 @@ class ConnectionPool(Given):
             raise TypeError(f"pool must be a psycopg2 pool, not {type(pool).__name__}")
         self.driver = driver(_package(pool))
         super().__init__(pool)
-        self._returned = threading.Condition()
+        self._lock = threading.RLock()
+        self._returned = threading.Condition(self._lock)
         self._out = 0
 
     @property
@@ -206,7 +207,7 @@ class ConnectionPool(Given):
                 return conn
 
     def _get(self, deadline: float) -> Any:
-        with self._returned:
+        with self._lock:
             while True:
                 try:
                     conn = self.pool.getconn()
@@ -221,7 +222,7 @@ class ConnectionPool(Given):
                     return conn
 
     def release(self, conn: Any, lost: bool = False) -> None:
-        with self._returned:
+        with self._lock:
             self._out -= 1
             self._returned.notify()
             try:

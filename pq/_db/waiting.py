@@ -85,6 +85,7 @@ class WaitingRoom:
     """All threads of this process that wait for queues of one table."""
 
     def __init__(self, source: Source, table: str, poll_interval: float, listen_dsn: str | None) -> None:
+        self._driver = source.driver
         self._poll_interval = poll_interval
         self._make_listener: Callable[[], Listener] = partial(Listener, source, table, poll_interval, listen_dsn)
         self.reset()
@@ -115,16 +116,18 @@ class WaitingRoom:
                 self._channels[waiter.queue] = Channel(waiter.queue, time.monotonic() + self._poll_interval)
                 self._ring()
             self._channels[waiter.queue].waiters.append(waiter)
-            waiter.called = self._listener.closed  # it shall see for itself
 
     def wait(self, waiter: Waiter, deadline: float) -> bool:
         try:
             with self.lock:
                 if waiter.looking:  # it found nothing
-                    waiter.called = waiter.looking = False
+                    waiter.called = self._listener.closed  # then until it sees that itself
+                    waiter.looking = False
                     self._ring()
             while True:
                 with self.lock:
+                    if self._listener.closed:
+                        self._driver.raise_lost(None, "this PQ is closed")
                     now = time.monotonic()
                     if now >= deadline and not waiter.called:
                         if waiter.last or self._channels[waiter.queue].sure or self._listener.busy:
@@ -173,7 +176,7 @@ class WaitingRoom:
             self._ring()
 
     def close(self) -> None:
-        """Send all waiters to look for the last time, and close the line."""
+        """Wake all waiters, who are told so, and close the line."""
         with self.lock:
             self._listener.closed = True
             for channel in self._channels.values():

@@ -26,7 +26,8 @@ class Watchdog:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._guarded: dict[socket.socket, float] = {}  # deadlines
         self._thread: threading.Thread | None = None
         self._asleep_until = 0.0
@@ -43,11 +44,11 @@ class Watchdog:
                 self._add(sock, time.monotonic() + seconds)
                 yield
             finally:
-                with self._condition:
+                with self._lock:
                     self._guarded.pop(sock, None)
 
     def _add(self, sock: socket.socket, deadline: float) -> None:
-        with self._condition:
+        with self._lock:
             self._guarded[sock] = deadline
             if self._thread is None:
                 thread = threading.Thread(target=self._watch, name="pq watchdog", daemon=True)
@@ -57,15 +58,15 @@ class Watchdog:
                     return
                 self._thread = thread
             elif deadline < self._asleep_until:
-                self._condition.notify()
+                self._changed.notify()
 
     def close(self) -> None:
         """End the thread now."""
         if self._pid != os.getpid():
             return
-        with self._condition:
+        with self._lock:
             thread, self._thread = self._thread, None
-            self._condition.notify()
+            self._changed.notify()
         if thread is not None:
             thread.join()
 
@@ -75,7 +76,7 @@ class Watchdog:
 
     def run_once(self) -> bool:
         """Cut what is overdue, then wait for the next deadline. False when the thread is to end."""
-        with self._condition:
+        with self._lock:
             if self._thread is not threading.current_thread():
                 return False
             now = time.monotonic()
@@ -84,7 +85,7 @@ class Watchdog:
                     _cut(sock)
                     self._guarded[sock] = now + self.IDLE
             self._asleep_until = min([now + self.IDLE, *self._guarded.values()])
-            woken = self._condition.wait(self._asleep_until - now)
+            woken = self._changed.wait(self._asleep_until - now)
             if self._guarded or woken or self._thread is not threading.current_thread():
                 return True
             self._thread = None
