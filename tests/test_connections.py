@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
 import pytest
-from conftest import Background, execute
+from conftest import Background, execute, wait_until
 from kinds import ALL, make_pq, terminate
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, make_dsn, parse_dsn
 from psycopg2.pool import PoolError, SimpleConnectionPool, ThreadedConnectionPool
@@ -449,3 +452,76 @@ def test_two_tables_in_one_schema(dsn: str, sql: Sql, other: str) -> None:
         for pq in (one, two):
             pq["a"].put("later", schedule_at="1h")
             assert pq["a"].get(block=False) is None
+
+
+# -- Ctrl-C
+
+
+@contextmanager
+def interrupted(when: Callable[[], Any], then: Callable[[], Any] = lambda: None) -> Iterator[None]:
+    """SIGINT for the main thread as soon as `when`; then KeyboardInterrupt must come out of the block."""
+
+    def interrupt() -> None:
+        wait_until(when, "what is to be interrupted")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        then()
+
+    thread = Background(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        yield
+        thread.result()  # where it is raised if the block was faster
+    thread.result()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("kind", ALL)
+def test_an_interrupted_statement_leaves_nothing_behind(
+    dsn: str, connect: Any, sql: Sql, kind: str, inside: bool
+) -> None:
+    blocker = connect()
+    blocker.cursor().execute("lock table queue in exclusive mode")
+    with make_pq(kind, dsn) as pq:
+        # libpq can't be interrupted: the exception comes when the statement is done
+        with interrupted(lambda: sql("select from pg_locks where not granted"), then=blocker.rollback):
+            if inside:
+                with pq["a"]:
+                    pq["a"].put(1)
+            else:
+                pq["a"].put(1)
+        assert jobs(sql) == [] or not inside
+        Background(pq["a"].put, 2).result()
+        pq["a"].put(3)
+        assert jobs(sql)[-2:] == [2, 3]
+        with pq["a"] as cursor:
+            assert cursor.connection.autocommit == (kind == "dsn" or kind.startswith("autocommit"))
+
+
+@pytest.mark.parametrize("kind", ["dsn", "pool", "connection"])
+def test_an_interrupted_wait_for_a_connection_takes_none(dsn: str, sql: Sql, kind: str) -> None:
+    over, entered = threading.Event(), threading.Event()
+
+    def occupy() -> None:
+        with pq["a"]:
+            entered.set()
+            over.wait(30)
+
+    options = {"max_connections": 1} if kind == "dsn" else {}
+    with make_pq(kind, dsn, **options) as pq:
+        if kind == "pool":
+            pq._db.pool.maxconn = 1
+        thread = Background(occupy)
+        assert entered.wait(30)
+        waiting = threading.main_thread().ident
+        with interrupted(lambda: "acquire" in names_of_calls(waiting)):
+            pq["a"].put(1)
+        others = [Background(pq["a"].put, n) for n in range(3)]
+        over.set()
+        for other in (thread, *others):
+            other.result()
+        pq["a"].put(3)
+        assert sorted(jobs(sql)) == [0, 1, 2, 3]
+
+
+def names_of_calls(thread: int | None) -> list[str]:
+    frame = sys._current_frames().get(thread or 0)
+    return [summary.name for summary in traceback.extract_stack(frame)]

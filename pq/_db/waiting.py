@@ -121,8 +121,7 @@ class WaitingRoom:
         try:
             with self.lock:
                 if waiter.looking:  # it found nothing
-                    waiter.called = self._listener.closed  # then until it sees that itself
-                    waiter.looking = False
+                    waiter.called = waiter.looking = False
                     self._ring()
             while True:
                 with self.lock:
