@@ -778,6 +778,9 @@ def interrupted(function: Callable[[], Any], nth: int) -> bool:
     return lines >= nth
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="there, line events also come where no signal is served, with a lock held"
+)
 @pytest.mark.parametrize("kind", ["dsn", "connection"])
 @pytest.mark.parametrize("followers", [0, 1])
 def test_interrupted_anywhere(dsn: str, sql: Sql, kind: str, followers: int) -> None:
