@@ -14,10 +14,13 @@ from psycopg2.pool import ThreadedConnectionPool
 from pq import PQ
 
 #: Kinds with several connections, and such as are replaced when they break.
-SEVERAL = ["dsn", "pool", "autocommit pool"]
+SEVERAL = ["dsn", "pool"]
 
-#: All kinds.
-ALL = [*SEVERAL, "connection", "autocommit connection"]
+#: One connection of the application's.
+SINGLE = ["connection", "autocommit connection"]
+
+#: All kinds but for "autocommit pool".
+ALL = SEVERAL + SINGLE
 
 #: The application_name of the sessions of these PQ.
 NAME = "on trial"

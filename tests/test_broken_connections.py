@@ -15,7 +15,7 @@ import psycopg2
 import psycopg2.errors
 import pytest
 from conftest import Background, execute, wait_until
-from kinds import SEVERAL, make_pq, terminate
+from kinds import ALL, SEVERAL, SINGLE, make_pq, terminate
 from proxy import Proxy, cut_after, cut_before, dropped, swallow
 from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, connection, parse_dsn
 from psycopg2.pool import ThreadedConnectionPool
@@ -27,9 +27,6 @@ from pq._db.watchdog import Watchdog
 from pq.embedded import Embedded
 
 Sql = Callable[..., list[tuple[Any, ...]]]
-
-SINGLE = ["connection", "autocommit connection"]
-
 
 @pytest.fixture
 def proxy(dsn: str) -> Iterator[Proxy]:
@@ -74,7 +71,7 @@ CALLS: dict[str, tuple[Callable[[Queue], Any], str, list[int]]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("kind", SEVERAL)
+@pytest.mark.parametrize("kind", [*SEVERAL, "autocommit pool"])
 def test_idle_connections_that_were_dropped_are_replaced(dsn: str, sql: Sql, kind: str, call: str) -> None:
     function, _, expected = CALLS[call]
     with make_pq(kind, dsn) as pq:
@@ -177,7 +174,7 @@ def outcome(call: Callable[[], Any]) -> type[BaseException] | None:
 
 
 @pytest.mark.parametrize("cut", [cut_before, cut_after])
-@pytest.mark.parametrize("kind", [*SEVERAL, *SINGLE])
+@pytest.mark.parametrize("kind", ALL)
 def test_a_transaction_cut_at_its_commit_is_in_doubt(dsn: str, proxy: Proxy, sql: Sql, kind: str, cut: Any) -> None:
     with make_pq(kind, proxy.dsn) as pq:
         pq["a"].put(1)
@@ -195,28 +192,28 @@ def test_a_transaction_cut_at_its_commit_is_in_doubt(dsn: str, proxy: Proxy, sql
             assert jobs(sql)[-1] == 4
 
 
-@pytest.mark.parametrize("cut", [cut_before, cut_after])
 @pytest.mark.parametrize("text", ["insert into", "commit"])
 @pytest.mark.parametrize("hot", [0, 1000])
-@pytest.mark.parametrize("kind", ["dsn", "pool", "connection"])
+@pytest.mark.parametrize("kind", [*ALL, "autocommit pool"])
 def test_a_put_never_happens_twice(
-    proxy: Proxy, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str, hot: float, text: str, cut: Any
+    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str, hot: float, text: str
 ) -> None:
     monkeypatch.setattr(pq._db.sources, "HOT", hot)
-    with make_pq(kind, proxy.dsn) as made:
-        made["a"].put(1)
-        done = proxy.on(text, cut)
-        error = outcome(lambda: made["a"].put(2))
-        count = jobs(sql).count(2)
+    for n, cut in enumerate((cut_before, cut_after)):
+        with Proxy(dsn) as proxy, make_pq(kind, proxy.dsn) as made:
+            made["a"].put("before")
+            done = proxy.on(text, cut)
+            error = outcome(lambda queue=made["a"], n=n: queue.put(n))
+        count = jobs(sql).count(n)
         if not done.is_set():  # no COMMIT of its own
             assert (error, count) == (None, 1)
         elif error is None:  # it was repeated, since COMMIT had not been sent
-            assert (text, hot, count, kind in SEVERAL) == ("insert into", 0, 1, True)
+            assert (text, hot, count, kind in SINGLE) == ("insert into", 0, 1, False)
         else:
             assert (error, count) == (CommitUnknown, cut is cut_after)
 
 
-@pytest.mark.parametrize("kind", [*SEVERAL, *SINGLE])
+@pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("text", ["skip locked", "insert into"])
 def test_a_connection_that_is_dropped_inside(dsn: str, proxy: Proxy, sql: Sql, kind: str, text: str) -> None:
     with make_pq(kind, proxy.dsn) as pq:
@@ -228,7 +225,7 @@ def test_a_connection_that_is_dropped_inside(dsn: str, proxy: Proxy, sql: Sql, k
         assert jobs(sql) == [1]
 
 
-@pytest.mark.parametrize("kind", [*SEVERAL, *SINGLE])
+@pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_connection_that_broke_inside_was_not_committed(dsn: str, sql: Sql, kind: str, seen: bool) -> None:
     with make_pq(kind, dsn) as pq:

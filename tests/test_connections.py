@@ -190,7 +190,7 @@ def test_close_lets_work_end_and_turns_the_others_away(dsn: str, sql: Sql) -> No
     assert jobs(sql) == [1]
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", [*ALL, "autocommit pool"])
 def test_work_changes_nothing_about_the_session(dsn: str, kind: str) -> None:
     def settings() -> Any:
         with pq["a"] as cursor:
@@ -407,51 +407,50 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("table", NAMES)
-def test_names_of_tables(empty_dsn: str, table: str) -> None:
-    with PQ(empty_dsn, table=table, poll_interval=60) as pq:
-        pq.create()
-        pq.create()
-        queue = pq["a"]
-        with queue as cursor:
-            job_id = queue.put(1)
-            cursor.execute("select data from %s where id = %s", (queue.table, job_id))
-            assert cursor.fetchone() == (1,)
-        assert (len(queue), list(pq), "a" in pq) == (1, ["a"], True)
-        job = queue.get()
-        job.data = 2
-        waiting = Background(got, queue, timeout=30)
-        queue.put(3, schedule_at="0s")
-        assert waiting.result() == 3
-        tables = "select relnamespace::regnamespace::text, relname from pg_class where relkind = 'r' and oid >= 16384"
-        assert execute(empty_dsn, tables) == [NAMES[table]]
-        queue.clear()
+def test_names_of_tables(empty_dsn: str) -> None:
+    for table in NAMES:
+        with PQ(empty_dsn, table=table, poll_interval=60) as pq:
+            pq.create()
+            pq.create()
+            queue = pq["a"]
+            with queue as cursor:
+                job_id = queue.put(1)
+                cursor.execute("select data from %s where id = %s", (queue.table, job_id))
+                assert cursor.fetchone() == (1,)
+            assert (len(queue), list(pq), "a" in pq) == (1, ["a"], True)
+            job = queue.get()
+            job.data = 2
+            waiting = Background(got, queue, timeout=30)
+            queue.put(3, schedule_at="0s")
+            assert waiting.result() == 3
+    tables = "select relnamespace::regnamespace::text, relname from pg_class where relkind = 'r' and oid >= 16384"
+    assert sorted(execute(empty_dsn, tables)) == sorted(NAMES.values())
 
 
-@pytest.mark.parametrize("schema", ["App", 'my "own" 100% schema', "a.b"])
-def test_names_of_schemas(empty_dsn: str, schema: str) -> None:
-    with PQ(empty_dsn, schema=schema, table="a.b") as pq:
-        pq.create()
-        pq["a"].put(1)
-        assert got(pq["a"]) == 1
-    expected = "app" if schema == "App" else schema
-    assert execute(empty_dsn, "select schemaname from pg_tables where tablename = 'a.b'") == [(expected,)]
+def test_names_of_schemas(empty_dsn: str) -> None:
+    for schema in ("App", 'my "own" 100% schema', "a.b"):
+        with PQ(empty_dsn, schema=schema, table="a.b") as pq:
+            pq.create()
+            pq["a"].put(1)
+            assert got(pq["a"]) == 1
+    found = execute(empty_dsn, "select schemaname from pg_tables where tablename = 'a.b' order by 1")
+    assert found == [("a.b",), ("app",), ('my "own" 100% schema',)]
 
 
-@pytest.mark.parametrize("other", ["jobs", "queue_2", "Queue 2", "queue%"])
-def test_two_tables_in_one_schema(dsn: str, sql: Sql, other: str) -> None:
-    with PQ(dsn, poll_interval=60) as one, PQ(dsn, table=other, poll_interval=60) as two:
-        two.create()
-        waiting = [Background(got, pq["a"], timeout=30) for pq in (one, two)]
-        two["a"].put("two")
-        assert waiting[1].result() == "two"
-        assert waiting[0].is_alive()
-        one["a"].put("one")
-        assert waiting[0].result() == "one"
-        assert jobs(sql) == ["one"]
-        for pq in (one, two):
-            pq["a"].put("later", schedule_at="1h")
-            assert pq["a"].get(block=False) is None
+def test_two_tables_in_one_schema(dsn: str, sql: Sql) -> None:
+    for other in ("jobs", "queue_2", "Queue 2", "queue%"):
+        with PQ(dsn, poll_interval=60) as one, PQ(dsn, table=other, poll_interval=60) as two:
+            two.create()
+            waiting = [Background(got, pq["a"], timeout=30) for pq in (one, two)]
+            two["a"].put("two")
+            assert waiting[1].result() == "two"
+            assert waiting[0].is_alive()
+            one["a"].put("one")
+            assert waiting[0].result() == "one"
+            assert "two" not in jobs(sql)
+            for pq in (one, two):
+                pq["b"].put("later", schedule_at="1h")
+                assert pq["b"].get(block=False) is None
 
 
 # -- Ctrl-C

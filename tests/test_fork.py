@@ -20,7 +20,7 @@ import pytest
 from conftest import PATIENCE, Background
 from kinds import ALL, make_pq
 
-from pq import PQ, ForkedConnection
+from pq import PQ, ForkedConnection, Queue
 from pq._db.sources import Given
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -123,33 +123,40 @@ def test_what_was_given_to_the_parent_is_refused_to_the_child(dsn: str, sql: Sql
 
 
 @pytest.mark.parametrize("kind", ALL)
-@pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_transaction_stays_with_the_parent(dsn: str, sql: Sql, kind: str, nested: bool, fails: bool) -> None:
-    out, inlet = os.pipe()
+def test_a_transaction_stays_with_the_parent(dsn: str, sql: Sql, kind: str) -> None:
     with make_pq(kind, dsn) as pq:
-        queue = pq["a"]
-        child = -1
-        try:
-            with queue, queue if nested else nullcontext():
-                queue.put("parent's")
-                child = os.fork()
-                if child == 0 and fails:
-                    raise ZeroDivisionError
-                if child:
-                    assert os.read(out, 100).decode() == ("ZeroDivisionError" if fails else "ForkedConnection")
-                    os.waitpid(child, 0)
-        except BaseException as error:
+        for nested in (False, True):
+            for fails in (False, True):
+                assert what_a_child_meets(pq["a"], nested, fails) == (
+                    "ZeroDivisionError" if fails else "ForkedConnection"
+                )
+                pq["a"].put("later")
+        assert jobs(sql) == ["parent's", "later"] * 4
+
+
+def what_a_child_meets(queue: Queue, nested: bool, fails: bool) -> str:
+    """The error by which a child leaves the block in which it was forked, before the parent leaves it."""
+    out, inlet = os.pipe()
+    child = -1
+    try:
+        with queue, queue if nested else nullcontext():
+            queue.put("parent's")
+            child = os.fork()
             if child:
-                raise
-            os.write(inlet, type(error).__name__.encode())
-        finally:
-            if child == 0:
-                os._exit(0)
-            os.close(out)
-            os.close(inlet)
-        queue.put("later")
-        assert jobs(sql) == ["parent's", "later"]
+                os.close(inlet)
+                met = os.read(out, 100).decode()
+                os.waitpid(child, 0)
+            elif fails:
+                raise ZeroDivisionError
+    except BaseException as error:
+        if child:
+            raise
+        os.write(inlet, type(error).__name__.encode())
+    finally:
+        if child == 0:
+            os._exit(0)
+        os.close(out)
+    return met
 
 
 def test_a_child_forked_inside_works_on_its_own(dsn: str, sql: Sql) -> None:

@@ -107,7 +107,9 @@ class Line:
 
     def notified(self) -> list[str]:
         """The queues that we were notified of; forgotten with this call."""
-        if not self.pending() and not readable(self.fileno()):
+        if readable(self.fileno()):
+            self._session.read()
+        elif not self.pending():
             return []
         channels = self._session.use(self._driver.notified, self._pattern)
         return [queue for queue, gate in self.gates.items() if gate.channel in channels]
@@ -181,6 +183,10 @@ class _Own:
         with self._watchdog.guard(self.conn, PATIENCE):
             return action(self.conn, *args)
 
+    def read(self) -> None:
+        """Take what has arrived."""
+        self.conn.poll()
+
     def close(self) -> None:
         self._watchdog.close()
         try:
@@ -213,6 +219,9 @@ class _Shared:
                 return action(conn, *args)
         finally:
             self._source.release(conn)
+
+    def read(self) -> None:
+        """Left to statements: poll() would take the answer to what another thread of the application executes."""
 
     def close(self) -> None:
         pass  # it is the application's
