@@ -108,11 +108,13 @@ def statements(path: str) -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=256)
-def bound(path: str, table: str) -> Mapping[str, str]:
-    """The statements of a file for one table (its quoted name). The fragment ``columns`` is known as ``:columns``.
+def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
+    """The statements of a file for one table (its quoted name). One can stand in another as ``:name``.
+
+    :param instead: names of statements whose place another is to take.
 
     A ``%`` in the name is doubled, since the driver reads these texts for ``%(name)s``.
     """
     texts = statements(path)
-    words = {"table": table.replace("%", "%%"), **{k: v for k, v in texts.items() if k == "columns"}}
+    words = {"table": table.replace("%", "%%"), **texts, **{name: texts[other] for name, other in instead.items()}}
     return {name: bind(text, words) for name, text in texts.items()}

@@ -13,6 +13,7 @@ from numbers import Real
 from typing import Any, ClassVar
 
 from . import _codec, _sql
+from ._claim import Claim
 from ._db import Database
 from ._when import TimeSpec, when
 from .errors import DecodeError, JobNotFound
@@ -87,6 +88,7 @@ class Queue:
         quoted = _sql.Table(table, schema).quoted
         self._db = Database(conn, pool, quoted)
         self._sql = _sql.bound("queue.sql", quoted)
+        self._claims = Claim(name, quoted)
         self._blocks = threading.local()
         #: The table's name for SQL of your own, as a query parameter: ``cursor.execute("… from %s", (queue.table,))``.
         self.table = self._db.driver.literal(quoted)
@@ -115,6 +117,10 @@ class Queue:
         :param expected_at: priority: the earliest is got first, jobs without one last. Same forms.
         :raises TypeError: times of another type; data that the encoder refuses.
         :raises ValueError: times of another form or out of range; NaN or Infinity in the data.
+        :raises ConnectionFailed: the database can't be reached; nothing was put. As for all that follow here.
+        :raises ConnectionLost: the connection broke, and no other could take its place; nothing was put.
+        :raises CommitUnknown: it broke when the job was being committed, which may or may not have been done.
+        :raises TableMissing: call `PQ.create` first.
         """
         schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
         ((id,),) = self._write(
@@ -140,6 +146,8 @@ class Queue:
         :raises ValueError: a negative timeout or NaN.
         :raises TypeError: a timeout that is no number.
         :raises DecodeError: the job can't be decoded; it stays where it is.
+        :raises CommitUnknown: the connection broke when a job was being taken: it may be off the queue. The other
+            errors of the connection are those of `put`; no job was taken.
         """
         seconds = self._seconds(timeout)
         if not block:
@@ -177,11 +185,10 @@ class Queue:
         return QueueIterator(self)
 
     def _claim(self, timeout: float) -> Job | None:
-        name = "claim_in_transaction" if self._db.in_transaction else "claim"
-        rows = self._db.execute(self._sql[name], {"queue": self.name}, timeout=timeout)
-        if not rows:
+        row = self._claims.take(self._db, timeout)
+        if row is None:
             return None
-        id, text, size, enqueued_at, schedule_at, expected_at, dequeued_at = rows[0]
+        id, text, size, enqueued_at, schedule_at, expected_at, dequeued_at, _ = row
         try:
             data = self.loads(self.decode(text))
         except BaseException as error:  # Ctrl-C, too: nobody has seen the job

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -49,6 +50,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("PQ_TEST_DSN"),
         help="test on this running server instead; the role must be a superuser",
     )
+
+
+def pytest_configure() -> None:
+    # a shell starts what is to run in its background with Ctrl-C ignored, and so would be all that the tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Server(Postgresql):

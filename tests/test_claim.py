@@ -16,7 +16,7 @@ import pytest
 from conftest import PATIENCE, Background, execute
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from pq import PQ, Queue, _sql
+from pq import PQ, Queue, _claim, _sql
 
 #: How many due rows a claim looks at.
 WINDOW = {"alone": 1000, "in a transaction": 100}
@@ -114,6 +114,62 @@ def test_a_burst_of_jobs_due_at_once_is_in_order_as_far_as_it_is_looked_at(
             heapq.heappush(looked_at, (n * 7919 % 5000, n))
         del due[:window]
         assert take(queue, how) == heapq.heappop(looked_at)[1]
+
+
+# -- the low-water mark
+
+
+def take_from_afar(pq: PQ, sql: Callable[..., Any]) -> Queue:
+    """A queue whose first job was given back when the mark was past it."""
+    queue = pq["a"]
+    sql("insert into queue (q_name, data) select 'a', to_json(i) from generate_series(1, 1200) as i")
+    for _ in range(1100):
+        queue.get()
+    sql("update queue set dequeued_at = null where id = (select min(id) from queue)")
+    return queue
+
+
+def test_what_is_ready_below_the_mark_is_found_before_the_queue_is_empty(
+    pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_claim, "FORGET", 1e9)
+    assert drain(take_from_afar(pq, sql), "alone") == [*range(1101, 1201), 1]
+
+
+def test_what_is_ready_below_the_mark_is_found_in_time(
+    pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = take_from_afar(pq, sql)
+    monkeypatch.setattr(_claim, "FORGET", 0.0)
+    assert drain(queue, "alone") == [1, *range(1101, 1201)]
+
+
+def test_a_prioritised_job_is_never_below_the_mark(
+    pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_claim, "FORGET", 1e9)
+    queue = take_from_afar(pq, sql)
+    sql("update queue set expected_at = now() where id = (select min(id) from queue)")
+    assert take(queue, "alone") == 1
+
+
+def test_taken_jobs_that_an_old_transaction_keeps_in_the_index_are_not_stepped_over_again(
+    pq: PQ, sql: Callable[..., Any], connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_claim, "FORGET", 1e9)
+    with connect().cursor() as old:
+        old.execute("set transaction isolation level repeatable read; select 1")
+        sql("insert into queue (q_name, data) select 'a', '1' from generate_series(1, 20000)")
+        sql("update queue set dequeued_at = now() where id in (select id from queue order by id limit 19000)")
+        pq["a"].get()
+        statements = _sql.bound("claim.sql", "queue")
+
+        def blocks(statement: str) -> int:
+            params = {"queue": "a", "mark": pq["a"]._claims._mark}
+            (((plan,),),) = sql(f"explain (analyze, buffers, format json) {statements[statement]}", params)
+            return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+        assert blocks("claim_above") * 3 < blocks("claim_ready")
 
 
 # -- many consumers
@@ -284,16 +340,18 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-@pytest.mark.parametrize("statement", ["claim", "claim_in_transaction"])
+@pytest.mark.parametrize("statement", ["claim_ready", "claim_above", "claim", "claim_in_transaction"])
 @pytest.mark.parametrize("table", list(FILLS))
 def test_a_claim_reads_the_heads_of_two_indexes_whatever_the_statistics(
     filled: str, table: str, statement: str
 ) -> None:
-    query = _sql.bound("queue.sql", table)[statement]
+    query = _sql.bound("claim.sql", table)[statement]
     with closing(psycopg2.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
-        cursor.execute(f"explain (analyze, buffers, format json) {query}", {"queue": "a"})
+        params = {"queue": "a", "mark": 1}
+        cursor.execute(f"explain (analyze, buffers, format json) {query}", params)
         plan = cursor.fetchone()[0][0]["Plan"]
-    looked_at = 0 if table == "known" else WINDOW["alone" if statement == "claim" else "in a transaction"]
+    windows = {"claim": WINDOW["alone"], "claim_in_transaction": WINDOW["in a transaction"]}
+    looked_at = 0 if table == "known" else windows.get(statement, 0)
     indexes = {f"{table}_ready_index", f"{table}_due_index", f"{table}_pkey"}
     for node in nodes(plan):
         assert node["Node Type"] != "Seq Scan"

@@ -15,7 +15,7 @@ PACKAGE = Path(pq.__file__).parent
 LAYERS = [
     {"errors", "_when", "_codec", "_sql"},
     {"_db", "embedded"},
-    {"schema"},
+    {"schema", "_claim"},
     {"job"},
     {"queue"},
     {"manager"},

@@ -96,8 +96,8 @@ class Database:
         """Execute one statement, in this thread's transaction if there is one.
 
         :param timeout: the seconds that the caller has; only on connections that pq opened itself. Some seconds later,
-            the statement is given up: if the server was holding it up, or no connection was free, nothing is done, and
-            no rows are returned; if the server does not answer, the connection is cut. None waits.
+            the statement is given up; if the server does not answer at all, the connection is cut. None waits.
+        :raises TimeoutError: it was given up, and nothing is done: the server held it up, or no connection was free.
         :raises ConnectionLost: nothing was changed.
         :raises CommitUnknown: the connection was lost, and with it the knowledge whether the statement took effect.
         :raises TableMissing: the table is not there.
@@ -114,10 +114,7 @@ class Database:
         deadline = math.inf if bound is None else time.monotonic() + bound
         attempt = 1
         while True:
-            try:
-                conn = self.source.acquire(bound)
-            except TimeoutError:
-                return []
+            conn = self.source.acquire(bound)
             lost = False
             try:
                 alone = self.driver.idle(conn)  # otherwise the application has a transaction open, which we'd lose
@@ -142,7 +139,7 @@ class Database:
                     # a locked table, or a statement that takes so long: allow the next one more, lest none succeeds
                     self._slack = min(2 * self._slack, 64)
                     logger.warning("a statement was cancelled after %.0f seconds", bound)
-                    return []
+                    raise TimeoutError from error
                 else:
                     self.fail(conn, error, changes)
             finally:

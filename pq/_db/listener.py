@@ -110,7 +110,10 @@ class Listener:
             for channel in self.channels.values():
                 if channel.look_at <= now:
                     channel.look_at = now + self._poll_interval
-                    channel.happened()
+                    if channel.sure:
+                        channel.stale = True
+                    else:  # the row may be one that the waiter's own transaction has put
+                        channel.happened()
             queues = list(self.channels)
             stale = [channel for channel in self.channels.values() if channel.needs_look]
         if self.line is None and stale and now >= self._line_at:

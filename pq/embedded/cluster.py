@@ -22,8 +22,7 @@ SOCKET_BYTES = 103  # the longest path of a socket: 103 on macOS, 107 on Linux
 class Cluster:
     """What PostgreSQL keeps in a folder.
 
-    Args:
-        path: the folder; the data are in its subfolder data.
+    :param path: the folder; the data are in its subfolder data.
     """
 
     def __init__(self, path: Path) -> None:

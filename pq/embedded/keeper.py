@@ -31,11 +31,8 @@ PATIENCE = 60  # SIGINTs, one a second, before a server that does not stop is ma
 class Lock:
     """An flock on a file: gone with the last process that has the descriptor, even by kill -9.
 
-    Args:
-        path: the file; made, readable to its owner only, if it is missing.
-
-    Raises:
-        OSError: the file cannot be made or opened.
+    :param path: the file; made, readable to its owner only, if it is missing.
+    :raises OSError: the file cannot be made or opened.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -83,8 +80,7 @@ def held(path: str | os.PathLike[str]) -> bool:
 class Postmaster:
     """A server as its postmaster.pid describes it, be it running or long gone.
 
-    Args:
-        data: its data folder. Where there is no postmaster.pid, all is empty.
+    :param data: its data folder. Where there is no postmaster.pid, all is empty.
     """
 
     def __init__(self, data: str | os.PathLike[str]) -> None:
@@ -123,11 +119,10 @@ class Postmaster:
 class Keeper:
     """The keeper of one folder.
 
-    Args:
-        folder: the folder of the embedded server.
-        sockets: the folder of its socket, removed once the server was stopped.
-        uid, gid: whom to run a new server as; -1 for whoever we are.
-        command: the program and arguments of a new server.
+    :param folder: the folder of the embedded server.
+    :param sockets: the folder of its socket, removed once the server was stopped.
+    :param uid, gid: whom to run a new server as; -1 for whoever we are.
+    :param command: the program and arguments of a new server.
     """
 
     def __init__(self, folder: str, sockets: str, uid: int, gid: int, command: list[str]) -> None:

@@ -45,10 +45,9 @@ class Embedded:
     time: they share the server, and the last of them stops it. A child made by fork is a user
     of its own. What was committed is durable as in any PostgreSQL.
 
-    Args:
-        path: the folder, made if it is missing. pq keeps to the names data, data.new.*, run,
-            log, log.old and *.lock in it.
-        timeout: seconds that start() may take, recovery after a crash included.
+    :param path: the folder, made if it is missing. pq keeps to the names ``data``, ``data.new.*``, ``run``, ``log``,
+        ``log.old`` and ``*.lock`` in it.
+    :param timeout: seconds that start() may take, recovery after a crash included.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 60.0) -> None:
@@ -75,8 +74,7 @@ class Embedded:
     def dsn(self) -> str:
         """The URI to connect to, as superuser postgres, database postgres.
 
-        Raises:
-            EmbeddedError: not started, or closed.
+        :raises EmbeddedError: not started, or closed.
         """
         if self._users is None:
             raise EmbeddedError(f"{self!r} is not started: call start(), or use it in a with block")
@@ -88,10 +86,9 @@ class Embedded:
         A folder without data gets a new database cluster. Calling it again is harmless, and
         brings back a server that has crashed.
 
-        Raises:
-            EmbeddedError: no PostgreSQL found; the folder cannot be used or holds data of
-                another major version; the server does not start within `timeout` (the message
-                ends with the last lines of its log).
+        :raises EmbeddedError: no PostgreSQL found; the folder cannot be used or holds data of
+            another major version; the server does not start within `timeout` (the message
+            ends with the last lines of its log).
         """
         end = time.monotonic() + self.timeout
         if "\n" in str(self.path):

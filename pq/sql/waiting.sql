@@ -19,8 +19,15 @@ select
     order by q_name, due_at
     limit 1
   ),
-  exists (select from :table where q_name = %(queue)s and dequeued_at is null and due_at is null)
-    or exists (select from :table where q_name = %(queue)s and due_at <= statement_timestamp())
+  coalesce(
+    (
+      select id from :table
+      where q_name = %(queue)s and dequeued_at is null and due_at is null
+      order by q_name, expected_at, id
+      limit 1
+    ),
+    (select id from :table where q_name = %(queue)s and due_at <= statement_timestamp() order by q_name, due_at limit 1)
+  ) is not null
 from pg_current_snapshot() as seen
 
 -- name: take_gate
