@@ -225,8 +225,8 @@ def statement(name: str, old: str, new: str) -> Mutant:
     def mutate(monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
         bound = sql_files.bound
 
-        def mutated(path: str, table: str) -> dict[str, str]:
-            texts = dict(bound(path, table))
+        def mutated(path: str, table: str, **instead: str) -> dict[str, str]:
+            texts = dict(bound(path, table, **instead))
             if name in texts:
                 assert old in texts[name]
                 texts[name] = texts[name].replace(old, new)
