@@ -10,21 +10,32 @@
         job = pq["mail"].get()
 """
 
+from . import retry
+from .dead import Dead, DeadJob
 from .errors import (
     CommitUnknown,
     ConnectionFailed,
     ConnectionLost,
     DecodeError,
+    Discard,
     EmbeddedError,
     ForkedConnection,
     JobNotFound,
+    LeaseExpired,
+    LeaseLost,
     PQError,
+    Retry,
     SchemaError,
     TableMissing,
+    TaskNotFound,
+    TaskTimeout,
 )
+from .failure import Failure
 from .job import Job
+from .lease import LeasedJob
 from .manager import PQ
 from .queue import Queue, QueueIterator
+from .worker import Worker
 
 __title__ = "pq"
 __version__ = "2.0.0"
@@ -35,14 +46,26 @@ __all__ = [
     "CommitUnknown",
     "ConnectionFailed",
     "ConnectionLost",
+    "Dead",
+    "DeadJob",
     "DecodeError",
+    "Discard",
     "EmbeddedError",
+    "Failure",
     "ForkedConnection",
     "Job",
     "JobNotFound",
+    "LeaseExpired",
+    "LeaseLost",
+    "LeasedJob",
     "PQError",
     "Queue",
     "QueueIterator",
+    "Retry",
     "SchemaError",
     "TableMissing",
+    "TaskNotFound",
+    "TaskTimeout",
+    "Worker",
+    "retry",
 ]

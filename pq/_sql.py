@@ -109,12 +109,14 @@ def statements(path: str) -> Mapping[str, str]:
 
 @lru_cache(maxsize=256)
 def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
-    """The statements of a file for one table (its quoted name). One can stand in another as ``:name``.
+    """The statements of a file for one table (its quoted name). One, or one of ``common.sql``, can stand in another as
+    ``:name``.
 
     :param instead: names of statements whose place another is to take.
 
     A ``%`` in the name is doubled, since the driver reads these texts for ``%(name)s``.
     """
     texts = statements(path)
-    words = {"table": table.replace("%", "%%"), **texts, **{name: texts[other] for name, other in instead.items()}}
+    words = {"table": table.replace("%", "%%"), **statements("common.sql"), **texts}
+    words |= {name: texts[other] for name, other in instead.items()}
     return {name: bind(text, words) for name, text in texts.items()}

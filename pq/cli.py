@@ -6,9 +6,9 @@ import argparse
 import os
 import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from . import __version__, _sql, errors, schema
+from . import __version__, _sql, _work, errors, schema
 from ._db.psycopg2_driver import driver
 from .manager import PQ
 
@@ -19,7 +19,7 @@ arguments: a password is better kept in one of the variables, or in ~/.pgpass.
 exit codes:
   0    done
   1    it failed; for demo: something did not hold
-  2    wrong usage: an argument, a name or a DSN that cannot be
+  2    wrong usage: an argument, a name or a DSN that cannot be, a module that cannot be imported
   3    no connection to the database
   130  interrupted by Ctrl-C
 """
@@ -52,7 +52,7 @@ def _run(argv: list[str] | None) -> int:
         return 0
     try:
         return int(args.run(args) or 0)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, _work.UsageError) as error:
         _complain(error)
         return 2
     except (errors.ConnectionFailed, errors.ConnectionLost) as error:
@@ -116,10 +116,58 @@ def _parser() -> argparse.ArgumentParser:
     version = commands.add_parser("version", parents=[database, table], help="print the table's version and pq's")
     version.set_defaults(run=_version)
 
+    _add_work(commands)
+    _add_dead(commands, [database, table])
+
     demo = commands.add_parser("demo", help="watch jobs go through a PostgreSQL of one's own, for a few seconds")
     demo.add_argument("folder", nargs="?", metavar="DIR", help="keep the database here (default: a temporary folder)")
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _add_work(commands: Any) -> None:
+    work = commands.add_parser("work", help="perform tasks")
+    work.add_argument("target", metavar="MODULE:ATTRIBUTE", help="a PQ of pq.tasks, one of its queues, or a Worker")
+    work.add_argument("-q", "--queues", metavar="A,B", help="these queues (default: all that have tasks)")
+    work.add_argument("-c", "--threads", type=_count, default=1, help="how many jobs run at a time (default: 1)")
+    work.add_argument("-p", "--processes", type=_count, default=1, help="so many such workers (default: 1)")
+    work.add_argument("--burst", action="store_true", help="stop when there are no jobs")
+    work.add_argument("--max-jobs", type=_count, metavar="N", help="stop after so many")
+    work.add_argument("--max-idle", type=float, metavar="S", help="stop after so many seconds without a job")
+    work.add_argument(
+        "--shutdown-timeout",
+        type=int,
+        default=30,
+        metavar="S",
+        help="seconds that running jobs have when the worker is to stop (default: 30)",
+    )
+    work.add_argument("-v", "--verbose", action="store_true", help="log more")
+    work.add_argument("--log-json", action="store_true", help="log lines of JSON")
+    work.set_defaults(run=_work.work)
+
+
+def _add_dead(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    dead = commands.add_parser("dead", help="the jobs that were given up")
+    actions = dead.add_subparsers(metavar="ACTION", required=True, dest="action")
+    for name, text in (("list", "show them"), ("retry", "have them tried again"), ("discard", "delete them")):
+        action = actions.add_parser(name, parents=parents, help=text)
+        action.add_argument("queue", help="its name")
+        if name == "list":
+            action.add_argument("--limit", type=_count, default=100, help="at most so many (default: 100)")
+            action.add_argument("--json", action="store_true", help="a line of JSON for each, with the job's data")
+        else:
+            action.add_argument("ids", nargs="*", type=int, metavar="ID")
+            action.add_argument("--all", action="store_true", help="all of them")
+        if name == "retry":
+            action.add_argument("--in", dest="within", metavar="TIME", help="after this time, such as 30s or 1h30m")
+    dead.set_defaults(run=_work.dead)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1: {number}")
+    return number
 
 
 def _create(args: argparse.Namespace) -> None:

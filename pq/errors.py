@@ -6,6 +6,7 @@ already catches ``psycopg2.OperationalError`` or ``psycopg2.ProgrammingError`` g
 
 from __future__ import annotations
 
+from datetime import timedelta
 from inspect import cleandoc
 
 
@@ -14,7 +15,7 @@ class PQError(Exception):
 
     def __init__(self, message: str | None = None, /, **data: object) -> None:
         if message is None:
-            message = cleandoc(type(self).__doc__ or "").replace("\n", " ").format(**data)
+            message = cleandoc(type(self).__doc__ or "").partition("\n\n")[0].replace("\n", " ").format(**data)
         super().__init__(message)
         self.__dict__.update(data)
 
@@ -54,12 +55,60 @@ class JobNotFound(PQError, LookupError):
     queue: str
 
 
+class LeaseLost(PQError):
+    """Job {job_id} in queue {queue!r} is not ours any more (attempt {attempt}): it was settled, or its lease
+    expired and it was delivered again. Nothing was changed."""
+
+    job_id: int
+    queue: str
+    attempt: int
+
+
+class LeaseExpired(PQError):
+    """Given up before attempt {attempt}: too often the lease expired, since who ran it died or hung."""
+
+
+class TaskNotFound(PQError, LookupError):
+    """There is no task for this job."""
+
+
+class TaskTimeout(PQError, TimeoutError):
+    """The task ran for longer than its timeout of {timeout}.
+
+    :ivar stack: where it was then, as text; or None.
+    """
+
+    timeout: timedelta
+    stack: str | None = None
+
+
+class Retry(PQError):
+    """Raised by whoever handles a job: try it again.
+
+    :param in_: after this time, as ``'30s'`` or a timedelta; None: as the retry policy says, at once if it says
+        nothing. It is tried again however often it was before.
+    """
+
+    def __init__(self, in_: str | timedelta | None = None) -> None:
+        super().__init__("to be tried again")
+        self.in_ = in_
+
+
+class Discard(PQError):
+    """Raised by whoever handles a job: give it up. It becomes a dead job with this reason."""
+
+    def __init__(self, reason: str = "discarded") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class DecodeError(PQError, ValueError):
-    """Job {job_id} in queue {queue!r} cannot be decoded ({reason}); it was left where it is."""
+    """Job {job_id} in queue {queue!r} cannot be decoded ({reason}); {fate}."""
 
     job_id: int
     queue: str
     reason: str
+    fate: str
 
 
 class EmbeddedError(PQError):

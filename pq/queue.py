@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import reprlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
 from logging import getLogger
-from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, cast
 
-from . import _codec, _sql
 from ._claim import Claim
-from ._db import Database
-from ._when import TimeSpec, when
+from ._rows import QueueRows
+from ._when import TimeSpec, timeout_seconds, when
+from .dead import Dead
 from .errors import DecodeError, JobNotFound
 from .job import Job
+from .lease import LeasedJob
+from .retry import Delay, Policy, RetryIn, exponential, span
 
 
-class Queue:
+class Queue(QueueRows):
     """A queue in the table; ``pq["name"]`` makes one.
 
     It can be used by several threads at once. `get` outside of a transaction takes a job *at most once*: it is off the
@@ -45,66 +45,21 @@ class Queue:
     #: Keyword arguments for the cursor that ``with queue as cursor`` gives.
     cursor_kwargs: Mapping[str, Any] = {}
 
-    #: Conversions before encoding and after decoding, by the suffix of the queue's name: ``(dumps, loads)``.
-    converters: ClassVar[Mapping[str, tuple[_codec.Convert, _codec.Convert]]] = {
-        "pickle": (_codec.dump_pickle, _codec.load_pickle),
-    }
+    #: How often a job under a lease is tried again, and after what pause; see `pq.retry.Policy`.
+    max_retries: int = 3
+    retry_in: RetryIn = exponential()
 
-    #: Data to JSON text, and back.
-    encode: Callable[..., str] = staticmethod(_codec.encode)
-    decode: Callable[..., Any] = staticmethod(_codec.decode)
-
-    #: The conversion of this queue.
-    dumps: Callable[..., Any] = staticmethod(lambda data: data)
-    loads: Callable[..., Any] = staticmethod(lambda data: data)
+    #: Whether the errors that are kept of failed attempts have tracebacks: these show lines of code, not data, but the
+    #: messages of exceptions that led to the last one, too.
+    keep_traceback: bool = True
 
     logger = getLogger("pq")
 
-    def __init__(
-        self,
-        name: str,
-        conn: Any = None,
-        pool: Any = None,
-        table: str = "queue",
-        schema: str | None = None,
-        *,
-        pickle_key: bytes | Sequence[bytes] | None = None,
-        **options: Any,
-    ) -> None:
-        name = _sql.check_text("queue name", name)
-        for option, value in options.items():
-            # a misspelt one must not go unnoticed; but in 1.9.1 a subclass could be given any
-            if not hasattr(type(self), option) and type(self).__module__.startswith("pq."):
-                raise TypeError(f"{type(self).__name__} has no option {option!r}")
-            self.__dict__[option] = value
-        stem, _, suffix = name.rpartition("/")
-        if stem and suffix in self.converters:
-            self.dumps, self.loads = self.converters[suffix]
-            if suffix == "pickle" and pickle_key is not None:
-                signed = _codec.SignedPickle(stem, pickle_key)
-                self.dumps, self.loads = signed.dumps, signed.loads
-            name = stem
-        self.name = name
-        quoted = _sql.Table(table, schema).quoted
-        self._db = Database(conn, pool, quoted)
-        self._sql = _sql.bound("queue.sql", quoted)
-        self._claims = Claim(name, quoted)
+    def __init__(self, name: str, *args: Any, **options: Any) -> None:
+        super().__init__(name, *args, **options)
+        self._policy = Policy(self.max_retries, self.retry_in)
+        self._claims = Claim(self.name, self._quoted)
         self._blocks = threading.local()
-        #: The table's name for SQL of your own, as a query parameter: ``cursor.execute("… from %s", (queue.table,))``.
-        self.table = self._db.driver.literal(quoted)
-
-    def __repr__(self) -> str:
-        return f"<pq.{type(self).__name__} {self.name!r}>"
-
-    @property
-    def conn(self) -> Any:
-        """The connection given, or None."""
-        return None if isinstance(self._db.conn, str) else self._db.conn  # a DSN may hold a password
-
-    @property
-    def pool(self) -> Any:
-        """The pool given, or None."""
-        return self._db.pool
 
     # -- jobs in and out
 
@@ -134,32 +89,51 @@ class Queue:
         self._db.changed()
         return int(id)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Job | None:
+    def get(
+        self, block: bool = True, timeout: float | None = None, lease: Delay | None = None
+    ) -> Job | LeasedJob | None:
         """Take the next job: the one with the earliest `expected_at`, those without last, then the lowest id.
 
         **Outside of a transaction the job is off the queue when you get it**: if you crash, it is lost. Use
-        ``with queue`` to keep it until your work is committed.
+        ``with queue`` to keep it until your work is committed, or a lease.
 
         :param block: wait for a job if there is none.
         :param timeout: seconds to wait at most; 0 does not wait; None: the queue's `timeout`.
+        :param lease: take it for this time, as ``'30s'`` or a timedelta: it is a `LeasedJob`, and if nobody settles it
+            in time it is ready again.
         :returns: None if there is no job (in time).
-        :raises ValueError: a negative timeout or NaN.
-        :raises TypeError: a timeout that is no number.
-        :raises DecodeError: the job can't be decoded; it stays where it is.
+        :raises ValueError: a negative timeout or NaN; a lease of another form, out of range or of no length.
+        :raises TypeError: a timeout that is no number; a lease that is neither str nor timedelta.
+        :raises DecodeError: the job can't be decoded; it stays where it is. Under a lease that is a failed attempt.
         :raises CommitUnknown: the connection broke when a job was being taken: it may be off the queue. The other
             errors of the connection are those of `put`; no job was taken.
         """
-        seconds = self._seconds(timeout)
+        wait = timeout_seconds(self.timeout if timeout is None else timeout)
+        held = None if lease is None else span("lease", lease)
         if not block:
-            seconds = 0.0
-        deadline = time.monotonic() + seconds
-        job = self._claim(seconds)
-        if job is not None or seconds == 0:
+            wait = 0.0
+        deadline = time.monotonic() + wait
+        job = self._claim(wait, held)
+        if job is not None or wait == 0:
             return job
         with self._db.waiter(self.name) as waiter:
             while job is None and waiter.wait(deadline):
-                job = self._claim(max(0.0, deadline - time.monotonic()))
+                job = self._claim(max(0.0, deadline - time.monotonic()), held)
         return job
+
+    def jobs(self, lease: Delay = "30s", timeout: float | None = None) -> Iterator[LeasedJob | None]:
+        """Iterate jobs under a lease, without end; None whenever there was none for `timeout` seconds.
+
+            for job in queue.jobs(lease="5m"):
+                if job is not None:
+                    with job:
+                        ...
+
+        :param lease: as for `get`.
+        :param timeout: as for `get`.
+        """
+        while True:
+            yield cast("LeasedJob | None", self.get(timeout=timeout, lease=lease))
 
     def update(self, job_id: int, data: Any) -> int:
         """Replace a job's data, and return the size of the new.
@@ -171,55 +145,34 @@ class Queue:
             raise JobNotFound(job_id=job_id, queue=self.name)
         return int(rows[0][0])
 
+    def result(self, job_id: int) -> Any:
+        """What a finished job left as its result, or a running one as its progress; None if it left nothing.
+
+        :raises JobNotFound: there is no such job in this queue.
+        """
+        rows = self._run(self._sql["result"], id=int(job_id))
+        if not rows:
+            raise JobNotFound(job_id=job_id, queue=self.name)
+        ((text,),) = rows
+        return None if text is None else self._decoded(job_id, text)
+
+    @property
+    def dead(self) -> Dead:
+        """The dead jobs of this queue."""
+        return Dead(self)
+
     def clear(self) -> None:
         """Delete all rows of this queue, those of finished jobs, too."""
-        self._db.execute(self._sql["clear"], {"queue": self.name})
+        self._run(self._sql["clear"])
 
     def __len__(self) -> int:
         """How many jobs could be got now, if nobody else took any: ready or due."""
-        ((count,),) = self._db.execute(self._sql["count"], {"queue": self.name})
+        ((count,),) = self._run(self._sql["count"])
         return int(count)
 
     def __iter__(self) -> QueueIterator:
         """Iterate jobs without end; None whenever there was none for `timeout` seconds."""
         return QueueIterator(self)
-
-    def _claim(self, timeout: float) -> Job | None:
-        row = self._claims.take(self._db, timeout)
-        if row is None:
-            return None
-        id, text, size, enqueued_at, schedule_at, expected_at, dequeued_at, _ = row
-        try:
-            data = self.loads(self.decode(text))
-        except BaseException as error:  # Ctrl-C, too: nobody has seen the job
-            self._db.execute(self._sql["give_back"], {"id": id, "dequeued_at": dequeued_at})
-            if not isinstance(error, Exception):
-                raise
-            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise DecodeError(job_id=id, queue=self.name, reason=reason) from error
-        return Job(self, id, data, size, enqueued_at, schedule_at, expected_at)
-
-    def _write(self, statement: str, data: Any, **params: Any) -> list[tuple[Any, ...]]:
-        text = self.encode(self.dumps(data))
-        try:
-            return self._db.execute(self._sql[statement], {"queue": self.name, "data": text, **params})
-        except self._db.driver.Error as error:
-            if self._db.driver.text_is_invalid(error):  # the server's message quotes the data
-                raise ValueError("the queue's encoder did not return valid JSON") from None
-            raise
-
-    def _seconds(self, timeout: float | None) -> float:
-        if timeout is None:
-            timeout = self.timeout
-        if timeout is None:
-            return math.inf
-        if isinstance(timeout, bool) or not isinstance(timeout, Real):
-            raise TypeError(
-                f"timeout must be a number of seconds, not {type(timeout).__name__}: {reprlib.repr(timeout)}"
-            )
-        if not timeout >= 0:
-            raise ValueError(f"timeout must be a non-negative number of seconds, not {timeout!r}")
-        return float(timeout)
 
     # -- transactions
 
@@ -243,6 +196,39 @@ class Queue:
     def close(self) -> None:
         """Close the connections, those given to `PQ`, too."""
         self._db.close()
+
+
+    # -- inside
+
+    def _claim(self, timeout: float, lease: timedelta | None = None) -> Job | LeasedJob | None:
+        row = self._claims.take(self._db, timeout, lease)
+        return None if row is None else self._received(row, lease)
+
+    def _received(self, row: tuple[Any, ...], lease: timedelta | None) -> Job | LeasedJob:
+        id, text, size, enqueued_at, schedule_at, expected_at, dequeued_at, attempts = row
+        job: Job | LeasedJob = Job(self, id, text, size, enqueued_at, schedule_at, expected_at)
+        if lease is not None:
+            held = {"attempts": attempts, "dequeued_at": dequeued_at, "lease": lease, "policy": self._policy}
+            job = LeasedJob(self, id, text, size, enqueued_at, schedule_at, expected_at, **held)
+        try:
+            job._data = self._decoded(id, text)
+        except DecodeError as error:
+            fate = "it was left where it is"
+            if isinstance(job, LeasedJob):
+                fate = {"retry": "it will be tried again", "dead": "it is dead"}[job.failed(error)]
+            else:
+                self._give_back(id, dequeued_at)
+            raise DecodeError(job_id=id, queue=self.name, reason=error.reason, fate=fate) from error.__cause__
+        except BaseException:  # Ctrl-C: nobody has seen the job
+            if isinstance(job, LeasedJob):
+                job.release()
+            else:
+                self._give_back(id, dequeued_at)
+            raise
+        return job
+
+    def _give_back(self, id: int, dequeued_at: datetime) -> None:
+        self._run(self._sql["give_back"], id=id, dequeued_at=dequeued_at)
 
 
 class QueueIterator(Iterator["Job | None"]):

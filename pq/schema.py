@@ -1,6 +1,6 @@
 """The table: created and upgraded by the same steps.
 
-Its version stands in the comment of its column due_at, as ``(pq schema 2)``. A table without it that has the columns of
+Its version stands in the comment of its column due_at, as ``(pq schema 3)``. A table without it that has the columns of
 pq 1.9.1 is version 1.
 """
 
@@ -26,8 +26,11 @@ _OBJECTS = (
     "due_function",
     "due_insert_trigger",
     "due_update_trigger",
+    "dead_index",
     "due_index",
     "ready_index",
+    "taken_function",
+    "taken_trigger",
     "notify_function",
     "notify_trigger",
 )

@@ -16,32 +16,102 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from functools import wraps
+from functools import update_wrapper
 from logging import getLogger
 from pydoc import ErrorDuringImport, locate
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ._sql import check_text
 from ._when import TimeSpec, when
+from .attempt import Attempt, Call, Options, current
+from .errors import TaskNotFound
 from .job import Job
+from .lease import LeasedJob
 from .manager import PQ as BasePQ
 from .queue import Queue as BaseQueue
+from .retry import Delay, Policy, RetryIn, span
+from .worker import Worker
 
-__all__ = ["PQ", "Queue"]
+__all__ = ["PQ", "Queue", "Task", "Worker", "current"]
 
 Handler = Callable[..., Any]
+
+
+class Task:
+    """A decorated function: calling it puts a job.
+
+    :ivar name: what the job names it by.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        handler: Any,
+        name: str | None,
+        schedule_at: TimeSpec,
+        expected_at: TimeSpec,
+        options: Options,
+    ) -> None:
+        update_wrapper(self, handler)
+        self.name = f"{handler.__module__}.{handler.__qualname__}" if name is None else name
+        self.options = options
+        self._queue = queue
+        self._schedule_at = schedule_at
+        self._expected_at = expected_at
+        self._retry_in = _text(options.retry_in)
+        # the names of 1.9.1, on both
+        self._handler = handler._handler = handler
+        self._path = handler._path = self.name
+        handler._task = self
+
+    def __call__(
+        self, *args: Any, _schedule_at: TimeSpec = None, _expected_at: TimeSpec = None, **kwargs: Any
+    ) -> int:
+        """Put a job that calls the function with these arguments; returns the job's id.
+
+        :param _schedule_at: instead of the task's.
+        :param _expected_at: instead of the task's.
+        """
+        data = {
+            "function": self.name,
+            "args": args,
+            "kwargs": kwargs,
+            "retried": 0,
+            "retry_in": self._retry_in,
+            "max_retries": self.options.max_retries,
+        }
+        return self._queue.put(
+            data,
+            self._schedule_at if _schedule_at is None else _schedule_at,
+            self._expected_at if _expected_at is None else _expected_at,
+        )
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function here and now, with None for the job's id."""
+        return self._handler(None, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<pq.Task {self.name!r} of queue {self._queue.name!r}>"
 
 
 class Queue(BaseQueue):
     """A queue whose jobs are calls of tasks.
 
-    `task` decorates a function: calling it puts a job. `work` performs them. A job is taken at most once, as by
-    `Queue.get`: one that is being performed when its worker is killed is lost.
+    `task` decorates a function: calling it puts a job. `work`, or a `Worker`, performs them *at least once*: a job is
+    leased, and the one whose worker was killed runs again.
     """
 
-    #: Handlers by path. One that is missing here is imported by its path, and called only if it was decorated.
+    #: Handlers by name. One that is missing here is imported by its path, and called only if it was decorated.
     handler_registry: ClassVar[dict[str, Handler]] = {}
+
+    #: For what is no call of a task; tasks say it themselves.
+    max_retries = 0
+    retry_in = "30s"
+
+    #: Whether tasks were decorated for it in this process.
+    has_tasks = False
 
     logger = getLogger("pq.tasks")
 
@@ -50,8 +120,14 @@ class Queue(BaseQueue):
         schedule_at: TimeSpec = None,
         expected_at: TimeSpec = None,
         max_retries: int = 0,
-        retry_in: str | timedelta | None = "30s",
-    ) -> Callable[[Handler], Callable[..., int]]:
+        retry_in: RetryIn = "30s",
+        *,
+        name: str | None = None,
+        transactional: bool = False,
+        lease: Delay | None = None,
+        timeout: Delay | None = None,
+        result: bool = False,
+    ) -> Callable[[Handler], Task]:
         """Decorate a function: calling it puts a job and returns the job's id.
 
         The function is called with the job's id in front of its arguments, by a worker. It must be importable by its
@@ -59,73 +135,75 @@ class Queue(BaseQueue):
 
         :param schedule_at: as for `Queue.put`.
         :param expected_at: as for `Queue.put`.
-        :param max_retries: how often a call that raised an exception is tried again.
-        :param retry_in: how long after: as ``'30s'`` or a timedelta (whole seconds); None: at once.
+        :param max_retries: how often a call that raised an exception is tried again. After that it is dead.
+        :param retry_in: how long after; see `pq.retry.Policy`.
+        :param name: what jobs name the task by; default: the function's path. With a name the function can be moved,
+            but it must be decorated in the worker's process, too.
+        :param transactional: run it inside a transaction, whose cursor is ``current().cursor``: what it writes there
+            and the end of the job are committed together, *exactly once*, or not at all.
+        :param lease: how long after its worker was killed the job may come back; default: the worker's.
+        :param timeout: how long it may run: then it is tried again, or dead, whatever it still does. Default: no bound.
+        :param result: keep what it returns; `Queue.result` reads it.
         :raises TypeError: an argument of another type.
-        :raises ValueError: a time of another form or out of range; negative `max_retries`.
+        :raises ValueError: a time of another form or out of range; negative `max_retries`; an empty name.
         """
         when("schedule_at", schedule_at)
         when("expected_at", expected_at)
-        if isinstance(max_retries, bool) or not isinstance(max_retries, int):
-            raise TypeError(f"max_retries must be an int, not {type(max_retries).__name__}: {max_retries!r}")
-        if max_retries < 0:
-            raise ValueError(f"max_retries must not be negative: {max_retries}")
-        pause = _pause(retry_in)
+        Policy(max_retries, retry_in)
+        if name is not None:
+            check_text("name", name)
+        options = Options(
+            max_retries,
+            retry_in,
+            transactional,
+            None if lease is None else span("lease", lease),
+            None if timeout is None else span("timeout", timeout),
+            result,
+        )
 
-        def decorate(handler: Any) -> Callable[..., int]:
-            handler._path = f"{handler.__module__}.{handler.__qualname__}"
-            handler._max_retries = max_retries
-            handler._retry_in = pause
-            handler._handler = handler
-            self.handler_registry[handler._path] = handler
-
-            @wraps(handler)
-            def call(*args: Any, _schedule_at: TimeSpec = None, _expected_at: TimeSpec = None, **kwargs: Any) -> int:
-                data = {
-                    "function": handler._path,
-                    "args": args,
-                    "kwargs": kwargs,
-                    "retried": 0,
-                    "retry_in": pause,
-                    "max_retries": max_retries,
-                }
-                return self.put(
-                    data,
-                    schedule_at if _schedule_at is None else _schedule_at,
-                    expected_at if _expected_at is None else _expected_at,
-                )
-
-            return call
+        def decorate(handler: Any) -> Task:
+            task = Task(self, handler, name, schedule_at, expected_at, options)
+            self.handler_registry[task.name] = handler
+            self.has_tasks = True
+            return task
 
         return decorate
 
     def work(self, burst: bool = False) -> None:
-        """Perform jobs as they come.
+        """Perform jobs as they come, until SIGTERM or SIGINT: a `Worker` of one thread.
 
         :param burst: return when there was none for `timeout` seconds.
         """
         self.logger.info("`%s` starting to perform jobs", self.name)
-        for job in self:
-            if job is not None:
-                self.perform(job)
-            elif burst:
-                return
+        Worker(self, burst=burst).run()
+
+    def attempt(self, job: LeasedJob) -> Attempt:
+        """This delivery of a job, to be run."""
+        return Attempt(job, self._call)
 
     def perform(self, job: Job) -> bool:
-        """Call the job's task; if that fails, put it again or give it up.
+        """Call the job's task, in this thread.
+
+        A job that was got under a lease is settled. One that is off the queue is put again if that fails and it has
+        retries left, as in 1.9.1.
 
         :returns: whether it succeeded.
         """
-        data = job.data
+        if isinstance(job, LeasedJob):
+            try:
+                return self.attempt(job).run()() == "done"
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    job.release()
+                raise
         try:
-            path, args, kwargs = data["function"], data["args"], data["kwargs"]
-            handler = self._handler(path)
+            call = self._call(job.data)
         except Exception as error:
-            return self.fail(job, data, error)
+            return self.fail(job, job.data, error)
         try:
-            handler(job.id, *args, **kwargs)
+            call.handler(job.id, *call.args, **call.kwargs)
         except Exception as error:
-            return self.fail(job, data, error)
+            return self.fail(job, job.data, error)
         return True
 
     def fail(self, job: Job, data: Any, e: BaseException | None = None) -> bool:
@@ -148,9 +226,22 @@ class Queue(BaseQueue):
             self.logger.exception("Cannot put job %r again", job)
             return None
 
+    def _call(self, data: Any) -> Call:
+        """
+        :raises TaskNotFound: the data is no call of a task, or there is no task of that name.
+        """
+        if not isinstance(data, Mapping) or not isinstance(data.get("function"), str):
+            raise TaskNotFound("the job is no call of a task")
+        name, args, kwargs = data["function"], data.get("args"), data.get("kwargs")
+        if not isinstance(args, (list, tuple)) or not isinstance(kwargs, Mapping):
+            raise TaskNotFound(f"the job is no call of task `{name}`: it has no arguments")
+        handler = self._handler(name)
+        task = getattr(handler, "_task", None)
+        return Call(name, handler, args, kwargs, Options() if task is None else task.options)
+
     def _handler(self, path: str) -> Handler:
         """
-        :raises LookupError: nothing importable has that path, or it is no task: whoever can insert a row must not be
+        :raises TaskNotFound: nothing importable has that path, or it is no task: whoever can insert a row must not be
             able to call just anything.
         """
         handler = self.handler_registry.get(path)
@@ -158,11 +249,11 @@ class Queue(BaseQueue):
             try:
                 found: Any = locate(path)
             except ErrorDuringImport as error:
-                raise LookupError(f"Job handler `{path}` cannot be imported") from error
+                raise TaskNotFound(f"Job handler `{path}` cannot be imported") from error
             if found is None:
-                raise LookupError(f"Job handler `{path}` not found")
+                raise TaskNotFound(f"Job handler `{path}` not found")
             if getattr(found, "_path", None) != path:
-                raise LookupError(f"Job handler `{path}` is not decorated as a task")
+                raise TaskNotFound(f"Job handler `{path}` is not decorated as a task")
             handler = self.handler_registry[path] = found._handler
         return handler
 
@@ -172,18 +263,19 @@ class PQ(BasePQ):
 
     queue_class = Queue
 
+    def with_tasks(self) -> list[Queue]:
+        """The queues for which tasks were decorated in this process."""
+        return [queue for queue in self._queues.values() if isinstance(queue, Queue) and queue.has_tasks]
+
     if TYPE_CHECKING:
 
         def __getitem__(self, name: str) -> Queue: ...
 
 
-def _pause(retry_in: str | timedelta | None) -> str | None:
-    """As it is stored in the job, for any version of pq: text."""
-    if retry_in is not None and not isinstance(retry_in, (str, timedelta)):
-        raise TypeError(f"retry_in must be a str or timedelta, not {type(retry_in).__name__}: {retry_in!r}")
-    delay = when("retry_in", retry_in).delay
-    if delay is not None and delay < timedelta():
-        raise ValueError(f"retry_in must not be negative: {retry_in}")
+def _text(retry_in: RetryIn) -> str | None:
+    """As it is stored in the job, for any version of pq; of a list its first pause, of a function none."""
+    if isinstance(retry_in, (list, tuple)):
+        return _text(retry_in[0])
     if isinstance(retry_in, timedelta):
         return f"{math.ceil(retry_in.total_seconds())}s"
-    return retry_in
+    return retry_in if isinstance(retry_in, str) else None

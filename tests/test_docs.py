@@ -135,6 +135,8 @@ def run(command: list[str]) -> None:
             pass  # has its own tests, and the reference its options
         case ["python", "-m", "pq", *arguments]:
             assert main(arguments) == 0
+        case ["python", "-m", "tests.torture", *_]:
+            pass  # has its own tests
         case ["python", "-m", "pytest"]:
             pass  # is running
         case ["pip", "install", *options, target]:
@@ -187,13 +189,14 @@ def test_the_reference_names_all_that_is_public() -> None:
 def test_the_reference_names_all_options_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs" / "reference.rst").read_text("utf-8")
     options = set()
-    for command in ("", "create", "sql", "version", "demo"):
+    commands = ["create", "sql", "version", "work", "dead", "demo"]
+    for command in ("", *commands, "dead list", "dead retry", "dead discard"):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])
         usage = capsys.readouterr().out
-        options |= set(re.findall(r"--\w+", usage))
+        options |= set(re.findall(r"--[\w-]+", usage))
         if not command:
-            assert re.findall(r"^    (\w+)  ", usage, re.MULTILINE) == ["create", "sql", "version", "demo"]
+            assert re.findall(r"^    (\w+)  ", usage, re.MULTILINE) == commands
         assert f"``{command}" in text
     assert {option for option in options if f"``{option}" not in text} == set()
 
@@ -206,3 +209,12 @@ def test_no_snippet_escapes_these_tests(page: Path) -> None:
     assert {match["language"] for match in found} <= {"python", "sql", "sh", "text"}
     assert source.count(".. skip:") == sum(bool(match["skip"]) for match in found) <= 1
     assert not re.search(r"^(?!.*\.\. ).*::$", source, re.MULTILINE), "a literal block, which is not run"
+
+
+def test_the_guarantees_name_tests_that_are_there() -> None:
+    text = (ROOT / "docs" / "guarantees.rst").read_text("utf-8")
+    named = set(re.findall(r"(test_\w+\.py)(?:::(\w+))?", text))
+    assert len(named) > 10
+    for path, name in named:
+        source = (ROOT / "tests" / path).read_text("utf-8")
+        assert not name or f"def {name}(" in source, f"{path}::{name}"

@@ -13,14 +13,18 @@ import pq
 PACKAGE = Path(pq.__file__).parent
 #: From the bottom up: a module imports from lower layers, never from its own.
 LAYERS = [
-    {"errors", "_when", "_codec", "_sql"},
-    {"_db", "embedded"},
-    {"schema", "_claim"},
+    {"errors", "_when", "_codec", "_sql", "failure"},
+    {"_db", "embedded", "retry"},
+    {"schema", "_claim", "_rows"},
     {"job"},
+    {"lease", "dead"},
     {"queue"},
     {"manager"},
-    {"__init__", "utils", "tasks"},
-    {"demo"},
+    {"attempt"},
+    {"worker"},
+    {"tasks", "utils"},
+    {"__init__"},
+    {"demo", "_work"},
     {"cli"},
     {"__main__"},
 ]

@@ -348,7 +348,8 @@ def test_tasks_put_by_one_are_performed_by_the_other(
         performs.run(old_dsn, perform)
     assert execute(old_dsn, "select what from done") == [(f"{library.version} for you",) for library in (old, new)]
     tries = "select data->>'retried' from queue where data->>'function' = 'chores.clumsy' and dequeued_at is not null"
-    assert sorted(execute(old_dsn, tries)) == [("0",), ("0",), ("1",), ("1",)]
+    # here the second attempt is at the same row, there at a copy
+    assert sorted(execute(old_dsn, tries)) == [("0",), ("0",), ("1",)]
     assert len(old_pq["chores"]) == 0
 
 

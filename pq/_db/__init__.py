@@ -11,6 +11,8 @@
     database          statements, transactions and waiting: what the rest of pq uses
 """
 
-from .database import Database
+from .database import Database, Rows
+from .sockets import Bell, wait_readable
+from .waiting import Waiter
 
-__all__ = ["Database"]
+__all__ = ["Bell", "Database", "Rows", "Waiter", "wait_readable"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from logging import getLogger
 from typing import Any, NoReturn
@@ -209,6 +209,10 @@ class Database:
         if isinstance(self.source, SingleConnection) and self.in_transaction:
             return Polling(self, self.poll_interval, queue)  # the only connection hears nothing in a transaction
         return self._room.enter(queue)
+
+    def waiter_for_all(self, queues: Iterable[str]) -> Waiter:
+        """The same for several queues at once, outside of a transaction."""
+        return self._room.enter(*queues)
 
     # -- the end
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
-import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -225,34 +223,3 @@ class _Shared:
 
     def close(self) -> None:
         pass  # it is the application's
-
-
-class Bell:
-    """Wakes a thread that sleeps on file descriptors."""
-
-    def __init__(self) -> None:
-        self._out, self._in = socket.socketpair()
-        self._out.setblocking(False)
-        self._in.setblocking(False)
-        weakref.finalize(self, _close_all, self._out, self._in)
-
-    def fileno(self) -> int:
-        return self._out.fileno()
-
-    def ring(self) -> None:
-        try:
-            self._in.send(b"\0")
-        except BlockingIOError:
-            pass  # it is ringing
-
-    def silence(self) -> None:
-        try:
-            while self._out.recv(4096):
-                pass
-        except BlockingIOError:
-            pass
-
-
-def _close_all(*sockets: socket.socket) -> None:
-    for sock in sockets:
-        sock.close()

@@ -48,6 +48,8 @@ class Psycopg2:
         self._extensions = import_module(package + ".extensions")
         self.Error: type[Exception] = self._package.Error
         self.PoolError: type[Exception] = import_module(package + ".pool").PoolError
+        #: What may be different the next time.
+        self.Unavailable = (self._package.OperationalError, self._package.InterfaceError, self.PoolError)
 
     # -- which driver
 

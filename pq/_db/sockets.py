@@ -1,9 +1,11 @@
-"""Waiting for sockets."""
+"""Waiting for sockets, and a socket to be woken by."""
 
 from __future__ import annotations
 
 import os
 import select
+import socket
+import weakref
 
 
 def readable(fd: int, timeout: float = 0) -> bool:
@@ -23,3 +25,38 @@ def wait_readable(fds: tuple[int, ...], timeout: float) -> list[int]:
     for fd in fds:
         poll.register(fd, select.POLLIN)
     return [fd for fd, _ in poll.poll(timeout * 1000)]
+
+
+class Bell:
+    """Wakes a thread that sleeps on file descriptors."""
+
+    def __init__(self) -> None:
+        self._out, self._in = socket.socketpair()
+        self._out.setblocking(False)
+        self._in.setblocking(False)
+        weakref.finalize(self, _close_all, self._out, self._in)
+
+    def fileno(self) -> int:
+        return self._out.fileno()
+
+    def wakeup_fd(self) -> int:
+        """Whatever is written here rings."""
+        return self._in.fileno()
+
+    def ring(self) -> None:
+        try:
+            self._in.send(b"\0")
+        except BlockingIOError:
+            pass  # it is ringing
+
+    def silence(self) -> None:
+        try:
+            while self._out.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+
+def _close_all(*sockets: socket.socket) -> None:
+    for sock in sockets:
+        sock.close()

@@ -41,9 +41,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from .. import _sql
-from .line import Bell
 from .listener import FIRST_PAUSE, Channel, Listener
-from .sockets import wait_readable
+from .sockets import Bell, wait_readable
 from .sources import SingleConnection, Source
 
 if TYPE_CHECKING:
@@ -51,19 +50,25 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """A thread's place among those that wait for a queue: a context manager."""
+    """A thread's place among those that wait for queues: a context manager."""
 
-    def __init__(self, room: WaitingRoom, queue: str) -> None:
+    def __init__(self, room: WaitingRoom, queues: tuple[str, ...]) -> None:
         self._room = room
-        self.queue = queue
+        self.queues = queues
         self.condition = threading.Condition(room.lock)
         self.called = False  # sent to look,
         self.looking = False  # and gone
         self.last = False  # for the last time
+        self.cancelled = False
 
     def wait(self, deadline: float) -> bool:
-        """True when it is time to look for a job, False when the deadline (monotonic seconds) has passed."""
+        """True when it is time to look for a job, False when the deadline (monotonic seconds) has passed, or it was
+        cancelled."""
         return self._room.wait(self, deadline)
+
+    def cancel(self) -> None:
+        """From another thread: no more waiting, neither now nor later."""
+        self._room.cancel(self)
 
     def __enter__(self) -> Waiter:
         try:
@@ -107,15 +112,16 @@ class WaitingRoom:
 
     # -- what waiting threads call
 
-    def enter(self, queue: str) -> Waiter:
-        return Waiter(self, queue)
+    def enter(self, *queues: str) -> Waiter:
+        return Waiter(self, queues)
 
     def admit(self, waiter: Waiter) -> None:
         with self.lock:
-            if waiter.queue not in self._channels:
-                self._channels[waiter.queue] = Channel(waiter.queue, time.monotonic() + self._poll_interval)
-                self._ring()
-            self._channels[waiter.queue].waiters.append(waiter)
+            for queue in waiter.queues:
+                if queue not in self._channels:
+                    self._channels[queue] = Channel(queue, time.monotonic() + self._poll_interval)
+                    self._ring()
+                self._channels[queue].waiters.append(waiter)
 
     def wait(self, waiter: Waiter, deadline: float) -> bool:
         try:
@@ -127,9 +133,11 @@ class WaitingRoom:
                 with self.lock:
                     if self._listener.closed:
                         self._driver.raise_lost(None, "this PQ is closed")
+                    if waiter.cancelled:
+                        return False
                     now = time.monotonic()
                     if now >= deadline and not waiter.called:
-                        if waiter.last or self._channels[waiter.queue].sure or self._listener.busy:
+                        if waiter.last or self._is_sure(waiter) or self._listener.busy:
                             return False
                         waiter.called = waiter.last = True  # nobody would have told it
                     if waiter.called:
@@ -148,16 +156,26 @@ class WaitingRoom:
         with self.lock:
             if self._leader == get_ident():  # interrupted in the middle of wait()
                 self._leader = None
-            channel = self._channels.get(waiter.queue)
-            if channel is not None and waiter in channel.waiters:
-                channel.waiters.remove(waiter)
-                if waiter.called:  # if it has found a job there may be more; and maybe it has not looked
-                    channel.stale = True
-            if channel is not None and not channel.waiters:
-                del self._channels[waiter.queue]
+            for queue in waiter.queues:
+                channel = self._channels.get(queue)
+                if channel is not None and waiter in channel.waiters:
+                    channel.waiters.remove(waiter)
+                    if waiter.called:  # if it has found a job there may be more; and maybe it has not looked
+                        channel.stale = True
+                if channel is not None and not channel.waiters:
+                    del self._channels[queue]
         self._tidy()
 
+    def _is_sure(self, waiter: Waiter) -> bool:
+        return all(self._channels[queue].sure for queue in waiter.queues)
+
     # -- what others call
+
+    def cancel(self, waiter: Waiter) -> None:
+        with self.lock:
+            waiter.cancelled = True
+            waiter.condition.notify()
+            self._ring()
 
     def look_again(self) -> None:
         """Something may have changed that no notification tells."""
@@ -195,7 +213,7 @@ class WaitingRoom:
             return  # who frees the connection rings from now on: try once more, it may have been in between
         with self.lock:
             until = min(self._listener.look_at(), deadline)
-            if waiter.called:
+            if waiter.called or waiter.cancelled:
                 return
         wait_readable((self._bell.fileno(), *fds), until - time.monotonic())
         self._bell.silence()

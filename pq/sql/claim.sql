@@ -5,18 +5,6 @@
 -- Rows are joined by "= any (array(...))" and by "exists (... for update)", which leave no choice but the primary key.
 -- Planning takes longer than execution: that is why there are several, from the usual, short one to the complete one.
 
--- name: columns
--- A job as get() returns it: data as text for the codec; times as naive UTC, clamped to what Python can hold.
-id, data::text, length(data::text),
-  least(greatest(enqueued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc',
-  case when schedule_at is not null then
-    least(greatest(schedule_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
-  end,
-  case when expected_at is not null then
-    least(greatest(expected_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
-  end,
-  dequeued_at, attempts
-
 -- name: taken
 dequeued_at = statement_timestamp(), due_at = null
 

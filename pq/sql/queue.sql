@@ -42,3 +42,6 @@ select distinct q_name from :table order by q_name
 
 -- name: has_rows
 select exists (select from :table where q_name = %(queue)s)
+
+-- name: result
+select result::text from :table where id = %(id)s and q_name = %(queue)s

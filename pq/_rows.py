@@ -1,0 +1,99 @@
+"""What lies under a queue: its connection, its rows in the table, and how data is encoded there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from . import _codec, _sql
+from ._db import Database, Rows
+from .errors import DecodeError
+
+
+class QueueRows:
+    """The rows of one queue."""
+
+    #: Conversions before encoding and after decoding, by the suffix of the queue's name: ``(dumps, loads)``.
+    converters: ClassVar[Mapping[str, tuple[_codec.Convert, _codec.Convert]]] = {
+        "pickle": (_codec.dump_pickle, _codec.load_pickle),
+    }
+
+    #: Data to JSON text, and back.
+    encode: Callable[..., str] = staticmethod(_codec.encode)
+    decode: Callable[..., Any] = staticmethod(_codec.decode)
+
+    #: The conversion of this queue.
+    dumps: Callable[..., Any] = staticmethod(lambda data: data)
+    loads: Callable[..., Any] = staticmethod(lambda data: data)
+
+    def __init__(
+        self,
+        name: str,
+        conn: Any = None,
+        pool: Any = None,
+        table: str = "queue",
+        schema: str | None = None,
+        *,
+        pickle_key: bytes | Sequence[bytes] | None = None,
+        **options: Any,
+    ) -> None:
+        name = _sql.check_text("queue name", name)
+        for option, value in options.items():
+            # a misspelt one must not go unnoticed; but in 1.9.1 a subclass could be given any
+            if not hasattr(type(self), option) and type(self).__module__.startswith("pq."):
+                raise TypeError(f"{type(self).__name__} has no option {option!r}")
+            self.__dict__[option] = value
+        stem, _, suffix = name.rpartition("/")
+        if stem and suffix in self.converters:
+            self.dumps, self.loads = self.converters[suffix]
+            if suffix == "pickle" and pickle_key is not None:
+                signed = _codec.SignedPickle(stem, pickle_key)
+                self.dumps, self.loads = signed.dumps, signed.loads
+            name = stem
+        self.name = name
+        quoted = _sql.Table(table, schema).quoted
+        self._db = Database(conn, pool, quoted)
+        self._quoted = quoted
+        #: The table's name for SQL of your own, as a query parameter: ``cursor.execute("… from %s", (queue.table,))``.
+        self.table = self._db.driver.literal(quoted)
+
+    def __repr__(self) -> str:
+        return f"<pq.{type(self).__name__} {self.name!r}>"
+
+    @property
+    def conn(self) -> Any:
+        """The connection given, or None."""
+        return None if isinstance(self._db.conn, str) else self._db.conn  # a DSN may hold a password
+
+    @property
+    def pool(self) -> Any:
+        """The pool given, or None."""
+        return self._db.pool
+
+    def _decoded(self, job_id: int, text: str) -> Any:
+        try:
+            return self.loads(self.decode(text))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise DecodeError(job_id=job_id, queue=self.name, reason=reason, fate="it is as it was") from error
+
+    def _encoded(self, data: Any) -> str | None:
+        return None if data is None else self.encode(self.dumps(data))
+
+    def _write(self, statement: str, data: Any, **params: Any) -> Rows:
+        return self._run(self._sql[statement], data=self.encode(self.dumps(data)), **params)
+
+    def _run(self, sql: str, **params: Any) -> Rows:
+        try:
+            return self._db.execute(sql, {"queue": self.name, **params})
+        except self._db.driver.Error as error:
+            if self._db.driver.text_is_invalid(error):  # the server's message quotes the data
+                raise ValueError("the queue's encoder did not return valid JSON") from None
+            raise
+
+    def _statements(self, path: str, **instead: str) -> Mapping[str, str]:
+        return _sql.bound(path, self._quoted, **instead)
+
+    @property
+    def _sql(self) -> Mapping[str, str]:
+        return self._statements("queue.sql")

@@ -1,0 +1,143 @@
+"""The commands ``work`` and ``dead``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from . import tasks
+from .dead import DeadJob
+from .manager import PQ
+from .worker import Worker
+from .worker.supervisor import Supervisor, command, orphaned
+
+#: Options that say how a worker is to be made.
+DEFAULTS = {"queues": None, "threads": 1, "burst": False, "max_jobs": None, "max_idle": None, "shutdown_timeout": 30}
+
+
+class UsageError(Exception):
+    """What was to be worked on can't be had."""
+
+
+def work(args: argparse.Namespace) -> int:
+    """``pq work module:attr``."""
+    logging.basicConfig(level=logging.DEBUG if args.verbose else logging.INFO, handlers=[_log_handler(args.log_json)])
+    if args.processes > 1:
+        return Supervisor(command(_arguments(args)), args.processes).run()
+    worker = _worker(args)
+    worker.queues[0]._db.execute("select 1")  # that there is a database is told now, and not in the log
+    worker.until(orphaned)
+    worker.run()
+    return 0
+
+
+def _worker(args: argparse.Namespace) -> Worker:
+    found = _find(args.target)
+    if isinstance(found, Worker):
+        if _arguments(args) != _arguments(argparse.Namespace(**{**vars(args), **DEFAULTS})):
+            raise UsageError(f"{args.target} is a Worker, which has its options from where it was made")
+        return found
+    if not isinstance(found, (tasks.PQ, tasks.Queue)):
+        raise UsageError(f"{args.target} is no PQ or Queue of pq.tasks, and no Worker, but a {type(found).__name__}")
+    return Worker(
+        found,
+        args.queues.split(",") if args.queues else None,
+        args.threads,
+        burst=args.burst,
+        max_jobs=args.max_jobs,
+        max_idle=args.max_idle,
+        shutdown_timeout=f"{args.shutdown_timeout}s",
+    )
+
+
+def _find(target: str) -> Any:
+    module, _, path = target.partition(":")
+    if not module or not path:
+        raise UsageError(f"{target!r} is not of the form module:attribute")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+    except Exception as error:
+        raise UsageError(f"cannot import {target}: {type(error).__name__}: {error}") from error
+    return found
+
+
+def _arguments(args: argparse.Namespace) -> list[str]:
+    """For one of the processes."""
+    given = ["work", args.target, "-c", str(args.threads), "--shutdown-timeout", str(args.shutdown_timeout)]
+    for name in ("queues", "max_jobs", "max_idle"):
+        value = getattr(args, name)
+        if value is not None:
+            given += [f"--{name.replace('_', '-')}", str(value)]
+    return given + [f"--{name.replace('_', '-')}" for name in ("burst", "verbose", "log_json") if getattr(args, name)]
+
+
+class _JSON(logging.Formatter):
+    """A line of JSON for each record, with what the worker says of a job."""
+
+    FIELDS = ("queue", "job_id", "task", "attempt", "seconds")
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "thread": record.threadName,
+            "message": record.getMessage(),
+        }
+        line |= {name: getattr(record, name) for name in self.FIELDS if hasattr(record, name)}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _log_handler(as_json: bool) -> logging.Handler:
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(process)s %(threadName)s: %(message)s")
+    handler.setFormatter(_JSON() if as_json else text)
+    return handler
+
+
+def dead(args: argparse.Namespace) -> int:
+    """``pq dead list|retry|discard``."""
+    with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
+        jobs = pq[args.queue].dead
+        if args.action == "list":
+            for line in _lines(jobs.list(args.limit, newest=True), args.json):
+                print(line)
+            return 0
+        if bool(args.ids) is args.all:
+            raise ValueError("name ids, or --all, and not both")
+        which: dict[str, Any] = {"all": True} if args.all else {"ids": args.ids}
+        if args.action == "retry":
+            print(f"{jobs.retry(**which, in_=args.within)} to be tried again")
+        else:
+            print(f"{jobs.discard(**which)} deleted")
+    return 0
+
+
+def _lines(jobs: list[DeadJob], as_json: bool) -> Iterator[str]:
+    for job in jobs:
+        if as_json:
+            yield json.dumps(
+                {
+                    "id": job.id,
+                    "attempts": job.attempts,
+                    "first_failed_at": f"{job.first_failed_at.isoformat()}Z",
+                    "died_at": f"{job.died_at.isoformat()}Z",
+                    "error": job.error._asdict(),
+                    "data": job.text,
+                }
+            )
+        else:
+            error = " ".join(str(job.error).split())
+            yield f"{job.id}  {job.died_at:%Y-%m-%d %H:%M:%S}Z  {job.attempts} attempts  {error[:200]}"

@@ -1,0 +1,178 @@
+"""A job that is running under a lease, and the ways in which that ends."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from logging import getLogger
+from typing import TYPE_CHECKING, Any
+
+from .errors import Discard, LeaseLost, Retry
+from .failure import Failure
+from .job import Job
+from .retry import Delay, Policy, seconds
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .queue import Queue
+
+logger = getLogger("pq")
+
+
+class LeasedJob(Job):
+    """A job as ``Queue.get(lease=…)`` returns it: running, and invisible to others until the lease expires.
+
+    It ends by one of `done`, `retry`, `fail` and `release`; or ``with job:`` chooses one by what happens inside. Each
+    is one statement, which takes effect only while the lease is held: also after its time, as long as no other delivery
+    has begun. Inside ``with queue as cursor`` it is part of that transaction.
+
+    :ivar attempts: which delivery of the job this is: 1, 2, …
+    :ivar dequeued_at: when this delivery began; an aware datetime.
+    :ivar lease: how long it was leased for.
+    :ivar policy: how often it is tried again, and after what pause.
+    :ivar cursor: in a transactional task: a cursor of the transaction; else None.
+    """
+
+    __slots__ = ("_settled", "attempts", "cursor", "dequeued_at", "lease", "policy")
+
+    def __init__(
+        self,
+        queue: Queue,
+        id: int,
+        data: Any,
+        size: int,
+        enqueued_at: datetime,
+        schedule_at: datetime | None,
+        expected_at: datetime | None,
+        *,
+        attempts: int,
+        dequeued_at: datetime,
+        lease: timedelta,
+        policy: Policy,
+    ) -> None:
+        super().__init__(queue, id, data, size, enqueued_at, schedule_at, expected_at)
+        self.attempts = attempts
+        self.lease = lease
+        self.cursor: Any = None
+        self.dequeued_at = dequeued_at
+        self.policy = policy
+        self._settled: bool | None = False  # None: in a transaction, of which nobody knows how it ends
+
+    @property
+    def queue(self) -> Queue:
+        """The queue that it is in."""
+        return self._queue
+
+    # -- the ways in which it ends
+
+    def done(self, result: Any = None) -> None:
+        """It is finished.
+
+        :param result: kept in the row, as the queue encodes data; `Queue.result` reads it.
+        :raises LeaseLost: the job is not ours any more; nothing was changed. As for all that follow.
+        """
+        self._settle("done", result=self._queue._encoded(result))
+
+    def retry(self, in_: Delay | None = None, error: BaseException | str | None = None) -> None:
+        """It is to be tried again.
+
+        :param in_: after this time, as ``'30s'`` or a timedelta; None: what the retry policy says for this attempt,
+            at once if it says nothing.
+        :param error: why; kept in the row.
+        :raises TypeError: `in_` of another type.
+        :raises ValueError: `in_` of another form or out of range.
+        """
+        pause = self.policy.fixed if in_ is None else seconds("in_", in_)
+        failure = None if error is None else self._failure(error).dumps()
+        self._settle("retry", delay=pause.total_seconds() if pause else None, error=failure)
+        self._queue._db.changed()
+
+    def fail(self, error: BaseException | str) -> None:
+        """It is dead at once, with this error; see `Queue.dead`."""
+        self._settle("fail", error=self._failure(error).dumps())
+
+    def release(self) -> None:
+        """It is ready again, as if it had not been delivered: the attempt does not count."""
+        self._settle("release")
+        self._queue._db.changed()
+
+    def failed(self, error: BaseException) -> str:
+        """An attempt has ended with this exception: end it as that says, or as the retry policy does.
+
+        :returns: what was done: ``'retry'`` or ``'dead'``.
+        """
+        if isinstance(error, Retry):
+            try:
+                self.retry(error.in_, error.__cause__)
+                return "retry"
+            except (TypeError, ValueError) as bad:
+                error = bad
+        pause = None if isinstance(error, Discard) else self._pause(error)
+        if pause is None:
+            self.fail(error.reason if isinstance(error, Discard) else error)
+            return "dead"
+        self.retry(pause, error)
+        return "retry"
+
+    # -- while it runs
+
+    def extend(self, by: Delay | None = None) -> None:
+        """Hold the lease from now on for this long; None: for as long as it was at first."""
+        lease = self.lease if by is None else seconds("by", by)
+        self._change("extend", lease=lease.total_seconds())
+
+    def progress(self, data: Any) -> None:
+        """Keep something in the row that tells how far it is, until it is done; `Queue.result` reads it."""
+        self._change("progress", result=self._queue._encoded(data))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        """Done; or on an exception: retried, or dead, as `failed`; it goes on, unless it is `Retry` or `Discard`.
+
+        What is no `Exception`, such as `KeyboardInterrupt`, releases the job.
+        """
+        if error is None:
+            if not self._settled:
+                self._end(self.done)
+            return False
+        if self._settled or isinstance(error, LeaseLost):
+            return False
+        try:
+            if isinstance(error, Exception):
+                self._end(self.failed, error)
+            else:
+                self._end(self.release)
+        except Exception:  # the error that the application made is the one to tell of
+            logger.exception("could not settle job %s in queue %r; its lease will expire", self.id, self._queue.name)
+            return False
+        return isinstance(error, (Retry, Discard))
+
+    # -- inside
+
+    def _end(self, settle: Any, *args: Any) -> None:
+        try:
+            settle(*args)
+        except LeaseLost:
+            if self._settled is not None:  # by the transaction, which was committed
+                raise
+
+    def _pause(self, error: BaseException) -> timedelta | None:
+        try:
+            return self.policy.pause(self.attempts, error)
+        except Exception:
+            logger.exception("the retry policy of queue %r failed; job %s is dead", self._queue.name, self.id)
+            return None
+
+    def _failure(self, error: BaseException | str) -> Failure:
+        return Failure.of(error, self._queue.keep_traceback)
+
+    def _settle(self, statement: str, **params: Any) -> None:
+        self._change(statement, **params)
+        self._settled = None if self._queue._db.in_transaction else True
+
+    def _change(self, statement: str, **params: Any) -> None:
+        held = {"id": self.id, "attempts": self.attempts, "dequeued_at": self.dequeued_at}
+        if not self._queue._run(self._queue._statements("lease.sql")[statement], **held, **params):
+            raise LeaseLost(job_id=self.id, queue=self._queue.name, attempt=self.attempts)

@@ -1,0 +1,133 @@
+"""When a job that failed is tried again. Pure."""
+
+from __future__ import annotations
+
+import random
+import reprlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from ._when import LIMIT, duration
+
+__all__ = ["Exponential", "Policy", "RetryIn", "exponential", "seconds", "span"]
+
+#: A pause: ``'30s'``, ``'1h30m'``, or a timedelta.
+Delay = str | timedelta
+
+#: Called with the number of the attempt that failed (1, 2, …) and its exception; None: do not try again.
+Chooser = Callable[[int, BaseException], "Delay | None"]
+
+RetryIn = Delay | None | Sequence[Delay] | Chooser
+
+
+def seconds(name: str, spec: Any) -> timedelta:
+    """A span of time that is not negative; `name` is what the error calls it.
+
+    :raises TypeError: neither a str nor a timedelta.
+    :raises ValueError: a text of another form, negative or out of range.
+    """
+    if isinstance(spec, str):
+        delay = duration(name, spec)
+    elif isinstance(spec, timedelta):
+        delay = spec
+    else:
+        raise TypeError(f"{name} must be a str or timedelta, not {type(spec).__name__}: {reprlib.repr(spec)}")
+    if delay < timedelta():
+        raise ValueError(f"{name} must not be negative: {spec}")
+    if delay > LIMIT:
+        raise ValueError(f"{name} is out of range: {str(spec)[:40]!r}; spans of time reach {LIMIT.days} days")
+    return delay
+
+
+def span(name: str, spec: Any) -> timedelta:
+    """The same, but longer than nothing."""
+    delay = seconds(name, spec)
+    if not delay:
+        raise ValueError(f"{name} must be longer than nothing")
+    return delay
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """See `exponential`."""
+
+    first: timedelta
+    factor: float
+    most: timedelta
+    jitter: float
+
+    def __call__(self, attempt: int, error: BaseException) -> timedelta:
+        try:
+            delay = self.first.total_seconds() * self.factor ** (attempt - 1)
+        except OverflowError:
+            delay = float("inf")
+        delay = min(delay, self.most.total_seconds()) * random.uniform(1 - self.jitter, 1 + self.jitter)
+        return timedelta(seconds=delay)
+
+
+def exponential(first: Delay = "5s", factor: float = 2, most: Delay = "1h", jitter: float = 0.1) -> Exponential:
+    """Pauses that grow: `first`, then `factor` times as long each time, at most `most`.
+
+    :param jitter: each pause is made longer or shorter by chance, by up to this fraction of it, so that jobs that
+        failed together do not come back together.
+    :raises TypeError: an argument of another type.
+    :raises ValueError: negative or out of range; a factor below 1, a jitter not from 0 to 1.
+    """
+    for name, number in (("factor", factor), ("jitter", jitter)):
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise TypeError(f"{name} must be a number, not {type(number).__name__}: {reprlib.repr(number)}")
+    if not 1 <= factor < float("inf"):
+        raise ValueError(f"factor must be a finite number of at least 1, not {factor!r}")
+    if not 0 <= jitter <= 1:
+        raise ValueError(f"jitter must be a number from 0 to 1, not {jitter!r}")
+    return Exponential(seconds("first", first), factor, seconds("most", most), jitter)
+
+
+class Policy:
+    """How often a job is tried again, and after what pause.
+
+    :param max_retries: attempts after the first.
+    :param retry_in: the pause, as ``'30s'`` or a timedelta; None: none. A list: one for each retry, the last of them
+        for all further ones. A function of the number of the failed attempt and its exception, which returns the pause,
+        or None to give up.
+    :raises TypeError: an argument of another type.
+    :raises ValueError: a time of another form or out of range; negative `max_retries`.
+    """
+
+    def __init__(self, max_retries: int = 0, retry_in: RetryIn = "30s") -> None:
+        if isinstance(max_retries, bool) or not isinstance(max_retries, int):
+            raise TypeError(f"max_retries must be an int, not {type(max_retries).__name__}: {max_retries!r}")
+        if max_retries < 0:
+            raise ValueError(f"max_retries must not be negative: {max_retries}")
+        self.max_retries = max_retries
+        self._choose: Chooser | None = None
+        self._delays: list[timedelta] = []
+        if retry_in is None:
+            self._delays = [timedelta()]
+        elif callable(retry_in):
+            self._choose = retry_in
+        elif isinstance(retry_in, Sequence) and not isinstance(retry_in, (str, bytes, bytearray)):
+            if not retry_in:
+                raise ValueError("retry_in must not be empty")
+            self._delays = [seconds("retry_in", item) for item in retry_in]
+        else:
+            self._delays = [seconds("retry_in", retry_in)]
+
+    @property
+    def fixed(self) -> timedelta | None:
+        """The pause before the first retry, if it does not depend on what failed."""
+        return self._delays[0] if self._delays else None
+
+    def pause(self, attempt: int, error: BaseException) -> timedelta | None:
+        """How long to wait after this attempt (1, 2, …) has failed; None: it was the last.
+
+        :raises Exception: what a function given as `retry_in` raises, or `seconds` of what it returns.
+        """
+        if attempt > self.max_retries:
+            return None
+        if self._choose is None:
+            return self._delays[min(attempt, len(self._delays)) - 1]
+        chosen = self._choose(attempt, error)
+        return None if chosen is None else seconds("retry_in", chosen)

@@ -1,0 +1,26 @@
+-- Fragments that the statements of all files can name.
+
+-- name: columns
+-- A job as get() returns it: data as text for the codec; times as naive UTC, clamped to what Python can hold.
+id, data::text, length(data::text),
+  least(greatest(enqueued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc',
+  case when schedule_at is not null then
+    least(greatest(schedule_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+  end,
+  case when expected_at is not null then
+    least(greatest(expected_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+  end,
+  dequeued_at, attempts
+
+-- name: wake
+-- For rows that are ready again: notify whoever waits, as the trigger does for those that are put. Why after the update,
+-- and why in one expression, is told there. :changed is what the update returns.
+(
+  select pg_notify('pq_' || to_hex(key), '')
+  from (
+    select hashtextextended(format('%%I.%%I %%s', nspname, relname, q_name), 0) as key
+    from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+    where pg_class.oid = changed.tableoid
+  ) as gate
+  where case when pg_try_advisory_lock(key) then not pg_advisory_unlock(key) else true end
+)

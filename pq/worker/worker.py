@@ -1,0 +1,280 @@
+"""The worker: threads that perform tasks, and what keeps them going."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from .._db import Bell, wait_readable
+from .._when import timeout_seconds
+from ..attempt import Attempt
+from ..errors import DecodeError, TaskTimeout
+from ..lease import LeasedJob
+from ..retry import Delay, seconds
+from .consumer import Consumer
+from .events import Event, Events, log
+from .heartbeat import Heartbeat, Run
+from .intake import Intake, choose, positive
+from .outage import Outage
+from .signals import Handler, Signals
+
+if TYPE_CHECKING:
+    from ..manager import PQ
+    from ..tasks import Queue
+
+logger = logging.getLogger("pq.tasks")
+
+class Worker:
+    """Performs the tasks of queues.
+
+    :param pq: a `pq.tasks.PQ`, or one of its queues.
+    :param queues: queues of it, or their names; default: all that have tasks in this process.
+    :param threads: how many jobs run at the same time.
+    :param lease: as ``'30s'`` or a timedelta: how long after this process was killed its jobs come back. While they
+        run, their leases are extended three times as often.
+    :param burst: stop when there was no job for the queue's `timeout`.
+    :param max_jobs: stop after so many.
+    :param max_idle: stop after so many seconds without a job.
+    :param shutdown_timeout: how long jobs that run may go on when the worker is to stop; then they are given back.
+    :param strict: take from a queue only if there is nothing in those before it; default: from all in turn.
+    :raises TypeError: an argument of another type.
+    :raises ValueError: no queue; a time or number out of range.
+    """
+
+    def __init__(
+        self,
+        pq: PQ | Queue,
+        queues: Iterable[str | Queue] | None = None,
+        threads: int = 1,
+        lease: Delay = "30s",
+        burst: bool = False,
+        max_jobs: int | None = None,
+        max_idle: float | None = None,
+        shutdown_timeout: Delay = "30s",
+        strict: bool = False,
+    ) -> None:
+        self.intake = Intake(choose(pq, queues), lease, strict, burst, max_jobs)
+        self.queues = self.intake.queues
+        self.threads = positive("threads", threads)
+        self.outage = Outage()
+        self.events = Events()
+        self.heartbeat = Heartbeat(self, self._overdue)
+        self.stopping = False
+        self.aborted = False
+        self._max_idle = None if max_idle is None else timeout_seconds(max_idle, "max_idle")
+        self._grace = seconds("shutdown_timeout", shutdown_timeout).total_seconds()
+        self._bell = Bell()
+        self._lock = threading.Lock()
+        self._rest = threading.Event()
+        self._consumers: set[Consumer] = set()
+        self._numbers = count(1)
+        self._broken: BaseException | None = None
+        self._report = False
+        self._ends: Callable[[], bool] | None = None
+        self._began = time.monotonic()
+
+    # -- what users call
+
+    def run(self) -> None:
+        """Perform jobs until `stop`, SIGTERM or SIGINT; in the main thread, SIGUSR1 prints `status` to stderr as JSON.
+
+        Then no more are taken, those that run may end within `shutdown_timeout`, and the others are given back. At a
+        second signal they are given back at once. A worker can run only once.
+
+        :raises ConnectionLost: the one connection that the application has given is gone; pq can't replace it.
+        """
+        handlers: dict[str, Handler] = {"SIGTERM": self._signalled, "SIGINT": self._signalled, "SIGUSR1": self._asked}
+        with Signals(handlers, self._bell):
+            logger.info("working on %s", self)
+            self.heartbeat.start()
+            try:
+                for _ in range(self.threads):
+                    self._start_consumer()
+                self._control()
+            finally:
+                self._give_back()
+                self.heartbeat.stop()
+                logger.info("stopped working on %s", self)
+        if self._broken is not None:
+            raise self._broken
+
+    def stop(self) -> None:
+        """Have `run` end, as a signal does. From any thread, and from a signal handler."""
+        self.stopping = True
+        self._bell.ring()
+
+    def run_once(self) -> bool:
+        """Perform one job in this thread, if there is one; says whether there was."""
+        self.heartbeat.start()
+        try:
+            return Consumer(self, 0).run_once(block=False)
+        finally:
+            self.heartbeat.stop()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Stop when this is true; `run` asks every second."""
+        self._ends = condition
+
+    def status(self) -> dict[str, Any]:
+        """What it is doing, for JSON: queues, threads, running jobs, counts of events, and whether it is stopping."""
+        running = [
+            {
+                "queue": run.job.queue.name,
+                "job_id": run.job.id,
+                "task": run.attempt.name,
+                "attempt": run.job.attempts,
+                "seconds": round(run.seconds, 3),
+            }
+            for run in self.heartbeat.runs
+        ]
+        return {
+            "pid": os.getpid(),
+            "seconds": round(time.monotonic() - self._began, 3),
+            "queues": [queue.name for queue in self.queues],
+            "threads": self.threads,
+            "running": running,
+            "counts": dict(self.events.counts),
+            "stopping": self.stopping,
+            "database": "ok" if self.outage.error is None else type(self.outage.error).__name__,
+        }
+
+    def on(self, event: str, function: Callable[[Event], Any]) -> None:
+        """Have a function called with an `Event`, after it was committed, in a thread of the worker. What it raises
+        is logged.
+
+        :param event: ``'start'``, ``'done'``, ``'retry'``, ``'dead'`` or ``'lost'``.
+        :raises ValueError: another event.
+        """
+        self.events.on(event, function)
+
+    def __str__(self) -> str:
+        return ", ".join(repr(queue.name) for queue in self.queues)
+
+    # -- the thread that controls
+
+    def _control(self) -> None:
+        deadline = None
+        while True:
+            self._bell.silence()
+            if self._report:
+                self._report = False
+                print(json.dumps(self.status()), file=sys.stderr, flush=True)
+            with self._lock:
+                consumers = list(self._consumers)
+            if not consumers or self.aborted:
+                return
+            if self.stopping:
+                self._rest.set()
+                for consumer in consumers:
+                    consumer.cancel()
+                if deadline is None:
+                    deadline = time.monotonic() + self._grace
+                if time.monotonic() >= deadline:
+                    return
+            wait_readable((self._bell.fileno(),), self._next_look(deadline))
+
+    def _next_look(self, deadline: float | None) -> float:
+        if deadline is not None:
+            # a consumer may just be about to wait, after it has seen that the worker does not stop
+            return min(0.1, deadline - time.monotonic())
+        if self._ends is not None and self._ends():
+            self.stop()
+        tick = 3600.0 if self._ends is None else 1.0
+        if self._max_idle is None:
+            return tick
+        idle = 0.0 if self.heartbeat.runs else time.monotonic() - self.intake.busy_at
+        if idle >= self._max_idle:
+            self.stop()
+        return min(tick, max(0.05, self._max_idle - idle))
+
+    def _give_back(self) -> None:
+        """What is still running when the worker ends is ready again, for others."""
+        self.stopping = self.aborted = True
+        self._rest.set()
+        for run in self.heartbeat.runs:
+            if self.heartbeat.remove(run):
+                try:
+                    run.job.release()
+                    log(logging.WARNING, "given back", run)
+                except Exception as error:
+                    log(logging.WARNING, "not given back, its lease will expire,", run, error)
+
+    def _signalled(self, number: int) -> None:
+        self.aborted = self.stopping
+        self.stop()
+
+    def _asked(self, number: int) -> None:
+        self._report = True
+        self._bell.ring()
+
+    def _start_consumer(self) -> None:
+        consumer = Consumer(self, next(self._numbers))
+        with self._lock:
+            self._consumers.add(consumer)
+        consumer.start()
+
+    # -- what consumers call
+
+    def rest(self, pause: float) -> None:
+        """Sleep for so many seconds, but not when the worker stops."""
+        self._rest.wait(pause)
+        if self._rest.is_set():
+            time.sleep(min(pause, 0.1))
+
+    def attempt(self, job: LeasedJob) -> Attempt:
+        queue: Any = job.queue
+        attempt: Attempt = queue.attempt(job)
+        return attempt
+
+    def started(self, run: Run) -> None:
+        self.events.tell("start", run)
+
+    def settled(self, run: Run, how: str) -> None:
+        self.intake.busy_at = time.monotonic()
+        if how not in self.events.counts:
+            log(logging.WARNING, how, run)
+        elif not run.lost:
+            self.events.tell(how, run)
+
+    def late(self, run: Run) -> None:
+        """Its handler has ended after its job was given up."""
+        log(logging.WARNING, "the handler that hung has ended", run)
+
+    def lost(self, run: Run) -> None:
+        self.events.tell("lost", run)
+
+    def undecodable(self, error: DecodeError) -> None:
+        self.intake.busy_at = time.monotonic()
+        logger.error("%s", error, extra={"queue": error.queue, "job_id": error.job_id})
+
+    def broke(self, error: BaseException) -> None:
+        """A consumer can't go on."""
+        self._broken = error
+        self.stop()
+
+    def ended(self, consumer: Consumer) -> None:
+        with self._lock:
+            self._consumers.discard(consumer)
+        self._bell.ring()
+
+    # -- what happens to jobs
+
+    def _overdue(self, run: Run, error: TaskTimeout) -> None:
+        run.attempt.error = error
+        run.consumer.abandoned = True
+        with self._lock:
+            self._consumers.discard(run.consumer)
+        if not self.stopping:
+            self._start_consumer()
+        try:
+            self.events.tell(run.job.failed(error), run)
+        except Exception as problem:
+            log(logging.ERROR, "timed out, its lease will expire,", run, problem)
+        self._bell.ring()

@@ -1,0 +1,83 @@
+"""A run from beginning to end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pq import PQ
+
+from .cast import CONSUMERS, PRODUCERS, Cast
+from .checker import Report, Row, check
+from .history import read
+from .nemesis import Fault, Nemesis
+from .proxy import Proxy
+from .server import Server
+
+SETUP = """
+    create table effects (key text not null, who text not null);
+    create table orders (key text not null);
+    create role torture login;
+    grant all on all tables in schema public to torture;
+    grant all on all sequences in schema public to torture;
+"""
+
+OPEN = "due_at is not null or dequeued_at is null"
+OPEN_OLD = "dequeued_at is null"  # 1.9.1 knows no other state, and nothing of dead jobs
+
+ROWS = """
+    select id, coalesce(data->>'key', data->'args'->>0),
+        case when {open} then 'open' when to_jsonb(queue)->>'error' is null then 'done' else 'dead' end
+    from queue
+"""
+
+#: Seconds that processes may take to end.
+PATIENCE = 30.0
+
+
+def run(
+    roles: dict[str, int], seed: int, seconds: float, faults: list[Fault], folder: Path, drain: float,
+    say: Callable[[str], None], old: Path | None = None,
+) -> tuple[Report, Nemesis]:  # fmt: skip
+    """Torture for so many seconds, heal, drain, and check.
+
+    :param folder: for the histories.
+    :param old: the folder of pq 1.9.1, to torture that instead.
+    :param drain: seconds that it may take to handle all that is left.
+    """
+    lease = "2s" if faults else "60s"  # without faults nothing may be handled twice, however slow the machine is
+    with Server() as server, Proxy(server.port) as proxy:
+        if old is None:
+            with PQ(server.dsn) as pq:
+                pq.create()
+        else:
+            Cast({}, server.dsn, folder, seed, lease, old).play("create")
+        unfinished = OPEN if old is None else OPEN_OLD
+        left_over = f"select count(*) from queue where {unfinished}"
+        server.execute(SETUP)
+        dsn = f"host=127.0.0.1 port={proxy.port} user=torture dbname=postgres sslmode=disable gssencmode=disable"
+        cast = Cast(roles, dsn, folder, seed, lease, old)
+        nemesis = Nemesis(server, proxy, cast)
+        try:
+            cast.start()
+            nemesis.run(faults, seconds, cast.look)
+            nemesis.heal()
+            say("healed")
+            cast.stop(PRODUCERS, PATIENCE)
+            end = time.monotonic() + drain
+            while (left := server.execute(left_over)[0][0]) and time.monotonic() < end:
+                cast.look()
+                time.sleep(0.1)
+            say(f"drained, {left} left")
+            cast.stop(CONSUMERS, PATIENCE)
+        finally:
+            nemesis.heal()
+            cast.close()
+        rows = [Row(*row) for row in server.execute(ROWS.format(open=unfinished))]
+        effects = [key for (key,) in server.execute("select key from effects")]
+        orders = [key for (key,) in server.execute("select key from orders")]
+    report = check(read(folder), rows, effects, orders, faults=bool(faults))
+    if cast.deaths:
+        report.wrong["died"] = cast.deaths
+    return report, nemesis
