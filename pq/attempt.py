@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: not go on for ever, and one whose worker was killed by others must not be given up.
 EXPIRIES = 3
 
+#: How a job was settled when the answer to the COMMIT was lost, and the job is not ours any more.
+UNSURE = "settled, it seems: the connection broke at the commit,"
+
 #: The pause after a transaction that the database broke off.
 BREAK = timedelta(seconds=1)
 
@@ -174,9 +177,8 @@ class Attempt:
                 self.job.retry(BREAK, error)
                 return "retry"
             except LeaseLost:
-                if isinstance(error, CommitUnknown):  # it was committed
-                    self.error = None
-                    return "done"
+                if isinstance(error, CommitUnknown):  # if nobody else has it, it was committed
+                    return UNSURE
                 raise
 
         return settle

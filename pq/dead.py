@@ -136,7 +136,7 @@ class Dead:
     def _act(self, statement: str, ids: int | Iterable[int] | None, all: bool, **params: Any) -> int:
         if (ids is None) is not all:
             raise TypeError("ids or all=True is needed, and not both")
-        which = {} if all else {"ids": _ids(ids)}
+        which = {} if all else {"ids": [id for id in _ids(ids) if abs(id) < 2**63]}
         return len(self._run(statement, some="all" if all else "these", **which, **params))
 
     def _jobs(self, statement: str, **params: Any) -> _Jobs:

@@ -76,13 +76,13 @@ class LeasedJob(Job):
     def retry(self, in_: Delay | None = None, error: BaseException | str | None = None) -> None:
         """It is to be tried again.
 
-        :param in_: after this time, as ``'30s'`` or a timedelta; None: what the retry policy says for this attempt,
-            at once if it says nothing.
+        :param in_: after this time, as ``'30s'`` or a timedelta; None: the pause of the retry policy for this attempt,
+            however many retries it allows; at once if a function chooses it, which would need an error.
         :param error: why; kept in the row.
         :raises TypeError: `in_` of another type.
         :raises ValueError: `in_` of another form or out of range.
         """
-        pause = self.policy.fixed if in_ is None else seconds("in_", in_)
+        pause = self.policy.usual(self.attempts) if in_ is None else seconds("in_", in_)
         failure = None if error is None else self._failure(error).dumps()
         self._settle("retry", delay=pause.total_seconds() if pause else None, error=failure)
         self._queue._db.changed()

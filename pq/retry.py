@@ -60,11 +60,11 @@ class Exponential:
 
     def __call__(self, attempt: int, error: BaseException) -> timedelta:
         try:
-            delay = self.first.total_seconds() * self.factor ** (attempt - 1)
+            delay = self.first.total_seconds() * float(self.factor) ** (attempt - 1)
         except OverflowError:
             delay = float("inf")
         delay = min(delay, self.most.total_seconds()) * random.uniform(1 - self.jitter, 1 + self.jitter)
-        return timedelta(seconds=delay)
+        return min(timedelta(seconds=delay), LIMIT)
 
 
 def exponential(first: Delay = "5s", factor: float = 2, most: Delay = "1h", jitter: float = 0.1) -> Exponential:
@@ -115,10 +115,11 @@ class Policy:
         else:
             self._delays = [seconds("retry_in", retry_in)]
 
-    @property
-    def fixed(self) -> timedelta | None:
-        """The pause before the first retry, if it does not depend on what failed."""
-        return self._delays[0] if self._delays else None
+    def usual(self, attempt: int) -> timedelta | None:
+        """The pause after this attempt, whether or not it was the last; None if a function chooses it."""
+        if isinstance(self._choose, Exponential):
+            return self._choose(attempt, Exception())
+        return self._delays[min(attempt, len(self._delays)) - 1] if self._delays else None
 
     def pause(self, attempt: int, error: BaseException) -> timedelta | None:
         """How long to wait after this attempt (1, 2, …) has failed; None: it was the last.

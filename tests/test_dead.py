@@ -292,7 +292,6 @@ def test_there_is_no_job_with_an_id_that_none_can_have(pq: PQ) -> None:
             pq["a"].dead.get(id)
 
 
-@pytest.mark.xfail(strict=True, reason="the server's NumericValueOutOfRange: ids beyond bigint are not passed over")
 def test_ids_that_no_job_can_have_are_passed_over(pq: PQ) -> None:
     (id,) = die(pq["a"], 1)
     assert pq["a"].dead.retry(IMPOSSIBLE) == 0

@@ -17,6 +17,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 
@@ -65,18 +66,15 @@ def answers(dsn):
         return False
 
 
-def ps(what, *which):
-    shown = subprocess.run(["ps", "-o", what, *which], stdout=subprocess.PIPE, text=True)
-    return shown.stdout.strip()
-
-
 def alive(pid):
-    state = ps("stat=", "-p", str(pid))
-    return bool(state) and not state.startswith("Z")
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def parent(pid):
-    return int(ps("ppid=", "-p", str(pid)))
+    return psutil.Process(pid).ppid()
 
 
 def postmaster(folder):
@@ -85,12 +83,16 @@ def postmaster(folder):
 
 def processes(folder):
     """The keepers and servers of everything below `folder`: pid -> command line."""
-    lines = (line.split(None, 2) for line in ps("pid=,stat=,args=", "-e", "-ww").splitlines())
-    return {
-        int(pid): args
-        for pid, state, args in lines
-        if state[0] != "Z" and str(folder) in args and ("keeper.py" in args or "-D" in args)
-    }
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            args = " ".join(process.cmdline())
+            ours = str(folder) in args and ("keeper.py" in args or "-D" in args)
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = args
+        except psutil.Error:
+            pass  # it has ended meanwhile
+    return found
 
 
 def sweep(folder):
@@ -850,7 +852,7 @@ def test_root_without_user_namespaces(fresh, monkeypatch, unprivileged, groups):
         assert owner != 0
         assert fresh.stat().st_uid == 0
         pid = postmaster(fresh)
-        assert ps("ruid=", "-p", str(pid)) == ps("uid=", "-p", str(pid)) == str(owner)
+        assert set(psutil.Process(pid).uids()) == {owner}
         if Path("/proc/self").exists():
             status = Path("/proc/%d/status" % pid).read_text()
             assert [line.split()[1:] for line in status.split("\n") if "Groups" in line] == [[]]

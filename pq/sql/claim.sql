@@ -6,11 +6,12 @@
 -- Planning takes longer than execution: that is why there are several, from the usual, short one to the complete one.
 
 -- name: taken
-dequeued_at = statement_timestamp(), due_at = null
+-- By the clock: a statement that was held up can take what became ready after it had come in.
+dequeued_at = clock_timestamp(), due_at = null
 
 -- name: leased
 -- In place of "taken": when it will be due again, and one more delivery.
-dequeued_at = statement_timestamp(), due_at = statement_timestamp() + make_interval(secs => %(lease)s),
+dequeued_at = clock_timestamp(), due_at = clock_timestamp() + make_interval(secs => %(lease)s),
   attempts = attempts + 1
 
 -- name: claim_ready

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..attempt import UNSURE
 from ..errors import CommitUnknown, ConnectionLost, DecodeError, LeaseLost, PQError
 from ..lease import LeasedJob
 from .heartbeat import Run
@@ -138,7 +139,7 @@ class Consumer(threading.Thread):
                 self._worker.outage.over()
                 return how
             except LeaseLost:
-                return "settled, it seems: the connection broke at the commit," if unknown else "lost"
+                return UNSURE if unknown else "lost"
             except self._driver.Unavailable as error:
                 unknown = unknown or isinstance(error, CommitUnknown)
                 self._worker.rest(self._worker.outage.pause(error))
