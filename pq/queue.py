@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from logging import getLogger
-from typing import Any, cast
+from typing import Any
 
 from ._claim import Claim
 from ._rows import QueueRows
@@ -132,8 +132,9 @@ class Queue(QueueRows):
         :param lease: as for `get`.
         :param timeout: as for `get`.
         """
-        while True:
-            yield cast("LeasedJob | None", self.get(timeout=timeout, lease=lease))
+        span("lease", lease)
+        found: Iterator[Any] = QueueIterator(self, timeout, lease)
+        return found
 
     def update(self, job_id: int, data: Any) -> int:
         """Replace a job's data, and return the size of the new.
@@ -232,15 +233,20 @@ class Queue(QueueRows):
 
 
 class QueueIterator(Iterator["Job | None"]):
-    """Iterates the jobs of a queue.
+    """Iterates the jobs of a queue, also after an error.
 
     :ivar timeout: seconds until None is returned when there is no job; None: the queue's `timeout`.
+    :ivar lease: under which jobs are taken; None: under none.
     """
 
     timeout: float | None = None
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, timeout: float | None = None, lease: Delay | None = None) -> None:
         self.queue = queue
+        self.timeout = timeout
+        self.lease = lease
 
     def __next__(self) -> Job | None:
-        return self.queue.get(timeout=self.timeout)
+        if self.lease is None:
+            return self.queue.get(timeout=self.timeout)
+        return self.queue.get(timeout=self.timeout, lease=self.lease)

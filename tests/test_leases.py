@@ -754,3 +754,21 @@ def test_an_interrupted_decoding_releases_the_job(pq: PQ, sql: Sql) -> None:
     with pytest.raises(KeyboardInterrupt):
         queue.get(lease="1m")
     assert sql(STATE) == [AFTER["release"]]
+
+
+def test_jobs_goes_on_after_one_that_cannot_be_decoded(dsn: str) -> None:
+    with PQ(dsn, max_retries=0, timeout=0) as pq:
+        pickles = pq["a/pickle"]
+        pq["a"].put(5)
+        id = pickles.put({1})
+        jobs = pickles.jobs("1h")
+        with pytest.raises(DecodeError):
+            next(jobs)
+        job = next(jobs)
+        assert job is not None and (job.id, job.data) == (id, {1})
+        assert next(jobs) is None
+
+
+def test_jobs_checks_the_lease_at_once(pq: PQ) -> None:
+    with pytest.raises(ValueError, match="lease must be longer than nothing"):
+        pq["a"].jobs("0s")

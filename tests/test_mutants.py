@@ -13,13 +13,17 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 import pq
 
 ROOT = Path(__file__).parents[1]
+
+
+#: How often the torture may try.
+RUNS = 4
 
 
 class Mutant(NamedTuple):
@@ -78,36 +82,42 @@ MUTANTS = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Any]]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[str]]]]:
     """The torture of each mutant; several at a time, since they mostly wait."""
     with ThreadPoolExecutor(3) as pool:
         folders = {name: tmp_path_factory.mktemp("mutant") for name in MUTANTS}
         yield {name: pool.submit(torture, mutant, folders[name]) for name, mutant in MUTANTS.items()}
 
 
-def torture(mutant: Mutant, folder: Path) -> subprocess.CompletedProcess[str]:
+def torture(mutant: Mutant, folder: Path) -> list[str]:
+    """What was found wrong; on a slow machine it may take more than one run until a fault hits where it hurts."""
     shutil.copytree(Path(pq.__file__).parent, folder / "pq", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests" / "torture", folder / "tests" / "torture")
     file = folder / "pq" / mutant.file
     source = file.read_text("utf-8")
     assert mutant.old in source
     file.write_text(source.replace(mutant.old, mutant.new), "utf-8")
-    return subprocess.run(
-        [
-            *[sys.executable, "-m", "tests.torture", "--small", "--json", "--drain", "5", "--seed", "3"],
-            *["--seconds", str(mutant.seconds), "--faults", mutant.faults, "--interval", "0.4"],
-        ],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    found: list[str] = []
+    for seed in range(RUNS):
+        done = subprocess.run(
+            [
+                *[sys.executable, "-m", "tests.torture", "--small", "--json", "--drain", "5", "--seed", str(seed)],
+                *["--seconds", str(mutant.seconds), "--faults", mutant.faults, "--interval", "0.4"],
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        found += json.loads(done.stdout)["wrong"] if done.stdout else [done.stderr]
+        if mutant.shows & set(found):
+            assert done.returncode == 1
+            break
+    return found
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_the_torture_finds_a_mutant(runs: dict[str, Future[Any]], name: str) -> None:
-    done = runs[name].result()
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert json.loads(done.stdout)["wrong"].keys() & MUTANTS[name].shows, done.stdout
+def test_the_torture_finds_a_mutant(runs: dict[str, Future[list[str]]], name: str) -> None:
+    assert MUTANTS[name].shows & set(runs[name].result())
