@@ -85,7 +85,9 @@ class Supervisor:
                 return
             pid, slot.process = slot.process.pid, None
             if self._stopping or code in self._final:
-                slot.code = abs(code)
+                # by our SIGTERM, before it had begun to listen for it
+                unborn = self._stopping and code == -signal.SIGTERM
+                slot.code = 0 if unborn else abs(code)
                 return
             slot.pause = FIRST if now - slot.started_at > SETTLED else min(2 * slot.pause, LONGEST)
             slot.start_at = now + slot.pause
