@@ -117,6 +117,11 @@ def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
     A ``%`` in the name is doubled, since the driver reads these texts for ``%(name)s``.
     """
     texts = statements(path)
-    words = {"table": table.replace("%", "%%"), **statements("common.sql"), **texts}
-    words |= {name: texts[other] for name, other in instead.items()}
-    return {name: bind(text, words) for name, text in texts.items()}
+    fragments = {**statements("common.sql"), **texts}
+    fragments |= {name: texts[other] for name, other in instead.items()}
+
+    def expand(text: str) -> str:
+        # the table comes last: a ":word" in its name is no fragment
+        return _WORD.sub(lambda match: match[0] if match[1] == "table" else expand(fragments[match[1]]), text)
+
+    return {name: bind(expand(text), {"table": table.replace("%", "%%")}) for name, text in texts.items()}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 import reprlib
 from datetime import datetime, timedelta, timezone
-from numbers import Real
 from typing import NamedTuple
 
 #: What `schedule_at` and `expected_at` accept.
@@ -78,18 +76,3 @@ def _out_of_range(name: str, spec: object) -> ValueError:
     shown = text if len(text) <= 40 else text[:40] + "..."
     reach = f"relative times reach {LIMIT.days} days, absolute ones the years 1 to 9999"
     return ValueError(f"{name} is out of range: {shown!r}; {reach}")
-
-
-def timeout_seconds(timeout: float | None, name: str = "timeout") -> float:
-    """The timeout as a number; None is infinity.
-
-    :raises TypeError: it is no number.
-    :raises ValueError: it is negative or NaN.
-    """
-    if timeout is None:
-        return math.inf
-    if isinstance(timeout, bool) or not isinstance(timeout, Real):
-        raise TypeError(f"{name} must be a number of seconds, not {type(timeout).__name__}: {reprlib.repr(timeout)}")
-    if not timeout >= 0:
-        raise ValueError(f"{name} must be a non-negative number of seconds, not {timeout!r}")
-    return float(timeout)

@@ -19,7 +19,14 @@ from .worker import Worker
 from .worker.supervisor import Supervisor, command, orphaned
 
 #: Options that say how a worker is to be made.
-DEFAULTS = {"queues": None, "threads": 1, "burst": False, "max_jobs": None, "max_idle": None, "shutdown_timeout": 30}
+DEFAULTS: dict[str, Any] = {
+    "queues": None,
+    "threads": 1,
+    "burst": False,
+    "max_jobs": None,
+    "max_idle": None,
+    "shutdown_timeout": 30,
+}
 
 
 class UsageError(Exception):

@@ -106,31 +106,21 @@ class Attempt:
         :returns: settles the job accordingly when it is called, and says how: ``'done'``, ``'retry'`` or ``'dead'``. It
             may be called again if the database could not be reached. It may raise `LeaseLost`.
         """
-        job = self.job
-        if isinstance(self._problem, LeaseExpired):
-            return self.end(self._problem, for_good=True)
-        if self._call is None:
-            return self.end(self._problem or LookupError(self.name))
         try:
+            if self._problem is not None:
+                raise self._problem
+            assert self._call is not None
             if self.options.transactional:
-                return self._run_in_transaction(job.queue, self._call)
+                return self._run_in_transaction(self.job.queue, self._call)
             result = self._run(self._call)
         except Exception as error:
             return self.end(error)
         return lambda: self._done(result)
 
-    def end(self, error: BaseException, for_good: bool = False) -> Callable[[], str]:
+    def end(self, error: BaseException) -> Callable[[], str]:
         """Settle after this error, as `run` returns it."""
-
         self.error = error
-
-        def settle() -> str:
-            if for_good:
-                self.job.fail(error)
-                return "dead"
-            return self.job.failed(error)
-
-        return settle
+        return lambda: self.job.failed(error)
 
     def _done(self, result: Any) -> str:
         try:

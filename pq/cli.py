@@ -129,7 +129,7 @@ def _add_work(commands: Any) -> None:
     work = commands.add_parser("work", help="perform tasks")
     work.add_argument("target", metavar="MODULE:ATTRIBUTE", help="a PQ of pq.tasks, one of its queues, or a Worker")
     work.add_argument("-q", "--queues", metavar="A,B", help="these queues (default: all that have tasks)")
-    work.add_argument("-c", "--threads", type=_count, default=1, help="how many jobs run at a time (default: 1)")
+    work.add_argument("-c", "--threads", type=_count, help="how many jobs run at a time (default: 1)")
     work.add_argument("-p", "--processes", type=_count, default=1, help="so many such workers (default: 1)")
     work.add_argument("--burst", action="store_true", help="stop when there are no jobs")
     work.add_argument("--max-jobs", type=_count, metavar="N", help="stop after so many")
@@ -137,13 +137,12 @@ def _add_work(commands: Any) -> None:
     work.add_argument(
         "--shutdown-timeout",
         type=int,
-        default=30,
         metavar="S",
         help="seconds that running jobs have when the worker is to stop (default: 30)",
     )
     work.add_argument("-v", "--verbose", action="store_true", help="log more")
     work.add_argument("--log-json", action="store_true", help="log lines of JSON")
-    work.set_defaults(run=_work.work)
+    work.set_defaults(run=_work.work, **_work.DEFAULTS)
 
 
 def _add_dead(commands: Any, parents: list[argparse.ArgumentParser]) -> None:

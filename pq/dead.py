@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ._db import Rows
+from ._numbers import whole
 from .errors import JobNotFound
 from .failure import Failure
 from .job import Job
@@ -32,8 +33,8 @@ class DeadJob(Job):
     __slots__ = ("_dequeued_at", "attempts", "died_at", "error", "first_failed_at")
 
     def __init__(self, queue: Queue, row: tuple[Any, ...]) -> None:
-        id, text, size, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, error, failed_at = row
-        super().__init__(queue, id, text, size, enqueued_at, schedule_at, expected_at)
+        *columns, dequeued_at, attempts, error, failed_at = row
+        super().__init__(queue, *columns)
         self.attempts: int = attempts
         self.error = Failure.loads(error)
         self.died_at = _naive(dequeued_at)
@@ -92,11 +93,7 @@ class Dead:
         :raises TypeError: `limit` is no int.
         :raises ValueError: `limit` is negative.
         """
-        if isinstance(limit, bool) or not isinstance(limit, int):
-            raise TypeError(f"limit must be an int, not {type(limit).__name__}: {reprlib.repr(limit)}")
-        if limit < 0:
-            raise ValueError(f"limit must not be negative: {limit}")
-        return self._jobs("newest" if newest else "oldest", limit=limit)
+        return self._jobs("newest" if newest else "oldest", limit=whole("limit", limit))
 
     def get(self, job_id: int) -> DeadJob:
         """The dead job of that id.

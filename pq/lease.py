@@ -23,9 +23,10 @@ class LeasedJob(Job):
     """A job as ``Queue.get(lease=…)`` returns it: running, and invisible to others until the lease expires.
 
     It ends by one of `done`, `retry`, `fail` and `release`; or ``with job:`` chooses one by what happens inside. Each
-    is one statement, which takes effect only while the lease is held: also after its time, as long as no other delivery
-    has begun. Inside ``with queue as cursor`` it is part of that transaction.
+    is one statement, which takes effect only while the lease is held: also after its time, until the job is made ready
+    for another delivery. Inside ``with queue as cursor`` it is part of that transaction.
 
+    :param job: the arguments of `Job`.
     :ivar attempts: which delivery of the job this is: 1, 2, …
     :ivar dequeued_at: when this delivery began; an aware datetime.
     :ivar lease: how long it was leased for.
@@ -36,21 +37,9 @@ class LeasedJob(Job):
     __slots__ = ("_settled", "attempts", "cursor", "dequeued_at", "lease", "policy")
 
     def __init__(
-        self,
-        queue: Queue,
-        id: int,
-        data: Any,
-        size: int,
-        enqueued_at: datetime,
-        schedule_at: datetime | None,
-        expected_at: datetime | None,
-        *,
-        attempts: int,
-        dequeued_at: datetime,
-        lease: timedelta,
-        policy: Policy,
+        self, *job: Any, attempts: int, dequeued_at: datetime, lease: timedelta, policy: Policy
     ) -> None:
-        super().__init__(queue, id, data, size, enqueued_at, schedule_at, expected_at)
+        super().__init__(*job)
         self.attempts = attempts
         self.lease = lease
         self.cursor: Any = None

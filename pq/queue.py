@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from logging import getLogger
 from typing import Any
 
 from ._claim import Claim
+from ._numbers import timeout_seconds
 from ._rows import QueueRows
-from ._when import TimeSpec, timeout_seconds, when
+from ._when import TimeSpec, when
 from .dead import Dead
 from .errors import DecodeError, JobNotFound
 from .job import Job
@@ -198,7 +199,6 @@ class Queue(QueueRows):
         """Close the connections, those given to `PQ`, too."""
         self._db.close()
 
-
     # -- inside
 
     def _claim(self, timeout: float, lease: timedelta | None = None) -> Job | LeasedJob | None:
@@ -206,30 +206,26 @@ class Queue(QueueRows):
         return None if row is None else self._received(row, lease)
 
     def _received(self, row: tuple[Any, ...], lease: timedelta | None) -> Job | LeasedJob:
-        id, text, size, enqueued_at, schedule_at, expected_at, dequeued_at, attempts = row
-        job: Job | LeasedJob = Job(self, id, text, size, enqueued_at, schedule_at, expected_at)
-        if lease is not None:
+        *columns, dequeued_at, attempts = row
+        if lease is None:
+            job = Job(self, *columns)
+        else:
             held = {"attempts": attempts, "dequeued_at": dequeued_at, "lease": lease, "policy": self._policy}
-            job = LeasedJob(self, id, text, size, enqueued_at, schedule_at, expected_at, **held)
+            job = LeasedJob(self, *columns, **held)
         try:
-            job._data = self._decoded(id, text)
-        except DecodeError as error:
+            job._data = self._decoded(job.id, job._data)
+        except BaseException as error:
             fate = "it was left where it is"
-            if isinstance(job, LeasedJob):
+            if not isinstance(job, LeasedJob):
+                self._run(self._sql["give_back"], id=job.id, dequeued_at=dequeued_at)
+            elif isinstance(error, DecodeError):
                 fate = {"retry": "it will be tried again", "dead": "it is dead"}[job.failed(error)]
-            else:
-                self._give_back(id, dequeued_at)
-            raise DecodeError(job_id=id, queue=self.name, reason=error.reason, fate=fate) from error.__cause__
-        except BaseException:  # Ctrl-C: nobody has seen the job
-            if isinstance(job, LeasedJob):
+            else:  # Ctrl-C: nobody has seen the job
                 job.release()
-            else:
-                self._give_back(id, dequeued_at)
+            if isinstance(error, DecodeError):
+                raise DecodeError(job_id=job.id, queue=self.name, reason=error.reason, fate=fate) from error.__cause__
             raise
         return job
-
-    def _give_back(self, id: int, dequeued_at: datetime) -> None:
-        self._run(self._sql["give_back"], id=id, dequeued_at=dequeued_at)
 
 
 class QueueIterator(Iterator["Job | None"]):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from ._when import LIMIT, duration
+from ._numbers import whole
+from ._when import LIMIT, when
 
 __all__ = ["Exponential", "Policy", "RetryIn", "exponential", "seconds", "span"]
 
@@ -28,16 +29,12 @@ def seconds(name: str, spec: Any) -> timedelta:
     :raises TypeError: neither a str nor a timedelta.
     :raises ValueError: a text of another form, negative or out of range.
     """
-    if isinstance(spec, str):
-        delay = duration(name, spec)
-    elif isinstance(spec, timedelta):
-        delay = spec
-    else:
+    if not isinstance(spec, (str, timedelta)):
         raise TypeError(f"{name} must be a str or timedelta, not {type(spec).__name__}: {reprlib.repr(spec)}")
+    delay = when(name, spec).delay
+    assert delay is not None
     if delay < timedelta():
         raise ValueError(f"{name} must not be negative: {spec}")
-    if delay > LIMIT:
-        raise ValueError(f"{name} is out of range: {str(spec)[:40]!r}; spans of time reach {LIMIT.days} days")
     return delay
 
 
@@ -97,11 +94,7 @@ class Policy:
     """
 
     def __init__(self, max_retries: int = 0, retry_in: RetryIn = "30s") -> None:
-        if isinstance(max_retries, bool) or not isinstance(max_retries, int):
-            raise TypeError(f"max_retries must be an int, not {type(max_retries).__name__}: {max_retries!r}")
-        if max_retries < 0:
-            raise ValueError(f"max_retries must not be negative: {max_retries}")
-        self.max_retries = max_retries
+        self.max_retries = whole("max_retries", max_retries)
         self._choose: Chooser | None = None
         self._delays: list[timedelta] = []
         if retry_in is None:

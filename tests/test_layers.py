@@ -13,7 +13,7 @@ import pq
 PACKAGE = Path(pq.__file__).parent
 #: From the bottom up: a module imports from lower layers, never from its own.
 LAYERS = [
-    {"errors", "_when", "_codec", "_sql", "failure"},
+    {"errors", "_numbers", "_when", "_codec", "_sql", "failure"},
     {"_db", "embedded", "retry"},
     {"schema", "_claim", "_rows"},
     {"job"},

@@ -65,7 +65,7 @@ MUTANTS = {
         seconds=25,
     ),
     "promotes what is not due": Mutant(
-        "sql/claim.sql",
+        "sql/common.sql",
         "due_at <= statement_timestamp()",
         "due_at is not null",
         {"early"},

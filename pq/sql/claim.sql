@@ -19,12 +19,7 @@ dequeued_at = clock_timestamp(), due_at = clock_timestamp() + make_interval(secs
 update :table set :taken
 where id = (
   select id from :table
-  where q_name = %(queue)s and dequeued_at is null and due_at is null and (
-    select id from :table
-    where q_name = %(queue)s and due_at <= statement_timestamp()
-    order by q_name, due_at
-    limit 1
-  ) is null
+  where :ready and :first_due is null
   order by q_name, expected_at, id
   limit 1
   for update skip locked
@@ -36,14 +31,9 @@ returning :columns
 update :table set :taken
 where id = (
   select id from :table
-  where q_name = %(queue)s and expected_at is null and id > %(mark)s and dequeued_at is null and due_at is null and (
+  where :ready and expected_at is null and id > %(mark)s and :first_due is null and (
     select id from :table
-    where q_name = %(queue)s and due_at <= statement_timestamp()
-    order by q_name, due_at
-    limit 1
-  ) is null and (
-    select id from :table
-    where q_name = %(queue)s and expected_at is not null and dequeued_at is null and due_at is null
+    where :ready and expected_at is not null
     order by q_name, expected_at, id
     limit 1
   ) is null
@@ -58,13 +48,13 @@ returning :columns
 -- these.
 with due as materialized (
   select id, expected_at from :table
-  where q_name = %(queue)s and due_at <= statement_timestamp()
+  where :due
   order by q_name, due_at
   limit (select 1000)
   for update skip locked
 ), head as materialized (
   select id, expected_at from :table
-  where q_name = %(queue)s and dequeued_at is null and due_at is null
+  where :ready
   order by q_name, expected_at, id
   limit 1
   for update skip locked
@@ -90,14 +80,14 @@ with best as materialized (
   select id from (
     (
       select id, expected_at from :table
-      where q_name = %(queue)s and dequeued_at is null and due_at is null
+      where :ready
       order by q_name, expected_at, id
       limit (select null::bigint)
     )
     union all
     select id, expected_at from (
       select id, expected_at from :table
-      where q_name = %(queue)s and due_at <= statement_timestamp()
+      where :due
       order by q_name, due_at
       limit (select 100)
     ) as due
@@ -113,7 +103,7 @@ with best as materialized (
   limit 1
 ), rest as materialized (
   select id from :table
-  where q_name = %(queue)s and due_at <= statement_timestamp() and not exists (select from best)
+  where :due and not exists (select from best)
   order by q_name, due_at
   limit 1
   for update skip locked

@@ -29,9 +29,9 @@ returning length(data::text)
 
 -- name: count
 select (
-  select count(*) from :table where q_name = %(queue)s and dequeued_at is null and due_at is null
+  select count(*) from :table where :ready
 ) + (
-  select count(*) from :table where q_name = %(queue)s and due_at <= statement_timestamp()
+  select count(*) from :table where :due
 )
 
 -- name: clear

@@ -22,11 +22,11 @@ select
   coalesce(
     (
       select id from :table
-      where q_name = %(queue)s and dequeued_at is null and due_at is null
+      where :ready
       order by q_name, expected_at, id
       limit 1
     ),
-    (select id from :table where q_name = %(queue)s and due_at <= statement_timestamp() order by q_name, due_at limit 1)
+    :first_due
   ) is not null
 from pg_current_snapshot() as seen
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._db import Database
+from .._numbers import whole
 from ..lease import LeasedJob
 from ..retry import Delay, span
 
@@ -26,7 +27,7 @@ class Intake:
         self._lease = span("lease", lease)
         self._strict = strict
         self._burst = burst
-        self._tickets = float("inf") if max_jobs is None else positive("max_jobs", max_jobs)
+        self._tickets = float("inf") if max_jobs is None else whole("max_jobs", max_jobs, 1)
         self._lock = threading.Lock()
         self._turn = 0
         self.busy_at = time.monotonic()
@@ -87,11 +88,3 @@ def choose(pq: Any, given: Iterable[str | Queue] | None) -> list[Queue]:
     if not chosen:
         raise ValueError("there is no queue to work on: none has tasks here, and none was named")
     return chosen
-
-
-def positive(name: str, number: int) -> int:
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{name} must be an int, not {type(number).__name__}: {number!r}")
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1: {number}")
-    return number

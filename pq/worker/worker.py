@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from .._db import Bell, wait_readable
-from .._when import timeout_seconds
+from .._numbers import timeout_seconds, whole
 from ..attempt import Attempt
 from ..errors import DecodeError, TaskTimeout
 from ..lease import LeasedJob
@@ -21,7 +21,7 @@ from ..retry import Delay, seconds
 from .consumer import Consumer
 from .events import Event, Events, log
 from .heartbeat import Heartbeat, Run
-from .intake import Intake, choose, positive
+from .intake import Intake, choose
 from .outage import Outage
 from .signals import Handler, Signals
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..tasks import Queue
 
 logger = logging.getLogger("pq.tasks")
+
 
 class Worker:
     """Performs the tasks of queues.
@@ -62,7 +63,7 @@ class Worker:
     ) -> None:
         self.intake = Intake(choose(pq, queues), lease, strict, burst, max_jobs)
         self.queues = self.intake.queues
-        self.threads = positive("threads", threads)
+        self.threads = whole("threads", threads, 1)
         self.outage = Outage()
         self.events = Events()
         self.heartbeat = Heartbeat(self, self._overdue)

@@ -1,0 +1,36 @@
+"""Numbers that users give. Pure."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from numbers import Real
+
+
+def whole(name: str, number: int, least: int = 0) -> int:
+    """The number, if it is an int and not too small; `name` is what the error calls it.
+
+    :raises TypeError: it is no int.
+    :raises ValueError: it is below `least`.
+    """
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{name} must be an int, not {type(number).__name__}: {reprlib.repr(number)}")
+    if number < least:
+        what = "must not be negative" if least == 0 else f"must be at least {least}"
+        raise ValueError(f"{name} {what}: {number}")
+    return number
+
+
+def timeout_seconds(timeout: float | None, name: str = "timeout") -> float:
+    """The timeout as a number; None is infinity.
+
+    :raises TypeError: it is no number.
+    :raises ValueError: it is negative or NaN.
+    """
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise TypeError(f"{name} must be a number of seconds, not {type(timeout).__name__}: {reprlib.repr(timeout)}")
+    if not timeout >= 0:
+        raise ValueError(f"{name} must be a non-negative number of seconds, not {timeout!r}")
+    return float(timeout)
