@@ -64,6 +64,14 @@ class LeaseLost(PQError):
     attempt: int
 
 
+class LeasesLost(LeaseLost):
+    """{count} of the jobs are not ours any more, the first of them job {job_id} in queue {queue!r} (attempt {attempt}).
+    The others were settled; in a transaction, if that is committed."""
+
+    count: int
+    job_ids: list[int]
+
+
 class LeaseExpired(PQError):
     """Given up before attempt {attempt}: too often the lease expired, since who ran it died or hung."""
 

@@ -14,10 +14,11 @@ PACKAGE = Path(pq.__file__).parent
 #: From the bottom up: a module imports from lower layers, never from its own.
 LAYERS = [
     {"errors", "_numbers", "_when", "_codec", "_sql", "failure"},
-    {"_db", "embedded", "retry"},
-    {"schema", "_claim", "_rows"},
-    {"job"},
+    {"_db", "_bulk", "embedded", "retry"},
+    {"schema", "_rows"},
+    {"job", "settlement"},
     {"lease", "dead"},
+    {"_claim"},
     {"queue"},
     {"manager"},
     {"attempt"},
