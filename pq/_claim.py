@@ -47,18 +47,24 @@ class Claim:
         :raises DecodeError: none of those that are there can be decoded.
         """
         while True:
-            rows = self._rows(queue, limit, timeout, lease)
-            jobs = [_job(queue, row, lease) for row in rows]
-            errors = _decode(queue, jobs, rows)
-            good = [job for job, error in zip(jobs, errors, strict=True) if error is None]
-            bad = [error for error in errors if error is not None]
-            if bad and not good and not (lease and queue._db.in_transaction):
-                raise bad.pop(0)
-            for error in bad:
+            jobs, refused = self.fetch(queue, limit, timeout, lease)
+            if refused and not jobs and not (lease and queue._db.in_transaction):
+                raise refused.pop(0)
+            for error in refused:
                 queue.logger.error("%s", error)
-            if good or not bad:
-                return good
+            if jobs or not refused:
+                return jobs
             # raised, the error would undo the end of the job that it tells of: on to the next
+
+    def fetch(
+        self, queue: Queue, limit: int, timeout: float, lease: timedelta | None
+    ) -> tuple[list[Any], list[DecodeError]]:
+        """The same, with the errors of those that could not be decoded."""
+        rows = self._rows(queue, limit, timeout, lease)
+        jobs = [_job(queue, row, lease) for row in rows]
+        errors = _decode(queue, jobs, rows)
+        good = [job for job, error in zip(jobs, errors, strict=True) if error is None]
+        return good, [error for error in errors if error is not None]
 
     def _rows(self, queue: Queue, limit: int, timeout: float, lease: timedelta | None) -> Rows:
         sql = queue._statements("claim.sql", taken="taken" if lease is None else "leased")
@@ -120,12 +126,13 @@ def _decode(queue: Queue, jobs: list[Any], rows: Rows) -> list[DecodeError | Non
 
 
 def _refused(queue: Queue, job: Any, row: tuple[Any, ...], error: DecodeError) -> DecodeError:
-    fate = "it was left where it is"
+    outcome = "left"
     if isinstance(job, LeasedJob):
-        fate = {"retry": "it will be tried again", "dead": "it is dead"}[job.failed(error)]
+        outcome = job.failed(error)
     else:
         _give_back(queue, [job], [row])
-    told = DecodeError(job_id=job.id, queue=queue.name, reason=error.reason, fate=fate)
+    fate = {"retry": "it will be tried again", "dead": "it is dead", "left": "it was left where it is"}[outcome]
+    told = DecodeError(job_id=job.id, queue=queue.name, reason=error.reason, fate=fate, job=job, outcome=outcome)
     told.__cause__ = error.__cause__
     return told
 

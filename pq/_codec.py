@@ -41,9 +41,12 @@ def _constants(data: Any) -> list[str]:
     return found
 
 
+_loads = json.JSONDecoder().decode
+
+
 def decode(text: str) -> Any:
     """`json.loads`."""
-    return json.loads(text)
+    return _loads(text)
 
 
 def dump_pickle(data: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from inspect import cleandoc
+from typing import Any
 
 
 class PQError(Exception):
@@ -117,6 +118,9 @@ class DecodeError(PQError, ValueError):
     queue: str
     reason: str
     fate: str
+    #: The job, with what could not be decoded as its data; and what became of it.
+    job: Any
+    outcome: str
 
 
 class EmbeddedError(PQError):

@@ -62,7 +62,7 @@ class LeasedJob(Job):
         :param result: kept in the row, as the queue encodes data; `Queue.result` reads it.
         :raises LeaseLost: the job is not ours any more; nothing was changed. As for all that follow.
         """
-        self._settle(self.success(result))
+        self.settle(self.success(result))
 
     def retry(self, in_: Delay | None = None, error: BaseException | str | None = None) -> None:
         """It is to be tried again.
@@ -73,15 +73,15 @@ class LeasedJob(Job):
         :raises TypeError: `in_` of another type.
         :raises ValueError: `in_` of another form or out of range.
         """
-        self._settle(self._again(in_, error))
+        self.settle(self.again(in_, error))
 
     def fail(self, error: BaseException | str) -> None:
         """It is dead at once, with this error; see `Queue.dead`."""
-        self._settle(Settlement(self, "dead", error=self._failure(error)))
+        self.settle(Settlement(self, "dead", error=self._failure(error)))
 
     def release(self) -> None:
         """It is ready again, as if it had not been delivered: the attempt does not count."""
-        self._settle(Settlement(self, "released"))
+        self.settle(Settlement(self, "released"))
 
     def failed(self, error: BaseException) -> str:
         """An attempt has ended with this exception: end it as that says, or as the retry policy does.
@@ -89,7 +89,7 @@ class LeasedJob(Job):
         :returns: what was done: ``'retry'`` or ``'dead'``.
         """
         settlement = self.failure(error)
-        self._settle(settlement)
+        self.settle(settlement)
         return settlement.outcome
 
     # -- the same, to be settled later
@@ -102,7 +102,7 @@ class LeasedJob(Job):
         """As `failed`."""
         if isinstance(error, Retry):
             try:
-                return self._again(error.in_, error.__cause__)
+                return self.again(error.in_, error.__cause__)
             except (TypeError, ValueError) as bad:
                 error = bad
         if isinstance(error, Discard):
@@ -112,9 +112,15 @@ class LeasedJob(Job):
             return Settlement(self, "dead", error=self._failure(error))
         return Settlement(self, "retry", pause or None, self._failure(error))
 
-    def _again(self, in_: Delay | None, error: BaseException | str | None) -> Settlement:
+    def again(self, in_: Delay | None, error: BaseException | str | None) -> Settlement:
+        """As `retry`."""
         pause = self.policy.usual(self.attempts) if in_ is None else seconds("in_", in_)
         return Settlement(self, "retry", pause or None, None if error is None else self._failure(error))
+
+    def settle(self, settlement: Settlement) -> None:
+        """End it like this."""
+        if settle([settlement]):
+            self._lost()
 
     # -- while it runs
 
@@ -169,10 +175,6 @@ class LeasedJob(Job):
 
     def _failure(self, error: BaseException | str) -> str:
         return Failure.of(error, self._queue.keep_traceback).dumps()
-
-    def _settle(self, settlement: Settlement) -> None:
-        if settle([settlement]):
-            self._lost()
 
     def _change(self, statement: str, **params: Any) -> None:
         held: dict[str, Any] = {"id": self.id, "attempts": self.attempts, "dequeued_at": self.dequeued_at}
