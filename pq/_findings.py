@@ -132,15 +132,16 @@ JOBS = (
     Check(
         "waiting_job",
         "warning",
-        "Queue {queue!r}: the job that is next, {id}, is ready since {since} ({age}), and nobody has taken it. The queue"
-        " has no consumer, or they don't keep up, or a transaction holds the job.",
+        "Queue {queue!r}: the job that is next, {id}, is ready since {since} ({age}), and nobody has taken it. The"
+        " queue has no consumer, or they don't keep up, or a transaction holds the job.",
         "Start a worker for this queue, or more of them; end transactions that have been idle for long.",
     ),
     Check(
         "ids",
         "warning",
         "The last id was {last}, and the largest that can be is {largest}: after that no job can be put.",
-        "alter table {table} alter column id type bigint; -- and the sequence; rewrites the table, which is locked",
+        "Widen the column, which rewrites the table under a lock, and then the sequence, if that is narrow, too:"
+        " alter table {table} alter column id type bigint;",
     ),
 )
 
@@ -177,7 +178,7 @@ SERVER = (
         "warning",
         "The transaction {quoted} was prepared by {role} in database {database} at {since} ({age} ago), and not"
         " committed: no row that died after that can be removed, and claims become slower.",
-        "As {role} in {database}: rollback prepared {quoted}; -- or commit prepared",
+        "As role {role} in database {database}, unless it is to be committed: rollback prepared {quoted};",
     ),
     Check(
         "old_replication_slot",
@@ -196,9 +197,9 @@ SERVER = (
     Check(
         "idle_in_transaction",
         "warning",
-        f"A transaction of {_SESSION} is {{state}} since {{since}} ({{age}}), and has taken or put jobs: nobody else gets"
-        " these before it ends.",
-        f"End it: {_TERMINATE} Take jobs that last long under a lease; set idle_in_transaction_session_timeout.",
+        f"A transaction of {_SESSION} is {{state}} since {{since}} ({{age}}), and has taken or put jobs: nobody else"
+        " gets these before it ends.",
+        f"Take jobs that last long under a lease, and set idle_in_transaction_session_timeout; for now: {_TERMINATE}",
     ),
     Check("autovacuum_off", "warning", "Autovacuum is off {scope}: dead rows are never removed.", "{command}"),
     Check(
@@ -206,8 +207,8 @@ SERVER = (
         "warning",
         "The table has {dead} dead rows beside {live} live ones; autovacuum is to begin at {due}. It was {last};"
         " {workers} of {max_workers} workers are busy.",
-        "vacuum (verbose) {table}; -- which says how many can't be removed yet: then look for what is old, as above;"
-        " with all workers busy, raise autovacuum_max_workers and autovacuum_vacuum_cost_limit",
+        "If all workers are busy, raise autovacuum_max_workers and autovacuum_vacuum_cost_limit. If many rows can't be"
+        " removed yet, as this says, look for old transactions: vacuum (verbose) {table};",
     ),
     Check(
         "notify_queue",

@@ -76,17 +76,19 @@ class _Examination:
 
     def findings(self) -> Iterator[Finding]:
         yield from self._carefully("the table", self._look_for_table)
-        version, known = self._version, schema.VERSION
-        checks = list(_findings.SERVER)
-        if 0 < version <= known:
-            self._params |= parts(self._table, version)
-            checks += _findings.PARTS
-        if version >= known:
-            checks += _findings.JOBS
-        for check in checks:
-            yield from self._carefully(check.name, partial(self._look, check))
+        found: list[Finding] = []
+        if 0 < self._version <= schema.VERSION:
+            self._params |= parts(self._table, self._version)
+            found = self._all(_findings.PARTS)
+        if self._version >= schema.VERSION and not any(finding.name.startswith("index") for finding in found):
+            found += self._all(_findings.JOBS)  # which without the indexes would read the whole table
+        yield from found
+        yield from self._all(_findings.SERVER)
         yield from self._carefully(_findings.CLOCK_SKEW.name, self._look_at_clocks)
         yield from self._carefully(_findings.POOLER.name, self._look_for_pooler)
+
+    def _all(self, checks: Iterable[Check]) -> list[Finding]:
+        return [finding for check in checks for finding in self._carefully(check.name, partial(self._look, check))]
 
     def _carefully(self, what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
         """Look, in a short transaction. It may be the application's: an error ends no more than a savepoint of it, and
