@@ -132,8 +132,8 @@ JOBS = (
     Check(
         "waiting_job",
         "warning",
-        "Queue {queue!r}: the job that is next, {id}, is ready since {since} ({age}), and nobody has taken it. The"
-        " queue has no consumer, or they don't keep up, or a transaction holds the job.",
+        "Queue {queue!r}: the job that is next, {id}, was to be taken from {since} on ({age}), and still is. The queue"
+        " has no consumer, or they don't keep up, or it is often tried again, or a transaction holds the job.",
         "Start a worker for this queue, or more of them; end transactions that have been idle for long.",
     ),
     Check(

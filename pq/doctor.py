@@ -98,7 +98,7 @@ class _Examination:
             try:
                 with self._database.transaction():
                     ((timeout,),) = run("show statement_timeout")
-                    run(f"set local statement_timeout = '{TIMEOUT}'; set transaction read only")
+                    run(f"set local statement_timeout = '{TIMEOUT}'; set local transaction_read_only = on")
                     found = list(look())
                     run("select set_config('statement_timeout', %(timeout)s, true)", {"timeout": timeout})
                     return found

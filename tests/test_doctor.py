@@ -19,7 +19,7 @@ import pytest
 from conftest import Server, execute, wait_until
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from pq import PQ, ConnectionLost, _sql, schema
+from pq import PQ, ConnectionLost, _findings, _sql, schema
 from pq.cli import main
 from pq.doctor import LIMITS, Finding, parts
 
@@ -591,3 +591,13 @@ def test_a_note_is_no_failure_of_the_command(role: str, durable: None, capsys: p
 )
 def test_the_command_fails_like_the_others(dsn: str, args: list[str], code: int) -> None:
     assert main(["doctor", "--dsn", dsn, *args]) == code
+
+
+def test_the_documentation_has_all_findings() -> None:
+    page = Path(__file__).parents[1].joinpath("docs", "doctor.rst").read_text("utf-8")
+    kinds = (_findings.PARTS, _findings.JOBS, _findings.SERVER, vars(_findings).values())
+    checks = {check for group in kinds for check in group if isinstance(check, _findings.Check)}
+    assert len(checks) > 25
+    for check in checks:
+        (row,) = re.findall(rf"^   \* - (?:``\w+``, )*``{check.name}``.*\n     - (.*)$", page, re.MULTILINE)
+        assert row == check.severity or check.severity == "note"
