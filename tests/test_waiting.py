@@ -241,8 +241,8 @@ def look(**changes: Any) -> Mutant:
     """The leader overlooks something."""
 
     def mutate(monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
-        real = Line.look
-        monkeypatch.setattr(Line, "look", lambda line, queue: real(line, queue)._replace(**changes))
+        real = Line._seen
+        monkeypatch.setattr(Line, "_seen", lambda *args: real(*args)._replace(**changes))
 
     return mutate
 
