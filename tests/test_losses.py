@@ -1,0 +1,642 @@
+"""How pq 1.9.1 lost, delayed or dropped jobs, found in its source: none of it happens any more.
+
+Each test runs one program with this version and with the real 1.9.1, and knows what both print: so it shows the fault,
+and that it is gone. ``docs/losses.rst`` lists them, and those that other tests prove.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import execute
+from versions import Library, result
+
+ROOT = Path(__file__).parents[1]
+
+#: Beside what `Library` gives.
+HELPERS = """
+import logging, os, signal, threading
+import pq.tasks as tasks
+from contextlib import suppress
+from psycopg2.extensions import connection, cursor
+from psycopg2.pool import ThreadedConnectionPool
+
+logging.disable(logging.CRITICAL)
+dsn, is_old = sys.argv[1], library.__version__ == "1.9.1"
+aside = psycopg2.connect(dsn)
+aside.autocommit = True
+with suppress(psycopg2.errors.DuplicateTable):
+    pq.create()
+    sql_cursor = aside.cursor()
+    sql_cursor.execute("create table done (what text)")
+
+
+def sql(statement, params=None):
+    with aside.cursor() as cursor:
+        cursor.execute(statement, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def put_elsewhere(data=1, queue="a", table="queue"):
+    sql(f"insert into {table} (q_name, data) values (%s, %s)", (queue, json.dumps(data)))
+
+
+def kept(id):
+    # ready, or running under a lease, or dead: in any case somebody will see it again
+    keeps = "dequeued_at is null or coalesce(to_jsonb(q)->>'due_at', to_jsonb(q)->>'error') is not null"
+    return sql(f"select {keeps} from queue as q where id = %s", (id,)) == [(True,)]
+
+
+def chores(name="a"):
+    queue = tasks.PQ(conn)[name]
+    queue.timeout = 0.05
+    return queue
+
+
+def in_thread(act):
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+
+
+def when_waiting(act):
+    # call it in a thread, once the connection has looked for a job and become idle
+    state = "select state_change::text, state from pg_stat_activity where pid = %s"
+    pid = conn.get_backend_pid()
+    before = sql(state, (pid,))[0][0]
+    def wait():
+        while (now := sql(state, (pid,))[0])[1] != "idle" or now[0] == before:
+            time.sleep(0.01)
+        act()
+    threading.Thread(target=wait).start()
+
+
+# 1.9.1 waits for all of it when it is not woken. Here nothing but a wake-up comes before it is over.
+timeout = 1 if is_old else 30
+patient = PQ(conn, **({} if is_old else {"poll_interval": 60}))
+
+
+def woken(queue):
+    began = time.monotonic()
+    job = queue.get(timeout=timeout)
+    return job is not None and time.monotonic() - began < 0.9 * timeout
+
+
+def say(what):
+    print(json.dumps(what))
+"""
+
+
+class Trial:
+    """A version of pq, and an empty database for it."""
+
+    def __init__(self, library: Library, dsn: str, home: Path) -> None:
+        self._library = library
+        self.dsn = dsn
+        self.home = home
+        self.is_old = library.version == "1.9.1"
+
+    def prints(self, code: str, *args: Any, here: Any, in_1_9_1: Any) -> None:
+        """The program says this."""
+        process = self._library.start(self.dsn, HELPERS + code, *args)
+        assert result(process) == (in_1_9_1 if self.is_old else here)
+
+    def runs(self, code: str) -> None:
+        """The program ends, however it does."""
+        self._library.start(self.dsn, HELPERS + code).communicate(timeout=60)
+
+    def expire_leases(self) -> None:
+        if not self.is_old:
+            execute(self.dsn, "update queue set due_at = now() where due_at is not null")
+
+
+@pytest.fixture(params=["here", "in 1.9.1"])
+def trial(request: pytest.FixtureRequest, empty_dsn: str, tmp_path: Path) -> Trial:
+    library = request.getfixturevalue("new" if request.param == "here" else "old")
+    return Trial(library, empty_dsn, tmp_path)
+
+
+# -- a job is taken
+
+
+NOTE = """
+queue = chores()
+
+@queue.task()
+def note(job_id):
+    if not sql("select from done"):
+        sql("insert into done values ('begun')")
+        os.kill(os.getpid(), signal.%s)
+    sql("insert into done values ('ended')")
+"""
+
+ENDED = "say(sql(\"select count(*) from done where what = 'ended'\")[0][0])"
+
+
+def test_the_job_of_a_killed_worker_runs_again(trial: Trial) -> None:
+    killed = NOTE % "SIGKILL"
+    trial.runs(killed + "note(); queue.work(burst=True)")
+    trial.expire_leases()
+    trial.prints(killed + "queue.work(burst=True);" + ENDED, here=1, in_1_9_1=0)
+
+
+def test_the_job_of_a_worker_that_is_told_to_stop_is_ended(trial: Trial) -> None:
+    told = NOTE % "SIGTERM"
+    trial.runs(told + "note(); queue.work()")
+    trial.prints(told + "queue.work(burst=True);" + ENDED, here=1, in_1_9_1=0)
+
+
+FAILING = """
+queue, done = chores(), []
+
+@queue.task()
+def after(job_id):
+    done.append(job_id)
+
+@queue.task()
+def fail(job_id):
+    raise ValueError
+
+@queue.task(max_retries=1, retry_in="0s")
+def spoil(job_id, arguments):
+    arguments.append({1, 2})
+    raise ValueError
+
+@queue.task()
+def leave(job_id):
+    sys.exit()
+
+@queue.task()
+def interrupt(job_id):
+    raise KeyboardInterrupt
+
+def call(function, **more):
+    return {"function": function, "args": [], "kwargs": {}, "retried": 0, "retry_in": "1h", "max_retries": 0, **more}
+
+id = %s
+after()
+with suppress(BaseException):
+    queue.work(burst=True)
+say({"kept": kept(id), "the next one": bool(done)})
+"""
+
+
+@pytest.mark.parametrize(
+    ("put", "next_in_1_9_1"),
+    [
+        pytest.param("fail()", True, id="out of attempts"),
+        pytest.param("leave()", False, id="SystemExit"),
+        pytest.param("interrupt()", False, id="KeyboardInterrupt"),
+        pytest.param("spoil([])", False, id="arguments that cannot be put again"),
+        pytest.param("queue.put(call('nowhere.eat'))", True, id="unknown task"),
+        pytest.param("queue.put(call('broken.eat'))", False, id="module that cannot be imported"),
+        pytest.param("queue.put(call('nowhere.eat', max_retries=1, retry_in='soon'))", False, id="no such pause"),
+        pytest.param("queue.put({'function': 'nowhere.eat'})", False, id="task without its fields"),
+        pytest.param("queue.put({})", False, id="no task"),
+        pytest.param("queue.put(5)", False, id="no mapping"),
+    ],
+)
+def test_what_cannot_be_performed_is_kept_and_the_worker_goes_on(trial: Trial, put: str, next_in_1_9_1: bool) -> None:
+    (trial.home / "broken.py").write_text("1 / 0")
+    trial.prints(
+        FAILING % put,
+        here={"kept": True, "the next one": True},
+        in_1_9_1={"kept": False, "the next one": next_in_1_9_1},
+    )
+
+
+def test_a_job_that_cannot_be_decoded_is_kept(trial: Trial) -> None:
+    code = """
+    queue = pq["a/pickle"]
+    id = pq["a"].put("no pickle")
+    with suppress(Exception):
+        queue.get(block=False)
+    say(kept(id))
+    """
+    trial.prints(dedented(code), here=True, in_1_9_1=False)
+
+
+def test_a_worker_goes_on_after_a_job_that_cannot_be_decoded(trial: Trial) -> None:
+    code = """
+    queue, done = chores("a/pickle"), []
+    id = pq["a"].put("no pickle")
+
+    @queue.task()
+    def after(job_id):
+        done.append(job_id)
+
+    after()
+    with suppress(Exception):
+        queue.work(burst=True)
+    say([kept(id), bool(done)])
+    """
+    trial.prints(dedented(code), here=[True, True], in_1_9_1=[False, False])
+
+
+def test_a_retry_that_cannot_be_written_is_not_lost(trial: Trial) -> None:
+    """The connection breaks between the handler's failure and what is written because of it."""
+    code = """
+    queue = chores()
+    sql("create function cut() returns trigger language plpgsql as $$ begin "
+        "perform pg_terminate_backend(pg_backend_pid()); return new; end $$")
+
+    @queue.task(max_retries=3, retry_in="0s")
+    def fail(job_id):
+        sql("create trigger cut before insert or update on queue for each row execute function cut()")
+        raise ValueError
+
+    id = fail()
+    job = queue.get(**({} if is_old else {"lease": "1h"}))
+    with suppress(Exception):
+        queue.perform(job)
+    say([kept(id), sql("select count(*) from queue")])
+    """
+    trial.prints(dedented(code), here=[True, [[1]]], in_1_9_1=[False, [[1]]])
+
+
+def test_a_task_that_was_missing_once_is_found_when_it_is_there(trial: Trial) -> None:
+    code = """
+    queue = chores()
+    call = {"function": "orchard.eat", "args": [], "kwargs": {}, "retried": 0, "retry_in": "0s", "max_retries": 0}
+    queue.put(call)
+    queue.work(burst=True)
+    with open("orchard.py", "w") as file:
+        file.write("import pq\\ndef eat(job_id): eaten.append(job_id)\\neaten = []\\neat._path = 'orchard.eat'\\n"
+                   "eat._handler = eat")
+    import importlib
+    importlib.invalidate_caches()
+    queue.put(call)
+    queue.work(burst=True)
+    import orchard
+    say(len(orchard.eaten))
+    """
+    trial.prints(dedented(code), here=1, in_1_9_1=0)
+
+
+def test_a_task_that_is_imported_by_its_path_is_performed_and_not_put_again(trial: Trial) -> None:
+    (trial.home / "orchard.py").write_text(
+        "import os, psycopg2\n"
+        "from pq.tasks import PQ\n"
+        "queue, eaten = PQ(psycopg2.connect(os.environ['PQ_TEST_CHORES']))['a'], []\n"
+        "@queue.task()\n"
+        "def eat(job_id): eaten.append(job_id)\n"
+    )
+    trial.runs("import orchard; orchard.eat()")
+    code = """
+    queue = chores()
+    queue.perform(queue.get(block=False))
+    import orchard
+    say([len(orchard.eaten), len(queue)])
+    """
+    trial.prints(dedented(code), here=[1, 0], in_1_9_1=[0, 1])
+
+
+def test_a_retry_keeps_its_place(trial: Trial) -> None:
+    code = """
+    queue = chores()
+
+    @queue.task(expected_at="1s", max_retries=1)
+    def fail(job_id):
+        raise ValueError
+
+    fail()
+    queue.work(burst=True)
+    say(sql("select expected_at is not null from queue where schedule_at > now()"))
+    """
+    trial.prints(dedented(code), here=[[True]], in_1_9_1=[[False]])
+
+
+# -- a consumer waits
+
+
+def test_a_put_between_the_look_and_listen_wakes(trial: Trial) -> None:
+    code = """
+    class Cursor(cursor):
+        puts = [1]
+
+        def execute(self, query, params=None):
+            if "listen" in str(query).lower() and self.puts:
+                put_elsewhere(self.puts.pop())
+            super().execute(query, params)
+
+    patient["a"].put("before")
+    patient["a"].get()
+    conn.cursor_factory = Cursor
+    say([woken(patient["a"]), Cursor.puts])
+    """
+    trial.prints(dedented(code), here=[True, []], in_1_9_1=[False, []])
+
+
+@pytest.mark.parametrize(
+    ("before", "put"),
+    [
+        pytest.param("queue.put('later', '3599s')", "put_elsewhere()", id="while another job is scheduled"),
+        pytest.param("pass", "queue.put(1)", id="by another thread on the same connection"),
+        pytest.param("PQ(conn, table='second').create()", "put_elsewhere()", id="with a second table in the schema"),
+        pytest.param("aside.cursor().execute('insert into queue (q_name, dequeued_at, data) values (%s, now(), %s)', "
+                     "('a', '1'))", "sql('update queue set dequeued_at = null')", id="made ready by hand"),
+    ],
+)  # fmt: skip
+def test_a_put_wakes(trial: Trial, before: str, put: str) -> None:
+    code = """
+    queue = patient["a"]
+    %s
+    when_waiting(lambda: %s)
+    say(woken(queue))
+    """
+    trial.prints(dedented(code) % (before, put), here=True, in_1_9_1=False)
+
+
+def test_a_job_that_is_rolled_back_is_found_by_who_waits_already(trial: Trial) -> None:
+    code = """
+    holder = psycopg2.connect(dsn)
+    put_elsewhere()
+    holder.cursor().execute("select from queue for update")
+    when_waiting(holder.rollback)
+    say(woken(pq["a"]))
+    """
+    trial.prints(dedented(code), here=True, in_1_9_1=False)
+
+
+def test_a_timeout_is_for_one_call(trial: Trial) -> None:
+    code = """
+    queue = pq["a"]
+    queue.get(timeout=0.01)
+    first = queue.timeout
+    began = time.monotonic()
+    queue.timeout = 1
+    queue.get(timeout=0)
+    say([first, time.monotonic() - began < 1])
+    """
+    trial.prints(dedented(code), here=[1, True], in_1_9_1=[0.01, False])
+
+
+def test_a_wait_does_not_end_early_for_a_job_that_is_not_due(trial: Trial) -> None:
+    """1.9.1 took the seconds of "1 hour, 0 minutes, 2 seconds" for all of it."""
+    code = """
+    queue = pq["a"]
+    queue.put("later", "3602s")
+    began = time.monotonic()
+    queue.get(timeout=4)
+    say(time.monotonic() - began >= 3.9)
+    """
+    trial.prints(dedented(code), here=True, in_1_9_1=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "act"),
+    [("é" * 40, "queue.put(1)"), ('the "best" ones', "queue.get(timeout=0.01)")],
+    ids=["long in bytes", "quoted"],
+)
+def test_any_name_can_be_used(trial: Trial, name: str, act: str) -> None:
+    code = f"""
+    queue = pq[args[0]]
+    try:
+        {act}
+        say("fine")
+    except Exception:
+        say("an error")
+    """
+    trial.prints(dedented(code), name, here="fine", in_1_9_1="an error")
+
+
+# -- transactions
+
+
+@pytest.mark.parametrize("act", ["put", "get"])
+def test_other_threads_are_not_part_of_a_block(trial: Trial, act: str) -> None:
+    """A put was lost though its id had been returned, and a job that was got came again."""
+    code = """
+    pool = ThreadedConnectionPool(1, 5, dsn)
+    queue = PQ(pool=pool)["a"]
+    queue.put("first")
+    acts = {"put": lambda: queue.put("second"), "get": lambda: queue.get(block=False)}
+    with suppress(ZeroDivisionError), queue:
+        in_thread(acts[args[0]])
+        1 / 0
+    say(len(queue))
+    """
+    here, in_1_9_1 = {"put": (2, 1), "get": (0, 1)}[act]
+    trial.prints(dedented(code), act, here=here, in_1_9_1=in_1_9_1)
+
+
+def test_a_put_to_another_queue_does_not_commit_the_block(trial: Trial) -> None:
+    """The job that was taken was lost when the block failed after that."""
+    code = """
+    a, b = pq["a"], pq["b"]
+    a.put("order")
+    with suppress(ZeroDivisionError), a:
+        a.get()
+        b.put("invoice")
+        1 / 0
+    say([len(a), len(b)])
+    """
+    trial.prints(dedented(code), here=[1, 0], in_1_9_1=[0, 1])
+
+
+def test_a_refused_put_to_another_queue_does_not_roll_back_the_block(trial: Trial) -> None:
+    code = """
+    a, b = pq["a"], pq["b"]
+    with a:
+        a.put("order")
+        with suppress(TypeError):
+            b.put(object())
+    say(len(a))
+    """
+    trial.prints(dedented(code), here=1, in_1_9_1=0)
+
+
+def test_a_refused_put_of_another_thread_does_not_roll_back_the_block(trial: Trial) -> None:
+    """All of them on one connection."""
+    code = """
+    a, b = pq["a"], pq["b"]
+    def refused():
+        with suppress(TypeError):
+            b.put(object())
+    with a:
+        a.put("order")
+        thread = threading.Thread(target=refused)
+        thread.start()
+        thread.join(0 if not is_old else None)  # here it waits until the block has ended
+    thread.join()
+    say(len(a))
+    """
+    trial.prints(dedented(code), here=1, in_1_9_1=0)
+
+
+def test_a_block_that_could_not_be_committed_says_so(trial: Trial) -> None:
+    code = """
+    queue = pq["a"]
+    said = False
+    try:
+        with queue as cursor:
+            queue.put(1)
+            with suppress(psycopg2.Error):
+                cursor.execute("select 1 / 0")
+    except psycopg2.Error:
+        said = True
+    say([len(queue), said])
+    """
+    trial.prints(dedented(code), here=[0, True], in_1_9_1=[0, False])
+
+
+def test_a_block_is_a_transaction_on_a_connection_in_autocommit_mode(trial: Trial) -> None:
+    code = """
+    conn.autocommit = True
+    with suppress(ZeroDivisionError), pq["a"] as cursor:
+        cursor.execute("insert into done values ('half')")
+        1 / 0
+    say(sql("select count(*) from done"))
+    """
+    trial.prints(dedented(code), here=[[0]], in_1_9_1=[[1]])
+
+
+def test_a_block_may_be_inside_of_another(trial: Trial) -> None:
+    code = """
+    queue = pq["a"]
+    with suppress(Exception):
+        with queue:
+            queue.put("outer")
+            with queue:
+                queue.put("inner")
+    say(len(queue))
+    """
+    trial.prints(dedented(code), here=2, in_1_9_1=0)
+
+
+def test_a_job_that_cannot_be_decoded_does_not_spoil_the_block(trial: Trial) -> None:
+    code = """
+    pq["a"].put("no pickle")
+    with pq["a/pickle"] as cursor:
+        with suppress(Exception):
+            pq["a/pickle"].get()
+        job = pq["a"].get(block=False)
+    say([job and job.data, len(pq["a"])])
+    """
+    # its get rolled back to its savepoint, and the other queue's committed the whole block
+    trial.prints(dedented(code), here=["no pickle", 0], in_1_9_1=["no pickle", 0])
+
+
+# -- the connection
+
+
+def test_a_statement_that_failed_once_can_succeed_later(trial: Trial) -> None:
+    """1.9.1 noted that it had prepared it before it tried to."""
+    code = """
+    queue = PQ(conn, table="later")["a"]
+    with suppress(psycopg2.Error):
+        queue.put(1)
+    conn.rollback()
+    sql("create table later (like queue including all)")
+    try:
+        queue.put(2)
+        say("put")
+    except psycopg2.Error:
+        say("an error")
+    """
+    trial.prints(dedented(code), here="put", in_1_9_1="an error")
+
+
+def test_after_discard_all_it_goes_on(trial: Trial) -> None:
+    code = """
+    queue = pq["a"]
+    queue.put(1)
+    conn.autocommit = True
+    conn.cursor().execute("discard all")
+    conn.autocommit = False
+    try:
+        queue.put(2)
+        say("put")
+    except psycopg2.Error:
+        say("an error")
+    """
+    trial.prints(dedented(code), here="put", in_1_9_1="an error")
+
+
+def test_a_put_goes_to_its_own_table_whatever_the_names_are(trial: Trial) -> None:
+    """Table "jobs" and queue "old_mail" had the prepared statement of table "jobs_old" and queue "mail"."""
+    code = """
+    sql("create table jobs (like queue including all)")
+    sql("create table jobs_old (like queue including all)")
+    first, second = PQ(conn, table="jobs")["old_mail"], PQ(conn, table="jobs_old")["mail"]
+    first.put("to jobs")
+    second.put("to jobs_old")
+    say([len(first), len(second)])
+    """
+    trial.prints(dedented(code), here=[1, 1], in_1_9_1=[2, 0])
+
+
+def test_a_connection_that_the_server_has_closed_is_no_error(trial: Trial) -> None:
+    code = """
+    pool = ThreadedConnectionPool(1, 5, dsn)
+    queue = PQ(pool=pool)["a"]
+    queue.put(1)
+    sql("select pg_terminate_backend(pid, 30000) from pg_stat_activity "
+        "where datname = current_database() and pid not in (pg_backend_pid(), %s)", (conn.get_backend_pid(),))
+    try:
+        queue.put(2)
+        say("put")
+    except psycopg2.Error:
+        say("an error")
+    """
+    trial.prints(dedented(code), here="put", in_1_9_1="an error")
+
+
+# -- time and order
+
+
+def test_a_job_that_has_become_due_is_not_passed_over(trial: Trial) -> None:
+    """1.9.1 came to it, and so to each retry, when no other job was left: never, in a queue that is always busy."""
+    code = """
+    queue = pq["a"]
+    queue.put("due", schedule_at=dt.datetime(2000, 1, 1), expected_at=dt.datetime(2000, 1, 1))
+    queue.put("plain")
+    say(queue.get(block=False).data)
+    """
+    trial.prints(dedented(code), here="due", in_1_9_1="plain")
+
+
+@pytest.mark.parametrize(("spec", "here", "in_1_9_1"), [("1h30m", 5400, 3600), ("5months", "refused", 300)])
+def test_a_time_is_read_whole(trial: Trial, spec: str, here: Any, in_1_9_1: Any) -> None:
+    """A job ran earlier than it was told to."""
+    code = """
+    try:
+        pq["a"].put(1, args[0])
+        say(sql("select round(extract(epoch from schedule_at - now()) / 100)::int * 100 from queue")[0][0])
+    except ValueError:
+        say("refused")
+    """
+    trial.prints(dedented(code), spec, here=here, in_1_9_1=in_1_9_1)
+
+
+def test_no_time_in_a_row_blocks_the_queue(trial: Trial) -> None:
+    """A time that Python does not have made each get fail, at the same job."""
+    code = """
+    queue, got = pq["a"], []
+    sql("insert into queue (q_name, enqueued_at, data) values ('a', '4000-01-01 BC', '1'), ('a', now(), '2')")
+    for attempt in range(3):
+        with suppress(Exception):
+            got.append(queue.get(block=False).data)
+    say(got)
+    """
+    trial.prints(dedented(code), here=[1, 2], in_1_9_1=[])
+
+
+def test_update_reaches_no_job_of_another_queue(trial: Trial) -> None:
+    code = """
+    id = pq["a"].put("mine")
+    with suppress(LookupError):
+        pq["b"].update(id, "yours")
+    say(pq["a"].get(block=False).data)
+    """
+    trial.prints(dedented(code), here="mine", in_1_9_1="yours")
+
+
+# -- the list of all
+
+
+def dedented(code: str) -> str:
+    return re.sub(r"^    ", "", code, flags=re.MULTILINE)
