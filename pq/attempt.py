@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import CommitUnknown, ConnectionFailed, ConnectionLost, LeaseExpired, LeaseLost
+from .errors import CommitUnknown, ConnectionFailed, ConnectionLost, LeaseExpired, LeaseLost, PQError
 from .lease import LeasedJob
 from .retry import Policy, RetryIn
 
@@ -123,9 +123,13 @@ class Attempt:
         return lambda: self.job.failed(error)
 
     def _done(self, result: Any) -> str:
+        driver = self.job.queue._db.driver
         try:
             self.job.done(result if self.options.result else None)
-        except (TypeError, ValueError) as error:  # a result that can't be encoded
+        except (PQError, driver.Error, driver.PoolError):
+            raise
+        except Exception as error:  # a result that can't be encoded, for which encoders raise anything
+            self.error = error
             return self.job.failed(error)
         return "done"
 
