@@ -417,6 +417,21 @@ def test_any_name_can_be_used(trial: Trial, name: str, act: str) -> None:
     trial.prints(code, name, here="fine", in_1_9_1="an error")
 
 
+def test_a_program_with_many_open_files_can_wait(trial: Trial) -> None:
+    """select() takes no file descriptor from 1024 on."""
+    code = """
+    import resource
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        say(PQ(psycopg2.connect(dsn))["a"].get(timeout=0.05))
+    except ValueError:
+        say("an error")
+    """
+    trial.prints(code, here=None, in_1_9_1="an error")
+
+
 # -- transactions
 
 
