@@ -6,7 +6,9 @@ and that it is gone. ``docs/losses.rst`` lists them, and those that other tests 
 
 from __future__ import annotations
 
+import json
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -14,14 +16,15 @@ from typing import Any
 
 import pytest
 from conftest import execute
-from versions import Library, result
+from psycopg2.extensions import make_dsn
+from versions import Forks
 
 import pq as package
 from pq.tasks import PQ, Queue
 
 ROOT = Path(__file__).parents[1]
 
-#: Beside what `Library` gives.
+#: Beside what `Forks` gives.
 HELPERS = """
 import logging, os, signal, threading
 import pq.tasks as tasks
@@ -98,32 +101,57 @@ def say(what):
 
 
 class Trial:
-    """A version of pq, and an empty database for it."""
+    """A version of pq, and a schema for it."""
 
-    def __init__(self, library: Library, dsn: str, home: Path) -> None:
-        self._library = library
+    def __init__(self, forks: Forks, dsn: str, home: Path) -> None:
+        self._forks = forks
         self.dsn = dsn
         self.home = home
-        self.is_old = library.version == "1.9.1"
+        self.is_old = forks.version == "1.9.1"
 
     def prints(self, code: str, *args: Any, here: Any, in_1_9_1: Any) -> None:
         """The program says this."""
-        process = self._library.start(self.dsn, HELPERS + dedent(code), *args)
-        assert result(process) == (in_1_9_1 if self.is_old else here)
+        status, output = self._forks.run(self.dsn, self.home, HELPERS + dedent(code), *args)
+        assert status == 0, output
+        assert json.loads(output) == (in_1_9_1 if self.is_old else here)
 
     def runs(self, code: str) -> None:
         """The program ends, however it does."""
-        self._library.start(self.dsn, HELPERS + dedent(code)).communicate(timeout=60)
+        self._forks.run(self.dsn, self.home, HELPERS + dedent(code))
 
     def expire_leases(self) -> None:
         if not self.is_old:
             execute(self.dsn, "update queue set due_at = now() where due_at is not null")
 
 
-@pytest.fixture(params=["here", "in 1.9.1"])
-def trial(request: pytest.FixtureRequest, empty_dsn: str, tmp_path: Path) -> Trial:
-    library = request.getfixturevalue("new" if request.param == "here" else "old")
-    return Trial(library, empty_dsn, tmp_path)
+@pytest.fixture(scope="module")
+def database(server: str) -> Iterator[str]:
+    """The DSN of a database for all of them."""
+    name = f"pq_losses_{uuid.uuid4().hex[:8]}"
+    execute(server, f"create database {name} template template0")
+    yield make_dsn(server, dbname=name, options="-c search_path=trial")
+    execute(server, f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="module")
+def forks_here() -> Iterator[Forks]:
+    forks = Forks(package.__version__, ROOT)
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="module")
+def forks_in_1_9_1(downloaded: Path) -> Iterator[Forks]:
+    forks = Forks("1.9.1", downloaded)
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(params=["here", "in_1_9_1"])
+def trial(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> Trial:
+    execute(database, "drop schema if exists trial cascade")
+    execute(database, "create schema trial")
+    return Trial(request.getfixturevalue(f"forks_{request.param}"), database, tmp_path)
 
 
 # -- a job is taken

@@ -59,6 +59,57 @@ class Library:
                 process.communicate()
 
 
+FORKING = """
+import json, os, signal, sys, traceback
+import psycopg2, pq, pq.tasks
+
+for line in sys.stdin:
+    order = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os.chdir(order["home"])
+        sys.path.insert(0, order["home"])
+        out = os.open("out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.environ["PQ_TEST_CHORES"] = order["dsn"]
+        sys.argv = ["-c", order["dsn"], json.dumps(order["args"])]
+        try:
+            exec(order["code"], globals())
+        except BaseException:
+            traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Forks:
+    """The same for many short programs: a process that has imported all, and forks for each of them."""
+
+    def __init__(self, version: str, path: Path) -> None:
+        self.version = version
+        environment = {**os.environ, "PYTHONPATH": str(path)}
+        command = [sys.executable, "-c", FORKING]
+        self._process = subprocess.Popen(
+            command, cwd="/", env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, dsn: str, home: Path, code: str, *args: Any) -> tuple[int, str]:
+        """The exit code of the program, run in the folder `home`, and what it printed."""
+        program = PRELUDE % {"version": self.version, "code": dedent(code)}
+        assert self._process.stdin is not None and self._process.stdout is not None
+        order = {"dsn": dsn, "home": str(home), "code": program, "args": args}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline()), (home / "out").read_text()
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
 def result(process: subprocess.Popen[str]) -> Any:
     """Let the process end, by the end of its input, and return what it printed."""
     out, err = process.communicate(timeout=60)
