@@ -297,16 +297,27 @@ def test_a_retry_that_cannot_be_written_is_not_lost(trial: Trial) -> None:
     trial.prints(code, here=[True, [[1]]], in_1_9_1=[False, [[1]]])
 
 
+ORCHARD = """
+import os, psycopg2
+from pq.tasks import PQ
+
+queue, eaten = PQ(psycopg2.connect(os.environ["PQ_TEST_CHORES"]))["a"], []
+
+@queue.task()
+def eat(job_id):
+    eaten.append(job_id)
+"""
+
+
 def test_a_task_that_was_missing_once_is_found_when_it_is_there(trial: Trial) -> None:
+    (trial.home / "planted.py").write_text(ORCHARD)
     code = """
+    import importlib
     queue = chores()
     call = {"function": "orchard.eat", "args": [], "kwargs": {}, "retried": 0, "retry_in": "0s", "max_retries": 0}
     queue.put(call)
     queue.work(burst=True)
-    with open("orchard.py", "w") as file:
-        file.write("import pq\\ndef eat(job_id): eaten.append(job_id)\\neaten = []\\neat._path = 'orchard.eat'\\n"
-                   "eat._handler = eat")
-    import importlib
+    os.rename("planted.py", "orchard.py")
     importlib.invalidate_caches()
     queue.put(call)
     queue.work(burst=True)
@@ -317,13 +328,7 @@ def test_a_task_that_was_missing_once_is_found_when_it_is_there(trial: Trial) ->
 
 
 def test_a_task_that_is_imported_by_its_path_is_performed_and_not_put_again(trial: Trial) -> None:
-    (trial.home / "orchard.py").write_text(
-        "import os, psycopg2\n"
-        "from pq.tasks import PQ\n"
-        "queue, eaten = PQ(psycopg2.connect(os.environ['PQ_TEST_CHORES']))['a'], []\n"
-        "@queue.task()\n"
-        "def eat(job_id): eaten.append(job_id)\n"
-    )
+    (trial.home / "orchard.py").write_text(ORCHARD)
     trial.runs("import orchard; orchard.eat()")
     code = """
     queue = chores()
@@ -410,8 +415,10 @@ def test_a_timeout_is_for_one_call(trial: Trial) -> None:
     queue.get(timeout=0.01)
     first = queue.timeout
     began = time.monotonic()
-    pq["b"].get(timeout=0)
-    say([first, time.monotonic() - began < 0.9])
+    other = pq["b"]
+    other.timeout = timeout
+    other.get(timeout=0)
+    say([first, time.monotonic() - began < 0.9 * timeout])
     """
     trial.prints(code, here=[1, True], in_1_9_1=[0.01, False])
 
@@ -517,7 +524,7 @@ def test_a_refused_put_of_another_thread_does_not_roll_back_the_block(trial: Tri
         a.put("order")
         thread = threading.Thread(target=refused)
         thread.start()
-        thread.join(0 if not is_old else None)  # here it waits until the block has ended
+        thread.join(None if is_old else 0.1)  # here it waits until the block has ended
     thread.join()
     say(len(a))
     """
