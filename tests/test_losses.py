@@ -742,6 +742,20 @@ def test_a_task_that_asks_for_a_retry_gets_it_however_often(tasks: PQ) -> None:
     assert len(tasks["a"].dead) == 0
 
 
+@pytest.mark.xfail(strict=True, reason="Attempt.run takes any LeaseLost for that of its own job")
+def test_a_task_that_loses_the_lease_of_another_job_fails(tasks: PQ) -> None:
+    @tasks["a"].task()
+    def settle_twice(job_id: int) -> None:
+        tasks["b"].put(1)
+        other: Any = tasks["b"].get(lease="1h")
+        other.done()
+        other.done()
+
+    id = settle_twice()
+    tasks["a"].work(burst=True)
+    assert [job.id for job in tasks["a"].dead] == [id]
+
+
 # -- the list of all
 
 
