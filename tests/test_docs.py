@@ -213,8 +213,9 @@ def test_no_snippet_escapes_these_tests(page: Path) -> None:
     assert not re.search(r"^(?!.*\.\. ).*::$", source, re.MULTILINE), "a literal block, which is not run"
 
 
-def test_the_guarantees_name_tests_that_are_there() -> None:
-    text = (ROOT / "docs" / "guarantees.rst").read_text("utf-8")
+@pytest.mark.parametrize("page", ["guarantees", "losses"])
+def test_the_tests_that_a_page_names_are_there(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.rst").read_text("utf-8")
     named = set(re.findall(r"(test_\w+\.py)(?:::(\w+))?", text))
     assert len(named) > 10
     for path, name in named:
