@@ -123,9 +123,9 @@ class Attempt:
                 return self._run_in_transaction(self.job.queue, self._call)
             result = self._run(self._call)
             return self.job.success(result if self.options.result else None)
-        except LeaseLost:
-            raise
         except Exception as error:
+            if isinstance(error, LeaseLost) and error.job_id == self.job.id:
+                raise
             return self.end(error)
 
     def end(self, error: BaseException) -> Settlement:

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ..attempt import UNSURE
-from ..errors import CommitUnknown
+from ..errors import CommitUnknown, ConnectionLost
 from ..settlement import Settlement, settle
 from .run import Run
 
@@ -91,8 +91,11 @@ class Settler:
                 break
             except self._driver.Unavailable as error:
                 unknown = unknown or isinstance(error, CommitUnknown)
-                worker.rest(worker.outage.pause(error))
-                if worker.aborted:
+                if isinstance(error, ConnectionLost) and not worker.intake.database.source.replaceable:
+                    worker.broke(error)
+                else:
+                    worker.rest(worker.outage.pause(error))
+                if worker.aborted or worker.broken:
                     for run, _ in ended:
                         worker.settled(run, UNSETTLED)
                     return

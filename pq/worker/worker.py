@@ -83,7 +83,7 @@ class Worker:
         self._rest = threading.Event()
         self._consumers: set[Consumer] = set()
         self._numbers = count(1)
-        self._broken: BaseException | None = None
+        self.broken: BaseException | None = None
         self._report = False
         self._ends: Callable[[], bool] | None = None
         self._began = time.monotonic()
@@ -110,8 +110,8 @@ class Worker:
                 self._control()
             finally:
                 self._end()
-        if self._broken is not None:
-            raise self._broken
+        if self.broken is not None:
+            raise self.broken
 
     def stop(self) -> None:
         """Have `run` end, as a signal does. From any thread, and from a signal handler."""
@@ -276,7 +276,7 @@ class Worker:
 
     def broke(self, error: BaseException) -> None:
         """A consumer can't go on."""
-        self._broken = error
+        self.broken = error
         self.stop()
 
     def ended(self, consumer: Consumer) -> None:
