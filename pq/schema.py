@@ -1,6 +1,6 @@
 """The table: created and upgraded by the same steps.
 
-Its version stands in the comment of its column due_at, as ``(pq schema 3)``. A table without it that has the columns of
+Its version stands in the comment of its column due_at, as ``(pq schema 4)``. A table without it that has the columns of
 pq 1.9.1 is version 1.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from . import _sql
 from ._db import Database
 from .errors import SchemaError
+from .retention import Change
 
 #: How long create() waits for a lock, and how often: while it waits for the table's, puts and gets queue up behind it.
 LOCK_TIMEOUT = "3s"
@@ -56,13 +57,14 @@ def steps() -> list[Step]:
 VERSION = len(steps())
 
 
-def create(database: Database, table: _sql.Table) -> None:
+def create(database: Database, table: _sql.Table, change: Change) -> None:
     """Bring the table to `VERSION`. A newer one is left as it is: steps only add.
 
+    :param change: of its retention.
     :raises SchemaError: the table is something else, or was in use for too long, or is to be upgraded in a transaction
         whose snapshot may be too old for that.
     """
-    if version(database, table) >= VERSION:
+    if version(database, table) >= VERSION and not change.wanted(database):
         return  # for that it was enough to look: no lock, and no right to change anything
     inside = database.in_transaction
     attempts = 1 if inside else ATTEMPTS
@@ -70,6 +72,7 @@ def create(database: Database, table: _sql.Table) -> None:
         try:
             with database.transaction():
                 _migrate(database, table, inside)
+                change.make(database)
             return
         except database.driver.Error as error:
             timed_out = database.driver.lock_timed_out(error)
@@ -141,9 +144,14 @@ def script(table: _sql.Table, since: int = 0) -> str:
 
 def _bind(sql: str, table: _sql.Table) -> str:
     """Objects carry the table's name, so that two tables in one schema don't meet, and functions lie in its schema."""
-    words = {"table": table.quoted}
+    words = {"table": table.quoted, "table_text": _literal(table.quoted)}
     for kind in _OBJECTS:
         name = _sql.quote(_sql.object_name(table.name, kind))
         in_schema = kind.endswith("function") and table.schema is not None
         words[kind] = f"{_sql.quote(table.schema or '')}.{name}" if in_schema else name
     return _sql.bind(sql, words)
+
+
+def _literal(text: str) -> str:
+    """A text as it stands in SQL, however the server reads backslashes."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -15,6 +15,7 @@ PACKAGE = Path(pq.__file__).parent
 LAYERS = [
     {"errors", "_numbers", "_when", "_codec", "_sql", "failure"},
     {"_db", "embedded", "retry"},
+    {"retention"},
     {"schema", "_claim", "_rows"},
     {"job"},
     {"lease", "dead"},
