@@ -188,9 +188,13 @@ class Pruner:
         :raises TableMissing: there is no table, which `run_once` does not mind.
         """
         whole("limit", limit, 1)
-        self._database.execute(_statements(self._database)["there"])
-        while not (deleted := self.run_once(limit)) and self.pause < REST:
-            pass
+        self._database.execute(_statements(self._database)["there"], {})
+        complete = self._position == _BEFORE_ALL
+        while not (deleted := self.run_once(limit)):
+            if self.pause >= REST:  # the end of a pass
+                if complete:
+                    return 0
+                complete = True
         return deleted
 
     def _run(self, statement: str, kept: timedelta, limit: int, **params: Any) -> Rows:

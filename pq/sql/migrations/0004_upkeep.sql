@@ -4,7 +4,7 @@ select set_config('pq.table', :table_text, true);
 
 do $pq$
 declare
-  queue regclass := to_regclass(current_setting('pq.table'));
+  queue regclass := current_setting('pq.table')::regclass;
   setting text;
 begin
   -- TODO why
