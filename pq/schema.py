@@ -71,8 +71,7 @@ def create(database: Database, table: _sql.Table, change: Change) -> None:
     for attempt in range(1, attempts + 1):
         try:
             with database.transaction():
-                _migrate(database, table, inside)
-                change.make(database)
+                _migrate(database, table, change, inside)
             return
         except database.driver.Error as error:
             timed_out = database.driver.lock_timed_out(error)
@@ -86,7 +85,7 @@ def create(database: Database, table: _sql.Table, change: Change) -> None:
                 raise
 
 
-def _migrate(database: Database, table: _sql.Table, inside: bool) -> None:
+def _migrate(database: Database, table: _sql.Table, change: Change, inside: bool) -> None:
     run = database.execute
     if not inside:
         run("set transaction isolation level read committed")  # whatever the default
@@ -95,7 +94,7 @@ def _migrate(database: Database, table: _sql.Table, inside: bool) -> None:
     run(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
     run(_SQL["lock"])
     schema, version = _find(database, table)
-    if version and isolation != "read committed":
+    if 0 < version < VERSION and isolation != "read committed":
         raise SchemaError(
             f"table {table.quoted} can't be upgraded in a transaction at {isolation.upper()}, which might not see"
             " all of its rows: call create() outside of it"
@@ -106,9 +105,12 @@ def _migrate(database: Database, table: _sql.Table, inside: bool) -> None:
             raise SchemaError(f"table {table.quoted}: no schema of the search path exists")
         if not exists:
             run(f"create schema {_sql.quote(schema)}")
+    target = _sql.Table(table.name, schema)
+    run(_sql.bind(_SQL["announce"], {"text": _literal(target.quoted)}))
     for step in steps():
         if step.version > version:
-            run(_bind(step.sql, _sql.Table(table.name, schema)))
+            run(_bind(step.sql, target))
+    change.make(database)
     run("select set_config('lock_timeout', %(timeout)s, true)", {"timeout": timeout})
 
 
@@ -138,13 +140,14 @@ def script(table: _sql.Table, since: int = 0) -> str:
     parts = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
     if table.schema is not None:
         parts.append(f"create schema if not exists {_sql.quote(table.schema)};")
+    parts.append(_sql.bind(_SQL["announce"], {"text": _literal(table.quoted)}) + ";")
     parts += [_bind(step.sql, table).strip() for step in steps() if step.version > since]
     return "\n\n".join([*parts, "commit;"]) + "\n"
 
 
 def _bind(sql: str, table: _sql.Table) -> str:
     """Objects carry the table's name, so that two tables in one schema don't meet, and functions lie in its schema."""
-    words = {"table": table.quoted, "table_text": _literal(table.quoted)}
+    words = {"table": table.quoted}
     for kind in _OBJECTS:
         name = _sql.quote(_sql.object_name(table.name, kind))
         in_schema = kind.endswith("function") and table.schema is not None

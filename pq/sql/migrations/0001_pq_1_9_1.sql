@@ -1,6 +1,3 @@
--- Whether the table is new, for a later step.
-select set_config('pq.new_table', case when to_regclass(:table_text) is null then :table_text else '' end, true);
-
 -- The table of pq 1.9.1, without its indexes and its trigger.
 create table if not exists :table (
   id bigserial primary key,
