@@ -118,7 +118,6 @@ class Change:
         if self._parts and self._differs(comment):
             new = replace(Retention.of(comment), **self._parts).noted(comment)
             database.execute(_statements(database)["note"], {"comment": new})
-        _seen.pop(database, None)
 
     def _differs(self, comment: str | None) -> bool:
         # not a comparison of what they mean: "for ever" said by the owner is more than nothing said
@@ -141,6 +140,11 @@ def current(database: Database) -> Retention:
         found = read(database)
         _seen[database] = now, found
     return found
+
+
+def forget(database: Database) -> None:
+    """Call after a change, for `current`."""
+    _seen.pop(database, None)
 
 
 class Pruner:

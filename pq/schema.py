@@ -14,7 +14,7 @@ from typing import NamedTuple
 from . import _sql
 from ._db import Database
 from .errors import SchemaError
-from .retention import Change
+from .retention import Change, forget
 
 #: How long create() waits for a lock, and how often: while it waits for the table's, puts and gets queue up behind it.
 LOCK_TIMEOUT = "3s"
@@ -72,6 +72,7 @@ def create(database: Database, table: _sql.Table, change: Change) -> None:
         try:
             with database.transaction():
                 _migrate(database, table, change, inside)
+            forget(database)
             return
         except database.driver.Error as error:
             timed_out = database.driver.lock_timed_out(error)
