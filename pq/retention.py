@@ -109,19 +109,18 @@ class Change:
                 raise ValueError("retain_dead must be longer than nothing: a dead job waits for somebody's decision")
 
     def wanted(self, database: Database) -> bool:
-        """Whether the table is to be changed. One that is not there is not."""
-        return bool(self._parts) and self._differs(_comment(database))
+        """Whether the table says something else. Who only repeats what it says needs no right to change it."""
+        return bool(self._parts) and self._applied(old := read(database)) != old
 
     def make(self, database: Database) -> None:
         """Change the table; inside of a transaction, which then holds a lock that hinders no put and no get."""
-        comment = _comment(database)
-        if self._parts and self._differs(comment):
-            new = replace(Retention.of(comment), **self._parts).noted(comment)
+        if self.wanted(database):
+            comment = _comment(database)
+            new = self._applied(Retention.of(comment)).noted(comment)
             database.execute(_statements(database)["note"], {"comment": new})
 
-    def _differs(self, comment: str | None) -> bool:
-        # not a comparison of what they mean: "for ever" said by the owner is more than nothing said
-        return replace(Retention.of(comment), **self._parts).noted(comment) != comment
+    def _applied(self, old: Retention) -> Retention:
+        return replace(old, **self._parts)
 
 
 def read(database: Database) -> Retention:

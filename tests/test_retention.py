@@ -176,6 +176,12 @@ def test_in_a_transaction_it_is_part_of_that(pq: PQ) -> None:
     assert pq.retention == NEW
 
 
+def test_what_the_table_says_in_other_words_is_left_as_it_is(pq: PQ, sql: Sql) -> None:
+    note(sql, "mine (pq keeps finished 24h, dead always)")
+    pq.create(retain="1d", retain_dead=None)
+    assert sql(COMMENT) == [("mine (pq keeps finished 24h, dead always)",)]
+
+
 def test_others_than_the_owner_can_read_and_not_set_it(pq: PQ, dsn: str, sql: Sql) -> None:
     role = f"pq_role_{uuid.uuid4().hex[:8]}"
     sql(f"create role {role} login")

@@ -1,6 +1,6 @@
--- The retention of a new table; one that was there keeps everything until somebody says otherwise. And what the owner has
--- not set of its storage: by default a vacuum waits for a fifth of all rows to die, and a table that keeps its finished
--- rows has few others; until then the indexes grow by each job.
+-- The retention of a new table; one that was there keeps everything until somebody says otherwise. And what the owner
+-- has not set of its storage: by default a vacuum waits until a fifth of all rows are dead, and where finished rows are
+-- kept that is late: the indexes grow by each job until then.
 do $pq$
 declare
   target regclass := current_setting('pq.target')::regclass;
