@@ -24,10 +24,11 @@ statement_timestamp() - make_interval(secs => %(kept)s)
 -- Along the primary key. The rows are read one by one, and no more than it takes to find so many to delete; they are
 -- looked at once more when they are locked, since a job may have come back to life meanwhile. Ids are given in the
 -- order of time, by and large: when all of the rows seen are young, older ones are not to be expected. Returns how many
--- were deleted, how many were looked at, and where to go on: null at the end.
+-- were deleted, how many were looked at, and where to go on: null at the end. The upper bound is none: but a planner
+-- that has no statistics expects few rows between two bounds, and so does not sort the table.
 with seen as materialized (
   select id, enqueued_at, :is_finished as over from :table
-  where id > %(position)s
+  where id > %(position)s and id <= 9223372036854775807
   order by id
   limit %(look)s
 ), chosen as materialized (
