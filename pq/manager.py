@@ -8,6 +8,7 @@ from typing import Any
 
 from . import _codec, _sql, schema
 from ._db import Database
+from .doctor import Finding, examine
 from .embedded import Embedded
 from .queue import Queue
 from .retention import BATCH, UNSET, Change, Pruner, Retention, Span, Unset, read
@@ -140,6 +141,15 @@ class PQ:
         :raises SchemaError: a table of that name is no queue table.
         """
         return schema.version(self._db, self._table)
+
+    def doctor(self) -> list[Finding]:
+        """What is wrong with the table now, or with the server as far as that matters, and what to do about it.
+
+        Reads little, and changes nothing; on a slow server each look is given up after 3 seconds.
+
+        :returns: the worst first; empty if nothing is. A role that may not see something gets a ``'note'`` of it.
+        """
+        return examine(self._db, self._table)
 
     def __getitem__(self, name: str) -> Queue:
         """The queue of that name; always the same object.

@@ -133,6 +133,8 @@ def run(command: list[str]) -> None:
     match command:
         case ["python", "-m", "pq", "demo"]:
             pass  # has its own tests, and the reference its options
+        case ["python", "-m", "pq", "doctor", *_]:
+            assert main(command[3:]) == 1  # the server of the tests has fsync off
         case ["python", "-m", "pq", *arguments]:
             assert main(arguments) == 0
         case ["python", "-m", "tests.torture", *_]:
@@ -190,7 +192,7 @@ def test_the_reference_names_all_that_is_public() -> None:
 def test_the_reference_names_all_options_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs" / "reference.rst").read_text("utf-8")
     options = set()
-    commands = ["create", "sql", "version", "work", "dead", "demo"]
+    commands = ["create", "sql", "version", "doctor", "work", "dead", "demo"]
     for command in ("", *commands, "dead list", "dead retry", "dead discard"):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])

@@ -200,8 +200,8 @@ def test_all_running_jobs_cost_one_heartbeat(pq: PQ, gate: Gate, monkeypatch: py
     run = Queue._run
 
     def counting(queue: Queue, sql: str, **params: Any) -> Any:
-        if "unnest" in sql:
-            beats.append(len(params["ids"]))
+        if "leases" in params:
+            beats.append(len(params["ids"].split(",")))
         return run(queue, sql, **params)
 
     monkeypatch.setattr(Queue, "_run", counting)
@@ -507,7 +507,7 @@ def test_hooks_and_counts(pq: PQ, caplog: pytest.LogCaptureFixture) -> None:
         raise ZeroDivisionError
 
     good = pq["a"].task(name="good")(lambda job_id, secret: None)
-    worker = Worker(pq, burst=True)
+    worker = Worker(pq, burst=True, batch=1)
 
     def tell(event: Event) -> None:
         told.append((event.name, event.job.id, event.task, type(event.error).__name__))
@@ -551,13 +551,13 @@ def test_an_idle_worker_asks_once_a_poll_interval(dsn: str, monkeypatch: pytest.
     with PQ(dsn) as pq:
         worker = Worker(pq, ["a"], threads=4)
         claims: list[float] = []
-        claim = Intake.claim
+        claim = Intake._claim
 
-        def counting(intake: Intake) -> Any:
+        def counting(intake: Intake, *args: Any) -> Any:
             claims.append(time.monotonic())
-            return claim(intake)
+            return claim(intake, *args)
 
-        monkeypatch.setattr(Intake, "claim", counting)
+        monkeypatch.setattr(Intake, "_claim", counting)
         thread = started(worker)
         channels = pq["a"]._db._room._channels
         wait_until(lambda: channels and channels["a"].sure, "sleep")

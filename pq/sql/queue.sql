@@ -19,9 +19,31 @@ values (
 )
 returning id
 
+-- name: put_many
+-- The same for arrays, in their order.
+insert into :table (q_name, data, schedule_at, expected_at)
+select
+  %(queue)s, data::json,
+  coalesce(schedule_at, (statement_timestamp() at time zone 'utc' + schedule_in) at time zone 'utc'),
+  coalesce(expected_at, (statement_timestamp() at time zone 'utc' + expected_in) at time zone 'utc')
+from unnest(
+  %(data)s::text[], %(schedule_at)s::timestamptz[], %(schedule_in)s::interval[],
+  %(expected_at)s::timestamptz[], %(expected_in)s::interval[]
+) with ordinality as item (data, schedule_at, schedule_in, expected_at, expected_in, number)
+order by number
+returning id
+
+-- name: load
+copy :table (q_name, data, schedule_at, expected_at) from stdin
+
+-- name: now
+select clock_timestamp()
+
 -- name: give_back
--- Undo a claim whose data could not be decoded; only if it is still that claim.
-update :table set dequeued_at = null where id = %(id)s and dequeued_at = %(dequeued_at)s
+-- Undo a claim of jobs that nobody has seen; only if it is still that claim.
+update :table as job set dequeued_at = null
+from unnest(%(ids)s::bigint[], %(dequeued_at)s::timestamptz[]) as claim (id, dequeued_at)
+where job.id = claim.id and job.dequeued_at = claim.dequeued_at
 
 -- name: update
 update :table set data = %(data)s where id = %(id)s and q_name = %(queue)s
