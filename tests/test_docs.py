@@ -178,6 +178,7 @@ def test_the_grants_of_the_operations_page_suffice(dsn: str, sql: Callable[..., 
             job.data = 2
         assert pq["a"].get(timeout=0.01) is None
         assert len(pq["a"]) == 0
+        pq["a"].put(1, schedule_at="1h")
         assert list(pq) == ["a"]
         pq["a"].clear()
         assert "a" not in pq

@@ -15,6 +15,7 @@ PACKAGE = Path(pq.__file__).parent
 LAYERS = [
     {"errors", "_numbers", "_when", "_codec", "_sql", "_findings", "failure"},
     {"_db", "_bulk", "embedded", "retry"},
+    {"retention"},
     {"schema", "_rows"},
     {"job", "settlement", "doctor"},
     {"lease", "dead"},
