@@ -95,17 +95,18 @@ class Claim:
 
     def _saw(self, rows: Rows) -> None:
         if rows:
-            id, *_, expected_at, _, _, made_others_ready = rows[-1]
+            id, *_, expected_at, _, _, _, made_others_ready = rows[-1]
             if expected_at is None and not made_others_ready:
                 self._mark = max(self._mark, id - SLACK)
 
 
 def _job(queue: Queue, row: tuple[Any, ...], lease: timedelta | None) -> Any:
-    *columns, dequeued_at, attempts, _ = row
+    *columns, dequeued_at, attempts, expiries, _ = row
     if lease is None:
         return Job(queue, *columns)
-    held = {"attempts": attempts, "dequeued_at": dequeued_at, "lease": lease, "policy": queue._policy}
-    return LeasedJob(queue, *columns, **held)
+    return LeasedJob(
+        queue, *columns, attempts=attempts, expiries=expiries, dequeued_at=dequeued_at, lease=lease, policy=queue._policy
+    )
 
 
 def _decode(queue: Queue, jobs: list[Any], rows: Rows) -> list[DecodeError | None]:
@@ -141,5 +142,5 @@ def _give_back(queue: Queue, jobs: list[Any], rows: Rows) -> None:
     if isinstance(jobs[0], LeasedJob):
         settle([Settlement(job, "released") for job in jobs])
     else:
-        claims: dict[str, Any] = {"ids": array(row[0] for row in rows), "dequeued_at": array(row[-3] for row in rows)}
+        claims: dict[str, Any] = {"ids": array(row[0] for row in rows), "dequeued_at": array(row[-4] for row in rows)}
         queue._run(queue._sql["give_back"], **claims)

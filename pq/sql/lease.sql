@@ -25,6 +25,7 @@ with :given, changed as (
     due_at = statement_timestamp() + make_interval(secs => given.delay),
     schedule_at = coalesce(statement_timestamp() + make_interval(secs => given.delay), job.schedule_at),
     attempts = job.attempts - case given.outcome when 'released' then 1 else 0 end,
+    expiries = case given.outcome when 'retry' then 0 else job.expiries end,
     error = case when given.outcome <> 'done' then coalesce(given.error, job.error) end,
     failed_at = case
       when given.outcome <> 'done'

@@ -20,4 +20,7 @@ begin
 end
 $pq$;
 
+-- How often in a row the lease has expired: whoever ran the job has died or hung each time.
+alter table :table add column if not exists expiries integer not null default 0;
+
 comment on column :table.due_at is 'When the row becomes ready by itself. (pq schema 4)';
