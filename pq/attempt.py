@@ -16,8 +16,8 @@ from .settlement import Settlement
 if TYPE_CHECKING:
     from .queue import Queue
 
-#: How often in a row the lease of a job may expire, unless it is allowed more retries than that: a job that kills whoever
-#: runs it must not go on for ever, and one whose worker was killed by others must not be given up.
+#: How often in a row the lease of a job may expire, unless it is allowed more retries than that: a job that kills
+#: whoever runs it must not go on for ever, and one whose worker was killed by others must not be given up.
 EXPIRIES = 3
 
 #: How a job was settled when the answer to the COMMIT was lost, and the job is not ours any more.

@@ -14,6 +14,13 @@ update :table set dequeued_at = (select clock_timestamp()), due_at = null, error
 update :table set dequeued_at = (select clock_timestamp()),
   due_at = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1, expiries = :expiries
 
+-- name: removes
+-- Whether it does.
+false
+
+-- name: does_remove
+true
+
 -- name: expiries
 -- A row that is due and taken is one whose lease has expired.
 expiries + case when dequeued_at is null then 0 else 1 end
@@ -55,7 +62,7 @@ with due as materialized (
   where id = any (array(select id from best))
   returning *
 )
-select :columns, expiries, exists (select from due) from taken
+select :columns, expiries, exists (select from due), :removes from taken
 order by expected_at, id
 
 -- name: claim_in_transaction
@@ -98,5 +105,5 @@ with best as materialized (
   where id = any (array(select id from best union all select id from rest))
   returning *
 )
-select :columns, expiries, true from taken
+select :columns, expiries, true, :removes from taken
 order by expected_at, id
