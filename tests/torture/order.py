@@ -28,7 +28,7 @@ class Turn(NamedTuple):
 def turns(puts: Iterable[Event], acknowledged: Iterable[Event], delivered: Iterable[Event]) -> list[Turn]:
     """Of the jobs whose put is marked as one of the line; in order of delivery."""
     begun = {key: put["at"] for put in puts if put.get("line") for key in put["keys"]}
-    known = {key: event["at"] for event in acknowledged for key in event["keys"]}
+    known = {key: event["at"] for event in acknowledged for key in event["keys"] if key in begun}
     first: dict[str, Event] = {}
     for event in delivered:
         key = event["key"]
