@@ -127,11 +127,11 @@ class Actor:
         """Puts bursts into the line, of which `single` takes."""
         line = self.pq["line"]
         while self.goes_on():
-            for _ in range(self.random.randint(1, 20)):
+            for _ in range(self.random.randint(5, 20)):
                 key = f"l-{self.name}-{next(self._numbers)}"
                 self.history.note("put", keys=[key], line=True)
                 self._outcome([key], lambda key=key: [line.put({"key": key})])
-            time.sleep(self.random.expovariate(1 / 0.5))
+            time.sleep(self.random.expovariate(1 / 0.3))
 
     def _job(self) -> tuple[str, Callable[[Any], int]]:
         """A key, and what puts its job."""
