@@ -37,7 +37,8 @@ class Nemesis:
     `_sessions` is held by what ends sessions or cancels statements, and by a promotion: see `Server`.
 
     :ivar done: how many of each kind.
-    :ivar errors: faults that could not be done.
+    :ivar errors: faults that fell into others, and so could not be done.
+    :ivar failures: what must not happen: the server does not start, say.
     """
 
     def __init__(self, server: Server, proxy: Proxy, cast: Cast) -> None:
@@ -47,6 +48,7 @@ class Nemesis:
         self._sessions = threading.Lock()
         self.done: Counter[str] = Counter()
         self.errors: list[str] = []
+        self.failures: list[str] = []
 
     def run(self, faults: list[Fault], seconds: float, meanwhile: Callable[[], None]) -> None:
         """Play a schedule; `meanwhile` is called every so often."""
@@ -69,8 +71,10 @@ class Nemesis:
         try:
             getattr(self, f"_{fault.kind.replace('-', '_')}")(fault)
             self.done[fault.kind] += 1
-        except (psycopg2.Error, PQError, Missed) as error:  # it fell into another fault
+        except (psycopg2.Error, PQError, Missed) as error:
             self.errors.append(f"{fault.kind}: {error}")
+        except Exception as error:
+            self.failures.append(f"{fault.kind}: {error!r}")
 
     # -- processes
 

@@ -81,6 +81,8 @@ def run(
         effects = [key for (key,) in server.execute("select key from effects")]
         orders = [key for (key,) in server.execute("select key from orders")]
     report = check(read(folder), rows, effects, orders, faults=bool(faults))
+    if nemesis.failures:
+        report.wrong["nemesis"] = nemesis.failures
     if cast.deaths:
         report.wrong["died"] = cast.deaths
     return report, nemesis
