@@ -212,7 +212,14 @@ def test_the_checker_finds_jobs_that_were_passed_over(events, keys):
 
 @pytest.mark.parametrize("culprits", [set(), {7}, {3, 4}, {0, 19}, {2, 9, 15}, set(range(20))])
 def test_what_is_not_needed_is_left_out(culprits):
-    assert shrink(list(range(20)), lambda part: culprits <= set(part), runs=1000) == sorted(culprits)
+    tried: list[list[int]] = []
+
+    def fails(part: list[int]) -> bool:
+        assert part not in tried
+        tried.append(part)
+        return culprits <= set(part)
+
+    assert shrink(list(range(20)), fails, runs=1000) == sorted(culprits)
 
 
 def test_only_what_has_failed_is_the_result():
