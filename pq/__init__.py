@@ -11,6 +11,7 @@
 """
 
 from . import retry
+from ._bulk import Item
 from .dead import Dead, DeadJob
 from .errors import (
     CommitUnknown,
@@ -23,6 +24,7 @@ from .errors import (
     JobNotFound,
     LeaseExpired,
     LeaseLost,
+    LeasesLost,
     PQError,
     Retry,
     SchemaError,
@@ -53,11 +55,13 @@ __all__ = [
     "EmbeddedError",
     "Failure",
     "ForkedConnection",
+    "Item",
     "Job",
     "JobNotFound",
     "LeaseExpired",
     "LeaseLost",
     "LeasedJob",
+    "LeasesLost",
     "PQError",
     "Queue",
     "QueueIterator",

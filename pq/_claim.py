@@ -1,14 +1,21 @@
-"""Taking the next job of a queue, by statements that stay cheap however many rows there are."""
+"""Taking the next jobs of a queue, by a statement that stays cheap however many rows there are."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
-from . import _sql
-from ._db import Database
+from ._db import Rows
+from ._sql import array
+from .errors import DecodeError
+from .job import Job
+from .lease import LeasedJob
+from .settlement import Settlement, settle
+
+if TYPE_CHECKING:
+    from .queue import Queue
 
 #: Ids below the last one taken that the next claim still looks at.
 SLACK = 1000
@@ -21,47 +28,63 @@ class Claim:
     """Takes jobs of one queue.
 
     While an old transaction is open somewhere, the entries of taken jobs stay in the index, in front of those of ready
-    ones, and each claim would step over all of them. So where jobs have no priority, the usual claim begins at the
-    *low-water mark*: somewhat below the last id that this process took. What is ready below it (put by a long
-    transaction, or given back) is seen when the mark is dropped: once a second, and whenever nothing is found above it.
+    ones, and each claim would step over all of them. So among jobs without priority a claim begins at the *low-water
+    mark*: somewhat below the last id that this process took. What is ready below it (put by a long transaction, or
+    given back) is seen when the mark is dropped: once a second, and whenever there are not enough above it.
     """
 
-    def __init__(self, queue: str, table: str) -> None:
-        self._queue = queue
-        self._taken = _sql.bound("claim.sql", table)
-        self._leased = _sql.bound("claim.sql", table, taken="leased")
+    def __init__(self) -> None:
         # Threads may overwrite each other's: one of their marks is as good as another's.
         self._mark = 0
         self._dropped_at = 0.0  # monotonic seconds
 
-    def take(self, database: Database, timeout: float, lease: timedelta | None = None) -> tuple[Any, ...] | None:
-        """Take the best job: the columns of `claim.sql`; None if there is none.
+    def take(self, queue: Queue, limit: int, timeout: float, lease: timedelta | None = None) -> list[Any]:
+        """Take the best jobs of the queue that this belongs to.
 
+        :param limit: how many at most.
         :param timeout: the seconds that the caller has.
-        :param lease: None: it is taken for good, or as the transaction ends.
+        :param lease: None: they are taken for good, or as the transaction ends.
+        :raises DecodeError: none of those that are there can be decoded.
         """
-        params: dict[str, Any] = {"queue": self._queue, "mark": self._low_water()}
-        sql = self._taken
-        if lease is not None:
-            sql = self._leased
-            params["lease"] = lease.total_seconds()
+        while True:
+            jobs, refused = self.fetch(queue, limit, timeout, lease)
+            if refused and not jobs and not (lease and queue._db.in_transaction):
+                raise refused.pop(0)
+            for error in refused:
+                queue.logger.error("%s", error)
+            if jobs or not refused:
+                return jobs
+            # raised, the error would undo the end of the job that it tells of: on to the next
+
+    def fetch(
+        self, queue: Queue, limit: int, timeout: float, lease: timedelta | None
+    ) -> tuple[list[Any], list[DecodeError]]:
+        """The same, with the errors of those that could not be decoded."""
+        rows = self._rows(queue, limit, timeout, lease)
+        jobs = [_job(queue, row, lease) for row in rows]
+        errors = _decode(queue, jobs, rows)
+        good = [job for job, error in zip(jobs, errors, strict=True) if error is None]
+        return good, [error for error in errors if error is not None]
+
+    def _rows(self, queue: Queue, limit: int, timeout: float, lease: timedelta | None) -> Rows:
+        sql = queue._statements("claim.sql", taken="taken" if lease is None else "leased")
+        statement = sql["claim_in_transaction" if queue._db.in_transaction else "claim"]
+        params = {"queue": queue.name, "lease": None if lease is None else lease.total_seconds()}
+        rows: Rows = []
         try:
-            for name in self._statements(database):
-                rows = database.execute(sql[name], params, timeout=timeout)
-                if rows:
-                    self._saw(rows[0], name)
-                    return rows[0]
+            while True:
+                mark, wanted = self._low_water(), limit - len(rows)
+                found = queue._db.execute(
+                    statement, {**params, "mark": mark, "limit": wanted}, timeout=timeout, prepare=True
+                )
+                rows = found + rows if rows else found  # what comes second was below the mark
+                if len(found) == wanted or not mark:
+                    self._saw(found)
+                    break
+                self._mark = 0
         except TimeoutError:
             pass
-        return None
-
-    def _statements(self, database: Database) -> Iterator[str]:
-        """Their names, from the cheapest to the complete one."""
-        if self._mark:
-            yield "claim_above"
-            self._mark = 0
-        yield "claim_ready"
-        yield "claim_in_transaction" if database.in_transaction else "claim"
+        return rows
 
     def _low_water(self) -> int:
         now = time.monotonic()
@@ -70,7 +93,53 @@ class Claim:
             self._mark = 0
         return self._mark
 
-    def _saw(self, row: tuple[Any, ...], statement: str) -> None:
-        id, expected_at = row[0], row[5]
-        if expected_at is None and statement in ("claim_above", "claim_ready"):  # the others made more rows ready
-            self._mark = max(self._mark, id - SLACK)
+    def _saw(self, rows: Rows) -> None:
+        if rows:
+            id, *_, expected_at, _, _, made_others_ready = rows[-1]
+            if expected_at is None and not made_others_ready:
+                self._mark = max(self._mark, id - SLACK)
+
+
+def _job(queue: Queue, row: tuple[Any, ...], lease: timedelta | None) -> Any:
+    *columns, dequeued_at, attempts, _ = row
+    if lease is None:
+        return Job(queue, *columns)
+    held = {"attempts": attempts, "dequeued_at": dequeued_at, "lease": lease, "policy": queue._policy}
+    return LeasedJob(queue, *columns, **held)
+
+
+def _decode(queue: Queue, jobs: list[Any], rows: Rows) -> list[DecodeError | None]:
+    """Replace text by data. Where that can't be done the job is settled, and there is an error."""
+    errors: list[DecodeError | None] = []
+    try:
+        for job, row in zip(jobs, rows, strict=True):
+            try:
+                job._data = queue._decoded(job.id, job._data)
+                errors.append(None)
+            except DecodeError as error:
+                errors.append(_refused(queue, job, row, error))
+    except BaseException:  # Ctrl-C: nobody has seen them
+        unseen = [number for number, (_, error) in enumerate(zip_longest(jobs, errors)) if error is None]
+        _give_back(queue, [jobs[number] for number in unseen], [rows[number] for number in unseen])
+        raise
+    return errors
+
+
+def _refused(queue: Queue, job: Any, row: tuple[Any, ...], error: DecodeError) -> DecodeError:
+    outcome = "left"
+    if isinstance(job, LeasedJob):
+        outcome = job.failed(error)
+    else:
+        _give_back(queue, [job], [row])
+    fate = {"retry": "it will be tried again", "dead": "it is dead", "left": "it was left where it is"}[outcome]
+    told = DecodeError(job_id=job.id, queue=queue.name, reason=error.reason, fate=fate, job=job, outcome=outcome)
+    told.__cause__ = error.__cause__
+    return told
+
+
+def _give_back(queue: Queue, jobs: list[Any], rows: Rows) -> None:
+    if isinstance(jobs[0], LeasedJob):
+        settle([Settlement(job, "released") for job in jobs])
+    else:
+        claims: dict[str, Any] = {"ids": array(row[0] for row in rows), "dequeued_at": array(row[-3] for row in rows)}
+        queue._run(queue._sql["give_back"], **claims)

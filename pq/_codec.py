@@ -17,6 +17,9 @@ _MARK = "\npq-hmac-sha256:"
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 
 
+_dumps = json.JSONEncoder(allow_nan=False).encode
+
+
 def encode(data: Any) -> str:
     """`json.dumps`, but NaN and Infinity are refused: PostgreSQL would not take them.
 
@@ -24,7 +27,7 @@ def encode(data: Any) -> str:
     :raises TypeError: what `json.dumps` refuses.
     """
     try:
-        return json.dumps(data, allow_nan=False)
+        return _dumps(data)
     except ValueError as error:
         if "compliant" in str(error) and (found := _constants(data)):
             raise ValueError(f"{found[0]} is not JSON compliant") from error  # before Python 3.12 it is not named
@@ -38,9 +41,12 @@ def _constants(data: Any) -> list[str]:
     return found
 
 
+_loads = json.JSONDecoder().decode
+
+
 def decode(text: str) -> Any:
     """`json.loads`."""
-    return json.loads(text)
+    return _loads(text)
 
 
 def dump_pickle(data: Any) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from . import _codec, _sql
+from . import _bulk, _codec, _sql
 from ._db import Database, Rows
+from ._when import TimeSpec
 from .errors import DecodeError
 
 
@@ -80,16 +81,36 @@ class QueueRows:
     def _encoded(self, data: Any) -> str | None:
         return None if data is None else self.encode(self.dumps(data))
 
-    def _write(self, statement: str, data: Any, **params: Any) -> Rows:
-        return self._run(self._sql[statement], data=self.encode(self.dumps(data)), **params)
+    def _encoded_rows(self, items: Iterable[Any], schedule_at: TimeSpec, expected_at: TimeSpec) -> Iterator[_bulk.Row]:
+        return _bulk.rows(items, lambda data: self.encode(self.dumps(data)), schedule_at, expected_at)
 
-    def _run(self, sql: str, **params: Any) -> Rows:
+    def _put_chunk(self, chunk: list[_bulk.Row]) -> list[int]:
+        ids = [int(id) for (id,) in self._run(self._sql["put_many"], prepare=True, **_bulk.parameters(chunk))]
+        self._db.changed()
+        return ids
+
+    def _copy(self, lines: _bulk.Lines) -> int:
+        """In a transaction."""
         try:
-            return self._db.execute(sql, {"queue": self.name, **params})
+            count = self._db.copy(self._sql["load"], lines)
         except self._db.driver.Error as error:
-            if self._db.driver.text_is_invalid(error):  # the server's message quotes the data
-                raise ValueError("the queue's encoder did not return valid JSON") from None
-            raise
+            raise (lines.error or self._meant(error)) from None
+        self._db.changed()
+        return count
+
+    def _write(self, statement: str, data: Any, **params: Any) -> Rows:
+        return self._run(self._sql[statement], prepare=True, data=self.encode(self.dumps(data)), **params)
+
+    def _run(self, sql: str, *, prepare: bool = False, **params: Any) -> Rows:
+        try:
+            return self._db.execute(sql, {"queue": self.name, **params}, prepare=prepare)
+        except self._db.driver.Error as error:
+            raise self._meant(error) from None
+
+    def _meant(self, error: Exception) -> Exception:
+        if self._db.driver.text_is_invalid(error):  # the server's message quotes the data
+            return ValueError("the queue's encoder did not return valid JSON")
+        return error
 
     def _statements(self, path: str, **instead: str) -> Mapping[str, str]:
         return _sql.bound(path, self._quoted, **instead)

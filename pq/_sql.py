@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
 
@@ -88,6 +88,17 @@ def object_name(table: str, suffix: str) -> str:
     digest = hashlib.sha256(table.encode()).hexdigest()[:8]
     room = NAME_BYTES - len(f"_{digest}_{suffix}")
     return f"{table.encode()[:room].decode('utf-8', 'ignore')}_{digest}_{suffix}"
+
+
+def array(values: Iterable[object]) -> str:
+    """An array as PostgreSQL reads it from a text, which takes a fraction of the time of ``ARRAY[…]``."""
+    return "{" + ",".join("NULL" if value is None else _element(str(value)) for value in values) + "}"
+
+
+def _element(text: str) -> str:
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def bind(sql: str, words: Mapping[str, str]) -> str:

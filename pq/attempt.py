@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import CommitUnknown, ConnectionFailed, ConnectionLost, LeaseExpired, LeaseLost
 from .lease import LeasedJob
 from .retry import Policy, RetryIn
+from .settlement import Settlement
 
 if TYPE_CHECKING:
     from .queue import Queue
@@ -67,44 +68,52 @@ class Attempt:
     :param resolve: finds out what the job's data asks for.
     :ivar error: what it ended with.
     :ivar name: the task's name or, when there is no such task, what the job says it is.
+    :ivar unsure: the answer to a COMMIT was lost: if the job is not ours any more, and nobody else has it, it is done.
     """
 
     def __init__(self, job: LeasedJob, resolve: Callable[[Any], Call]) -> None:
         self.job = job
         self.options = Options()
         self.error: BaseException | None = None
+        self.unsure = False
         self._call: Call | None = None
         self._problem: BaseException | None = None
-        data = job.data if isinstance(job.data, Mapping) else {}
-        self.name = str(data.get("function", "?"))[:200]
         try:
-            self._call = resolve(job.data)
-            self.options = self._call.options
+            self._call = call = resolve(job.data)
+            self.name = call.name
+            self.options = call.options
         except Exception as error:
             self._problem = error
-        job.policy = self._policy(data)
+            self.name = str(self._data.get("function", "?"))[:200]
+        job.policy = self._policy()
         if job.attempts > job.policy.max_retries + 1 + EXPIRIES:
             self._problem = LeaseExpired(attempt=job.attempts)
 
-    def _policy(self, data: Mapping[str, Any]) -> Policy:
-        """What stands in the row counts, as for pq 1.9.1; but a list or a function of the task's can't stand there."""
-        options = self.options
-        retried, retries, retry_in = (data.get(name) for name in ("retried", "max_retries", "retry_in"))
-        try:
-            policy = Policy(options.max_retries if retries is None else retries, retry_in)
-        except (TypeError, ValueError):  # nobody but a person wrote that
-            policy = Policy(options.max_retries, options.retry_in)
-        if self._call is not None and not isinstance(options.retry_in, (str, timedelta, type(None))):
-            policy = Policy(policy.max_retries, options.retry_in)
-        if isinstance(retried, int):
-            policy.max_retries = max(0, policy.max_retries - retried)
-        return policy
+    @property
+    def _data(self) -> Mapping[str, Any]:
+        data = self.job.data
+        return data if isinstance(data, Mapping) else {}
 
-    def run(self) -> Callable[[], str]:
+    def _policy(self) -> Policy:
+        """What stands in the row counts, as for pq 1.9.1; but a list or a function of the task's can't stand there."""
+        data, options = self._data, self.options
+        retries = data.get("max_retries")
+        if self._call is None or isinstance(options.retry_in, (str, timedelta, type(None))):
+            retry_in = data.get("retry_in")
+        else:
+            retry_in = options.retry_in
+        try:
+            policy = _policy(options.max_retries if retries is None else retries, retry_in)
+        except (TypeError, ValueError):  # nobody but a person wrote that
+            policy = _policy(options.max_retries, options.retry_in)
+        retried = data.get("retried")
+        return policy.after(retried) if isinstance(retried, int) and retried > 0 else policy
+
+    def run(self) -> Settlement | None:
         """Call the handler.
 
-        :returns: settles the job accordingly when it is called, and says how: ``'done'``, ``'retry'`` or ``'dead'``. It
-            may be called again if the database could not be reached. It may raise `LeaseLost`.
+        :returns: how the job is to be settled; None: it is done, and that was committed with its effects.
+        :raises LeaseLost: it is not ours any more, and its effects were rolled back.
         """
         try:
             if self._problem is not None:
@@ -113,27 +122,33 @@ class Attempt:
             if self.options.transactional:
                 return self._run_in_transaction(self.job.queue, self._call)
             result = self._run(self._call)
+            return self.job.success(result if self.options.result else None)
         except Exception as error:
+            if isinstance(error, LeaseLost) and error.job_id == self.job.id:
+                raise
             return self.end(error)
-        return lambda: self._done(result)
 
-    def end(self, error: BaseException) -> Callable[[], str]:
-        """Settle after this error, as `run` returns it."""
+    def end(self, error: BaseException) -> Settlement:
+        """How it is to be settled after this error."""
         self.error = error
-        return lambda: self.job.failed(error)
+        return self.job.failure(error)
 
-    def _done(self, result: Any) -> str:
-        try:
-            self.job.done(result if self.options.result else None)
-        except (TypeError, ValueError) as error:  # a result that can't be encoded
-            return self.job.failed(error)
-        return "done"
+    def settle(self) -> str:
+        """Call the handler, and settle the job accordingly: ``'done'``, ``'retry'`` or ``'dead'``."""
+        settlement = self.run()
+        if settlement is None:
+            return "done"
+        self.job.settle(settlement)
+        return settlement.outcome
 
     def _run(self, call: Call) -> Any:
-        with running(self.job):
+        token = _running.set(self.job)
+        try:
             return call.handler(self.job.id, *call.args, **call.kwargs)
+        finally:
+            _running.reset(token)
 
-    def _run_in_transaction(self, queue: Queue, call: Call) -> Callable[[], str]:
+    def _run_in_transaction(self, queue: Queue, call: Call) -> Settlement | None:
         """The job is done in the handler's own transaction: committed with its effects, or not at all."""
         failed = False
         try:
@@ -145,40 +160,21 @@ class Attempt:
                     failed = not cursor.connection.closed
                     raise
                 self.job.done(result if self.options.result else None)
-        except LeaseLost as lost:
-            error = lost  # for the nested function: "lost" is gone when it is called
-
-            def give_up() -> str:
-                raise error
-
-            return give_up
         except (ConnectionFailed, ConnectionLost, CommitUnknown) as error:
             if failed:  # by a connection of its own
                 raise
-            return self._again(error)
-        return lambda: "done"
-
-    def _again(self, error: Exception) -> Callable[[], str]:
-        """The database broke off the transaction, which is no fault of the task's."""
-        self.error = error
-
-        def settle() -> str:
-            try:
-                self.job.retry(BREAK, error)
-                return "retry"
-            except LeaseLost:
-                if isinstance(error, CommitUnknown):  # if nobody else has it, it was committed
-                    return UNSURE
-                raise
-
-        return settle
+            # the database broke off the transaction, which is no fault of the task's
+            self.error = error
+            self.unsure = isinstance(error, CommitUnknown)
+            return self.job.again(BREAK, error)
+        return None
 
 
-@contextmanager
-def running(job: LeasedJob) -> Iterator[None]:
-    """What `current` returns inside."""
-    token = _running.set(job)
+def _policy(max_retries: Any, retry_in: Any) -> Policy:
     try:
-        yield
-    finally:
-        _running.reset(token)
+        return _usual_policy(max_retries, retry_in)
+    except TypeError:  # what can't be hashed
+        return Policy(max_retries, retry_in)
+
+
+_usual_policy = lru_cache(maxsize=256, typed=True)(Policy)

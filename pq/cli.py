@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ arguments: a password is better kept in one of the variables, or in ~/.pgpass.
 
 exit codes:
   0    done
-  1    it failed; for demo: something did not hold
+  1    it failed; for demo: something did not hold; for doctor: something is wrong
   2    wrong usage: an argument, a name or a DSN that cannot be, a module that cannot be imported
   3    no connection to the database
   130  interrupted by Ctrl-C
@@ -116,6 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     version = commands.add_parser("version", parents=[database, table], help="print the table's version and pq's")
     version.set_defaults(run=_version)
 
+    doctor = commands.add_parser("doctor", parents=[database, table], help="what is wrong, and what to do about it")
+    doctor.add_argument("--json", action="store_true", help="a line of JSON for each finding")
+    doctor.set_defaults(run=_doctor)
+
     _add_work(commands)
     _add_dead(commands, [database, table])
 
@@ -185,6 +190,16 @@ def _version(args: argparse.Namespace) -> None:
     state = f"version {found}" if found else "missing"
     hint = "" if found >= schema.VERSION else ", to be brought up by create"
     print(f"pq {__version__}, for version {schema.VERSION}; table {_name(args)}: {state}{hint}")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
+        findings = pq.doctor()
+    for finding in findings:
+        print(json.dumps(finding._asdict()) if args.json else finding)
+    if not findings and not args.json:
+        print(f"table {_name(args)}: nothing is wrong")
+    return int(any(finding.severity != "note" for finding in findings))
 
 
 def _name(args: argparse.Namespace) -> str:

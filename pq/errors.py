@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from inspect import cleandoc
+from typing import Any
 
 
 class PQError(Exception):
@@ -64,6 +65,14 @@ class LeaseLost(PQError):
     attempt: int
 
 
+class LeasesLost(LeaseLost):
+    """{count} of the jobs are not ours any more, the first of them job {job_id} in queue {queue!r} (attempt {attempt}).
+    The others were settled; in a transaction, if that is committed."""
+
+    count: int
+    job_ids: list[int]
+
+
 class LeaseExpired(PQError):
     """Given up before attempt {attempt}: too often the lease expired, since who ran it died or hung."""
 
@@ -109,6 +118,9 @@ class DecodeError(PQError, ValueError):
     queue: str
     reason: str
     fate: str
+    #: The job, with what could not be decoded as its data; and what became of it.
+    job: Any
+    outcome: str
 
 
 class EmbeddedError(PQError):

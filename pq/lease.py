@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from logging import getLogger
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import Discard, LeaseLost, Retry
 from .failure import Failure
 from .job import Job
 from .retry import Delay, Policy, seconds
+from .settlement import Settlement, settle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,9 +33,10 @@ class LeasedJob(Job):
     :ivar lease: how long it was leased for.
     :ivar policy: how often it is tried again, and after what pause.
     :ivar cursor: in a transactional task: a cursor of the transaction; else None.
+    :ivar settled: whether it has ended; None: in a transaction, of which nobody knows yet how it ends.
     """
 
-    __slots__ = ("_settled", "attempts", "cursor", "dequeued_at", "lease", "policy")
+    __slots__ = ("attempts", "cursor", "dequeued_at", "lease", "policy", "settled")
 
     def __init__(
         self, *job: Any, attempts: int, dequeued_at: datetime, lease: timedelta, policy: Policy
@@ -45,7 +47,7 @@ class LeasedJob(Job):
         self.cursor: Any = None
         self.dequeued_at = dequeued_at
         self.policy = policy
-        self._settled: bool | None = False  # None: in a transaction, of which nobody knows how it ends
+        self.settled: bool | None = False
 
     @property
     def queue(self) -> Queue:
@@ -60,7 +62,7 @@ class LeasedJob(Job):
         :param result: kept in the row, as the queue encodes data; `Queue.result` reads it.
         :raises LeaseLost: the job is not ours any more; nothing was changed. As for all that follow.
         """
-        self._settle("done", result=self._queue._encoded(result))
+        self.settle(self.success(result))
 
     def retry(self, in_: Delay | None = None, error: BaseException | str | None = None) -> None:
         """It is to be tried again.
@@ -71,37 +73,54 @@ class LeasedJob(Job):
         :raises TypeError: `in_` of another type.
         :raises ValueError: `in_` of another form or out of range.
         """
-        pause = self.policy.usual(self.attempts) if in_ is None else seconds("in_", in_)
-        failure = None if error is None else self._failure(error).dumps()
-        self._settle("retry", delay=pause.total_seconds() if pause else None, error=failure)
-        self._queue._db.changed()
+        self.settle(self.again(in_, error))
 
     def fail(self, error: BaseException | str) -> None:
         """It is dead at once, with this error; see `Queue.dead`."""
-        self._settle("fail", error=self._failure(error).dumps())
+        self.settle(Settlement(self, "dead", error=self._failure(error)))
 
     def release(self) -> None:
         """It is ready again, as if it had not been delivered: the attempt does not count."""
-        self._settle("release")
-        self._queue._db.changed()
+        self.settle(Settlement(self, "released"))
 
     def failed(self, error: BaseException) -> str:
         """An attempt has ended with this exception: end it as that says, or as the retry policy does.
 
         :returns: what was done: ``'retry'`` or ``'dead'``.
         """
+        settlement = self.failure(error)
+        self.settle(settlement)
+        return settlement.outcome
+
+    # -- the same, to be settled later
+
+    def success(self, result: Any = None) -> Settlement:
+        """As `done`."""
+        return Settlement(self, "done", result=self._queue._encoded(result))
+
+    def failure(self, error: BaseException) -> Settlement:
+        """As `failed`."""
         if isinstance(error, Retry):
             try:
-                self.retry(error.in_, error.__cause__)
-                return "retry"
+                return self.again(error.in_, error.__cause__)
             except (TypeError, ValueError) as bad:
                 error = bad
-        pause = None if isinstance(error, Discard) else self._pause(error)
+        if isinstance(error, Discard):
+            return Settlement(self, "dead", error=self._failure(error.reason))
+        pause = self._pause(error)
         if pause is None:
-            self.fail(error.reason if isinstance(error, Discard) else error)
-            return "dead"
-        self.retry(pause, error)
-        return "retry"
+            return Settlement(self, "dead", error=self._failure(error))
+        return Settlement(self, "retry", pause or None, self._failure(error))
+
+    def again(self, in_: Delay | None, error: BaseException | str | None) -> Settlement:
+        """As `retry`."""
+        pause = self.policy.usual(self.attempts) if in_ is None else seconds("in_", in_)
+        return Settlement(self, "retry", pause or None, None if error is None else self._failure(error))
+
+    def settle(self, settlement: Settlement) -> None:
+        """End it like this."""
+        if settle([settlement]):
+            self._lost()
 
     # -- while it runs
 
@@ -123,10 +142,10 @@ class LeasedJob(Job):
         What is no `Exception`, such as `KeyboardInterrupt`, releases the job.
         """
         if error is None:
-            if not self._settled:
+            if not self.settled:
                 self._end(self.done)
             return False
-        if self._settled or isinstance(error, LeaseLost):
+        if self.settled or isinstance(error, LeaseLost):
             return False
         try:
             if isinstance(error, Exception):
@@ -144,7 +163,7 @@ class LeasedJob(Job):
         try:
             settle(*args)
         except LeaseLost:
-            if self._settled is not None:  # by the transaction, which was committed
+            if self.settled is not None:  # by the transaction, which was committed
                 raise
 
     def _pause(self, error: BaseException) -> timedelta | None:
@@ -154,14 +173,13 @@ class LeasedJob(Job):
             logger.exception("the retry policy of queue %r failed; job %s is dead", self._queue.name, self.id)
             return None
 
-    def _failure(self, error: BaseException | str) -> Failure:
-        return Failure.of(error, self._queue.keep_traceback)
-
-    def _settle(self, statement: str, **params: Any) -> None:
-        self._change(statement, **params)
-        self._settled = None if self._queue._db.in_transaction else True
+    def _failure(self, error: BaseException | str) -> str:
+        return Failure.of(error, self._queue.keep_traceback).dumps()
 
     def _change(self, statement: str, **params: Any) -> None:
-        held = {"id": self.id, "attempts": self.attempts, "dequeued_at": self.dequeued_at}
+        held: dict[str, Any] = {"id": self.id, "attempts": self.attempts, "dequeued_at": self.dequeued_at}
         if not self._queue._run(self._queue._statements("lease.sql")[statement], **held, **params):
-            raise LeaseLost(job_id=self.id, queue=self._queue.name, attempt=self.attempts)
+            self._lost()
+
+    def _lost(self) -> NoReturn:
+        raise LeaseLost(job_id=self.id, queue=self._queue.name, attempt=self.attempts)

@@ -8,8 +8,10 @@ from typing import Any
 
 from . import _codec, _sql, schema
 from ._db import Database
+from .doctor import Finding, examine
 from .embedded import Embedded
 from .queue import Queue
+from .retention import BATCH, UNSET, Change, Pruner, Retention, Span, Unset, read
 
 
 class PQ:
@@ -72,6 +74,7 @@ class PQ:
             listen_dsn=listen_dsn,
         )
         self._sql = _sql.bound("queue.sql", self._table.quoted)
+        self._pruner = Pruner(self._db)
         if pickle_key is not None:
             _codec.check_keys(pickle_key)
         given = {"pool": pool, "schema": schema, "encode": encode, "decode": decode, "pickle_key": pickle_key}
@@ -102,12 +105,35 @@ class PQ:
             raise
         return pq
 
-    def create(self) -> None:
+    def create(self, *, retain: Span | Unset = UNSET, retain_dead: Span | Unset = UNSET) -> None:
         """Create the table, or upgrade it; safe to repeat, and to call from many processes at once.
 
-        :raises SchemaError: a table of that name is no queue table; or it was in use for too long to be upgraded.
+        The two times are stored with the table, for all who use it. Only its owner can change them.
+
+        :param retain: how long finished jobs are kept, as ``'7d'`` or a timedelta; 0: they are deleted on completion;
+            None: for ever. If it is not given, nothing changes, and a new table gets 7 days.
+        :param retain_dead: how long dead jobs are kept; likewise, but not 0. A new table gets 30 days.
+        :raises TypeError: a time of another type.
+        :raises ValueError: a time of another form, negative, out of range, or with fractions of a second.
+        :raises SchemaError: a table of that name is no queue table; or it was in use for too long to be changed.
         """
-        schema.create(self._db, self._table)
+        schema.create(self._db, self._table, Change(retain, retain_dead))
+
+    @property
+    def retention(self) -> Retention:
+        """How long jobs are kept, as the table says now."""
+        return read(self._db)
+
+    def prune(self, limit: int = BATCH) -> int:
+        """Delete jobs whose retention is over, in one short transaction, and return how many.
+
+        It begins where the last call in this process ended. 0 says that nothing is left to be deleted.
+
+        :param limit: at most so many.
+        :raises TypeError: `limit` is no int.
+        :raises ValueError: `limit` is not positive.
+        """
+        return self._pruner.prune(limit)
 
     def version(self) -> int:
         """The version of the table; 0 if there is none.
@@ -115,6 +141,15 @@ class PQ:
         :raises SchemaError: a table of that name is no queue table.
         """
         return schema.version(self._db, self._table)
+
+    def doctor(self) -> list[Finding]:
+        """What is wrong with the table now, or with the server as far as that matters, and what to do about it.
+
+        Reads little, and changes nothing; on a slow server each look is given up after 3 seconds.
+
+        :returns: the worst first; empty if nothing is. A role that may not see something gets a ``'note'`` of it.
+        """
+        return examine(self._db, self._table)
 
     def __getitem__(self, name: str) -> Queue:
         """The queue of that name; always the same object.
@@ -135,16 +170,16 @@ class PQ:
         return queue
 
     def __contains__(self, name: object) -> bool:
-        """Whether the table has rows of that queue, finished ones included."""
+        """Whether that queue has jobs: ready, scheduled, running or dead."""
         try:
             name = _sql.check_text("queue name", name)
         except (TypeError, ValueError):
             return False  # no queue can have that name
-        ((found,),) = self._db.execute(self._sql["has_rows"], {"queue": self._make(name).name})
+        ((found,),) = self._db.execute(self._sql["has_jobs"], {"queue": self._make(name).name})
         return bool(found)
 
     def __iter__(self) -> Iterator[str]:
-        """The names of the queues that have rows, sorted."""
+        """The names of the queues that have jobs: ready, scheduled, running or dead; sorted."""
         rows = self._db.execute(self._sql["names"], {})  # {}: without, the driver would not read "%%" as "%"
         return iter([name for (name,) in rows])
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from itertools import chain
 from logging import getLogger
 from typing import Any
 
+from . import _bulk
 from ._claim import Claim
-from ._numbers import timeout_seconds
+from ._numbers import timeout_seconds, whole
 from ._rows import QueueRows
 from ._when import TimeSpec, when
 from .dead import Dead
-from .errors import DecodeError, JobNotFound
+from .errors import JobNotFound
 from .job import Job
 from .lease import LeasedJob
-from .retry import Delay, Policy, RetryIn, exponential, span
+from .retry import Delay, Policy, RetryIn, exponential, seconds, span
+from .settlement import settle_all
 
 
 class Queue(QueueRows):
@@ -59,7 +61,7 @@ class Queue(QueueRows):
     def __init__(self, name: str, *args: Any, **options: Any) -> None:
         super().__init__(name, *args, **options)
         self._policy = Policy(self.max_retries, self.retry_in)
-        self._claims = Claim(self.name, self._quoted)
+        self._claims = Claim()
         self._blocks = threading.local()
 
     # -- jobs in and out
@@ -90,6 +92,31 @@ class Queue(QueueRows):
         self._db.changed()
         return int(id)
 
+    def put_many(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> list[int]:
+        """Put jobs, all of them or none, and return their ids, in order.
+
+        :param items: data as for `put`, or `Item` for what has times of its own. It is read bit by bit, in a
+            transaction if there are more than 1,000.
+        :param schedule_at: as for `put`, for all.
+        :param expected_at: as for `put`, for all.
+
+        The errors are those of `put`, and what the iteration raises.
+        """
+        chunks = _bulk.chunks(self._encoded_rows(items, schedule_at, expected_at))
+        first, second = next(chunks, None), next(chunks, None)
+        if first is None:
+            return []
+        if second is None:
+            return self._put_chunk(first)
+        with self._db.transaction():
+            return [id for chunk in chain([first, second], chunks) for id in self._put_chunk(chunk)]
+
+    def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
+        """Put jobs by COPY, all of them or none: faster than `put_many`, but only their number is returned."""
+        with self._db.transaction():
+            ((now,),) = self._run(self._sql["now"])
+            return self._copy(_bulk.Lines(self.name, self._encoded_rows(items, schedule_at, expected_at), now))
+
     def get(
         self, block: bool = True, timeout: float | None = None, lease: Delay | None = None
     ) -> Job | LeasedJob | None:
@@ -109,18 +136,35 @@ class Queue(QueueRows):
         :raises CommitUnknown: the connection broke when a job was being taken: it may be off the queue. The other
             errors of the connection are those of `put`; no job was taken.
         """
+        found = self._take(1, block, timeout, lease)
+        return found[0] if found else None
+
+    def get_many(
+        self, n: int, block: bool = True, timeout: float | None = None, lease: Delay | None = None
+    ) -> list[Any]:
+        """Take as many jobs as are ready, in order, but not more than `n`; when blocking, wait for the first.
+
+        :param n: at least 1.
+        :returns: what `get` returns, as a list; empty if there is no job (in time).
+        :raises DecodeError: none of them can be decoded. If some can, the others are logged, and treated as by `get`.
+
+        All else is as for `get`.
+        """
+        return self._take(whole("n", n, 1), block, timeout, lease)
+
+    def _take(self, n: int, block: bool, timeout: float | None, lease: Delay | None) -> list[Any]:
         wait = timeout_seconds(self.timeout if timeout is None else timeout)
         held = None if lease is None else span("lease", lease)
         if not block:
             wait = 0.0
         deadline = time.monotonic() + wait
-        job = self._claim(wait, held)
-        if job is not None or wait == 0:
-            return job
+        found = self._claims.take(self, n, wait, held)
+        if found or wait == 0:
+            return found
         with self._db.waiter(self.name) as waiter:
-            while job is None and waiter.wait(deadline):
-                job = self._claim(max(0.0, deadline - time.monotonic()), held)
-        return job
+            while not found and waiter.wait(deadline):
+                found = self._claims.take(self, n, max(0.0, deadline - time.monotonic()), held)
+        return found
 
     def jobs(self, lease: Delay = "30s", timeout: float | None = None) -> Iterator[LeasedJob | None]:
         """Iterate jobs under a lease, without end; None whenever there was none for `timeout` seconds.
@@ -136,6 +180,42 @@ class Queue(QueueRows):
         span("lease", lease)
         found: Iterator[Any] = QueueIterator(self, timeout, lease)
         return found
+
+    def batches(
+        self, n: int, linger: Delay = "50ms", lease: Delay | None = None, timeout: float | None = None
+    ) -> Iterator[list[Any]]:
+        """Iterate lists of up to `n` jobs, without end; an empty one whenever there was no job for `timeout` seconds.
+
+        :param linger: how long to wait for more, after the first job of a batch, before a smaller one is returned.
+        :param lease: under which the jobs are taken; see `done`.
+        :param timeout: as for `get`.
+        """
+        pause = seconds("linger", linger).total_seconds()
+        whole("n", n, 1)
+        while True:
+            batch = self.get_many(n, timeout=timeout, lease=lease)
+            until = time.monotonic() + pause
+            while batch and len(batch) < n and (remaining := until - time.monotonic()) > 0:
+                more = self.get_many(n - len(batch), timeout=remaining, lease=lease)
+                batch += more
+            yield batch
+
+    def done(self, jobs: Iterable[LeasedJob]) -> None:
+        """Finish leased jobs, in one statement.
+
+        :raises LeasesLost: some are not ours any more. The others were finished; in a transaction, if it is committed.
+        """
+        self.settle((job, None) for job in jobs)
+
+    def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]]) -> None:
+        """Settle leased jobs, each by how it went, in one statement.
+
+        :param outcomes: jobs with None, for those that are done, or with an exception, which ends the job as at the end
+            of ``with job:``.
+        :raises LeasesLost: as for `done`.
+        :raises ValueError: a job stands there twice.
+        """
+        settle_all(job.success() if error is None else job.failure(error) for job, error in outcomes)
 
     def update(self, job_id: int, data: Any) -> int:
         """Replace a job's data, and return the size of the new.
@@ -198,34 +278,6 @@ class Queue(QueueRows):
     def close(self) -> None:
         """Close the connections, those given to `PQ`, too."""
         self._db.close()
-
-    # -- inside
-
-    def _claim(self, timeout: float, lease: timedelta | None = None) -> Job | LeasedJob | None:
-        row = self._claims.take(self._db, timeout, lease)
-        return None if row is None else self._received(row, lease)
-
-    def _received(self, row: tuple[Any, ...], lease: timedelta | None) -> Job | LeasedJob:
-        *columns, dequeued_at, attempts = row
-        if lease is None:
-            job = Job(self, *columns)
-        else:
-            held = {"attempts": attempts, "dequeued_at": dequeued_at, "lease": lease, "policy": self._policy}
-            job = LeasedJob(self, *columns, **held)
-        try:
-            job._data = self._decoded(job.id, job._data)
-        except BaseException as error:
-            fate = "it was left where it is"
-            if not isinstance(job, LeasedJob):
-                self._run(self._sql["give_back"], id=job.id, dequeued_at=dequeued_at)
-            elif isinstance(error, DecodeError):
-                fate = {"retry": "it will be tried again", "dead": "it is dead"}[job.failed(error)]
-            else:  # Ctrl-C: nobody has seen the job
-                job.release()
-            if isinstance(error, DecodeError):
-                raise DecodeError(job_id=job.id, queue=self.name, reason=error.reason, fate=fate) from error.__cause__
-            raise
-        return job
 
 
 class QueueIterator(Iterator["Job | None"]):

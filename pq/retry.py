@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import reprlib
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -107,6 +108,12 @@ class Policy:
             self._delays = [seconds("retry_in", item) for item in retry_in]
         else:
             self._delays = [seconds("retry_in", retry_in)]
+
+    def after(self, retried: int) -> Policy:
+        """The same for a job that was tried again so often already."""
+        policy = copy(self)
+        policy.max_retries = max(0, self.max_retries - retried)
+        return policy
 
     def usual(self, attempt: int) -> timedelta | None:
         """The pause after this attempt, whether or not it was the last; None if a function chooses it."""

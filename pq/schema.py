@@ -1,6 +1,6 @@
 """The table: created and upgraded by the same steps.
 
-Its version stands in the comment of its column due_at, as ``(pq schema 3)``. A table without it that has the columns of
+Its version stands in the comment of its column due_at, as ``(pq schema 4)``. A table without it that has the columns of
 pq 1.9.1 is version 1.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from . import _sql
 from ._db import Database
 from .errors import SchemaError
+from .retention import Change, forget
 
 #: How long create() waits for a lock, and how often: while it waits for the table's, puts and gets queue up behind it.
 LOCK_TIMEOUT = "3s"
@@ -56,20 +57,22 @@ def steps() -> list[Step]:
 VERSION = len(steps())
 
 
-def create(database: Database, table: _sql.Table) -> None:
+def create(database: Database, table: _sql.Table, change: Change) -> None:
     """Bring the table to `VERSION`. A newer one is left as it is: steps only add.
 
+    :param change: of its retention.
     :raises SchemaError: the table is something else, or was in use for too long, or is to be upgraded in a transaction
         whose snapshot may be too old for that.
     """
-    if version(database, table) >= VERSION:
+    if version(database, table) >= VERSION and not change.wanted(database):
         return  # for that it was enough to look: no lock, and no right to change anything
     inside = database.in_transaction
     attempts = 1 if inside else ATTEMPTS
     for attempt in range(1, attempts + 1):
         try:
             with database.transaction():
-                _migrate(database, table, inside)
+                _migrate(database, table, change, inside)
+            forget(database)
             return
         except database.driver.Error as error:
             timed_out = database.driver.lock_timed_out(error)
@@ -83,7 +86,7 @@ def create(database: Database, table: _sql.Table) -> None:
                 raise
 
 
-def _migrate(database: Database, table: _sql.Table, inside: bool) -> None:
+def _migrate(database: Database, table: _sql.Table, change: Change, inside: bool) -> None:
     run = database.execute
     if not inside:
         run("set transaction isolation level read committed")  # whatever the default
@@ -92,7 +95,7 @@ def _migrate(database: Database, table: _sql.Table, inside: bool) -> None:
     run(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
     run(_SQL["lock"])
     schema, version = _find(database, table)
-    if version and isolation != "read committed":
+    if 0 < version < VERSION and isolation != "read committed":
         raise SchemaError(
             f"table {table.quoted} can't be upgraded in a transaction at {isolation.upper()}, which might not see"
             " all of its rows: call create() outside of it"
@@ -103,9 +106,12 @@ def _migrate(database: Database, table: _sql.Table, inside: bool) -> None:
             raise SchemaError(f"table {table.quoted}: no schema of the search path exists")
         if not exists:
             run(f"create schema {_sql.quote(schema)}")
+    target = _sql.Table(table.name, schema)
+    run(_sql.bind(_SQL["announce"], {"text": _literal(target.quoted)}))
     for step in steps():
         if step.version > version:
-            run(_bind(step.sql, _sql.Table(table.name, schema)))
+            run(_bind(step.sql, target))
+    change.make(database)
     run("select set_config('lock_timeout', %(timeout)s, true)", {"timeout": timeout})
 
 
@@ -135,6 +141,7 @@ def script(table: _sql.Table, since: int = 0) -> str:
     parts = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
     if table.schema is not None:
         parts.append(f"create schema if not exists {_sql.quote(table.schema)};")
+    parts.append(_sql.bind(_SQL["announce"], {"text": _literal(table.quoted)}) + ";")
     parts += [_bind(step.sql, table).strip() for step in steps() if step.version > since]
     return "\n\n".join([*parts, "commit;"]) + "\n"
 
@@ -147,3 +154,8 @@ def _bind(sql: str, table: _sql.Table) -> str:
         in_schema = kind.endswith("function") and table.schema is not None
         words[kind] = f"{_sql.quote(table.schema or '')}.{name}" if in_schema else name
     return _sql.bind(sql, words)
+
+
+def _literal(text: str) -> str:
+    """A text as it stands in SQL, however the server reads backslashes."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

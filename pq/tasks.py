@@ -191,7 +191,7 @@ class Queue(BaseQueue):
         """
         if isinstance(job, LeasedJob):
             try:
-                return self.attempt(job).run()() == "done"
+                return self.attempt(job).settle() == "done"
             except BaseException as error:
                 if not isinstance(error, Exception):
                     job.release()

@@ -6,11 +6,14 @@ from typing import Any
 
 from conftest import execute
 
+# the retention is the owner's choice, see docs/retention.rst
+COMMENT = "nullif(regexp_replace(col_description(attrelid, attnum), ' ?[(]pq keeps .*[)]', ''), '')"
+
 # indexes that pq 1.9.1 made are left to it, see docs/upgrading.rst
 PARTS = {
-    "columns": """
+    "columns": f"""
         select attnum, attname::text, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid),
-          col_description(attrelid, attnum)
+          {COMMENT}
         from pg_attribute left join pg_attrdef on adrelid = attrelid and adnum = attnum
         where attrelid = %(oid)s and attnum > 0 and not attisdropped
     """,
@@ -27,6 +30,7 @@ PARTS = {
     "functions": """
         select distinct pg_get_functiondef(tgfoid) from pg_trigger where tgrelid = %(oid)s and not tgisinternal
     """,
+    "settings": "select unnest(reloptions) from pg_class where oid = %(oid)s",
     "sequences": """
         select relname::text, attname::text
         from pg_depend

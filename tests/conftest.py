@@ -23,7 +23,9 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 from testing.postgresql import Postgresql
+from versions import Library
 
+import pq as this_library
 from pq import PQ
 from pq.embedded import find_binaries
 
@@ -224,6 +226,33 @@ def sql(dsn: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
 
     yield run
     conn.close()
+
+
+@pytest.fixture(scope="session")
+def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pq 1.9.1 in it."""
+    folder = tmp_path_factory.mktemp("pq-1.9.1")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    done = subprocess.run([*command, "--target", str(folder), "pq==1.9.1"], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"pq 1.9.1 can't be had from PyPI: {done.stderr.strip().splitlines()[-1:]}")
+    return folder
+
+
+@pytest.fixture
+def old(downloaded: Path, tmp_path: Path) -> Iterator[Library]:
+    """pq 1.9.1."""
+    library = Library("1.9.1", downloaded, tmp_path)
+    yield library
+    library.kill()
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Iterator[Library]:
+    """This library, run like the other one."""
+    library = Library(this_library.__version__, Path(this_library.__file__).parents[1], tmp_path)
+    yield library
+    library.kill()
 
 
 def wait_until(condition: Callable[[], Any], what: str = "it", patience: float = PATIENCE) -> Any:

@@ -17,6 +17,7 @@ from conftest import PATIENCE, Background, execute
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from pq import PQ, Queue, _claim, _sql
+from pq._db.plans import _prepared
 
 #: How many due rows a claim looks at.
 WINDOW = {"alone": 1000, "in a transaction": 100}
@@ -169,12 +170,12 @@ def test_taken_jobs_that_an_old_transaction_keeps_in_the_index_are_not_stepped_o
         pq["a"].get()
         statements = _sql.bound("claim.sql", "queue")
 
-        def blocks(statement: str) -> int:
-            params = {"queue": "a", "mark": pq["a"]._claims._mark}
-            (((plan,),),) = sql(f"explain (analyze, buffers, format json) {statements[statement]}", params)
+        def blocks(mark: int) -> int:
+            params = {"queue": "a", "mark": mark, "limit": 1}
+            (((plan,),),) = sql(f"explain (analyze, buffers, format json) {statements['claim']}", params)
             return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
 
-        assert blocks("claim_above") * 3 < blocks("claim_ready")
+        assert blocks(pq["a"]._claims._mark) * 3 < blocks(0)
 
 
 # -- many consumers
@@ -345,22 +346,29 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-@pytest.mark.parametrize("statement", ["claim_ready", "claim_above", "claim", "claim_in_transaction"])
+@pytest.mark.parametrize("limit", [1, 100])
+@pytest.mark.parametrize("prepared", [False, True], ids=["", "generic plan"])
+@pytest.mark.parametrize("statement", ["claim", "claim_in_transaction"])
 @pytest.mark.parametrize("table", list(FILLS))
 def test_a_claim_reads_the_heads_of_two_indexes_whatever_the_statistics(
-    filled: str, table: str, statement: str
+    filled: str, table: str, statement: str, prepared: bool, limit: int
 ) -> None:
     query = _sql.bound("claim.sql", table)[statement]
     with closing(psycopg2.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
-        params = {"queue": "a", "mark": 1}
+        if prepared:
+            _, prepare, query = _prepared(query)
+            cursor.execute(f"set plan_cache_mode = force_generic_plan; {prepare}", {})
+        params = {"queue": "a", "mark": 1, "limit": limit}
         cursor.execute(f"explain (analyze, buffers, format json) {query}", params)
         plan = cursor.fetchone()[0][0]["Plan"]
-    windows = {"claim": WINDOW["alone"], "claim_in_transaction": WINDOW["in a transaction"]}
-    looked_at = 0 if table == "known" else windows.get(statement, 0)
+    window = WINDOW["alone"] if statement == "claim" else WINDOW["in a transaction"]
+    looked_at = 0 if table == "known" else window
+    looked_at += 3 * limit  # ready ones, those of the two that are better, and the update
     indexes = {f"{table}_ready_index", f"{table}_due_index", f"{table}_pkey"}
     for node in nodes(plan):
         assert node["Node Type"] != "Seq Scan"
         assert node.get("Index Name") in {None, *indexes}
-        assert node["Actual Rows"] * node["Actual Loops"] <= looked_at + 1, node
+        if node["Node Type"] != "Bitmap Index Scan":  # that of the primary key counts what earlier tests rolled back
+            assert node["Actual Rows"] * node["Actual Loops"] <= looked_at + 1, node
     # a promoted row costs a lookup by its id, a new version, and entries in both indexes
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100 + 25 * looked_at

@@ -133,6 +133,8 @@ def run(command: list[str]) -> None:
     match command:
         case ["python", "-m", "pq", "demo"]:
             pass  # has its own tests, and the reference its options
+        case ["python", "-m", "pq", "doctor", *_]:
+            assert main(command[3:]) == 1  # the server of the tests has fsync off
         case ["python", "-m", "pq", *arguments]:
             assert main(arguments) == 0
         case ["python", "-m", "tests.torture", *_]:
@@ -176,6 +178,7 @@ def test_the_grants_of_the_operations_page_suffice(dsn: str, sql: Callable[..., 
             job.data = 2
         assert pq["a"].get(timeout=0.01) is None
         assert len(pq["a"]) == 0
+        pq["a"].put(1, schedule_at="1h")
         assert list(pq) == ["a"]
         pq["a"].clear()
         assert "a" not in pq
@@ -189,7 +192,7 @@ def test_the_reference_names_all_that_is_public() -> None:
 def test_the_reference_names_all_options_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs" / "reference.rst").read_text("utf-8")
     options = set()
-    commands = ["create", "sql", "version", "work", "dead", "demo"]
+    commands = ["create", "sql", "version", "doctor", "work", "dead", "demo"]
     for command in ("", *commands, "dead list", "dead retry", "dead discard"):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])
@@ -211,8 +214,9 @@ def test_no_snippet_escapes_these_tests(page: Path) -> None:
     assert not re.search(r"^(?!.*\.\. ).*::$", source, re.MULTILINE), "a literal block, which is not run"
 
 
-def test_the_guarantees_name_tests_that_are_there() -> None:
-    text = (ROOT / "docs" / "guarantees.rst").read_text("utf-8")
+@pytest.mark.parametrize("page", ["guarantees", "losses"])
+def test_the_tests_that_a_page_names_are_there(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.rst").read_text("utf-8")
     named = set(re.findall(r"(test_\w+\.py)(?:::(\w+))?", text))
     assert len(named) > 10
     for path, name in named:

@@ -13,11 +13,13 @@ import pq
 PACKAGE = Path(pq.__file__).parent
 #: From the bottom up: a module imports from lower layers, never from its own.
 LAYERS = [
-    {"errors", "_numbers", "_when", "_codec", "_sql", "failure"},
-    {"_db", "embedded", "retry"},
-    {"schema", "_claim", "_rows"},
-    {"job"},
+    {"errors", "_numbers", "_when", "_codec", "_sql", "_findings", "failure"},
+    {"_db", "_bulk", "embedded", "retry"},
+    {"retention"},
+    {"schema", "_rows"},
+    {"job", "settlement", "doctor"},
     {"lease", "dead"},
+    {"_claim"},
     {"queue"},
     {"manager"},
     {"attempt"},

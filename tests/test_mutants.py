@@ -58,8 +58,9 @@ MUTANTS = {
     ),
     "no fence": Mutant(
         "sql/lease.sql",
-        "id = %(id)s and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and due_at is not null",
-        "id = %(id)s",
+        """job.id = given.id and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
+    and job.due_at is not null""",
+        "job.id = given.id",
         {"effect more than once", "delivered after done", "dead and done", "unfinished"},
         faults="freeze-long",
         seconds=25,
@@ -72,8 +73,8 @@ MUTANTS = {
     ),
     "a transactional task is done outside of its transaction": Mutant(
         "attempt.py",
-        "                self.job.done(result if self.options.result else None)\n        except LeaseLost",
-        "            self.job.done(result if self.options.result else None)\n        except LeaseLost",
+        "                self.job.done(result if self.options.result else None)\n        except (Conn",
+        "            self.job.done(result if self.options.result else None)\n        except (Conn",
         {"effect more than once", "effect of a job that is not done"},
         faults="kill,commit-lost,terminate",
         seconds=25,

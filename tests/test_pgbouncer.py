@@ -120,6 +120,13 @@ def test_all_of_it_works_without_any_state_in_the_session(bounced: PQ, proxy: Pr
     assert not state_left_by(proxy.seen)
 
 
+def test_the_doctor_tells_of_the_pooler_and_leaves_nothing_in_the_session(bounced: PQ, dsn: str, proxy: Proxy) -> None:
+    assert "pooler" in [finding.name for finding in bounced.doctor()]
+    assert not state_left_by(proxy.seen)
+    with PQ(dsn) as direct:
+        assert "pooler" not in [finding.name for finding in direct.doctor()]
+
+
 def state_left_by(statements: list[str]) -> list[str]:
     """Those that leave something behind in the session. (pgbouncer itself says SET, in capitals.)"""
     pattern = re.compile(r"listen|advisory_lock|prepare |\btemp|(^|; *)set (?!local)")

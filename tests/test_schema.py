@@ -298,6 +298,16 @@ def test_steps_are_numbered_without_gaps() -> None:
     assert [step.version for step in schema.steps()] == list(range(1, schema.VERSION + 1))
 
 
+def test_settings_of_the_owners_are_left_alone(old_dsn: str) -> None:
+    execute(old_dsn, "alter table queue set (autovacuum_vacuum_scale_factor = 0.5, fillfactor = 90)")
+    created(old_dsn)
+    assert set(execute(old_dsn, "select unnest(reloptions) from pg_class where oid = 'queue'::regclass")) == {
+        ("autovacuum_vacuum_scale_factor=0.5",),
+        ("fillfactor=90",),
+        ("autovacuum_vacuum_threshold=1000",),
+    }
+
+
 def test_a_newer_table_is_left_alone_and_works(pq: PQ, dsn: str, sql: Callable[..., Any]) -> None:
     sql("alter table queue add column later int; comment on column queue.due_at is 'Later. (pq schema 99)'")
     before = objects(dsn)
@@ -645,6 +655,7 @@ def test_a_role_with_these_grants_can_do_everything(granted: Callable[..., PQ], 
     wait_until(lambda: somebody_waits_for_jobs(empty_dsn), "the waiter's gate")
     queue.put(4)
     assert waiting.result().data == 4
+    queue.put(5)
     assert list(pq) == ["a"]
     queue.clear()
     assert "a" not in pq

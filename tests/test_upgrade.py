@@ -2,108 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import psycopg2
 import pytest
 from catalog import describe
 from conftest import execute, wait_until
+from versions import Library, result
 
-import pq as this_library
 from pq import PQ, Queue, schema
 
 LONG = "n" * 80
-
-PRELUDE = """
-import datetime as dt, json, sys, time
-import psycopg2, pq as library
-from pq import PQ
-assert library.__version__ == %(version)r, library.__file__
-conn = psycopg2.connect(sys.argv[1])
-pq = PQ(conn)
-args = json.loads(sys.argv[2])
-%(code)s
-"""
-
-
-class Library:
-    """A version of pq, in processes of its own."""
-
-    def __init__(self, version: str, path: Path, home: Path) -> None:
-        self.version = version
-        self._home = home
-        # not in the project's folder: it would come first
-        self._environment = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{home}"}
-        self._started: list[subprocess.Popen[str]] = []
-
-    def start(self, dsn: str, code: str, *args: Any) -> subprocess.Popen[str]:
-        """A process that executes `code` with ``pq``, ``conn`` and ``args``, and prints JSON."""
-        program = PRELUDE % {"version": self.version, "code": dedent(code)}
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, dsn, json.dumps(args)],
-            cwd=self._home,
-            env={**self._environment, "PQ_TEST_CHORES": dsn},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._started.append(process)
-        return process
-
-    def run(self, dsn: str, code: str, *args: Any) -> Any:
-        """What such a process prints."""
-        return result(self.start(dsn, code, *args))
-
-    def kill(self) -> None:
-        """End what a failed test has left."""
-        for process in self._started:
-            if process.returncode is None:
-                process.kill()
-                process.communicate()
-
-
-def result(process: subprocess.Popen[str]) -> Any:
-    """Let the process end, by the end of its input, and return what it printed."""
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    return json.loads(out or "null")
-
-
-@pytest.fixture(scope="session")
-def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pq 1.9.1 in it."""
-    folder = tmp_path_factory.mktemp("pq-1.9.1")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run([*command, "--target", str(folder), "pq==1.9.1"], capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"pq 1.9.1 can't be had from PyPI: {done.stderr.strip().splitlines()[-1:]}")
-    return folder
-
-
-@pytest.fixture
-def old(downloaded: Path, tmp_path: Path) -> Iterator[Library]:
-    """pq 1.9.1."""
-    library = Library("1.9.1", downloaded, tmp_path)
-    yield library
-    library.kill()
-
-
-@pytest.fixture
-def new(tmp_path: Path) -> Iterator[Library]:
-    """This library, run like the other one."""
-    library = Library(this_library.__version__, Path(this_library.__file__).parents[1], tmp_path)
-    yield library
-    library.kill()
-
 
 @pytest.fixture
 def old_dsn(old: Library, empty_dsn: str) -> str:

@@ -241,8 +241,8 @@ def look(**changes: Any) -> Mutant:
     """The leader overlooks something."""
 
     def mutate(monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
-        real = Line.look
-        monkeypatch.setattr(Line, "look", lambda line, queue: real(line, queue)._replace(**changes))
+        real = Line._seen
+        monkeypatch.setattr(Line, "_seen", lambda *args: real(*args)._replace(**changes))
 
     return mutate
 
@@ -408,9 +408,15 @@ class Counting(Queue):
 
     looks = 0
 
-    def _claim(self, *args: Any, **kwargs: Any) -> Any:
-        self.looks += 1
-        return super()._claim(*args, **kwargs)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        take = self._claims.take
+
+        def counted(*args: Any) -> Any:
+            self.looks += 1
+            return take(*args)
+
+        self._claims.take = counted  # type: ignore[method-assign]
 
 
 def test_as_many_threads_wake_as_there_are_jobs(dsn: str, sql: Sql) -> None:

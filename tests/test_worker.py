@@ -22,9 +22,9 @@ from psycopg2.extensions import make_dsn
 
 import pq as package
 from pq import ConnectionLost
+from pq._db.psycopg2_driver import Psycopg2
 from pq.tasks import PQ, Queue, Worker, current
 from pq.worker import Event
-from pq.worker.intake import Intake
 from pq.worker.supervisor import Supervisor
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -200,8 +200,8 @@ def test_all_running_jobs_cost_one_heartbeat(pq: PQ, gate: Gate, monkeypatch: py
     run = Queue._run
 
     def counting(queue: Queue, sql: str, **params: Any) -> Any:
-        if "unnest" in sql:
-            beats.append(len(params["ids"]))
+        if "leases" in params:
+            beats.append(len(params["ids"].split(",")))
         return run(queue, sql, **params)
 
     monkeypatch.setattr(Queue, "_run", counting)
@@ -507,7 +507,7 @@ def test_hooks_and_counts(pq: PQ, caplog: pytest.LogCaptureFixture) -> None:
         raise ZeroDivisionError
 
     good = pq["a"].task(name="good")(lambda job_id, secret: None)
-    worker = Worker(pq, burst=True)
+    worker = Worker(pq, burst=True, batch=1)
 
     def tell(event: Event) -> None:
         told.append((event.name, event.job.id, event.task, type(event.error).__name__))
@@ -547,26 +547,29 @@ def test_an_unknown_event_is_refused(pq: PQ) -> None:
         Worker(pq, ["a"]).on("finished", print)
 
 
-def test_an_idle_worker_asks_once_a_poll_interval(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with PQ(dsn) as pq:
-        worker = Worker(pq, ["a"], threads=4)
-        claims: list[float] = []
-        claim = Intake.claim
+def test_an_idle_worker_asks_once_a_poll_interval_however_many_queues_and_threads(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interval = 0.25
+    names = [f"q{n}" for n in range(20)]
+    statements: list[tuple[float, str]] = []
+    run = Psycopg2.run
 
-        def counting(intake: Intake) -> Any:
-            claims.append(time.monotonic())
-            return claim(intake)
+    def counting(driver: Psycopg2, conn: Any, sql: str, params: Any = None) -> Any:
+        statements.append((time.monotonic(), sql))
+        return run(driver, conn, sql, params)
 
-        monkeypatch.setattr(Intake, "claim", counting)
+    with PQ(dsn, poll_interval=interval) as pq:
+        worker = Worker(pq, [pq[name] for name in names], threads=4)
         thread = started(worker)
-        channels = pq["a"]._db._room._channels
-        wait_until(lambda: channels and channels["a"].sure, "sleep")
-        before = len(claims)
-        looks = channels["a"].look_at
-        wait_until(lambda: channels["a"].look_at > looks + 1.5, "two more looks")
-        assert len(claims) == before
+        channels = pq._db._room._channels
+        wait_until(lambda: len(channels) == 20 and all(c.sure for c in list(channels.values())), "sleep")
+        monkeypatch.setattr(Psycopg2, "run", counting)
+        wait_until(lambda: len(statements) >= 10, "ten looks")
         worker.stop()
         thread.result()
+    (began, _), (ended, _) = statements[1], statements[9]
+    assert ended - began > 8 * interval * 0.9  # each covers all queues: no two within an interval
 
 
 # -- as processes

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from ..errors import ConnectionLost, PQError
 from .own import OwnConnections
+from .plans import Plans
 from .psycopg2_driver import Psycopg2
 from .sources import ConnectionPool, SingleConnection, Source
 from .transaction import Transaction
@@ -78,6 +79,7 @@ class Database:
         self._room = WaitingRoom(self.source, table, poll_interval, listen_dsn)
         if listen_dsn is not None:
             self.driver.parameters(listen_dsn)
+        self._plans = Plans(self.driver)
         self._watchdog = Watchdog()
         self._slack = 1
 
@@ -92,11 +94,14 @@ class Database:
 
     # -- statements
 
-    def execute(self, sql: str, params: Params | None = None, *, timeout: float | None = None) -> Rows:
+    def execute(
+        self, sql: str, params: Params | None = None, *, timeout: float | None = None, prepare: bool = False
+    ) -> Rows:
         """Execute one statement, in this thread's transaction if there is one.
 
         :param timeout: the seconds that the caller has; only on connections that pq opened itself. Some seconds later,
             the statement is given up; if the server does not answer at all, the connection is cut. None waits.
+        :param prepare: it is one that may be worth a prepared statement. In a transaction it would be a risk.
         :raises TimeoutError: it was given up, and nothing is done: the server held it up, or no connection was free.
         :raises ConnectionLost: nothing was changed.
         :raises CommitUnknown: the connection was lost, and with it the knowledge whether the statement took effect.
@@ -108,9 +113,8 @@ class Database:
             with self._guard(transaction.conn, bound):
                 return transaction.run(sql, params)
         changes = not sql.startswith("select")
-        if bound is not None:
-            # the server must give up before we do: what it went on with after that, nobody would hear of
-            sql = f"set local statement_timeout = {bound * 1000:.0f}; {sql}"
+        # the server must give up before we do: what it went on with after that, nobody would hear of
+        before = "" if bound is None else f"set local statement_timeout = {bound * 1000:.0f}; "
         deadline = math.inf if bound is None else time.monotonic() + bound
         attempt = 1
         while True:
@@ -119,10 +123,11 @@ class Database:
             try:
                 alone = self.driver.idle(conn)  # otherwise the application has a transaction open, which we'd lose
                 with self._guard(conn, bound), self.driver.committed(conn):
+                    text = before + (self._plans.text(conn, sql) if prepare and alone else sql)
                     if changes and alone and conn.autocommit and self.source.is_doubtful(conn):
-                        rows = self.driver.run_and_commit(conn, sql, params)
+                        rows = self.driver.run_and_commit(conn, text, params)
                     else:
-                        rows = self.driver.run(conn, sql, params)
+                        rows = self.driver.run(conn, text, params)
                 self.source.proved(conn)
                 if bound is not None:
                     self._slack = 1
@@ -131,8 +136,10 @@ class Database:
                 lost = self.driver.is_lost(conn, error)
                 if alone and not lost and attempt < ATTEMPTS and self.driver.may_be_repeated(error):
                     attempt += 1
-                    if not sql.startswith(READ_COMMITTED):  # at a stricter default it might only fail again
-                        sql = READ_COMMITTED + sql
+                    if not before.startswith(READ_COMMITTED):  # at a stricter default it might only fail again
+                        before = READ_COMMITTED + before
+                elif alone and self.driver.is_unprepared(error) and self._plans.lost(conn):
+                    pass  # at once, without
                 elif attempt == 1 and self._is_replaced(conn, error, changes) and time.monotonic() < deadline:
                     attempt = ATTEMPTS  # once more
                 elif bound is not None and self.driver.was_canceled(error):
@@ -194,6 +201,11 @@ class Database:
             transaction.rollback()
             raise
         transaction.commit()
+
+    def copy(self, sql: str, file: Any) -> int:
+        """COPY from a file, in this thread's transaction; returns the number of rows."""
+        assert self.source.transaction is not None
+        return self.source.transaction.copy(sql, file)
 
     def changed(self) -> None:
         """Call after a put: its commit may have to wake a waiter of this process."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .. import _sql
+from .._sql import array
 from .psycopg2_driver import Psycopg2
 from .sockets import readable
 from .sources import SingleConnection, Source
@@ -85,11 +86,14 @@ class Line:
             session.close()
             raise
 
-    def look(self, queue: str) -> Look:
-        """Look at a queue, from behind its gate if that can be had: W1 to W4."""
-        if self.hears and queue not in self.gates:
-            self._take_gate(queue)
-        key, oldest, following, due_in, ready = self._look(queue)
+    def look(self, queues: Collection[str]) -> dict[str, Look]:
+        """Look at queues, each from behind its gate if that can be had: W1 to W4."""
+        for queue in queues:
+            if self.hears and queue not in self.gates:
+                self._take_gate(queue)
+        return {queue: self._seen(queue, *row) for queue, *row in self._look(queues)}
+
+    def _seen(self, queue: str, key: int, oldest: int, following: int, due_in: float | None, ready: bool) -> Look:
         gate = self.gates.get(queue)
         if gate is not None and gate.key != key:  # the search path has changed, and with it the table
             self._leave_gate(queue)
@@ -129,15 +133,18 @@ class Line:
         finally:
             self._session.close()
 
-    def _look(self, queue: str) -> tuple[Any, ...]:
-        (row,) = self._session.use(self._driver.run, self._sql["look"], {"queue": queue, "table": self._table})
+    def _look(self, queues: Collection[str]) -> list[tuple[Any, ...]]:
+        params = {"queues": array(queues), "table": self._table}
+        rows: list[tuple[Any, ...]] = self._session.use(self._driver.run, self._sql["look"], params)
         if len(self._keys) >= MAX_KEYS:
             self._keys.clear()
-        self._keys[queue] = row[0]
-        return tuple(row)
+        self._keys |= {queue: key for queue, key, *_ in rows}
+        return rows
 
     def _take_gate(self, queue: str) -> None:
-        gate = Gate(self._keys[queue] if queue in self._keys else self._look(queue)[0])
+        if queue not in self._keys:
+            self._look([queue])
+        gate = Gate(self._keys[queue])
 
         def take(conn: Any) -> None:
             self._hold(queue, gate)  # whatever goes wrong from here on: we may have it

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .line import Busy, Line, open_line
+from .line import Busy, Line, Look, open_line
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -107,8 +107,11 @@ class Listener:
         if self.line is not None:
             self._hear(self.line)
         with self.lock:
+            # if one of them is to be looked at, others go along: one statement in each interval, not one for each
+            is_time = any(channel.look_at <= now for channel in self.channels.values())
+            soon = now + self._poll_interval / 2 if is_time else now
             for channel in self.channels.values():
-                if channel.look_at <= now:
+                if channel.look_at <= (soon if channel.sure else now):
                     channel.look_at = now + self._poll_interval
                     if channel.sure:
                         channel.stale = True
@@ -124,8 +127,8 @@ class Listener:
             self._look_blindly(stale)
             return []
         self.line.keep(queues)
-        for channel in stale:
-            self._look(self.line, channel)
+        if stale:
+            self._look(self.line, stale)
         self._hear(self.line)
         return [self.line.fileno()] if self.line.hears else []
 
@@ -136,25 +139,31 @@ class Listener:
                 if queue in self.channels:
                     self.channels[queue].happened()
 
-    def _look(self, line: Line, channel: Channel) -> None:
-        channel.stale = False
+    def _look(self, line: Line, channels: list[Channel]) -> None:
+        for channel in channels:
+            channel.stale = False
         try:
-            look = line.look(channel.queue)
+            looks = line.look([channel.queue for channel in channels])
         except BaseException:
-            channel.stale = True
+            for channel in channels:
+                channel.stale = True
             raise
         with self.lock:
             self._pause = FIRST_PAUSE
-            channel.sure = look.sure
-            pause = self._poll_interval
-            if line.hears and not look.sure:
-                pause = min(pause, channel.pause)
-                channel.pause *= 2
-            if look.due_in is not None:
-                pause = min(pause, look.due_in)
-            channel.look_at = time.monotonic() + pause
-            if look.ready:
-                channel.call()
+            for channel in channels:
+                self._saw(line, channel, looks[channel.queue])
+
+    def _saw(self, line: Line, channel: Channel, look: Look) -> None:
+        channel.sure = look.sure
+        pause = self._poll_interval
+        if line.hears and not look.sure:
+            pause = min(pause, channel.pause)
+            channel.pause *= 2
+        if look.due_in is not None:
+            pause = min(pause, look.due_in)
+        channel.look_at = time.monotonic() + pause
+        if look.ready:
+            channel.call()
 
     def _look_blindly(self, channels: Iterable[Channel]) -> None:
         """Without a line: have waiters look, which see for themselves what is wrong."""

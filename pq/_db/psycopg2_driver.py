@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from .. import errors
+from . import dsns
 from .sockets import readable
 
 #: Options of the connections that pq opens; a DSN overrides them. A peer that vanished is given up
@@ -27,17 +28,14 @@ CONNECT = {
 # SQLSTATEs: the table or a column of it is missing; the transaction may simply be tried again
 _UNDEFINED = ("42P01", "42703")
 _AGAIN = ("40001", "40P01")
-_INVALID_TEXT = "22P02"
-_LOCK_TIMEOUT = "55P03"
-_CANCELED = "57014"
+_INVALID_TEXT, _LOCK_TIMEOUT, _CANCELED = "22P02", "55P03", "57014"
+# no such prepared statement; one too many; its result has changed
+_UNPREPARED = ("26000", "42P05", "0A000")
 
 # Does nothing, not even take a snapshot
 _PING = "show transaction_isolation"
 
 _PACKAGES = ("psycopg2", "psycopg2cffi")
-_PORTS = re.compile(r"[0-9,]*")
-_USER_IN_HOST = re.compile(r"(?:^|,)[^,/@]+@")
-_SQLALCHEMY_DRIVER = re.compile(r"^(postgres(?:ql)?)\+\w+(?=://)")
 
 
 class Psycopg2:
@@ -73,12 +71,10 @@ class Psycopg2:
         :raises ValueError: it is malformed. It is not quoted in the message: it may hold a password.
         """
         try:
-            given: dict[str, str] = self._extensions.parse_dsn(_SQLALCHEMY_DRIVER.sub(r"\1", dsn))
+            given: dict[str, str] = self._extensions.parse_dsn(dsns.plain(dsn))
         except self._package.ProgrammingError:
             raise ValueError("the DSN is neither a postgresql:// URL nor key=value pairs") from None
-        # "@" or "/" in the password of a URL: parts of it are taken for these, which libpq's messages quote
-        if _USER_IN_HOST.search(given.get("host", "")) or not _PORTS.fullmatch(given.get("port", "")):
-            raise ValueError("the DSN's host or port is malformed; a password in a URL must be percent-encoded")
+        dsns.check(given)
         return given
 
     def connect(self, dsn: str) -> Any:
@@ -127,8 +123,7 @@ class Psycopg2:
 
     def backend_is_hidden(self, conn: Any) -> bool:
         """Whether a transaction pooler stands between: then the next statement may meet another server session."""
-        (pid,) = self.run(conn, "select pg_backend_pid()")[0]
-        return bool(pid != conn.get_backend_pid())
+        return self.run(conn, "select pg_backend_pid()") != [(conn.get_backend_pid(),)]
 
     # -- statements
 
@@ -141,6 +136,12 @@ class Psycopg2:
         with self.cursor(conn) as cursor:
             cursor.execute(sql, params)
             return cursor.fetchall() if cursor.description is not None else []
+
+    def copy(self, conn: Any, sql: str, file: Any) -> int:
+        """COPY from a file, which has `read`; returns the number of rows."""
+        cursor = self.cursor(conn)
+        cursor.copy_expert(sql, file, 65536)
+        return int(cursor.rowcount)
 
     def run_and_commit(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
         """Execute and commit in two round trips: what is lost in the first one certainly changed nothing.
@@ -249,6 +250,9 @@ class Psycopg2:
 
     def was_canceled(self, error: BaseException) -> bool:
         return _code(error) == _CANCELED
+
+    def is_unprepared(self, error: BaseException) -> bool:
+        return _code(error) in _UNPREPARED
 
     def may_be_repeated(self, error: BaseException) -> bool:
         return _code(error) in _AGAIN

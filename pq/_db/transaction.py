@@ -48,6 +48,14 @@ class Transaction:
         except self._driver.Error as error:
             self._database.fail(self.conn, error, changes=False)
 
+    def copy(self, sql: str, file: Any) -> int:
+        """COPY from a file; returns the number of rows."""
+        self._check_process()
+        try:
+            return self._driver.copy(self.conn, sql, file)
+        except self._driver.Error as error:
+            self._database.fail(self.conn, error, changes=False)
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         name = f"pq_{self._depth}"

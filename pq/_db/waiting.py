@@ -271,7 +271,7 @@ class Polling:
         self._poll_interval = poll_interval
         self._pause = FIRST_PAUSE
         self._sql = _sql.bound("waiting.sql", database.table)["look"]
-        self._params = {"queue": queue, "table": database.table}
+        self._params = {"queues": _sql.array([queue]), "table": database.table}
 
     def wait(self, deadline: float) -> bool:
         """As `Waiter.wait`."""

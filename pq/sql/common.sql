@@ -6,9 +6,6 @@ q_name = %(queue)s and dequeued_at is null and due_at is null
 -- name: due
 q_name = %(queue)s and due_at <= statement_timestamp()
 
--- name: first_due
-(select id from :table where :due order by q_name, due_at limit 1)
-
 -- name: columns
 -- A job as get() returns it: data as text for the codec; times as naive UTC, clamped to what Python can hold.
 id, data::text, length(data::text),

@@ -1,43 +1,48 @@
--- The ways in which a delivery under a lease ends. Each is one statement that takes effect only while the row is still
--- running that delivery, and returns a row if it did. "attempts" alone would not tell deliveries apart: a release takes
--- one back.
+-- The ways in which deliveries under a lease end. Each takes effect only while the row is still running that delivery,
+-- and returns the rows for which it did. "attempts" alone would not tell deliveries apart: a release takes one back.
 
 -- name: held
 id = %(id)s and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and due_at is not null
 
--- name: done
-update :table set due_at = null, error = null, failed_at = null, result = %(result)s
-where :held
-returning id
-
--- name: retry
--- schedule_at, too, so that pq 1.9.1 waits as well.
-with changed as (
-  update :table set
-    dequeued_at = null,
-    due_at = statement_timestamp() + make_interval(secs => %(delay)s),
-    schedule_at = coalesce(statement_timestamp() + make_interval(secs => %(delay)s), schedule_at),
-    error = coalesce(%(error)s, error),
-    failed_at = coalesce(failed_at, case when %(error)s::text is not null then statement_timestamp() end)
-  where :held
-  returning tableoid, q_name
+-- name: given
+-- As arrays, one element for each delivery.
+given as materialized (
+  select * from unnest(
+    %(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[],
+    %(outcomes)s::text[], %(delays)s::float8[], %(errors)s::text[], %(results)s::text[]
+  ) with ordinality as delivery (id, attempts, dequeued_at, outcome, delay, error, result, number)
 )
-select :wake from changed
 
--- name: fail
-update :table set
-  dequeued_at = statement_timestamp(), due_at = null, error = %(error)s,
-  failed_at = coalesce(failed_at, statement_timestamp())
-where :held
-returning id
+-- name: is_given
+job.id = given.id and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
+    and job.due_at is not null
 
--- name: release
-with changed as (
-  update :table set dequeued_at = null, due_at = null, attempts = attempts - 1
-  where :held
-  returning tableoid, q_name
+-- name: settle
+-- A retry sets schedule_at, too, so that pq 1.9.1 waits as well.
+with :given, changed as (
+  update :table as job set
+    dequeued_at = case given.outcome when 'done' then job.dequeued_at when 'dead' then statement_timestamp() end,
+    due_at = statement_timestamp() + make_interval(secs => given.delay),
+    schedule_at = coalesce(statement_timestamp() + make_interval(secs => given.delay), job.schedule_at),
+    attempts = job.attempts - case given.outcome when 'released' then 1 else 0 end,
+    error = case when given.outcome <> 'done' then coalesce(given.error, job.error) end,
+    failed_at = case
+      when given.outcome <> 'done'
+      then coalesce(job.failed_at, case when given.error is not null then statement_timestamp() end)
+    end,
+    result = case given.outcome when 'done' then given.result::json else job.result end
+  from given
+  where :is_given
+  returning job.tableoid, job.q_name, given.number, given.outcome
 )
-select :wake from changed
+select number, case when outcome in ('retry', 'released') then :wake end from changed
+
+-- name: remove
+-- What is done, where finished jobs are not kept.
+with :given
+delete from :table as job using given
+where :is_given
+returning given.number
 
 -- name: extend
 update :table set due_at = statement_timestamp() + make_interval(secs => %(lease)s)

@@ -19,9 +19,31 @@ values (
 )
 returning id
 
+-- name: put_many
+-- The same for arrays, in their order.
+insert into :table (q_name, data, schedule_at, expected_at)
+select
+  %(queue)s, data::json,
+  coalesce(schedule_at, (statement_timestamp() at time zone 'utc' + schedule_in) at time zone 'utc'),
+  coalesce(expected_at, (statement_timestamp() at time zone 'utc' + expected_in) at time zone 'utc')
+from unnest(
+  %(data)s::text[], %(schedule_at)s::timestamptz[], %(schedule_in)s::interval[],
+  %(expected_at)s::timestamptz[], %(expected_in)s::interval[]
+) with ordinality as item (data, schedule_at, schedule_in, expected_at, expected_in, number)
+order by number
+returning id
+
+-- name: load
+copy :table (q_name, data, schedule_at, expected_at) from stdin
+
+-- name: now
+select clock_timestamp()
+
 -- name: give_back
--- Undo a claim whose data could not be decoded; only if it is still that claim.
-update :table set dequeued_at = null where id = %(id)s and dequeued_at = %(dequeued_at)s
+-- Undo a claim of jobs that nobody has seen; only if it is still that claim.
+update :table as job set dequeued_at = null
+from unnest(%(ids)s::bigint[], %(dequeued_at)s::timestamptz[]) as claim (id, dequeued_at)
+where job.id = claim.id and job.dequeued_at = claim.dequeued_at
 
 -- name: update
 update :table set data = %(data)s where id = %(id)s and q_name = %(queue)s
@@ -38,10 +60,49 @@ select (
 delete from :table where q_name = %(queue)s
 
 -- name: names
-select distinct q_name from :table order by q_name
+-- From one name to the next, in each of the three indexes: finished rows are in none. "order by" repeats the whole key,
+-- as in claim.sql.
+with recursive ready as (
+  (select q_name from :table where :in_ready order by q_name, expected_at, id limit 1)
+  union all
+  select (
+    select q_name from :table where :in_ready and q_name > ready.q_name order by q_name, expected_at, id limit 1
+  ) from ready where q_name is not null
+), due as (
+  (select q_name from :table where :in_due order by q_name, due_at limit 1)
+  union all
+  select (
+    select q_name from :table where :in_due and q_name > due.q_name order by q_name, due_at limit 1
+  ) from due where q_name is not null
+), dead as (
+  (select q_name from :table where :in_dead order by q_name, dequeued_at, id limit 1)
+  union all
+  select (
+    select q_name from :table where :in_dead and q_name > dead.q_name order by q_name, dequeued_at, id limit 1
+  ) from dead where q_name is not null
+)
+select q_name from (
+  select q_name from ready union select q_name from due union select q_name from dead
+) as found
+where q_name is not null
+order by q_name
 
--- name: has_rows
-select exists (select from :table where q_name = %(queue)s)
+-- name: has_jobs
+-- In this form no plan but a look into each index seems cheap.
+select coalesce(
+  (select id from :table where q_name = %(queue)s and :in_ready order by q_name, expected_at, id limit 1),
+  (select id from :table where q_name = %(queue)s and :in_due order by q_name, due_at limit 1),
+  (select id from :table where q_name = %(queue)s and :in_dead order by q_name, dequeued_at, id limit 1)
+) is not null
+
+-- name: in_ready
+dequeued_at is null and due_at is null
+
+-- name: in_due
+due_at is not null
+
+-- name: in_dead
+error is not null and dequeued_at is not null and due_at is null
 
 -- name: result
 select result::text from :table where id = %(id)s and q_name = %(queue)s

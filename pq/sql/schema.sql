@@ -19,3 +19,11 @@ from coalesce(%(schema)s, current_schema()::text) as name
 -- name: lock
 -- One lock for all tables of the database: two of them may need the same new schema.
 select pg_advisory_xact_lock(hashtextextended('pq create', 0))
+
+-- name: announce
+-- For the steps that need to know: which table, for blocks of PL/pgSQL, in which no name can be put that may have
+-- dollar signs; and whether it is new.
+set local pq.target = :text;
+do $pq$ begin
+  perform set_config('pq.table_is_new', (to_regclass(current_setting('pq.target')) is null)::text, true);
+end $pq$

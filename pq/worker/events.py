@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..lease import LeasedJob
-from .heartbeat import Run
+from .run import Run
 
 logger = logging.getLogger("pq.tasks")
 
@@ -50,27 +50,31 @@ class Events:
             raise ValueError(f"event must be one of {', '.join(LEVELS)}, not {name!r}")
         self._functions[name].append(function)
 
-    def tell(self, name: str, run: Run) -> None:
-        """It has happened, and is committed."""
-        error = run.attempt.error
+    def tell(self, name: str, run: Run, error: BaseException | None = None) -> None:
+        """It has happened, and is committed.
+
+        :param error: default: that of the attempt.
+        """
+        error = error or run.error
         log(LEVELS[name], name, run, error)
         with self._lock:
             self.counts[name] += 1
-        event = Event(name, run.job, run.attempt.name, run.seconds, error)
         for function in self._functions[name]:
             try:
-                function(event)
+                function(Event(name, run.job, run.task, run.seconds, error))
             except Exception:
                 logger.exception("what was to be called on %r failed", name)
 
 
 def log(level: int, what: str, run: Run, error: BaseException | None = None) -> None:
     """A line with all that helps to find the job, but not its data."""
+    if not logger.isEnabledFor(level):
+        return
     job = run.job
     extra = {
         "queue": job.queue.name,
         "job_id": job.id,
-        "task": run.attempt.name,
+        "task": run.task,
         "attempt": job.attempts,
         "seconds": round(run.seconds, 6),
     }

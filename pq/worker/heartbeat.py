@@ -1,56 +1,20 @@
-"""Running jobs: their leases are extended, and those past their timeout are given up."""
+"""Jobs that a worker holds: their leases are extended, and those past their timeout are given up."""
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from ..attempt import Attempt
+from .._sql import array
 from ..errors import TaskTimeout
-from ..failure import TRACEBACK
+from ..settlement import held
+from .intake import HOLD
+from .run import Run
 
 if TYPE_CHECKING:
-    from .consumer import Consumer
     from .worker import Worker
-
-#: Beats for each lease: two may fail.
-BEATS = 3
-
-
-class Run:
-    """An attempt that a consumer is at."""
-
-    def __init__(self, consumer: Consumer, attempt: Attempt) -> None:
-        now = time.monotonic()
-        self.consumer = consumer
-        self.attempt = attempt
-        self.job = attempt.job
-        self.started = now
-        timeout = attempt.options.timeout
-        self.ends = now + timeout.total_seconds() if timeout else float("inf")
-        self.beats = now + self.interval
-        self.settling = False  # from now on the job may be settled any moment
-        self.lost = False
-
-    @property
-    def interval(self) -> float:
-        return self.job.lease.total_seconds() / BEATS
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    def overdue(self) -> TaskTimeout:
-        """Its timeout is over: says so, with where the thread is now for a traceback."""
-        error = TaskTimeout(timeout=self.attempt.options.timeout)
-        frame = sys._current_frames().get(self.consumer.ident or 0)
-        if frame is not None:
-            error.stack = "".join(traceback.format_stack(frame))[-TRACEBACK:]
-        return error
 
 
 class Heartbeat:
@@ -70,19 +34,26 @@ class Heartbeat:
     @property
     def runs(self) -> list[Run]:
         """Oldest first."""
-        with self._changed:
-            return list(self._runs)
+        return list(self._runs)
 
-    def add(self, run: Run) -> None:
-        with self._changed:
+    def __bool__(self) -> bool:
+        """Whether the worker holds any."""
+        return bool(self._runs)
+
+    def add(self, runs: Iterable[Run]) -> None:
+        for run in runs:
             self._runs[run] = None
-            if min(run.beats, run.ends) < self._wakes:
+            self.watch(min(run.beats, run.taken + HOLD))
+
+    def watch(self, moment: float) -> None:
+        """Look then at the latest."""
+        if moment < self._wakes:
+            with self._changed:
                 self._changed.notify()
 
     def remove(self, run: Run) -> bool:
-        """Whether it was still there: who removes it settles it."""
-        with self._changed:
-            return self._runs.pop(run, self) is None
+        """Whether it was still there: who removes it settles it. One step, so that only one can."""
+        return self._runs.pop(run, self) is None
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._beat, name="pq heartbeat", daemon=True)
@@ -100,7 +71,7 @@ class Heartbeat:
             with self._changed:
                 if self._thread is not threading.current_thread():
                     return
-                self._wakes = min((min(run.beats, run.ends) for run in self._runs), default=float("inf"))
+                self._wakes = min(map(_next, self.runs), default=float("inf"))
                 pause = self._wakes - time.monotonic()
                 if pause > 0:
                     self._changed.wait(min(pause, threading.TIMEOUT_MAX))
@@ -110,26 +81,24 @@ class Heartbeat:
     def run_once(self) -> None:
         """Give up what is overdue, and extend all leases if one of them is due for that."""
         now = time.monotonic()
+        self._worker.give_back(self._worker.intake.withdraw(now))
         runs = self.runs
         for run in runs:
             if run.ends <= now and self.remove(run):
                 self._overdue(run, run.overdue())
-        held = [run for run in runs if run.ends > now and not run.settling and not run.lost]
+        held = [run for run in runs if run.ends > now and not run.lost]
         if any(run.beats <= now for run in held):
             self._extend(held, now)
 
     def _extend(self, runs: list[Run], now: float) -> None:
-        jobs = [run.job for run in runs]
         for run in runs:
             run.beats = now + run.interval
-        queue = jobs[0].queue
+        queue = runs[0].job.queue
         try:
             rows = queue._run(
                 queue._statements("lease.sql")["extend_all"],
-                ids=[job.id for job in jobs],
-                attempts=[job.attempts for job in jobs],
-                dequeued_at=[job.dequeued_at for job in jobs],
-                leases=[job.lease.total_seconds() for job in jobs],
+                **held([run.job for run in runs]),
+                leases=array(run.job.lease.total_seconds() for run in runs),
             )
         except Exception as error:
             pause = self._worker.outage.pause(error)
@@ -139,6 +108,11 @@ class Heartbeat:
         self._worker.outage.over()
         kept = {id for (id,) in rows}
         for run in runs:
-            if run.job.id not in kept and not run.settling:
+            if run.job.id not in kept and run in self._runs:  # else it has ended meanwhile
                 run.lost = True
                 self._worker.lost(run)
+
+
+def _next(run: Run) -> float:
+    """When something is to be done about it."""
+    return min(run.beats, run.ends, run.taken + HOLD if run.consumer is None else run.ends)

@@ -18,11 +18,14 @@ from ..attempt import Attempt
 from ..errors import DecodeError, TaskTimeout
 from ..lease import LeasedJob
 from ..retry import Delay, seconds
+from ..settlement import Settlement
 from .consumer import Consumer
 from .events import Event, Events, log
-from .heartbeat import Heartbeat, Run
+from .heartbeat import Heartbeat
 from .intake import Intake, choose
 from .outage import Outage
+from .run import Run
+from .settler import Settler
 from .signals import Handler, Signals
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ class Worker:
     :param max_jobs: stop after so many.
     :param max_idle: stop after so many seconds without a job.
     :param shutdown_timeout: how long jobs that run may go on when the worker is to stop; then they are given back.
+    :param batch: how many jobs may be taken, and settled, together, at most. Where handlers take little time, so many
+        are taken as they can do in 0.1 seconds. 1: each job is taken when the one before it was settled.
     :param strict: take from a queue only if there is nothing in those before it; default: from all in turn.
     :raises TypeError: an argument of another type.
     :raises ValueError: no queue; a time or number out of range.
@@ -60,13 +65,15 @@ class Worker:
         max_idle: float | None = None,
         shutdown_timeout: Delay = "30s",
         strict: bool = False,
+        batch: int = 500,
     ) -> None:
-        self.intake = Intake(choose(pq, queues), lease, strict, burst, max_jobs)
-        self.queues = self.intake.queues
         self.threads = whole("threads", threads, 1)
+        self.intake = Intake(choose(pq, queues), self.threads, lease, strict, burst, max_jobs, batch)
+        self.queues = self.intake.queues
         self.outage = Outage()
         self.events = Events()
         self.heartbeat = Heartbeat(self, self._overdue)
+        self.settler = Settler(self, self.intake.batch)
         self.stopping = False
         self.aborted = False
         self._max_idle = None if max_idle is None else timeout_seconds(max_idle, "max_idle")
@@ -76,7 +83,7 @@ class Worker:
         self._rest = threading.Event()
         self._consumers: set[Consumer] = set()
         self._numbers = count(1)
-        self._broken: BaseException | None = None
+        self.broken: BaseException | None = None
         self._report = False
         self._ends: Callable[[], bool] | None = None
         self._began = time.monotonic()
@@ -94,17 +101,17 @@ class Worker:
         handlers: dict[str, Handler] = {"SIGTERM": self._signalled, "SIGINT": self._signalled, "SIGUSR1": self._asked}
         with Signals(handlers, self._bell):
             logger.info("working on %s", self)
+            self.intake.busy_at = time.monotonic()
             self.heartbeat.start()
+            self.settler.start()
             try:
                 for _ in range(self.threads):
                     self._start_consumer()
                 self._control()
             finally:
-                self._give_back()
-                self.heartbeat.stop()
-                logger.info("stopped working on %s", self)
-        if self._broken is not None:
-            raise self._broken
+                self._end()
+        if self.broken is not None:
+            raise self.broken
 
     def stop(self) -> None:
         """Have `run` end, as a signal does. From any thread, and from a signal handler."""
@@ -117,6 +124,7 @@ class Worker:
         try:
             return Consumer(self, 0).run_once(block=False)
         finally:
+            self.settler.run_once()
             self.heartbeat.stop()
 
     def until(self, condition: Callable[[], bool]) -> None:
@@ -125,22 +133,12 @@ class Worker:
 
     def status(self) -> dict[str, Any]:
         """What it is doing, for JSON: queues, threads, running jobs, counts of events, and whether it is stopping."""
-        running = [
-            {
-                "queue": run.job.queue.name,
-                "job_id": run.job.id,
-                "task": run.attempt.name,
-                "attempt": run.job.attempts,
-                "seconds": round(run.seconds, 3),
-            }
-            for run in self.heartbeat.runs
-        ]
         return {
             "pid": os.getpid(),
             "seconds": round(time.monotonic() - self._began, 3),
             "queues": [queue.name for queue in self.queues],
             "threads": self.threads,
-            "running": running,
+            "running": [run.describe() for run in self.heartbeat.runs if run.consumer is not None],
             "counts": dict(self.events.counts),
             "stopping": self.stopping,
             "database": "ok" if self.outage.error is None else type(self.outage.error).__name__,
@@ -173,8 +171,7 @@ class Worker:
                 return
             if self.stopping:
                 self._rest.set()
-                for consumer in consumers:
-                    consumer.cancel()
+                self.give_back(self.intake.close())
                 if deadline is None:
                     deadline = time.monotonic() + self._grace
                 if time.monotonic() >= deadline:
@@ -183,8 +180,7 @@ class Worker:
 
     def _next_look(self, deadline: float | None) -> float:
         if deadline is not None:
-            # a consumer may just be about to wait, after it has seen that the worker does not stop
-            return min(0.1, deadline - time.monotonic())
+            return deadline - time.monotonic()
         if self._ends is not None and self._ends():
             self.stop()
         tick = 3600.0 if self._ends is None else 1.0
@@ -195,17 +191,16 @@ class Worker:
             self.stop()
         return min(tick, max(0.05, self._max_idle - idle))
 
-    def _give_back(self) -> None:
-        """What is still running when the worker ends is ready again, for others."""
-        self.stopping = self.aborted = True
+    def _end(self) -> None:
+        """What is still running is ready again, for others; what has ended is settled."""
+        self.stopping = True
         self._rest.set()
-        for run in self.heartbeat.runs:
-            if self.heartbeat.remove(run):
-                try:
-                    run.job.release()
-                    log(logging.WARNING, "given back", run)
-                except Exception as error:
-                    log(logging.WARNING, "not given back, its lease will expire,", run, error)
+        self.give_back(self.intake.close())
+        self.give_back(self.heartbeat.runs)
+        self.aborted = True
+        self.settler.stop()
+        self.heartbeat.stop()
+        logger.info("stopped working on %s", self)
 
     def _signalled(self, number: int) -> None:
         self.aborted = self.stopping
@@ -237,9 +232,33 @@ class Worker:
     def started(self, run: Run) -> None:
         self.events.tell("start", run)
 
+    def finished(self, run: Run, how: Settlement | str) -> None:
+        """Its handler has ended: it is to be settled, or was."""
+        self.intake.ended(run.seconds)
+        if isinstance(how, str):
+            self.settled(run, how)
+        else:
+            self.settler.add((run, how))
+            if self.intake.batch == 1:
+                self.settler.run_once()
+
+    def give_back(self, runs: Iterable[Run]) -> None:
+        """They are to be ready again, for others."""
+        given = [(run, Settlement(run.job, "released")) for run in runs if self.heartbeat.remove(run)]
+        if given:
+            self.settler.add(*given)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it holds jobs that have not ended."""
+        return bool(self.heartbeat)
+
     def settled(self, run: Run, how: str) -> None:
         self.intake.busy_at = time.monotonic()
-        if how not in self.events.counts:
+        if how == "released":
+            level = logging.DEBUG if run.consumer is None else logging.WARNING
+            log(level, "given back", run)
+        elif how not in self.events.counts:
             log(logging.WARNING, how, run)
         elif not run.lost:
             self.events.tell(how, run)
@@ -252,12 +271,12 @@ class Worker:
         self.events.tell("lost", run)
 
     def undecodable(self, error: DecodeError) -> None:
-        self.intake.busy_at = time.monotonic()
-        logger.error("%s", error, extra={"queue": error.queue, "job_id": error.job_id})
+        """It has been settled as a failed attempt."""
+        self.events.tell(error.outcome, Run(error.job, time.monotonic()), error)
 
     def broke(self, error: BaseException) -> None:
         """A consumer can't go on."""
-        self._broken = error
+        self.broken = error
         self.stop()
 
     def ended(self, consumer: Consumer) -> None:
@@ -268,14 +287,13 @@ class Worker:
     # -- what happens to jobs
 
     def _overdue(self, run: Run, error: TaskTimeout) -> None:
+        consumer = run.consumer
+        assert consumer is not None
         run.attempt.error = error
-        run.consumer.abandoned = True
+        consumer.abandoned = True
         with self._lock:
-            self._consumers.discard(run.consumer)
+            self._consumers.discard(consumer)
         if not self.stopping:
             self._start_consumer()
-        try:
-            self.events.tell(run.job.failed(error), run)
-        except Exception as problem:
-            log(logging.ERROR, "timed out, its lease will expire,", run, problem)
+        self.settler.add((run, run.job.failure(error)))
         self._bell.ring()

@@ -1,0 +1,95 @@
+"""Statements that are planned once and executed often.
+
+Planning one of pq's statements takes the server as long as executing it. So what a connection executes again within a
+second is prepared there. A plan lives for a second: one that was right for an empty table would read all of a full one.
+
+Prepared statements belong to a server session. Behind a transaction pooler that is another one each time: nothing is
+prepared there. Where the application has discarded them the server says so, and the connection does without for a
+while.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from .psycopg2_driver import Psycopg2
+
+#: Seconds that a plan lives, and in which a statement must be repeated to be worth one.
+LIFE = 1.0
+
+#: Seconds without, after the server had lost one.
+PAUSE = 60.0
+
+_PARAMETER = re.compile(r"%%|%\((\w+)\)s")
+
+
+class Plans:
+    """What is prepared on which connection. A connection belongs to one thread at a time."""
+
+    def __init__(self, driver: Psycopg2) -> None:
+        self._driver = driver
+        self._known: WeakKeyDictionary[Any, _Session] = WeakKeyDictionary()
+
+    def text(self, conn: Any, sql: str) -> str:
+        """What to execute, with the same parameters, in place of a statement."""
+        session = self._known.get(conn)
+        if session is None:
+            session = self._known[conn] = _Session()
+        now = time.monotonic()
+        if not session.repeats(sql, now):
+            return sql
+        if session.fixed is None:
+            session.fixed = not self._driver.backend_is_hidden(conn)
+        return session.text(sql, now) if session.fixed else sql
+
+    def lost(self, conn: Any) -> bool:
+        """The server does not know what was prepared. False if nothing was."""
+        session = self._known.get(conn)
+        if session is None or not session.made:
+            return False
+        session.made.clear()
+        session.begins_at = time.monotonic() + PAUSE
+        return True
+
+
+class _Session:
+    """
+    :ivar fixed: whether the connection belongs to it; None: not known yet.
+    :ivar made: when each statement was prepared, by its name; monotonic seconds, as all.
+    :ivar used: when it was executed for the last time.
+    :ivar begins_at: when statements may be prepared.
+    """
+
+    def __init__(self) -> None:
+        self.fixed: bool | None = None
+        self.made: dict[str, float] = {}
+        self.used: dict[str, float] = {}
+        self.begins_at = 0.0
+
+    def repeats(self, sql: str, now: float) -> bool:
+        used, self.used[sql] = self.used.get(sql), now
+        return used is not None and now - used <= LIFE and now >= self.begins_at
+
+    def text(self, sql: str, now: float) -> str:
+        name, prepare, execute = _prepared(sql)
+        made = self.made.get(name)
+        if made is not None and now - made <= LIFE:
+            return execute
+        self.made[name] = now
+        return f"{prepare}; {execute}" if made is None else f"deallocate {name}; {prepare}; {execute}"
+
+
+@lru_cache(maxsize=256)
+def _prepared(sql: str) -> tuple[str, str, str]:
+    """The name, PREPARE and EXECUTE. Equal statements have equal names."""
+    names = list(dict.fromkeys(filter(None, _PARAMETER.findall(sql))))
+    name = "pq_" + sha256(sql.encode()).hexdigest()[:16]
+    body = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}" if match[1] else match[0], sql)
+    arguments = ", ".join(f"%({name})s" for name in names)
+    return name, f"prepare {name} as {body}", f"execute {name}({arguments})"

@@ -1,0 +1,90 @@
+"""How deliveries under a lease end: many of them in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._sql import array
+from .errors import LeasesLost
+
+if TYPE_CHECKING:
+    from .lease import LeasedJob
+
+#: How many are settled in one statement.
+MOST = 1000
+
+
+class Settlement(NamedTuple):
+    """The end of one delivery.
+
+    :ivar outcome: ``'done'``, ``'retry'``, ``'dead'`` or ``'released'``.
+    :ivar delay: of a retry; None: at once.
+    :ivar error: a `Failure` as the table keeps it.
+    :ivar result: as JSON.
+    """
+
+    job: LeasedJob
+    outcome: str
+    delay: timedelta | None = None
+    error: str | None = None
+    result: str | None = None
+
+
+def settle(settlements: Sequence[Settlement]) -> list[LeasedJob]:
+    """Settle deliveries of queues of one table, each only if it is still held.
+
+    :returns: the jobs that were not ours any more.
+    """
+    lost: list[LeasedJob] = []
+    for start in range(0, len(settlements), MOST):
+        lost += _settle(settlements[start : start + MOST])
+    return lost
+
+
+def settle_all(settlements: Iterable[Settlement]) -> None:
+    """The same; the jobs may be of several queues.
+
+    :raises LeasesLost: some were not ours any more.
+    :raises ValueError: a job stands there twice.
+    """
+    given = list(settlements)
+    if len({settlement.job for settlement in given}) < len(given):
+        raise ValueError("a job can be settled only once")
+    lost = settle(given)
+    if lost:
+        first = lost[0]
+        ids = [job.id for job in lost]
+        raise LeasesLost(
+            job_id=first.id, queue=first.queue.name, attempt=first.attempts, count=len(lost), job_ids=ids
+        )
+
+
+def _settle(given: Sequence[Settlement]) -> list[LeasedJob]:
+    queue = given[0].job.queue
+    rows = queue._run(
+        queue._statements("lease.sql")["settle"],
+        prepare=True,
+        **held([settlement.job for settlement in given]),
+        outcomes=array(settlement.outcome for settlement in given),
+        delays=array(None if settlement.delay is None else settlement.delay.total_seconds() for settlement in given),
+        errors=array(settlement.error for settlement in given),
+        results=array(settlement.result for settlement in given),
+    )
+    settled = {number - 1 for number, _ in rows}
+    open = queue._db.in_transaction
+    for number in settled:
+        given[number].job.settled = None if open else True
+    if any(settlement.outcome in ("retry", "released") for settlement in given):
+        queue._db.changed()
+    return [settlement.job for number, settlement in enumerate(given) if number not in settled]
+
+
+def held(jobs: Sequence[LeasedJob]) -> dict[str, Any]:
+    """The parameters that name deliveries."""
+    return {
+        "ids": array(job.id for job in jobs),
+        "attempts": array(job.attempts for job in jobs),
+        "dequeued_at": array(job.dequeued_at for job in jobs),
+    }

@@ -1,0 +1,223 @@
+-- What pq/doctor.py looks at: a statement for each finding, each of whose rows is one. The texts there name the columns.
+-- None reads more of the table than the ends of its indexes. What a role may not see of other sessions is null here.
+
+-- name: index_missing
+select name, definition
+from unnest(%(indexes)s::text[], %(definitions)s::text[]) as expected (name, definition)
+where not exists (
+  select from pg_index join pg_class on oid = indexrelid
+  where indrelid = to_regclass(%(table)s) and relname = name
+)
+
+-- name: index_invalid
+select indexrelid::regclass::text as name
+from pg_index
+where indrelid = to_regclass(%(table)s) and not indisvalid
+
+-- name: trigger_missing
+select name
+from unnest(%(triggers)s::text[]) as expected (name)
+where not exists (select from pg_trigger where tgrelid = to_regclass(%(table)s) and tgname = name)
+
+-- name: trigger_disabled
+select tgname as name, quote_ident(tgname) as quoted
+from pg_trigger
+where tgrelid = to_regclass(%(table)s) and tgname = any (%(triggers)s) and tgenabled in ('D', 'R')
+
+-- name: trigger_obsolete
+select tgname as name, quote_ident(tgname) as quoted
+from pg_trigger
+where tgrelid = to_regclass(%(table)s) and tgname = any (%(obsolete)s) and tgenabled in ('O', 'A')
+
+-- name: old_transaction
+-- A vacuum holds nothing back, and a parallel worker has its leader's snapshot. Of other databases only those count that
+-- write: snapshots here go back to them, too.
+select
+  pid, usename as role, datname as database, application_name as application, state,
+  date_trunc('second', xact_start) as since, date_trunc('second', clock_timestamp() - xact_start)::text as age
+from pg_stat_activity
+where xact_start < clock_timestamp() - %(transaction_age)s::interval
+  and (backend_xid is not null or (backend_xmin is not null and datname = current_database()))
+  and pid <> pg_backend_pid() and leader_pid is null
+  and pid not in (select pid from pg_stat_progress_vacuum)
+order by xact_start
+limit %(at_most)s
+
+-- name: old_prepared_transaction
+select
+  gid, quote_literal(gid) as quoted, owner as role, database,
+  date_trunc('second', prepared) as since, date_trunc('second', clock_timestamp() - prepared)::text as age
+from pg_prepared_xacts
+where prepared < clock_timestamp() - %(transaction_age)s::interval
+order by prepared
+limit %(at_most)s
+
+-- name: old_replication_slot
+-- inactive_since: since PostgreSQL 17.
+select
+  slot_name as slot, quote_literal(slot_name) as quoted, slot_type as kind, active_pid as pid,
+  coalesce(
+    'in use by session ' || active_pid, 'not in use since ' || (to_jsonb(slot) ->> 'inactive_since'), 'not in use'
+  ) as state,
+  case when xmin is null then 'of the system catalogs' else 'of tables' end as rows,
+  greatest(age(xmin), age(catalog_xmin)) as transactions
+from pg_replication_slots as slot
+where greatest(age(xmin), age(catalog_xmin)) > %(xmin_age)s
+order by transactions desc
+limit %(at_most)s
+
+-- name: old_standby
+select
+  pid, usename as role, application_name as application, client_addr as address,
+  date_trunc('second', backend_start) as since, age(backend_xmin) as transactions
+from pg_stat_replication
+where age(backend_xmin) > %(xmin_age)s
+order by transactions desc
+limit %(at_most)s
+
+-- name: hidden_sessions
+select count(*) as sessions, current_user as role, quote_ident(current_user) as quoted
+from pg_stat_activity
+where query = '<insufficient privilege>' and datname is not null
+having count(*) > 0
+
+-- name: idle_in_transaction
+select
+  pid, usename as role, application_name as application, state,
+  date_trunc('second', state_change) as since, date_trunc('second', clock_timestamp() - state_change)::text as age
+from pg_stat_activity
+where state like 'idle in transaction%%' and state_change < clock_timestamp() - %(idle_age)s::interval
+  and pid <> pg_backend_pid()
+  and pid in (
+    select pid from pg_locks
+    where granted and mode <> 'AccessShareLock' and relation = to_regclass(%(table)s)
+      and database = (select oid from pg_database where datname = current_database())
+  )
+order by state_change
+limit %(at_most)s
+
+-- name: autovacuum_off
+select
+  'for the table' as scope, format('alter table %%s set (autovacuum_enabled = on);', pg_class.oid::regclass) as command
+from pg_class, pg_options_to_table(reloptions)
+where pg_class.oid = to_regclass(%(table)s) and option_name = 'autovacuum_enabled' and not option_value::boolean
+union all
+select 'on the server, by ' || name, format('alter system set %%I = on; select pg_reload_conf();', name)
+from pg_settings
+where name in ('autovacuum', 'track_counts') and setting = 'off'
+
+-- name: dead_rows
+select
+  n_dead_tup as dead, n_live_tup as live, limits.due,
+  date_trunc('second', greatest(last_vacuum, last_autovacuum)) as vacuumed_at,
+  coalesce('last vacuumed ' || date_trunc('second', greatest(last_vacuum, last_autovacuum)), 'never vacuumed') as last,
+  (select count(*) from pg_stat_progress_vacuum) as workers,
+  current_setting('autovacuum_max_workers')::int as max_workers
+from pg_stat_all_tables join pg_class on pg_class.oid = relid, lateral (
+  select round(
+    max(coalesce(own.value, current_setting('autovacuum_vacuum_threshold'))::numeric)
+      filter (where option = 'autovacuum_vacuum_threshold')
+    + max(coalesce(own.value, current_setting('autovacuum_vacuum_scale_factor'))::numeric)
+      filter (where option = 'autovacuum_vacuum_scale_factor') * greatest(reltuples, 0)::numeric
+  ) as due
+  from unnest(array['autovacuum_vacuum_threshold', 'autovacuum_vacuum_scale_factor']) as option
+  left join pg_options_to_table(reloptions) as own (name, value) on name = option
+) as limits
+where relid = to_regclass(%(table)s) and n_dead_tup > greatest(%(dead_rows)s, 2 * limits.due)
+
+-- name: notify_queue
+select round((usage * 100)::numeric, 1) as percent
+from pg_notification_queue_usage() as usage
+where usage > %(notify_queue)s
+
+-- name: overdue_job
+-- Of each queue the row that is due for the longest time: one descent of the index for each.
+with recursive head as (
+  (
+    select q_name, id, due_at, dequeued_at from :table
+    where due_at is not null
+    order by q_name, due_at
+    limit 1
+  )
+  union all
+  select following.* from head, lateral (
+    select q_name, id, due_at, dequeued_at from :table
+    where due_at is not null and q_name > head.q_name
+    order by q_name, due_at
+    limit 1
+  ) as following
+)
+select
+  q_name as queue, id, date_trunc('second', due_at) as since,
+  date_trunc('second', clock_timestamp() - due_at)::text as age,
+  case when dequeued_at is null then 'which was scheduled' else 'whose lease has expired' end as kind
+from (select * from head limit %(queues)s) as heads
+where due_at < clock_timestamp() - %(overdue_age)s::interval
+order by due_at
+limit %(at_most)s
+
+-- name: waiting_job
+-- Of each queue the ready row that is to be taken next.
+with recursive head as (
+  (
+    select q_name, id, enqueued_at, schedule_at from :table
+    where dequeued_at is null and due_at is null
+    order by q_name, expected_at, id
+    limit 1
+  )
+  union all
+  select following.* from head, lateral (
+    select q_name, id, enqueued_at, schedule_at from :table
+    where dequeued_at is null and due_at is null and q_name > head.q_name
+    order by q_name, expected_at, id
+    limit 1
+  ) as following
+)
+select
+  q_name as queue, id, date_trunc('second', ready_at) as since,
+  date_trunc('second', clock_timestamp() - ready_at)::text as age
+from (select *, greatest(enqueued_at, schedule_at) as ready_at from head limit %(queues)s) as heads
+where ready_at < clock_timestamp() - %(waiting_age)s::interval
+order by ready_at
+limit %(at_most)s
+
+-- name: not_durable
+select name from pg_settings where name in ('fsync', 'full_page_writes') and setting = 'off'
+
+-- name: table_unlogged
+select oid::regclass::text as name from pg_class where oid = to_regclass(%(table)s) and relpersistence = 'u'
+
+-- name: synchronous_commit_off
+select source from pg_settings where name = 'synchronous_commit' and setting = 'off'
+
+-- name: connections
+select used, allowed
+from
+  (select sum(numbackends) as used from pg_stat_database) as statistics,
+  (
+    select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+      - coalesce(current_setting('reserved_connections', true)::int, 0) as allowed
+  ) as settings
+where used > %(connections)s * allowed
+
+-- name: ids
+-- A sequence that the role may not read is taken to be where the ids are.
+select last, largest
+from (
+  select
+    atttypid,
+    coalesce(
+      case when has_sequence_privilege(sequence, 'usage, select') then pg_sequence_last_value(sequence) end,
+      (select max(id) from :table)
+    ) as last,
+    least(
+      (select seqmax from pg_sequence where seqrelid = sequence),
+      case atttypid when 'int2'::regtype then 32767 when 'int4'::regtype then 2147483647 else 9223372036854775807 end
+    ) as largest
+  from pg_attribute, cast(pg_get_serial_sequence(%(table)s, 'id') as regclass) as sequence
+  where attrelid = to_regclass(%(table)s) and attname = 'id'
+) as ids
+where last > %(ids)s * largest
+
+-- name: clock
+select extract(epoch from clock_timestamp())::float8 as now

@@ -1,0 +1,123 @@
+"""Jobs that have ended are settled: several in one statement."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from ..attempt import UNSURE
+from ..errors import CommitUnknown, ConnectionLost
+from ..settlement import Settlement, settle
+from .run import Run
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+logger = logging.getLogger("pq.tasks")
+
+#: Seconds after which a job that has ended is settled at the latest, if the database allows.
+LINGER = 0.01
+
+#: How a job was settled that could not be.
+UNSETTLED = "not settled, its lease will expire,"
+
+End = tuple[Run, Settlement]
+
+
+class Settler:
+    """One thread, which settles what has ended while consumers go on.
+
+    :param batch: how many are settled at once, whenever the first of them has ended.
+    """
+
+    def __init__(self, worker: Worker, batch: int) -> None:
+        self._worker = worker
+        self._batch = batch
+        self._driver = worker.intake.database.driver
+        self._changed = threading.Condition()
+        self._ended: list[End] = []
+        self._settling = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, *ends: End) -> None:
+        """They have ended."""
+        with self._changed:
+            before = len(self._ended)
+            self._ended += ends
+            if before == 0 or before < self._batch <= len(self._ended):
+                self._changed.notify()
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._settle_on, name="pq settler", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Settle what is left."""
+        with self._changed:
+            thread, self._thread = self._thread, None
+            self._changed.notify()
+        if thread is not None:
+            thread.join()
+
+    def _settle_on(self) -> None:
+        while True:
+            with self._changed:
+                while not self._ended:
+                    if self._thread is not threading.current_thread():
+                        return
+                    self._changed.wait()
+                # what is alone need not wait for company
+                if len(self._ended) < self._batch and self._worker.busy:
+                    self._changed.wait(LINGER)
+            self.run_once()
+
+    def run_once(self) -> bool:
+        """Settle what has ended; says whether there was something."""
+        with self._settling:
+            with self._changed:
+                ended, self._ended = self._ended, []
+            if ended:
+                self._settle(ended)
+        return bool(ended)
+
+    def _settle(self, ended: list[End]) -> None:
+        """As soon as the database allows."""
+        worker = self._worker
+        unknown = False
+        while True:
+            try:
+                lost = set(settle([settlement for _, settlement in ended]))
+                break
+            except self._driver.Unavailable as error:
+                unknown = unknown or isinstance(error, CommitUnknown)
+                if isinstance(error, ConnectionLost) and not worker.intake.database.source.replaceable:
+                    worker.broke(error)
+                else:
+                    worker.rest(worker.outage.pause(error))
+                if worker.aborted or worker.broken:
+                    for run, _ in ended:
+                        worker.settled(run, UNSETTLED)
+                    return
+            except Exception as error:
+                self._settle_alone(ended, error)
+                return
+        worker.outage.over()
+        for run, settlement in ended:
+            how = settlement.outcome
+            if settlement.job in lost:
+                how = UNSURE if unknown or run.unsure else "lost"
+            worker.settled(run, how)
+
+    def _settle_alone(self, ended: list[End], error: Exception) -> None:
+        """One of them can't be settled like this: such as one with a result that is not JSON."""
+        if len(ended) > 1:
+            for end in ended:
+                self._settle([end])
+            return
+        ((run, settlement),) = ended
+        if isinstance(error, ValueError) and settlement.outcome == "done":
+            self._settle([(run, run.job.failure(error))])
+        else:
+            logger.error("job %s could not be settled", run.job.id, exc_info=error)
+            self._worker.settled(run, UNSETTLED)
