@@ -22,6 +22,10 @@ class Item(NamedTuple):
     expected_at: TimeSpec = None
 
 
+#: No time was given.
+NOW = When()
+
+
 class Row(NamedTuple):
     """A job as it is written: JSON text, and its times."""
 
@@ -63,9 +67,12 @@ def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def parameters(chunk: list[Row]) -> dict[str, str]:
-    """For ``unnest`` of arrays of one length, or empty."""
+    """For ``unnest`` of arrays of one length, or empty; the data alone if no job has times."""
+    data = {"data": array([row.text for row in chunk])}
+    if all(row.schedule == NOW and row.expected == NOW for row in chunk):
+        return data
     return {
-        "data": array(row.text for row in chunk),
+        **data,
         "schedule_at": _column(row.schedule.at for row in chunk),
         "schedule_in": _column(_interval(row.schedule.delay) for row in chunk),
         "expected_at": _column(row.expected.at for row in chunk),

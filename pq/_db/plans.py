@@ -26,6 +26,9 @@ LIFE = 1.0
 #: Seconds without, after the server had lost one.
 PAUSE = 60.0
 
+#: Otherwise the server may choose to plan anew each time, by what it expects of the parameters.
+GENERIC = "set local plan_cache_mode = force_generic_plan"
+
 _PARAMETER = re.compile(r"%%|%\((\w+)\)s")
 
 
@@ -80,9 +83,10 @@ class _Session:
         name, prepare, execute = _prepared(sql)
         made = self.made.get(name)
         if made is not None and now - made <= LIFE:
-            return execute
+            return f"{GENERIC}; {execute}"
         self.made[name] = now
-        return f"{prepare}; {execute}" if made is None else f"deallocate {name}; {prepare}; {execute}"
+        begin = prepare if made is None else f"deallocate {name}; {prepare}"
+        return f"{begin}; {GENERIC}; {execute}"
 
 
 @lru_cache(maxsize=256)

@@ -19,8 +19,14 @@ values (
 )
 returning id
 
+-- name: put_untimed
+-- The same for an array of jobs without times; the ids are in its order.
+insert into :table (q_name, data)
+select %(queue)s, data::json from unnest(%(data)s::text[]) as data
+returning id
+
 -- name: put_many
--- The same for arrays, in their order.
+-- The same with times: arrays of one length, or empty.
 insert into :table (q_name, data, schedule_at, expected_at)
 select
   %(queue)s, data::json,
@@ -29,8 +35,7 @@ select
 from unnest(
   %(data)s::text[], %(schedule_at)s::timestamptz[], %(schedule_in)s::interval[],
   %(expected_at)s::timestamptz[], %(expected_in)s::interval[]
-) with ordinality as item (data, schedule_at, schedule_in, expected_at, expected_in, number)
-order by number
+) as item (data, schedule_at, schedule_in, expected_at, expected_in)
 returning id
 
 -- name: load
