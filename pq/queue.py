@@ -113,7 +113,10 @@ class Queue(QueueRows):
             return [id for chunk in chain([first, second], chunks) for id in self._put_chunk(chunk)]
 
     def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
-        """Put jobs by COPY, all of them or none: faster than `put_many`, but only their number is returned."""
+        """Put jobs by COPY, all of them or none: faster than `put_many`, but only their number is returned.
+
+        The connection is busy meanwhile: `items` must not use this PQ.
+        """
         with self._db.transaction():
             ((now,),) = self._run(self._sql["now"])
             return self._copy(_bulk.Lines(self.name, self._encoded_rows(items, schedule_at, expected_at), now))
