@@ -17,14 +17,14 @@ given as materialized (
 job.id = given.id and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
     and job.due_at is not null
 
--- name: settle
+-- name: change
 -- A retry sets schedule_at, too, so that pq 1.9.1 waits as well.
-with :given, changed as (
-  update :table as job set
+update :table as job set
     dequeued_at = case given.outcome when 'done' then job.dequeued_at when 'dead' then statement_timestamp() end,
     due_at = statement_timestamp() + make_interval(secs => given.delay),
     schedule_at = coalesce(statement_timestamp() + make_interval(secs => given.delay), job.schedule_at),
     attempts = job.attempts - case given.outcome when 'released' then 1 else 0 end,
+    expiries = case given.outcome when 'retry' then 0 else job.expiries end,
     error = case when given.outcome <> 'done' then coalesce(given.error, job.error) end,
     failed_at = case
       when given.outcome <> 'done'
@@ -33,16 +33,27 @@ with :given, changed as (
     result = case given.outcome when 'done' then given.result::json else job.result end
   from given
   where :is_given
+
+-- name: settle
+with :given, changed as (
+  :change
   returning job.tableoid, job.q_name, given.number, given.outcome
 )
 select number, case when outcome in ('retry', 'released') then :wake end from changed
 
--- name: remove
--- What is done, where finished jobs are not kept.
-with :given
-delete from :table as job using given
-where :is_given
-returning given.number
+-- name: settle_and_remove
+-- Where finished jobs are not kept.
+with :given, removed as (
+  delete from :table as job using given
+  where :is_given and given.outcome = 'done'
+  returning given.number
+), changed as (
+  :change and given.outcome <> 'done'
+  returning job.tableoid, job.q_name, given.number, given.outcome
+)
+select number, case when outcome in ('retry', 'released') then :wake end from changed
+union all
+select number, null from removed
 
 -- name: extend
 update :table set due_at = statement_timestamp() + make_interval(secs => %(lease)s)

@@ -158,8 +158,8 @@ class Intake:
         if jobs or refused:
             self._turn += 1
             self.busy_at = time.monotonic()
-        for error in refused:
-            worker.undecodable(error)
+        for refusal in refused:  # settled as failed attempts
+            worker.events.tell(refusal.outcome, Run(refusal.job, self.busy_at), refusal.error)
         runs = [Run(job, self.busy_at) for job in jobs]
         worker.heartbeat.add(runs)
         with self._changed:
