@@ -59,10 +59,11 @@ class Claim:
         """
         while True:
             jobs, refused = self.fetch(queue, limit, timeout, lease)
-            if refused and not jobs and not (lease and queue._db.in_transaction):
-                raise refused.pop(0).error
-            for refusal in refused:
+            raises = bool(refused) and not jobs and not (lease and queue._db.in_transaction)
+            for refusal in refused[1:] if raises else refused:
                 queue.logger.error("%s", refusal.error)
+            if raises:
+                raise refused[0].error
             if jobs or not refused:
                 return jobs
             # raised, the error would undo the end of the job that it tells of: on to the next
@@ -89,13 +90,18 @@ class Claim:
                 found = queue._db.execute(
                     statement, {**params, "mark": mark, "limit": wanted}, timeout=timeout, prepare=True
                 )
-                rows = found + rows if rows else found  # what comes second was below the mark
+                rows = sorted(rows + found, key=_order) if rows else found  # what comes second was below the mark
                 if len(found) == wanted or not mark:
                     self._saw(found)
                     break
                 self._mark = 0
         except TimeoutError:
             pass
+        except Exception as error:
+            if not rows or queue._db.in_transaction:
+                raise
+            # raised, it would lose those that are there; what does not pass, the next claim meets
+            queue.logger.error("%s", error)
         return rows
 
     def _low_water(self) -> int:
@@ -110,6 +116,11 @@ class Claim:
             id, *_, expected_at, _, _, _, made_others_ready, _ = rows[-1]
             if expected_at is None and not made_others_ready:
                 self._mark = max(self._mark, id - SLACK)
+
+
+def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    id, *_, expected_at, _, _, _, _, _ = row
+    return expected_at is None, expected_at, id
 
 
 def _job(queue: Queue, row: tuple[Any, ...], lease: timedelta | None) -> Any:
