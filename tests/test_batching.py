@@ -179,6 +179,21 @@ def test_with_batches_of_one_each_is_settled_before_the_next_is_taken(pq: PQ, sq
     assert seen == [(ended, 1) for ended in range(20)]
 
 
+def test_with_batches_of_one_each_thread_holds_one(pq: PQ, sql: Sql) -> None:
+    seen: list[int] = []
+    met = threading.Barrier(3)
+
+    @pq["a"].task(name="look")
+    def look(job_id: int) -> None:
+        met.wait(PATIENCE)
+        seen.append(number(sql, HELD))
+        met.wait(PATIENCE)
+
+    fill(pq["a"], 30, "look")
+    Worker(pq, threads=3, burst=True, batch=1).run()
+    assert seen == [3] * 30
+
+
 @pytest.mark.parametrize(("batch", "error"), [(0, ValueError), ("1", TypeError)])
 def test_bad_batch(pq: PQ, batch: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="batch must be"):
@@ -484,6 +499,17 @@ def die(job_id):
     if current().attempts == 1:
         os.kill(os.getpid(), signal.SIGKILL)
 
+@queue.task(name="die late")
+def die_late(job_id):
+    done = "select count(*) from queue where dequeued_at is not null and due_at is null"
+    while current().attempts == 1:
+        with queue as cursor:
+            cursor.execute(done)
+            if cursor.fetchone() == (20,):
+                os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01)
+    note._handler(job_id)
+
 @queue.task(name="wait")
 def wait(job_id):
     note._handler(job_id)
@@ -566,3 +592,13 @@ def test_when_a_worker_is_killed_each_job_runs_at_least_once(run: Start, sql: Sq
     else:
         assert 51 <= again <= 101  # the 50 that were held, and what had ended
         assert len(after) == 101 + again - 50
+
+
+def test_what_had_ended_before_does_not_run_again_when_a_worker_is_killed(run: Start, sql: Sql) -> None:
+    """All of them are of one batch, which does not end: what has ended of it is settled."""
+    ids = [*put(sql, "note", 20), *put(sql, "die late"), *put(sql, "note", 20)]
+    assert run("batched").wait(PATIENCE) == -signal.SIGKILL
+    assert (number(sql, DONE), number(sql, HELD)) == (20, 21)
+    sql("update queue set due_at = now() where due_at is not null")  # an hour later
+    assert run("batched").wait(PATIENCE) == 0
+    assert notes(sql) == ids
