@@ -110,6 +110,16 @@ def test_pure_modules_read_no_clock_and_open_nothing() -> None:
         assert not found & {"os", "socket", "threading", "time", "select", "subprocess"}, name
 
 
+def test_the_design_page_shows_these_layers() -> None:
+    page = PACKAGE.parent / "docs" / "design.rst"
+    if not page.exists():
+        pytest.skip("tested as installed, without the source tree")
+    section = page.read_text("utf-8").partition("\nLayers\n")[2]
+    table = section.partition("code-block:: text\n\n")[2].partition("\n\n")[0]
+    rows = [line[3:].partition("   ")[0].split() for line in table.splitlines()]
+    assert [set(names) for names in rows if names] == LAYERS
+
+
 def test_setup_does_not_import_pq() -> None:
     setup = PACKAGE.parent / "setup.py"
     if not setup.exists():
