@@ -96,8 +96,8 @@ class Queue(QueueRows):
     def put_many(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> list[int]:
         """Put jobs, all of them or none, and return their ids, in order.
 
-        :param items: data as for `put`, or `Item` for what has times of its own. It is read bit by bit, in a
-            transaction if there are more than 1,000.
+        :param items: data as for `put`, or `Item` for what has times of its own. It is read bit by bit, and only the
+            ids are kept: more than 1,000 are put by several statements in one transaction.
         :param schedule_at: as for `put`, for all.
         :param expected_at: as for `put`, for all.
 
@@ -115,7 +115,8 @@ class Queue(QueueRows):
     def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
         """Put jobs by COPY, all of them or none: faster than `put_many`, but only their number is returned.
 
-        The connection is busy meanwhile: `items` must not use this PQ.
+        The arguments and errors are those of `put_many`. The connection is busy meanwhile: `items` must not use this
+        PQ. Relative times count from the beginning.
         """
         with self._db.transaction():
             ((now,),) = self._run(self._sql["now"])
@@ -149,7 +150,7 @@ class Queue(QueueRows):
         """Take as many jobs as are ready, in order, but not more than `n`; when blocking, wait for the first.
 
         :param n: at least 1.
-        :returns: what `get` returns, as a list; empty if there is no job (in time).
+        :returns: what `get` returns, as a list; empty if there is no job (in time). One lease is for all of them.
         :raises DecodeError: none of them can be decoded. If some can, the others are logged, and treated as by `get`.
 
         All else is as for `get`.
@@ -204,19 +205,20 @@ class Queue(QueueRows):
         return BatchIterator(self, whole("n", n, 1), seconds("linger", linger).total_seconds(), timeout, lease)
 
     def done(self, jobs: Iterable[LeasedJob]) -> None:
-        """Finish leased jobs, in one statement.
+        """Finish leased jobs, in one statement for each 1,000.
 
+        :param jobs: of this queue, or of others of its `PQ`.
         :raises LeasesLost: some are not ours any more. The others were finished; in a transaction, if it is committed.
         """
         self.settle((job, None) for job in jobs)
 
     def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]]) -> None:
-        """Settle leased jobs, each by how it went, in one statement.
+        """Settle leased jobs, each by how it went, in one statement for each 1,000.
 
         :param outcomes: jobs with None, for those that are done, or with an exception, which ends the job as at the end
             of ``with job:``.
         :raises LeasesLost: as for `done`.
-        :raises ValueError: a job stands there twice.
+        :raises ValueError: a job stands there twice; nothing was changed.
         """
         settle_all(job.success() if error is None else job.failure(error) for job, error in outcomes)
 
