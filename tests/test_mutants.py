@@ -51,7 +51,7 @@ MUTANTS = {
         {"effect more than once"},
     ),
     "commits early in a block": Mutant(
-        "_db/psycopg2_driver.py",
+        "_db/driver.py",
         'self.run(conn, "begin")',
         "pass",
         {"aborted, but there", "order without job, or job without order"},
