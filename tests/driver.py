@@ -40,6 +40,12 @@ class Psycopg2:
     def status(self, conn: Any) -> int:
         return int(conn.get_transaction_status())
 
+    def parameters(self, conn: Any) -> dict[str, str]:
+        return dict(conn.get_dsn_parameters())
+
+    def limit(self, pool: Any, most: int) -> None:
+        pool.maxconn = most
+
     def pid(self, conn: Any) -> int:
         return int(conn.get_backend_pid())
 
@@ -99,10 +105,18 @@ class Psycopg3(Psycopg2):
             self.set_session(conn, **(session or {}))
 
         options = {**self._options, **options}
-        return Pool(dsn, min_size=least, max_size=most, open=True, configure=configure, kwargs=options, timeout=20)
+        made = Pool(dsn, min_size=least, max_size=most, open=True, configure=configure, kwargs=options)
+        made.wait()  # lest it open a second one for who comes too early
+        return made
 
     def status(self, conn: Any) -> int:
         return int(conn.info.transaction_status)
+
+    def parameters(self, conn: Any) -> dict[str, str]:
+        return dict(conn.info.get_parameters())
+
+    def limit(self, pool: Any, most: int) -> None:
+        pool.resize(1, most)
 
     def pid(self, conn: Any) -> int:
         return int(conn.info.backend_pid)

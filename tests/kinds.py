@@ -30,11 +30,16 @@ ALL = SEVERAL + SINGLE
 NAME = "on trial"
 
 
+def kit_of(kind: str) -> Any:
+    """The driver of a kind."""
+    return BOTH["psycopg"] if kind.startswith("psycopg 3") else driver
+
+
 @contextmanager
 def make_pq(kind: str, dsn: str, **options: Any) -> Iterator[PQ]:
     """Closed at the end, with its connections."""
     dsn = make_dsn(dsn, application_name=NAME)
-    chosen = BOTH["psycopg"] if kind.startswith("psycopg 3") else driver
+    chosen = kit_of(kind)
     autocommit = kind.startswith("autocommit")
     if kind == "dsn":
         made = PQ(dsn, **options)

@@ -23,7 +23,7 @@ import psycopg2.extensions
 import psycopg2.extras
 import pytest
 from conftest import Background, wait_until
-from driver import driver
+from driver import driver, only_psycopg2
 from psycopg2.pool import SimpleConnectionPool, ThreadedConnectionPool
 
 import pq.tasks
@@ -755,6 +755,7 @@ FACTORIES = [
 ]
 
 
+@only_psycopg2
 @pytest.mark.parametrize("factory", FACTORIES[:3], ids=lambda factory: factory.__name__)
 @pytest.mark.parametrize("given", ["connection", "pool"])
 def test_used_cursor_factories(dsn: str, factory: type, given: str) -> None:

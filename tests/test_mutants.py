@@ -52,7 +52,7 @@ MUTANTS = {
     ),
     "commits early in a block": Mutant(
         "_db/driver.py",
-        'self.run(conn, "begin")',
+        'self.run(conn, self._begin(conn))',
         "pass",
         {"aborted, but there", "order without job, or job without order"},
     ),

@@ -14,7 +14,7 @@ import psycopg2
 import psycopg2.extras
 import pytest
 from conftest import Background, wait_until
-from driver import driver
+from driver import driver, only_psycopg2
 from kinds import ALL, SEVERAL, make_pq
 
 from pq import PQ, DecodeError, Queue, TableMissing
@@ -464,6 +464,7 @@ def column_a(row: Any) -> Any:
     return row.a if hasattr(row, "a") else row["a"]
 
 
+@only_psycopg2
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_any_cursor_factory_of_the_connection(connect: Any, factory: Any) -> None:
     pq = PQ(connect(cursor_factory=factory))
@@ -481,6 +482,7 @@ def test_any_cursor_factory_of_the_connection(connect: Any, factory: Any) -> Non
     assert queue.get(timeout=0.01) is None
 
 
+@only_psycopg2
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_cursor_kwargs_are_for_the_cursor(pq: PQ, factory: Any) -> None:
     class Mine(Queue):

@@ -55,6 +55,16 @@ class Psycopg3(Driver):
     def _is_plain(self, conn: Any) -> bool:
         return conn.isolation_level is None and conn.read_only is None and conn.deferrable is None
 
+    def _begin(self, conn: Any) -> str:
+        modes = []
+        if conn.isolation_level is not None:
+            modes.append("isolation level " + conn.isolation_level.name.lower().replace("_", " "))
+        if conn.read_only is not None:
+            modes.append("read only" if conn.read_only else "read write")
+        if conn.deferrable is not None:
+            modes.append("deferrable" if conn.deferrable else "not deferrable")
+        return " ".join(["begin", ", ".join(modes)])
+
     def _sqlstate(self, error: BaseException) -> str | None:
         return getattr(error, "sqlstate", None)
 
