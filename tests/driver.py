@@ -46,6 +46,15 @@ class Psycopg2:
     def limit(self, pool: Any, most: int) -> None:
         pool.maxconn = most
 
+    def lent(self, pool: Any) -> int:
+        """How many connections of a pool are out."""
+        return len(pool._used)
+
+    @property
+    def dict_rows(self) -> dict[str, Any]:
+        """Arguments of `cursor()`, for rows that are read by column."""
+        return {"cursor_factory": import_module("psycopg2.extras").DictCursor}
+
     def pid(self, conn: Any) -> int:
         return int(conn.get_backend_pid())
 
@@ -117,6 +126,14 @@ class Psycopg3(Psycopg2):
 
     def limit(self, pool: Any, most: int) -> None:
         pool.resize(1, most)
+
+    def lent(self, pool: Any) -> int:
+        stats = pool.get_stats()
+        return int(stats["pool_size"] - stats["pool_available"])
+
+    @property
+    def dict_rows(self) -> dict[str, Any]:
+        return {"row_factory": import_module("psycopg.rows").dict_row}
 
     def pid(self, conn: Any) -> int:
         return int(conn.info.backend_pid)
