@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -164,6 +165,13 @@ BOTH: dict[str, Psycopg2] = {"psycopg2": Psycopg2(), "psycopg": Psycopg3()}
 NAME = os.environ.get("PQ_TEST_DRIVER", "psycopg2")
 
 driver = BOTH[NAME]
+
+
+def either(name: str) -> tuple[type[Exception], ...]:
+    """An error, such as ``UniqueViolation``, of either driver: where kinds of both are tested."""
+    return tuple(getattr(kit.errors, name) for kit in BOTH.values() if find_spec(kit.package))
+
+
 drivers.PREFERRED = (NAME,)
 
 only_psycopg2 = pytest.mark.skipif(NAME != "psycopg2", reason="of psycopg2 alone")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import Background, execute, wait_until
 from driver import driver, only_psycopg2
-from kinds import ALL, make_pq, terminate
+from kinds import WITH_PSYCOPG3, make_pq, terminate
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, make_dsn, parse_dsn
 from psycopg2.pool import PoolError, SimpleConnectionPool, ThreadedConnectionPool
 
@@ -190,7 +190,7 @@ def test_close_lets_work_end_and_turns_the_others_away(dsn: str, sql: Sql) -> No
     assert jobs(sql) == [1]
 
 
-@pytest.mark.parametrize("kind", [*ALL, "autocommit pool"])
+@pytest.mark.parametrize("kind", [*WITH_PSYCOPG3, "autocommit pool"])
 def test_work_changes_nothing_about_the_session(dsn: str, kind: str) -> None:
     def settings() -> Any:
         with pq["a"] as cursor:
@@ -321,7 +321,7 @@ def test_a_connection_that_the_application_closed(connect: Any) -> None:
 # -- what may change under us
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", WITH_PSYCOPG3)
 def test_after_discard_all(dsn: str, kind: str) -> None:
     with make_pq(kind, dsn, poll_interval=0.2) as pq:
         queue = pq["a"]
@@ -339,7 +339,7 @@ def test_after_discard_all(dsn: str, kind: str) -> None:
             assert got(queue) == 3
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", WITH_PSYCOPG3)
 def test_after_the_table_was_made_anew(dsn: str, sql: Sql, kind: str) -> None:
     with make_pq(kind, dsn) as pq:
         queue = pq["a"]
@@ -357,7 +357,7 @@ def test_after_the_table_was_made_anew(dsn: str, sql: Sql, kind: str) -> None:
         assert waiting.result() == 2
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", WITH_PSYCOPG3)
 def test_the_search_path_decides_where_no_schema_is_given(dsn: str, sql: Sql, kind: str) -> None:
     sql("create schema other")
     with PQ(dsn, schema="other") as pq:
@@ -476,7 +476,7 @@ def interrupted(when: Callable[[], Any], then: Callable[[], Any] = lambda: None)
 
 
 @pytest.mark.parametrize("inside", [False, True])
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", WITH_PSYCOPG3)
 def test_an_interrupted_statement_leaves_nothing_behind(
     dsn: str, connect: Any, sql: Sql, kind: str, inside: bool
 ) -> None:
