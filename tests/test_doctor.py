@@ -329,7 +329,7 @@ def test_of_other_databases_only_transactions_that_write_count(
     pq: PQ, make_database: Callable[..., str], impatient: None
 ) -> None:
     with closing(driver.connect(make_database())) as other:
-        other.set_session(isolation_level="repeatable read")
+        driver.set_session(other, isolation_level="repeatable read")
         other.cursor().execute("select 1")
         assert not found(pq, "old_transaction", pid=other.info.backend_pid)
         other.cursor().execute("select txid_current()")

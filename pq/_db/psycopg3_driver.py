@@ -131,7 +131,7 @@ class Psycopg3(Driver):
                 conn.lock.release()
 
     def has_notified(self, conn: Any, channels: re.Pattern[str]) -> bool:
-        return any(map(channels.fullmatch, self._inbox(conn)))
+        return any(map(channels.fullmatch, list(self._inbox(conn))))
 
     def _take(self, conn: Any, channels: re.Pattern[str]) -> set[str]:
         self._collect(conn)
