@@ -283,6 +283,8 @@ def test_others_go_to_the_applications_handlers(conn: Any, sql: Sql) -> None:
 
 
 def test_others_come_out_of_notifies(conn: Any, sql: Sql) -> None:
+    if not hasattr(conn, "_notifies_backlog"):
+        pytest.skip("this psycopg forgets what comes while nobody is in notifies()")
     conn.autocommit = True
     conn.execute("listen mine")
     pq = PQ(conn, poll_interval=60)
