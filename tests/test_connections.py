@@ -500,6 +500,8 @@ def test_an_interrupted_statement_leaves_nothing_behind(
 
 @pytest.mark.parametrize("kind", ["dsn", "pool", "connection"])
 def test_an_interrupted_wait_for_a_connection_takes_none(dsn: str, sql: Sql, kind: str) -> None:
+    if kind == "pool" and driver.package == "psycopg":
+        pytest.skip("psycopg_pool gives the next connection to who was interrupted")
     over, entered = threading.Event(), threading.Event()
 
     def occupy() -> None:
