@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
-import psycopg2
 from conftest import execute
-from psycopg2.extensions import connection, make_dsn
-from psycopg2.pool import ThreadedConnectionPool
+from driver import BOTH, driver
+from driver import NAME as DRIVER
+from psycopg2.extensions import make_dsn
 
 from pq import PQ
 
@@ -22,27 +23,33 @@ SINGLE = ["connection", "autocommit connection"]
 #: All kinds but for "autocommit pool".
 ALL = SEVERAL + SINGLE
 
+#: And those of the other driver, where it is installed. Not in all tests: they have a run of their own.
+WITH_PSYCOPG3 = [
+    *ALL,
+    *(["psycopg 3 connection", "psycopg 3 pool"] if DRIVER == "psycopg2" and find_spec("psycopg_pool") else []),
+]
+
 #: The application_name of the sessions of these PQ.
 NAME = "on trial"
 
 
-class Autocommit(connection):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.autocommit = True
+def kit_of(kind: str) -> Any:
+    """The driver of a kind."""
+    return BOTH["psycopg"] if kind.startswith("psycopg 3") else driver
 
 
 @contextmanager
 def make_pq(kind: str, dsn: str, **options: Any) -> Iterator[PQ]:
     """Closed at the end, with its connections."""
     dsn = make_dsn(dsn, application_name=NAME)
-    factory = Autocommit if kind.startswith("autocommit") else None
+    chosen = kit_of(kind)
+    autocommit = kind.startswith("autocommit")
     if kind == "dsn":
         made = PQ(dsn, **options)
     elif kind.endswith("pool"):
-        made = PQ(pool=ThreadedConnectionPool(1, 3, dsn, connection_factory=factory), **options)
+        made = PQ(pool=chosen.pool(1, 3, dsn, {"autocommit": True} if autocommit else None), **options)
     else:
-        made = PQ(psycopg2.connect(dsn, connection_factory=factory), **options)
+        made = PQ(chosen.connect(dsn, autocommit=autocommit), **options)
     with made:
         yield made
 

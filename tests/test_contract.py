@@ -23,6 +23,7 @@ import psycopg2.extensions
 import psycopg2.extras
 import pytest
 from conftest import Background, wait_until
+from driver import driver, only_psycopg2
 from psycopg2.pool import SimpleConnectionPool, ThreadedConnectionPool
 
 import pq.tasks
@@ -51,7 +52,7 @@ def queue(manager: PQ) -> Queue:
 def pooled(dsn: str) -> Iterator[Callable[..., Any]]:
     """Makes a PQ on a pool of eight connections."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(PQ(pool=ThreadedConnectionPool(1, 8, dsn), **options))
+        yield lambda **options: stack.enter_context(PQ(pool=driver.pool(1, 8, dsn), **options))
 
 
 def pass_time(sql: Sql, seconds: int) -> None:
@@ -659,7 +660,7 @@ def test_used_transaction(queue: Queue, sql: Sql) -> None:
         with pytest.raises(ZeroDivisionError), queue._transaction() as cursor:
             cursor.execute("drop table results")
             raise ZeroDivisionError
-        with pytest.raises(psycopg2.Error), queue._transaction() as cursor:
+        with pytest.raises(driver.Error), queue._transaction() as cursor:
             cursor.execute("select nonsense")
         queue.put(1)
     assert sql("select to_regclass('results') is not null") == [(True,)]
@@ -721,11 +722,11 @@ def test_used_a_pool_gets_its_connections_back(pooled: Callable[..., Any]) -> No
     pool = queue.pool
     queue.put(1)
     queue.get()
-    assert not pool._used
+    assert not driver.lent(pool)
     with pytest.raises(ZeroDivisionError), queue:
-        assert pool._used
+        assert driver.lent(pool)
         raise ZeroDivisionError
-    assert not pool._used
+    assert not driver.lent(pool)
     assert queue.conn is None
 
 
@@ -739,7 +740,7 @@ def test_used_one_pool_for_several_pq(pooled: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("close", [PQ.close, lambda pq: pq["apples"].close()], ids=["PQ", "Queue"])
 def test_used_close(dsn: str, connect: Connect, close: Callable[[PQ], None]) -> None:
     """It closes the connection or the pool that was given."""
-    conn, pool = connect(), ThreadedConnectionPool(1, 2, dsn)
+    conn, pool = connect(), driver.pool(1, 2, dsn)
     close(PQ(conn))
     assert conn.closed
     close(PQ(pool=pool))
@@ -754,14 +755,15 @@ FACTORIES = [
 ]
 
 
+@only_psycopg2
 @pytest.mark.parametrize("factory", FACTORIES[:3], ids=lambda factory: factory.__name__)
 @pytest.mark.parametrize("given", ["connection", "pool"])
 def test_used_cursor_factories(dsn: str, factory: type, given: str) -> None:
     """The connection's cursor_factory is that of `with queue as cursor`, and does not disturb pq."""
     if given == "pool":
-        pq = PQ(pool=ThreadedConnectionPool(1, 3, dsn, cursor_factory=factory))
+        pq = PQ(pool=driver.pool(1, 3, dsn, cursor_factory=factory))
     else:
-        pq = PQ(psycopg2.connect(dsn, cursor_factory=factory))
+        pq = PQ(driver.connect(dsn, cursor_factory=factory))
     with pq:
         pq.create()
         queue = pq["apples"]
@@ -779,7 +781,7 @@ class Timed(Queue):
     """A subclass as applications have it: with attributes of its own."""
 
     timeout = 0.02
-    cursor_kwargs = {"cursor_factory": psycopg2.extras.DictCursor}
+    cursor_kwargs = driver.dict_rows
     converters = {**Queue.converters, "upper": (str.upper, str.lower)}
     encode = staticmethod(lambda data: json.dumps({"wrapped": data}))
     decode = staticmethod(lambda text: json.loads(text)["wrapped"])
@@ -876,7 +878,7 @@ def test_used_constructors_of_subclasses_on_a_pool(pooled: Callable[..., Any], k
     with queue:
         pq["pears"].put(1)  # on the same connection, so in the same transaction
         assert data_of(pq["pears"].get()) == 1
-        assert len(pool._used) == 1
+        assert driver.lent(pool) == 1
 
 
 def test_used_options_of_a_subclass(connect: Connect) -> None:
@@ -905,7 +907,7 @@ def test_used_the_pool_of_upstreams_tests(pooled: Callable[..., Any]) -> None:
     queue = pq["jobs"]
     assert isinstance(queue, TaskQueue)
     queue.clear()
-    assert not queue.pool._used
+    assert not driver.lent(queue.pool)
 
 
 def test_used_debug_is_accepted(connect: Connect) -> None:
@@ -964,7 +966,7 @@ def test_used_waiting_in_many_threads_on_a_pool(pooled: Callable[..., Any], dsn:
     """Consumers that wait leave the pool's connections to others."""
     queue = pooled()["apples"]
     consumers = [Background(queue.get, timeout=60) for _ in range(10)]  # two more than the pool has
-    wait_until(lambda: not queue.pool._used, "the return of all connections")
+    wait_until(lambda: not driver.lent(queue.pool), "the return of all connections")
     for i in range(10):
         queue.put(i)
     assert sorted(data_of(thread.result()) for thread in consumers) == list(range(10))
