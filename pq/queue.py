@@ -14,8 +14,8 @@ from . import _bulk
 from ._claim import Claim
 from ._iterators import BatchIterator, QueueIterator
 from ._numbers import timeout_seconds, whole
-from ._rows import QueueRows
 from ._when import TimeSpec, when
+from .browse import Browse
 from .dead import Dead
 from .errors import JobNotFound
 from .job import Job
@@ -24,7 +24,7 @@ from .retry import Delay, Policy, RetryIn, exponential, seconds, span
 from .settlement import settle_all
 
 
-class Queue(QueueRows):
+class Queue(Browse):
     """A queue in the table; ``pq["name"]`` makes one.
 
     It can be used by several threads at once. `get` outside of a transaction takes a job *at most once*: it is off the

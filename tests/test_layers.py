@@ -17,7 +17,7 @@ LAYERS = [
     {"_db", "_bulk", "embedded", "retry"},
     {"retention"},
     {"schema", "_rows"},
-    {"job", "settlement", "doctor"},
+    {"job", "settlement", "doctor", "browse"},
     {"lease", "dead"},
     {"_claim", "_iterators"},
     {"queue"},
