@@ -16,6 +16,7 @@ from ._iterators import BatchIterator, QueueIterator
 from ._numbers import timeout_seconds, whole
 from ._when import TimeSpec, when
 from .browse import Browse
+from .control import Control
 from .dead import Dead
 from .errors import JobNotFound
 from .job import Job
@@ -24,7 +25,7 @@ from .retry import Delay, Policy, RetryIn, exponential, seconds, span
 from .settlement import settle_all
 
 
-class Queue(Browse):
+class Queue(Browse, Control):
     """A queue in the table; ``pq["name"]`` makes one.
 
     It can be used by several threads at once. `get` outside of a transaction takes a job *at most once*: it is off the

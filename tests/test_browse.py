@@ -14,7 +14,7 @@ import pytest
 from conftest import Background, execute
 from psycopg2.extensions import make_dsn
 
-from pq import PQ, DecodeError, JobInfo, JobNotFound, LeasedJob, Queue, _sql
+from pq import PQ, DecodeError, JobInfo, JobNotFound, LeasedJob, Queue
 from pq.browse import STATES
 
 Sql = Callable[..., list[tuple[Any, ...]]]
