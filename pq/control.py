@@ -77,6 +77,26 @@ class Control(QueueRows):
         self._db.changed()
         return bool(changed)
 
+    def pause(self) -> None:
+        """Have nobody get jobs from this queue, in any process, until `resume`: as if it was empty.
+
+        It is stored in the table. Jobs can be put, and those that were taken are not affected. A `get` that is at the
+        database just then may still return a job. Workers do what they have taken in advance, which is not much. pq
+        1.9.1 knows nothing of this, and goes on.
+        """
+        self._run(self._statements("control.sql")["pause"])
+
+    def resume(self) -> None:
+        """End `pause`: those that wait for jobs get them."""
+        self._run(self._statements("control.sql")["resume"])
+        self._db.changed()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the queue is paused."""
+        ((paused,),) = self._run(self._statements("control.sql")["paused"])
+        return bool(paused)
+
     def _change(
         self, statement: str, ids: Any, which: str = "which", removes: str = "removes", **params: Any
     ) -> int:

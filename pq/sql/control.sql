@@ -77,3 +77,24 @@ with :free, changed as (
   select id, :wake from changed
 )
 select id, id in (select id from done) from wanted
+
+-- name: pause
+-- Two at once may make two markers, which are as good as one.
+insert into :table (q_name, data, dequeued_at, due_at)
+select %(queue)s, '"paused"', statement_timestamp(), '200000-01-01 00:00:00+00'
+where not exists (select from :table where q_name = %(queue)s and :marker)
+
+-- name: resume
+-- Notify even if nobody seems to wait: who waits for a paused queue has left its gate.
+with changed as (
+  delete from :table where q_name = %(queue)s and :marker
+  returning tableoid
+)
+select pg_notify(
+  'pq_' || to_hex(hashtextextended(format('%%I.%%I %%s', nspname, relname, %(queue)s::text), 0)), ''
+)
+from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+where pg_class.oid in (select tableoid from changed)
+
+-- name: paused
+select exists (select from :table where q_name = %(queue)s and :marker)

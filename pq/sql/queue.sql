@@ -69,7 +69,8 @@ select (
 )
 
 -- name: clear
-delete from :table where q_name = %(queue)s
+-- A queue that is paused stays so.
+delete from :table where q_name = %(queue)s and (:marker) is not true
 
 -- name: names
 -- From one name to the next, in each of the three indexes: finished rows are in none. "order by" repeats the whole key,
