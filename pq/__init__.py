@@ -13,7 +13,7 @@
 from . import retry
 from ._bulk import Item
 from ._iterators import QueueIterator
-from .browse import JobInfo
+from .browse import JobInfo, QueueInfo
 from .dead import Dead, DeadJob
 from .errors import (
     CommitUnknown,
@@ -67,6 +67,7 @@ __all__ = [
     "LeasesLost",
     "PQError",
     "Queue",
+    "QueueInfo",
     "QueueIterator",
     "Retry",
     "SchemaError",

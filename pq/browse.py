@@ -90,6 +90,31 @@ class JobInfo:
         return len(self.text)
 
 
+@dataclass(frozen=True)
+class QueueInfo:
+    """A queue as it was when it was looked at.
+
+    :ivar name: its name.
+    :ivar ready: how many jobs could be got, if it is not paused.
+    :ivar scheduled: how many wait for their time.
+    :ivar running: how many run under a lease.
+    :ivar dead: how many are dead.
+    :ivar ready_since: since when the ready job has been that which has been so for the longest, or None; naive, in UTC.
+        One that was given back counts from when it was put.
+    :ivar next_due: when the first of the scheduled ones becomes ready, or None; naive, in UTC.
+    :ivar paused: whether it is.
+    """
+
+    name: str
+    ready: int
+    scheduled: int
+    running: int
+    dead: int
+    ready_since: datetime | None
+    next_due: datetime | None
+    paused: bool
+
+
 class Browse(QueueRows):
     """Looks at the jobs of a queue."""
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import Background, execute
 from psycopg2.extensions import make_dsn
 
-from pq import PQ, DecodeError, JobInfo, JobNotFound, LeasedJob, Queue
+from pq import PQ, DecodeError, JobInfo, JobNotFound, LeasedJob, Queue, QueueInfo, _sql
 from pq.browse import STATES
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -366,3 +366,51 @@ def test_counts_of_what_is_not_finished_do_not_read_the_finished(
     with PQ(filled, table="known") as pq:
         plan = explained(filled, pq["a"], lambda queue: queue.count(state), monkeypatch)
     assert not [node for node in nodes(plan) if node["Node Type"] == "Seq Scan" and node["Actual Rows"] > 0]
+
+
+# -- all queues
+
+
+def test_all_queues_with_their_counts_and_times(pq: PQ, sql: Sql) -> None:
+    assert pq.queues() == []
+    expected = fill(pq["a"])
+    pq["a"].pause()
+    pq["paused"].pause()
+    pq["finished"].put(1)
+    pq["finished"].get()
+    pq['odd "%\\'].put(1)
+    found = {info.name: info for info in pq.queues()}
+    assert list(found) == sorted(found) == list(pq) == ["a", 'odd "%\\', "paused"]
+    first = found["a"]
+    assert [getattr(first, state) for state in LIVE] == [len(expected[state]) for state in LIVE]
+    assert first.paused
+    ((since, until),) = sql(
+        """
+        select min(schedule_at) filter (where due_at < now()) at time zone 'utc',
+          min(schedule_at) filter (where due_at > now()) at time zone 'utc'
+        from queue where q_name = 'a'
+        """
+    )
+    assert (first.ready_since, first.next_due) == (since, until)
+    odd = found['odd "%\\']
+    assert (odd.ready, odd.paused, odd.next_due) == (1, False, None)
+    assert odd.ready_since == pq[odd.name].list()[0].enqueued_at
+    assert found["paused"] == QueueInfo("paused", 0, 0, 0, 0, None, None, True)
+    assert "paused" in pq
+    pq["paused"].resume()
+    assert "paused" not in pq
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["no statistics", "statistics"])
+def test_many_queues_are_found_without_reading_the_finished(pq: PQ, sql: Sql, analyzed: bool) -> None:
+    sql("alter table queue set (autovacuum_enabled = off)")
+    sql("insert into queue (q_name, data) select 'q' || i % 1000, '1' from generate_series(1, 3000) as i")
+    sql("insert into queue (q_name, data, dequeued_at) select 'q1', '1', now() from generate_series(1, 30000) as i")
+    if analyzed:
+        sql("analyze queue")
+    (((plan,),),) = sql(f"explain (analyze, format json) {_sql.bound('queue.sql', 'queue')['queues']}", {})
+    for node in nodes(plan["Plan"]):
+        assert node["Node Type"] != "Seq Scan"
+        assert node.get("Index Name") in (None, "queue_ready_index", "queue_due_index", "queue_dead_index")
+        assert node["Actual Rows"] * node["Actual Loops"] <= 4000
+    assert [info.ready for info in pq.queues()] == [3] * 1000
