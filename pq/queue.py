@@ -248,11 +248,11 @@ class Queue(Browse, Control):
         return Dead(self)
 
     def clear(self) -> None:
-        """Delete all rows of this queue, those of finished jobs, too."""
+        """Delete all rows of this queue, those of finished jobs, too. One that is paused stays so."""
         self._run(self._sql["clear"])
 
     def __len__(self) -> int:
-        """How many jobs could be got now, if nobody else took any: ready or due."""
+        """How many jobs could be got now, if nobody else took any, paused or not: ready or due."""
         ((count,),) = self._run(self._sql["count"])
         return int(count)
 
