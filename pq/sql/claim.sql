@@ -32,7 +32,7 @@ delete from :table
 -- name: open
 -- Whether the queue is not paused, as 1 or 0, to multiply limits by. The marker would stand alone at the end of the queue's
 -- part of an index: this costs one descent there.
-open as materialized (
+pq_open as materialized (
   select case when exists (select from :table where q_name = %(queue)s and :marker) then 0 else 1 end as open
 )
 
@@ -43,19 +43,19 @@ with :open, due as materialized (
   select id, expected_at from :table
   where :due
   order by q_name, due_at
-  limit (select 1000 * open from open)
+  limit (select 1000 * open from pq_open)
   for update skip locked
 ), urgent as materialized (
   select id, expected_at from :table
   where :ready and expected_at is not null
   order by q_name, expected_at, id
-  limit (select %(limit)s::bigint * open from open)
+  limit (select %(limit)s::bigint * open from pq_open)
   for update skip locked
 ), other as materialized (
   select id, expected_at from :table
   where :ready and expected_at is null and id > %(mark)s
   order by q_name, expected_at, id
-  limit (select %(limit)s::bigint * open - (select count(*) from urgent) from open)
+  limit (select %(limit)s::bigint * open - (select count(*) from urgent) from pq_open)
   for update skip locked
 ), best as materialized (
   select id from (select * from due union all select * from urgent union all select * from other) as candidates
@@ -100,12 +100,12 @@ with :open, best as materialized (
       and (due_at <= statement_timestamp() or (due_at is null and dequeued_at is null))
     for update skip locked
   )
-  limit (select %(limit)s::bigint * open from open)
+  limit (select %(limit)s::bigint * open from pq_open)
 ), rest as materialized (
   select id from :table
   where :due and not exists (select from best)
   order by q_name, due_at
-  limit (select %(limit)s::bigint * open from open)
+  limit (select %(limit)s::bigint * open from pq_open)
   for update skip locked
 ), taken as (
   :taken

@@ -3,10 +3,10 @@
 -- seemed, to be changed is returned, with whether it was.
 
 -- name: free
-wanted as materialized (
+pq_wanted as materialized (
   select id from :table where id = any (%(ids)s::bigint[]) and q_name = %(queue)s and :which
-), free as materialized (
-  select id from :table where id = any (array(select id from wanted)) and q_name = %(queue)s and :which
+), pq_free as materialized (
+  select id from :table where id = any (array(select id from pq_wanted)) and q_name = %(queue)s and :which
   for update skip locked
 )
 
@@ -30,17 +30,17 @@ dequeued_at is null
 -- A job that runs is fenced out by that: its settlement finds it neither due nor taken when it was. The time of a failure
 -- without its error says that it was cancelled; no other end leaves that.
 with :free, removed as (
-  delete from :table where id = any (array(select id from free)) and :removes
+  delete from :table where id = any (array(select id from pq_free)) and :removes
   returning id
 ), changed as (
   update :table set
     dequeued_at = clock_timestamp(), due_at = null, error = null, failed_at = clock_timestamp()
-  where id = any (array(select id from free)) and not :removes
+  where id = any (array(select id from pq_free)) and not :removes
   returning id
 ), done as (
   select id from removed union all select id from changed
 )
-select id, id in (select id from done) from wanted
+select id, id in (select id from done) from pq_wanted
 
 -- name: reschedule
 -- due_at is set here, too: the trigger would not, where it happens to be what schedule_at becomes.
@@ -49,12 +49,12 @@ with :free, changed as (
     schedule_at = case when %(schedules)s then :new_schedule else schedule_at end,
     due_at = case when %(schedules)s then :new_schedule else due_at end,
     expected_at = case when %(expects)s then :new_expected else expected_at end
-  where id = any (array(select id from free))
+  where id = any (array(select id from pq_free))
   returning id, tableoid, q_name
 ), done as (
   select id, :wake from changed
 )
-select id, id in (select id from done) from wanted
+select id, id in (select id from done) from pq_wanted
 
 -- name: new_schedule
 coalesce(
@@ -71,12 +71,12 @@ coalesce(
 -- name: move
 with :free, changed as (
   update :table set q_name = %(target)s
-  where id = any (array(select id from free))
+  where id = any (array(select id from pq_free))
   returning id, tableoid, q_name
 ), done as (
   select id, :wake from changed
 )
-select id, id in (select id from done) from wanted
+select id, id in (select id from done) from pq_wanted
 
 -- name: pause
 -- Two at once may make two markers, which are as good as one.

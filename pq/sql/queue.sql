@@ -74,7 +74,7 @@ delete from :table where q_name = %(queue)s and (:marker) is not true
 
 -- name: names
 with recursive :names_found
-select q_name from names order by q_name
+select q_name from pq_names order by q_name
 
 -- name: queues
 -- The counts read what they count, within the indexes but for how long the ready jobs are.
@@ -89,7 +89,7 @@ select
     limit 1
   ),
   exists (select from :table as job where job.q_name = names.q_name and :marker)
-from names,
+from pq_names as names,
   lateral (
     select count(*), min(greatest(enqueued_at, schedule_at)) as since from :table as job
     where job.q_name = names.q_name and dequeued_at is null and due_at is null
@@ -134,7 +134,7 @@ ready as (
   select (
     select q_name from :table where :in_dead and q_name > dead.q_name order by q_name, dequeued_at, id limit 1
   ) from dead where q_name is not null
-), names as materialized (
+), pq_names as materialized (
   select q_name from (
     select q_name from ready union select q_name from due union select q_name from dead
   ) as found
