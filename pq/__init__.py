@@ -13,6 +13,7 @@
 from . import retry
 from ._bulk import Item
 from ._iterators import QueueIterator
+from .browse import JobInfo, QueueInfo
 from .dead import Dead, DeadJob
 from .errors import (
     CommitUnknown,
@@ -58,6 +59,7 @@ __all__ = [
     "ForkedConnection",
     "Item",
     "Job",
+    "JobInfo",
     "JobNotFound",
     "LeaseExpired",
     "LeaseLost",
@@ -65,6 +67,7 @@ __all__ = [
     "LeasesLost",
     "PQError",
     "Queue",
+    "QueueInfo",
     "QueueIterator",
     "Retry",
     "SchemaError",

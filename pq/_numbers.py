@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import reprlib
+from collections.abc import Iterable
 from numbers import Real
+from typing import Any
 
 
 def whole(name: str, number: int, least: int = 0) -> int:
@@ -34,3 +36,15 @@ def timeout_seconds(timeout: float | None, name: str = "timeout") -> float:
     if not timeout >= 0:
         raise ValueError(f"{name} must be a non-negative number of seconds, not {timeout!r}")
     return float(timeout)
+
+
+def job_ids(ids: Any) -> list[int]:
+    """An id, or several, as a list.
+
+    :raises TypeError: one is no int.
+    """
+    found = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes)) else [ids]
+    for id in found:
+        if isinstance(id, bool) or not isinstance(id, int):
+            raise TypeError(f"a job id must be an int, not {type(id).__name__}: {reprlib.repr(id)}")
+    return found

@@ -38,20 +38,18 @@ class QueueRows:
         pickle_key: bytes | Sequence[bytes] | None = None,
         **options: Any,
     ) -> None:
-        name = _sql.check_text("queue name", name)
+        _sql.check_text("queue name", name)
         for option, value in options.items():
             # a misspelt one must not go unnoticed; but in 1.9.1 a subclass could be given any
             if not hasattr(type(self), option) and type(self).__module__.startswith("pq."):
                 raise TypeError(f"{type(self).__name__} has no option {option!r}")
             self.__dict__[option] = value
-        stem, _, suffix = name.rpartition("/")
-        if stem and suffix in self.converters:
+        self.name, suffix = self._split(name)  # by the options' converters
+        if suffix is not None:
             self.dumps, self.loads = self.converters[suffix]
             if suffix == "pickle" and pickle_key is not None:
-                signed = _codec.SignedPickle(stem, pickle_key)
+                signed = _codec.SignedPickle(self.name, pickle_key)
                 self.dumps, self.loads = signed.dumps, signed.loads
-            name = stem
-        self.name = name
         quoted = _sql.Table(table, schema).quoted
         self._db = Database(conn, pool, quoted)
         self._quoted = quoted
@@ -60,6 +58,15 @@ class QueueRows:
 
     def __repr__(self) -> str:
         return f"<pq.{type(self).__name__} {self.name!r}>"
+
+    def _split(self, name: str) -> tuple[str, str | None]:
+        """The name of the queue, and the key of the conversion if it ends in one.
+
+        :raises TypeError: it is no str.
+        :raises ValueError: PostgreSQL can't hold it.
+        """
+        stem, _, suffix = _sql.check_text("queue name", name).rpartition("/")
+        return (stem, suffix) if stem and suffix in self.converters else (name, None)
 
     @property
     def conn(self) -> Any:

@@ -30,8 +30,8 @@ _running: ContextVar[LeasedJob | None] = ContextVar("pq_running", default=None)
 
 
 def current() -> LeasedJob:
-    """The job that this thread is running as a task: its `id`, `attempts`, `extend`, `progress`, and in a transactional
-    task its `cursor`.
+    """The job that this thread is running as a task: its `id`, `attempts`, `extend`, `progress`; whether it was
+    `cancelled`; and in a transactional task its `cursor`.
 
     :raises LookupError: it is running none.
     """

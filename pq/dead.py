@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ._db import Rows
-from ._numbers import whole
+from ._numbers import job_ids, whole
 from .errors import JobNotFound
 from .failure import Failure
 from .job import Job
@@ -100,7 +99,7 @@ class Dead:
 
         :raises JobNotFound: there is none.
         """
-        jobs = self._jobs("find", id=_ids(job_id)[0])
+        jobs = self._jobs("find", id=job_ids(job_id)[0])
         if not jobs:
             raise JobNotFound(job_id=job_id, queue=self._queue.name)
         return jobs[0]
@@ -133,7 +132,7 @@ class Dead:
     def _act(self, statement: str, ids: int | Iterable[int] | None, all: bool, **params: Any) -> int:
         if (ids is None) is not all:
             raise TypeError("ids or all=True is needed, and not both")
-        which = {} if all else {"ids": [id for id in _ids(ids) if abs(id) < 2**63]}
+        which = {} if all else {"ids": [id for id in job_ids(ids) if abs(id) < 2**63]}
         return len(self._run(statement, some="all" if all else "these", **which, **params))
 
     def _jobs(self, statement: str, **params: Any) -> _Jobs:
@@ -144,14 +143,6 @@ class Dead:
 
     def __repr__(self) -> str:
         return f"<pq.Dead of {self._queue!r}>"
-
-
-def _ids(ids: Any) -> list[int]:
-    found = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes)) else [ids]
-    for id in found:
-        if isinstance(id, bool) or not isinstance(id, int):
-            raise TypeError(f"a job id must be an int, not {type(id).__name__}: {reprlib.repr(id)}")
-    return found
 
 
 def _naive(moment: datetime) -> datetime:

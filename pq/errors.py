@@ -56,8 +56,8 @@ class JobNotFound(PQError, LookupError):
 
 
 class LeaseLost(PQError):
-    """Job {job_id} in queue {queue!r} is not ours any more (attempt {attempt}): it was settled, or its lease
-    expired and it was delivered again. Nothing was changed."""
+    """Job {job_id} in queue {queue!r} is not ours any more (attempt {attempt}): it was settled or cancelled,
+    or its lease expired and it was delivered again. Nothing was changed."""
 
     job_id: int
     queue: str

@@ -10,7 +10,7 @@ from .errors import Discard, LeaseLost, Retry
 from .failure import Failure
 from .job import Job
 from .retry import Delay, Policy, seconds
-from .settlement import Settlement, settle
+from .settlement import Settlement, note_cancelled, settle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,10 +34,12 @@ class LeasedJob(Job):
     :ivar lease: how long it was leased for.
     :ivar policy: how often it is tried again, and after what pause.
     :ivar cursor: in a transactional task: a cursor of the transaction; else None.
+    :ivar cancelled: whether it is known that somebody has cancelled it: if a worker runs it, from its next heartbeat
+        on; else when `extend`, `progress` or an end of it has raised `LeaseLost`.
     :ivar settled: whether it has ended; None: in a transaction, of which nobody knows yet how it ends.
     """
 
-    __slots__ = ("attempts", "cursor", "dequeued_at", "expiries", "lease", "policy", "settled")
+    __slots__ = ("attempts", "cancelled", "cursor", "dequeued_at", "expiries", "lease", "policy", "settled")
 
     def __init__(
         self, *job: Any, attempts: int, expiries: int, dequeued_at: datetime, lease: timedelta, policy: Policy
@@ -50,6 +52,7 @@ class LeasedJob(Job):
         self.dequeued_at = dequeued_at
         self.policy = policy
         self.settled: bool | None = False
+        self.cancelled = False
 
     @property
     def queue(self) -> Queue:
@@ -181,6 +184,7 @@ class LeasedJob(Job):
     def _change(self, statement: str, **params: Any) -> None:
         held: dict[str, Any] = {"id": self.id, "attempts": self.attempts, "dequeued_at": self.dequeued_at}
         if not self._queue._run(self._queue._statements("lease.sql")[statement], **held, **params):
+            note_cancelled([self])
             self._lost()
 
     def _lost(self) -> NoReturn:

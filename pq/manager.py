@@ -8,6 +8,7 @@ from typing import Any
 
 from . import _codec, _sql, schema
 from ._db import Database
+from .browse import QueueInfo
 from .doctor import Finding, examine
 from .embedded import Embedded
 from .queue import Queue
@@ -170,7 +171,7 @@ class PQ:
         return queue
 
     def __contains__(self, name: object) -> bool:
-        """Whether that queue has jobs: ready, scheduled, running or dead."""
+        """Whether that queue has jobs, ready, scheduled, running or dead, or is paused."""
         try:
             name = _sql.check_text("queue name", name)
         except (TypeError, ValueError):
@@ -179,9 +180,16 @@ class PQ:
         return bool(found)
 
     def __iter__(self) -> Iterator[str]:
-        """The names of the queues that have jobs: ready, scheduled, running or dead; sorted."""
+        """The names of the queues that have jobs, ready, scheduled, running or dead, or are paused; sorted."""
         rows = self._db.execute(self._sql["names"], {})  # {}: without, the driver would not read "%%" as "%"
         return iter([name for (name,) in rows])
+
+    def queues(self) -> list[QueueInfo]:
+        """The same queues, with how many jobs they have, and since and until when these wait.
+
+        It reads the jobs that it counts, and none that are finished.
+        """
+        return [QueueInfo(*row) for row in self._db.execute(self._sql["queues"], {})]
 
     def close(self) -> None:
         """Close all connections, those given, too; stop the embedded server if nobody else uses it."""

@@ -14,8 +14,9 @@ from . import _bulk
 from ._claim import Claim
 from ._iterators import BatchIterator, QueueIterator
 from ._numbers import timeout_seconds, whole
-from ._rows import QueueRows
 from ._when import TimeSpec, when
+from .browse import Browse
+from .control import Control
 from .dead import Dead
 from .errors import JobNotFound
 from .job import Job
@@ -24,7 +25,7 @@ from .retry import Delay, Policy, RetryIn, exponential, seconds, span
 from .settlement import settle_all
 
 
-class Queue(QueueRows):
+class Queue(Browse, Control):
     """A queue in the table; ``pq["name"]`` makes one.
 
     It can be used by several threads at once. `get` outside of a transaction takes a job *at most once*: it is off the
@@ -249,11 +250,11 @@ class Queue(QueueRows):
         return Dead(self)
 
     def clear(self) -> None:
-        """Delete all rows of this queue, those of finished jobs, too."""
+        """Delete all rows of this queue, those of finished jobs, too. One that is paused stays so."""
         self._run(self._sql["clear"])
 
     def __len__(self) -> int:
-        """How many jobs could be got now, if nobody else took any: ready or due."""
+        """How many jobs could be got now, if nobody else took any, paused or not: ready or due."""
         ((count,),) = self._run(self._sql["count"])
         return int(count)
 

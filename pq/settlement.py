@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._sql import array
-from .errors import LeasesLost
+from .errors import LeasesLost, PQError
 from .retention import current
 
 if TYPE_CHECKING:
@@ -80,7 +81,24 @@ def _settle(given: Sequence[Settlement]) -> list[LeasedJob]:
         given[number].job.settled = None if open else True
     if any(settlement.outcome in ("retry", "released") for settlement in given):
         queue._db.changed()
-    return [settlement.job for number, settlement in enumerate(given) if number not in settled]
+    lost = [settlement.job for number, settlement in enumerate(given) if number not in settled]
+    note_cancelled(lost)
+    return lost
+
+
+def note_cancelled(lost: Sequence[LeasedJob]) -> None:
+    """Say on those of the jobs that were cancelled that they were.
+
+    The deliveries are lost in any case, which must be told although this can't be found out.
+    """
+    if not lost:
+        return
+    queue = lost[0].queue
+    with suppress(PQError, queue._db.driver.Error):
+        rows = queue._run(queue._statements("lease.sql")["cancelled"], ids=array(job.id for job in lost))
+        found = {id for (id,) in rows}
+        for job in lost:
+            job.cancelled = job.id in found
 
 
 def held(jobs: Sequence[LeasedJob]) -> dict[str, Any]:

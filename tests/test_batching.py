@@ -281,7 +281,7 @@ def test_what_nobody_has_begun_in_time_is_given_back_and_runs_elsewhere(
     gate.open()
     thread.result()
     assert number(sql, DONE) == 21
-    assert worker.status()["counts"] == {"start": 1, "done": 1, "retry": 0, "dead": 0, "lost": 0}
+    assert worker.status()["counts"] == {"start": 1, "done": 1, "retry": 0, "dead": 0, "lost": 0, "cancelled": 0}
 
 
 @pytest.mark.usefixtures("greedy")
@@ -399,7 +399,7 @@ def test_a_result_that_cannot_be_kept_fails_its_job_alone(dsn: str, sql: Sql, mo
         (dead,) = pq["a"].dead
         assert (dead.id, dead.error.type) == (ids[3], "ValueError")
     assert [(event.job.id, type(event.error)) for event in told] == [(ids[3], ValueError)]
-    assert worker.status()["counts"] == {"start": 10, "done": 9, "retry": 0, "dead": 1, "lost": 0}
+    assert worker.status()["counts"] == {"start": 10, "done": 9, "retry": 0, "dead": 1, "lost": 0, "cancelled": 0}
 
 
 def test_what_cannot_be_decoded_is_told_and_the_others_run(
@@ -423,7 +423,7 @@ def test_what_cannot_be_decoded_is_told_and_the_others_run(
         ("retry", ids[4], DecodeError),
         ("dead", ids[4], DecodeError),
     ]
-    assert worker.status()["counts"] == {"start": 9, "done": 9, "retry": 1, "dead": 1, "lost": 0}
+    assert worker.status()["counts"] == {"start": 9, "done": 9, "retry": 1, "dead": 1, "lost": 0, "cancelled": 0}
 
 
 @pytest.mark.usefixtures("greedy", "patient")
@@ -453,7 +453,7 @@ def test_what_ends_while_the_database_is_away_is_settled_when_it_is_back(
     worker.stop()
     thread.result()
     assert done == ids
-    assert worker.status()["counts"] == {"start": 21, "done": 21, "retry": 0, "dead": 0, "lost": 0}
+    assert worker.status()["counts"] == {"start": 21, "done": 21, "retry": 0, "dead": 0, "lost": 0, "cancelled": 0}
 
 
 # -- the end

@@ -17,7 +17,7 @@ LAYERS = [
     {"_db", "_bulk", "embedded", "retry"},
     {"retention"},
     {"schema", "_rows"},
-    {"job", "settlement", "doctor"},
+    {"job", "settlement", "doctor", "browse", "control"},
     {"lease", "dead"},
     {"_claim", "_iterators"},
     {"queue"},

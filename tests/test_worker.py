@@ -190,7 +190,7 @@ def test_the_heartbeat_keeps_the_lease_of_a_job_that_runs_for_longer(pq: PQ, gat
     worker.stop()
     gate.open()
     thread.result()
-    assert worker.status()["counts"] == {"start": 1, "done": 1, "retry": 0, "dead": 0, "lost": 0}
+    assert worker.status()["counts"] == {"start": 1, "done": 1, "retry": 0, "dead": 0, "lost": 0, "cancelled": 0}
 
 
 def test_all_running_jobs_cost_one_heartbeat(pq: PQ, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +336,7 @@ def test_a_transactional_task_whose_connection_is_cut_runs_again(pq: PQ, sql: Sq
     wait_until(lambda: sql("select * from effects") == [(0,)], "the effect")
     worker.stop()
     thread.result()
-    assert worker.status()["counts"] == {"start": 2, "done": 1, "retry": 1, "dead": 0, "lost": 0}
+    assert worker.status()["counts"] == {"start": 2, "done": 1, "retry": 1, "dead": 0, "lost": 0, "cancelled": 0}
 
 
 def test_a_transactional_task_that_meets_another_databases_trouble_fails(pq: PQ) -> None:
@@ -347,7 +347,7 @@ def test_a_transactional_task_that_meets_another_databases_trouble_fails(pq: PQ)
     fails()
     worker = Worker(pq, burst=True)
     worker.run()
-    assert worker.status()["counts"] == {"start": 2, "done": 0, "retry": 1, "dead": 1, "lost": 0}
+    assert worker.status()["counts"] == {"start": 2, "done": 0, "retry": 1, "dead": 1, "lost": 0, "cancelled": 0}
 
 
 def test_a_row_that_a_transaction_has_locked_does_not_hold_up_the_heartbeat(pq: PQ, gate: Gate, sql: Sql) -> None:
@@ -365,7 +365,7 @@ def test_a_row_that_a_transaction_has_locked_does_not_hold_up_the_heartbeat(pq: 
     worker.stop()
     gate.open()
     thread.result()
-    assert worker.status()["counts"] == {"start": 2, "done": 2, "retry": 0, "dead": 0, "lost": 0}
+    assert worker.status()["counts"] == {"start": 2, "done": 2, "retry": 0, "dead": 0, "lost": 0, "cancelled": 0}
 
 
 def test_a_job_that_failed_under_a_lease_and_is_then_taken_without_one_is_not_dead(pq: PQ, sql: Sql) -> None:
@@ -530,7 +530,7 @@ def test_hooks_and_counts(pq: PQ, caplog: pytest.LogCaptureFixture) -> None:
         ("start", second, "good", "NoneType"),
         ("done", second, "good", "NoneType"),
     ]
-    assert worker.status()["counts"] == {"start": 3, "done": 1, "retry": 1, "dead": 1, "lost": 0}
+    assert worker.status()["counts"] == {"start": 3, "done": 1, "retry": 1, "dead": 1, "lost": 0, "cancelled": 0}
     assert "payload" not in caplog.text
     lines = [record for record in caplog.records if hasattr(record, "job_id")]
     assert [(r.queue, r.job_id, r.task, r.attempt) for r in lines] == [  # type: ignore[attr-defined]
@@ -544,7 +544,8 @@ def test_hooks_and_counts(pq: PQ, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_an_unknown_event_is_refused(pq: PQ) -> None:
-    with pytest.raises(ValueError, match="event must be one of start, done, retry, dead, lost, not 'finished'"):
+    events = "start, done, retry, dead, lost, cancelled"
+    with pytest.raises(ValueError, match=f"event must be one of {events}, not 'finished'"):
         Worker(pq, ["a"]).on("finished", print)
 
 

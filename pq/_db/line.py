@@ -42,6 +42,7 @@ class Gate:
 
     key: int
     next: int | None = None  # transactions from this id on began writing when we held it
+    left: bool = False  # the queue is paused: only its end is notified, whoever holds the gate
 
     @property
     def channel(self) -> str:
@@ -94,11 +95,17 @@ class Line:
                 self._take_gate(queue)
         return {queue: self._seen(queue, *row) for queue, *row in self._look(queues)}
 
-    def _seen(self, queue: str, key: int, oldest: int, following: int, due_in: float | None, ready: bool) -> Look:
+    def _seen(
+        self, queue: str, key: int, oldest: int, following: int, paused: bool, due_in: float | None, ready: bool
+    ) -> Look:
         gate = self.gates.get(queue)
-        if gate is not None and gate.key != key:  # the search path has changed, and with it the table
+        # the search path has changed, and with it the table; or the queue is not paused any more
+        if gate is not None and (gate.key != key or (gate.left and not paused)):
             self._leave_gate(queue)
             gate = None
+        if gate is not None and paused:
+            self._step_aside(gate)
+            return Look(True, None, False)
         if gate is not None and gate.next is None:
             gate.next = following
         return Look(gate is not None and gate.next is not None and oldest >= gate.next, due_in, ready)
@@ -162,12 +169,20 @@ class Line:
         gate = self.gates[queue]
 
         def leave(conn: Any) -> None:
-            unlisten = f'{self._sql["leave_gate"]}; unlisten "{gate.channel}"'
+            unlisten = f'unlisten "{gate.channel}"'
+            if not gate.left:
+                unlisten = f'{self._sql["leave_gate"]}; {unlisten}'
             self._driver.run(conn, unlisten, {"key": gate.key})
             self._driver.notified(conn, re.compile(gate.channel))
             self._hold(queue, None)
 
         self._session.use(leave)
+
+    def _step_aside(self, gate: Gate) -> None:
+        """Leave it, and go on listening."""
+        if not gate.left:
+            self._session.use(self._driver.run, self._sql["leave_gate"], {"key": gate.key})
+            gate.left = True
 
     def _hold(self, queue: str, gate: Gate | None) -> None:
         if gate is None:

@@ -20,6 +20,9 @@ W3 notes one number, the transaction id that is to be given out next: all that a
 ended when the oldest running one in a snapshot is not lower any more, and then that snapshot shows their rows. Such a
 transaction may have nothing to do with queues, and may last. It costs looks, at most one in each poll interval.
 
+Who finds at W4 that the queue is paused leaves the gate, so that puts need not notify, but goes on listening: the end
+of the pause is notified whether the gate is taken or not, and commits after W4, hence after W2. W1 is the next step.
+
 In each poll interval a waiter looks in any case. That is the bound on all that no notification tells: rows that come
 back by another consumer's rollback, or are updated by hand. Behind a transaction pooler, where gates and LISTEN would
 land on somebody else's server session, there is nothing but that.

@@ -29,26 +29,33 @@ expiries + case when dequeued_at is null then 0 else 1 end
 -- In place of "taken", where finished jobs are not kept.
 delete from :table
 
+-- name: open
+-- Whether the queue is not paused, as 1 or 0, to multiply limits by. The marker would stand alone at the end of the queue's
+-- part of an index: this costs one descent there.
+pq_open as materialized (
+  select case when exists (select from :table where q_name = %(queue)s and :marker) then 0 else 1 end as open
+)
+
 -- name: claim
 -- Take the best jobs, and make the other due rows ready; for a short transaction of pq's own, since it locks all of
 -- these. Jobs without priority count only above the low-water mark.
-with due as materialized (
+with :open, due as materialized (
   select id, expected_at from :table
   where :due
   order by q_name, due_at
-  limit (select 1000)
+  limit (select 1000 * open from pq_open)
   for update skip locked
 ), urgent as materialized (
   select id, expected_at from :table
   where :ready and expected_at is not null
   order by q_name, expected_at, id
-  limit (select %(limit)s::bigint)
+  limit (select %(limit)s::bigint * open from pq_open)
   for update skip locked
 ), other as materialized (
   select id, expected_at from :table
   where :ready and expected_at is null and id > %(mark)s
   order by q_name, expected_at, id
-  limit (select %(limit)s::bigint - count(*) from urgent)
+  limit (select %(limit)s::bigint * open - (select count(*) from urgent) from pq_open)
   for update skip locked
 ), best as materialized (
   select id from (select * from due union all select * from urgent union all select * from other) as candidates
@@ -69,7 +76,7 @@ order by expected_at, id
 -- The same for a transaction that stays open: it locks the rows that it takes and no others, else it would hide jobs
 -- that it did not take. The candidates are read in order, and only as far as there are enough that are not locked; when
 -- all of them are, there may be due rows behind the first 100.
-with best as materialized (
+with :open, best as materialized (
   select id from (
     (
       select id, expected_at from :table
@@ -93,12 +100,12 @@ with best as materialized (
       and (due_at <= statement_timestamp() or (due_at is null and dequeued_at is null))
     for update skip locked
   )
-  limit (select %(limit)s::bigint)
+  limit (select %(limit)s::bigint * open from pq_open)
 ), rest as materialized (
   select id from :table
   where :due and not exists (select from best)
   order by q_name, due_at
-  limit (select %(limit)s::bigint)
+  limit (select %(limit)s::bigint * open from pq_open)
   for update skip locked
 ), taken as (
   :taken

@@ -6,6 +6,11 @@ q_name = %(queue)s and dequeued_at is null and due_at is null
 -- name: due
 q_name = %(queue)s and due_at <= statement_timestamp()
 
+-- name: marker
+-- Not a job: a row that says that its queue is paused. Taken, so that nobody takes it, pq 1.9.1 included; and due in a
+-- year to which no time of Python's reaches, so that it stands alone in the index.
+due_at = '200000-01-01 00:00:00+00' and dequeued_at is not null
+
 -- name: columns
 -- A job as get() returns it: data as text for the codec; times as naive UTC, clamped to what Python can hold.
 id, data::text, length(data::text),

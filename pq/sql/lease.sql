@@ -84,3 +84,9 @@ select id from held
 update :table set result = %(result)s
 where :held
 returning id
+
+-- name: cancelled
+-- Which of these jobs were: see control.sql.
+select id from :table
+where id = any (%(ids)s::bigint[]) and dequeued_at is not null and due_at is null and error is null
+  and failed_at is not null

@@ -69,12 +69,54 @@ select (
 )
 
 -- name: clear
-delete from :table where q_name = %(queue)s
+-- A queue that is paused stays so.
+delete from :table where q_name = %(queue)s and (:marker) is not true
 
 -- name: names
+with recursive :names_found
+select q_name from pq_names order by q_name
+
+-- name: queues
+-- The counts read what they count, within the indexes but for how long the ready jobs are.
+with recursive :names_found
+select
+  names.q_name, ready.count + due.count, scheduled.count, running.count, dead.count,
+  least(ready.since, due.since) at time zone 'utc',
+  (
+    select least(due_at, '9999-12-31 23:59:59.999999+00') at time zone 'utc' from :table as job
+    where job.q_name = names.q_name and due_at > statement_timestamp() and dequeued_at is null
+    order by job.q_name, due_at
+    limit 1
+  ),
+  exists (select from :table as job where job.q_name = names.q_name and :marker)
+from pq_names as names,
+  lateral (
+    select count(*), min(greatest(enqueued_at, schedule_at)) as since from :table as job
+    where job.q_name = names.q_name and dequeued_at is null and due_at is null
+  ) as ready,
+  lateral (
+    select count(*), min(due_at) as since from :table as job
+    where job.q_name = names.q_name and due_at <= statement_timestamp()
+  ) as due,
+  lateral (
+    select count(*) from :table as job
+    where job.q_name = names.q_name and due_at > statement_timestamp() and dequeued_at is null
+  ) as scheduled,
+  lateral (
+    select count(*) from :table as job
+    where job.q_name = names.q_name and due_at > statement_timestamp() and dequeued_at is not null
+      and (:marker) is not true
+  ) as running,
+  lateral (
+    select count(*) from :table as job
+    where job.q_name = names.q_name and error is not null and dequeued_at is not null and due_at is null
+  ) as dead
+order by names.q_name
+
+-- name: names_found
 -- From one name to the next, in each of the three indexes: finished rows are in none. "order by" repeats the whole key,
 -- as in claim.sql.
-with recursive ready as (
+ready as (
   (select q_name from :table where :in_ready order by q_name, expected_at, id limit 1)
   union all
   select (
@@ -92,12 +134,12 @@ with recursive ready as (
   select (
     select q_name from :table where :in_dead and q_name > dead.q_name order by q_name, dequeued_at, id limit 1
   ) from dead where q_name is not null
+), pq_names as materialized (
+  select q_name from (
+    select q_name from ready union select q_name from due union select q_name from dead
+  ) as found
+  where q_name is not null
 )
-select q_name from (
-  select q_name from ready union select q_name from due union select q_name from dead
-) as found
-where q_name is not null
-order by q_name
 
 -- name: has_jobs
 -- In this form no plan but a look into each index seems cheap.

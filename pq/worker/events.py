@@ -19,13 +19,15 @@ LEVELS = {
     "retry": logging.WARNING,
     "dead": logging.ERROR,
     "lost": logging.ERROR,
+    "cancelled": logging.INFO,
 }
 
 
 class Event(NamedTuple):
     """What a worker tells of a job; see `Worker.on`.
 
-    :ivar name: ``'start'``, ``'done'``, ``'retry'``, ``'dead'`` or ``'lost'``: the lease, to another delivery.
+    :ivar name: ``'start'``, ``'done'``, ``'retry'``, ``'dead'``, ``'lost'``: the lease, to another delivery, or
+        ``'cancelled'``: the job, while it ran.
     :ivar seconds: since the handler was called.
     :ivar error: the exception that the attempt ended with, if any.
     """
@@ -56,6 +58,8 @@ class Events:
         :param error: default: that of the attempt.
         """
         error = error or run.error
+        if name == "lost" and run.job.cancelled:
+            name = "cancelled"
         log(LEVELS[name], name, run, error)
         with self._lock:
             self.counts[name] += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._sql import array
 from ..errors import TaskTimeout
-from ..settlement import held
+from ..settlement import held, note_cancelled
 from .intake import HOLD
 from .run import Run
 
@@ -108,10 +108,11 @@ class Heartbeat:
             return
         self._worker.outage.over()
         kept = {id for (id,) in rows}
-        for run in runs:
-            if run.job.id not in kept and run in self._runs:  # else it has ended meanwhile
-                run.lost = True
-                self._worker.lost(run)
+        lost = [run for run in runs if run.job.id not in kept and run in self._runs]  # others have ended meanwhile
+        note_cancelled([run.job for run in lost])
+        for run in lost:
+            run.lost = True
+            self._worker.lost(run)
 
 
 def _next(run: Run) -> float:

@@ -152,7 +152,7 @@ class Worker:
         """Have a function called with an `Event`, after it was committed, in a thread of the worker. What it raises
         is logged.
 
-        :param event: ``'start'``, ``'done'``, ``'retry'``, ``'dead'`` or ``'lost'``.
+        :param event: ``'start'``, ``'done'``, ``'retry'``, ``'dead'``, ``'lost'`` or ``'cancelled'``.
         :raises ValueError: another event.
         """
         self.events.on(event, function)

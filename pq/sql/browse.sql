@@ -1,0 +1,150 @@
+-- What is in a queue. Nothing here locks a row, or waits for one that is locked.
+
+-- name: state
+case
+  when due_at > statement_timestamp() then case when dequeued_at is null then 'scheduled' else 'running' end
+  when due_at is not null or dequeued_at is null then 'ready'
+  when error is not null then 'dead'
+  else 'finished'
+end
+
+-- name: job
+-- The last one is what jobs of this state are ordered by, exact, for the page after this job.
+:columns,
+  case when due_at is not null then
+    least(greatest(due_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+  end,
+  failed_at, error, state,
+  (
+    case state when 'ready' then expected_at when 'scheduled' then due_at when 'finished' then null else dequeued_at end
+  )::text
+
+-- name: find
+select :job
+from (select *, :state as state from :table where id = %(id)s and q_name = %(queue)s and (:marker) is not true) as job
+
+-- name: list
+-- One state after the other, from %(first)s to %(last)s; a branch that is not among these costs nothing. Ready ones are
+-- those with a priority, those without, and what is due but not yet made ready, as a claim has them. As in claim.sql,
+-- "order by" repeats the key of an index, and the limit is a subquery. The index of due rows has no ids: these are sorted
+-- among equal times, while it is read in order; with all conditions inside, one row would be expected, and no order used.
+select :job
+from (
+  select *, :state as state from (
+    (
+      select *, 1 as rank, expected_at as key from :table
+      where :asks_ready and :ready and expected_at is not null
+        and (expected_at, id) > (%(ready_key)s::timestamptz, %(ready_id)s)
+      order by q_name, expected_at, id
+      limit (select %(limit)s::bigint)
+    )
+    union all
+    (
+      select *, 1, expected_at from :table
+      where :asks_ready and :ready and expected_at is null and id > %(untimed_id)s
+      order by q_name, expected_at, id
+      limit (select %(limit)s::bigint)
+    )
+    union all
+    (
+      select *, 1, expected_at from :table
+      where :asks_ready and :due and (
+        (expected_at, id) > (%(ready_key)s::timestamptz, %(ready_id)s) or (expected_at is null and id > %(untimed_id)s)
+      )
+      order by expected_at, id
+      limit (select %(limit)s::bigint)
+    )
+    union all
+    (
+      select *, 2, due_at from (
+        select * from :table
+        where :asks_scheduled and q_name = %(queue)s and due_at > statement_timestamp()
+          and due_at >= %(scheduled_key)s::timestamptz
+        order by q_name, due_at
+        limit (select null::bigint)
+      ) as pending
+      where dequeued_at is null and (due_at, id) > (%(scheduled_key)s::timestamptz, %(scheduled_id)s)
+      order by due_at, id
+      limit (select %(limit)s::bigint)
+    )
+    union all
+    (
+      select *, 3, dequeued_at from :table
+      where :asks_running and :running and (dequeued_at, id) > (%(running_key)s::timestamptz, %(running_id)s)
+      order by dequeued_at, id
+      limit (select %(limit)s::bigint)
+    )
+    union all
+    (
+      select *, 4, dequeued_at from :table
+      where :asks_dead and :dead and (dequeued_at, id) > (%(dead_key)s::timestamptz, %(dead_id)s)
+      order by q_name, dequeued_at, id
+      limit (select %(limit)s::bigint)
+    )
+    union all
+    (
+      select *, 5, null from :table
+      where :asks_finished and :finished and id > %(finished_id)s
+      order by id
+      limit (select %(limit)s::bigint)
+    )
+  ) as found
+  order by rank, key, id
+  limit %(limit)s
+) as job
+order by rank, key, id
+
+-- name: asks_ready
+1 between %(first)s and %(last)s
+
+-- name: asks_scheduled
+2 between %(first)s and %(last)s
+
+-- name: asks_running
+3 between %(first)s and %(last)s
+
+-- name: asks_dead
+4 between %(first)s and %(last)s
+
+-- name: asks_finished
+5 between %(first)s and %(last)s
+
+-- name: scheduled
+q_name = %(queue)s and due_at > statement_timestamp() and dequeued_at is null
+
+-- name: running
+-- Along the index of due rows, past the scheduled ones.
+q_name = %(queue)s and due_at > statement_timestamp() and dequeued_at is not null and (:marker) is not true
+
+-- name: dead
+q_name = %(queue)s and error is not null and dequeued_at is not null and due_at is null
+
+-- name: finished
+-- No index leads to these.
+q_name = %(queue)s and dequeued_at is not null and due_at is null and error is null
+
+-- name: count_ready
+select (select count(*) from :table where :ready) + (select count(*) from :table where :due)
+
+-- name: count_scheduled
+select count(*) from :table where :scheduled
+
+-- name: count_running
+select count(*) from :table where :running
+
+-- name: count_dead
+select count(*) from :table where :dead
+
+-- name: count_finished
+select count(*) from :table where :finished
+
+-- name: counts
+-- In one look at all rows of the table, since there are the finished ones.
+select :state as state, count(*) from :table where q_name = %(queue)s and (:marker) is not true group by 1
+
+-- name: count
+-- Of all that are not finished.
+select
+  (select count(*) from :table where :ready)
+  + (select count(*) from :table where q_name = %(queue)s and due_at is not null and (:marker) is not true)
+  + (select count(*) from :table where :dead)
