@@ -12,6 +12,7 @@
 
 from . import retry
 from ._bulk import Item
+from ._iterators import QueueIterator
 from .dead import Dead, DeadJob
 from .errors import (
     CommitUnknown,
@@ -36,7 +37,7 @@ from .failure import Failure
 from .job import Job
 from .lease import LeasedJob
 from .manager import PQ
-from .queue import Queue, QueueIterator
+from .queue import Queue
 from .worker import Worker
 
 __title__ = "pq"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from ._sql import array
@@ -20,6 +20,10 @@ class Item(NamedTuple):
     data: Any
     schedule_at: TimeSpec = None
     expected_at: TimeSpec = None
+
+
+#: No time was given.
+NOW = When()
 
 
 class Row(NamedTuple):
@@ -63,13 +67,16 @@ def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def parameters(chunk: list[Row]) -> dict[str, str]:
-    """For ``unnest`` of arrays of one length, or empty."""
+    """For ``unnest`` of arrays of one length, or empty; the data alone if no job has times."""
+    data = {"data": array([row.text for row in chunk])}
+    if all(row.schedule == NOW and row.expected == NOW for row in chunk):
+        return data
     return {
-        "data": array(row.text for row in chunk),
+        **data,
         "schedule_at": _column(row.schedule.at for row in chunk),
-        "schedule_in": _column(_interval(row.schedule.delay) for row in chunk),
+        "schedule_in": _column(interval(row.schedule.delay) for row in chunk),
         "expected_at": _column(row.expected.at for row in chunk),
-        "expected_in": _column(_interval(row.expected.delay) for row in chunk),
+        "expected_in": _column(interval(row.expected.delay) for row in chunk),
     }
 
 
@@ -78,8 +85,9 @@ def _column(values: Iterable[object]) -> str:
     return array(found) if any(value is not None for value in found) else "{}"
 
 
-def _interval(delay: timedelta | None) -> str | None:
-    return None if delay is None else f"{delay.days} days {delay.seconds}.{delay.microseconds:06} seconds"
+def interval(delay: timedelta | None) -> str | None:
+    """As the server reads it. By the SQL standard a sign in front would count for all that has none of its own."""
+    return None if delay is None else f"{delay.days} days +{delay.seconds}.{delay.microseconds:06} seconds"
 
 
 class Lines:
@@ -116,9 +124,15 @@ class Lines:
 
     def _moment(self, when: When) -> str:
         if when.delay is not None:
-            return str(self._now + when.delay)
+            try:
+                return str(self._now + when.delay)
+            except OverflowError:
+                return str(_FIRST)
         return "\\N" if when.at is None else str(when.at)
 
+
+#: As early as Python can tell a time; where a job is read, one that is earlier shows as this one.
+_FIRST = datetime.min.replace(tzinfo=timezone.utc)
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 

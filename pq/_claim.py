@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._db import Rows
-from ._sql import array
 from .errors import DecodeError
 from .job import Job
 from .lease import LeasedJob
+from .retention import current
 from .settlement import Settlement, settle
 
 if TYPE_CHECKING:
@@ -22,6 +22,17 @@ SLACK = 1000
 
 #: Seconds after which it looks at all of them again.
 FORGET = 1.0
+
+
+class Refusal(NamedTuple):
+    """A job whose data could not be decoded.
+
+    :ivar outcome: what became of it: ``'left'`` where it is or, under a lease, ``'retry'`` or ``'dead'``.
+    """
+
+    job: Any
+    outcome: str
+    error: DecodeError
 
 
 class Claim:
@@ -48,26 +59,28 @@ class Claim:
         """
         while True:
             jobs, refused = self.fetch(queue, limit, timeout, lease)
-            if refused and not jobs and not (lease and queue._db.in_transaction):
-                raise refused.pop(0)
-            for error in refused:
-                queue.logger.error("%s", error)
+            raises = bool(refused) and not jobs and not (lease and queue._db.in_transaction)
+            for refusal in refused[1:] if raises else refused:
+                queue.logger.error("%s", refusal.error)
+            if raises:
+                raise refused[0].error
             if jobs or not refused:
                 return jobs
             # raised, the error would undo the end of the job that it tells of: on to the next
 
     def fetch(
         self, queue: Queue, limit: int, timeout: float, lease: timedelta | None
-    ) -> tuple[list[Any], list[DecodeError]]:
-        """The same, with the errors of those that could not be decoded."""
+    ) -> tuple[list[Any], list[Refusal]]:
+        """The same, with those that could not be decoded."""
         rows = self._rows(queue, limit, timeout, lease)
         jobs = [_job(queue, row, lease) for row in rows]
-        errors = _decode(queue, jobs, rows)
-        good = [job for job, error in zip(jobs, errors, strict=True) if error is None]
-        return good, [error for error in errors if error is not None]
+        refused = _decode(queue, jobs, rows)
+        good = [job for job, refusal in zip(jobs, refused, strict=True) if refusal is None]
+        return good, [refusal for refusal in refused if refusal is not None]
 
     def _rows(self, queue: Queue, limit: int, timeout: float, lease: timedelta | None) -> Rows:
-        sql = queue._statements("claim.sql", taken="taken" if lease is None else "leased")
+        how = "leased" if lease is not None else "removed" if current(queue._db).deletes_on_completion else "taken"
+        sql = queue._statements("claim.sql", taken=how, removes="does_remove" if how == "removed" else "removes")
         statement = sql["claim_in_transaction" if queue._db.in_transaction else "claim"]
         params = {"queue": queue.name, "lease": None if lease is None else lease.total_seconds()}
         rows: Rows = []
@@ -77,13 +90,18 @@ class Claim:
                 found = queue._db.execute(
                     statement, {**params, "mark": mark, "limit": wanted}, timeout=timeout, prepare=True
                 )
-                rows = found + rows if rows else found  # what comes second was below the mark
+                rows = sorted(rows + found, key=_order) if rows else found  # what comes second was below the mark
                 if len(found) == wanted or not mark:
                     self._saw(found)
                     break
                 self._mark = 0
         except TimeoutError:
             pass
+        except Exception as error:
+            if not rows or queue._db.in_transaction:
+                raise
+            # raised, it would lose those that are there; what does not pass, the next claim meets
+            queue.logger.error("%s", error)
         return rows
 
     def _low_water(self) -> int:
@@ -95,51 +113,60 @@ class Claim:
 
     def _saw(self, rows: Rows) -> None:
         if rows:
-            id, *_, expected_at, _, _, made_others_ready = rows[-1]
+            id, *_, expected_at, _, _, _, made_others_ready, _ = rows[-1]
             if expected_at is None and not made_others_ready:
                 self._mark = max(self._mark, id - SLACK)
 
 
+def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    id, *_, expected_at, _, _, _, _, _ = row
+    return expected_at is None, expected_at, id
+
+
 def _job(queue: Queue, row: tuple[Any, ...], lease: timedelta | None) -> Any:
-    *columns, dequeued_at, attempts, _ = row
+    *columns, dequeued_at, attempts, expiries, _, _ = row
     if lease is None:
         return Job(queue, *columns)
-    held = {"attempts": attempts, "dequeued_at": dequeued_at, "lease": lease, "policy": queue._policy}
-    return LeasedJob(queue, *columns, **held)
+    held = {"attempts": attempts, "expiries": expiries, "dequeued_at": dequeued_at}
+    return LeasedJob(queue, *columns, **held, lease=lease, policy=queue._policy)
 
 
-def _decode(queue: Queue, jobs: list[Any], rows: Rows) -> list[DecodeError | None]:
-    """Replace text by data. Where that can't be done the job is settled, and there is an error."""
-    errors: list[DecodeError | None] = []
+def _decode(queue: Queue, jobs: list[Any], rows: Rows) -> list[Refusal | None]:
+    """Replace text by data. Where that can't be done the job is settled, and there is a refusal."""
+    refused: list[Refusal | None] = []
     try:
         for job, row in zip(jobs, rows, strict=True):
             try:
                 job._data = queue._decoded(job.id, job._data)
-                errors.append(None)
+                refused.append(None)
             except DecodeError as error:
-                errors.append(_refused(queue, job, row, error))
+                refused.append(_refused(queue, job, row, error))
     except BaseException:  # Ctrl-C: nobody has seen them
-        unseen = [number for number, (_, error) in enumerate(zip_longest(jobs, errors)) if error is None]
+        unseen = [number for number, (_, refusal) in enumerate(zip_longest(jobs, refused)) if refusal is None]
         _give_back(queue, [jobs[number] for number in unseen], [rows[number] for number in unseen])
         raise
-    return errors
+    return refused
 
 
-def _refused(queue: Queue, job: Any, row: tuple[Any, ...], error: DecodeError) -> DecodeError:
+def _refused(queue: Queue, job: Any, row: tuple[Any, ...], error: DecodeError) -> Refusal:
     outcome = "left"
     if isinstance(job, LeasedJob):
         outcome = job.failed(error)
     else:
         _give_back(queue, [job], [row])
     fate = {"retry": "it will be tried again", "dead": "it is dead", "left": "it was left where it is"}[outcome]
-    told = DecodeError(job_id=job.id, queue=queue.name, reason=error.reason, fate=fate, job=job, outcome=outcome)
+    told = DecodeError(job_id=job.id, queue=queue.name, reason=error.reason, fate=fate)
     told.__cause__ = error.__cause__
-    return told
+    return Refusal(job, outcome, told)
 
 
 def _give_back(queue: Queue, jobs: list[Any], rows: Rows) -> None:
     if isinstance(jobs[0], LeasedJob):
         settle([Settlement(job, "released") for job in jobs])
-    else:
-        claims: dict[str, Any] = {"ids": array(row[0] for row in rows), "dequeued_at": array(row[-3] for row in rows)}
-        queue._run(queue._sql["give_back"], **claims)
+        return
+    for id, text, _, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, _, _, removed in rows:
+        if removed:
+            times = {"enqueued_at": enqueued_at, "schedule_at": schedule_at, "expected_at": expected_at}
+            queue._run(queue._sql["put_back"], id=id, text=text, attempts=attempts, **times)
+        else:
+            queue._run(queue._sql["give_back"], id=id, dequeued_at=dequeued_at)

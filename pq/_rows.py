@@ -85,9 +85,11 @@ class QueueRows:
         return _bulk.rows(items, lambda data: self.encode(self.dumps(data)), schedule_at, expected_at)
 
     def _put_chunk(self, chunk: list[_bulk.Row]) -> list[int]:
-        ids = [int(id) for (id,) in self._run(self._sql["put_many"], prepare=True, **_bulk.parameters(chunk))]
+        parameters = _bulk.parameters(chunk)
+        statement = "put_untimed" if len(parameters) == 1 else "put_many"
+        rows = self._run(self._sql[statement], prepare=True, **parameters)
         self._db.changed()
-        return ids
+        return [id for (id,) in rows]
 
     def _copy(self, lines: _bulk.Lines) -> int:
         """In a transaction."""

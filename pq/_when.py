@@ -14,9 +14,9 @@ TimeSpec = str | timedelta | datetime | None
 #: the last one that Python can read back.
 LIMIT = timedelta(days=2_000_000)
 
-_FORM = re.compile(r"(?:[0-9]+[smhd])+")
-_PART = re.compile(r"([0-9]+)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_FORM = re.compile(r"(?:[0-9]+(?:ms|[smhd]))+")
+_PART = re.compile(r"([0-9]+)(ms|[smhd])")
+_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class When(NamedTuple):
@@ -44,14 +44,14 @@ def when(name: str, spec: TimeSpec) -> When:
 
 
 def duration(name: str, text: str) -> timedelta:
-    """``'90s'``, ``'5m'``, ``'1h30m'``, ``'2d'`` as a timedelta.
+    """``'90s'``, ``'5m'``, ``'1h30m'``, ``'2d'``, ``'50ms'`` as a timedelta.
 
     :raises ValueError: another form, or out of range.
     """
     if not _FORM.fullmatch(text):
         raise ValueError(f"{name} must be of the form '30s', '5m', '2h', '1d' or '1h30m', not {text!r}")
     try:
-        return timedelta(seconds=sum(int(n) * _SECONDS[unit] for n, unit in _PART.findall(text)))
+        return timedelta(milliseconds=sum(int(n) * _MILLISECONDS[unit] for n, unit in _PART.findall(text)))
     except (OverflowError, ValueError):  # ValueError: int() refuses thousands of digits
         raise _out_of_range(name, text) from None
 

@@ -16,8 +16,8 @@ from .settlement import Settlement
 if TYPE_CHECKING:
     from .queue import Queue
 
-#: How often the lease of a job may expire beyond the failures that it is allowed: a job that kills whoever runs it must
-#: not go on for ever, and one whose worker was killed by others must not be given up.
+#: How often in a row the lease of a job may expire, unless it is allowed more retries than that: a job that kills
+#: whoever runs it must not go on for ever, and one whose worker was killed by others must not be given up.
 EXPIRIES = 3
 
 #: How a job was settled when the answer to the COMMIT was lost, and the job is not ours any more.
@@ -86,7 +86,7 @@ class Attempt:
             self._problem = error
             self.name = str(self._data.get("function", "?"))[:200]
         job.policy = self._policy()
-        if job.attempts > job.policy.max_retries + 1 + EXPIRIES:
+        if job.expiries > max(EXPIRIES, job.policy.max_retries):
             self._problem = LeaseExpired(attempt=job.attempts)
 
     @property

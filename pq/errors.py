@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from inspect import cleandoc
-from typing import Any
 
 
 class PQError(Exception):
@@ -118,9 +117,6 @@ class DecodeError(PQError, ValueError):
     queue: str
     reason: str
     fate: str
-    #: The job, with what could not be decoded as its data; and what became of it.
-    job: Any
-    outcome: str
 
 
 class EmbeddedError(PQError):

@@ -29,6 +29,7 @@ class LeasedJob(Job):
 
     :param job: the arguments of `Job`.
     :ivar attempts: which delivery of the job this is: 1, 2, …
+    :ivar expiries: how often in a row its lease has expired before.
     :ivar dequeued_at: when this delivery began; an aware datetime.
     :ivar lease: how long it was leased for.
     :ivar policy: how often it is tried again, and after what pause.
@@ -36,13 +37,14 @@ class LeasedJob(Job):
     :ivar settled: whether it has ended; None: in a transaction, of which nobody knows yet how it ends.
     """
 
-    __slots__ = ("attempts", "cursor", "dequeued_at", "lease", "policy", "settled")
+    __slots__ = ("attempts", "cursor", "dequeued_at", "expiries", "lease", "policy", "settled")
 
     def __init__(
-        self, *job: Any, attempts: int, dequeued_at: datetime, lease: timedelta, policy: Policy
+        self, *job: Any, attempts: int, expiries: int, dequeued_at: datetime, lease: timedelta, policy: Policy
     ) -> None:
         super().__init__(*job)
         self.attempts = attempts
+        self.expiries = expiries
         self.lease = lease
         self.cursor: Any = None
         self.dequeued_at = dequeued_at

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import _bulk
 from ._claim import Claim
+from ._iterators import BatchIterator, QueueIterator
 from ._numbers import timeout_seconds, whole
 from ._rows import QueueRows
 from ._when import TimeSpec, when
@@ -85,9 +86,9 @@ class Queue(QueueRows):
             "put",
             data,
             schedule_at=schedule.at,
-            schedule_in=schedule.delay,
+            schedule_in=_bulk.interval(schedule.delay),
             expected_at=expected.at,
-            expected_in=expected.delay,
+            expected_in=_bulk.interval(expected.delay),
         )
         self._db.changed()
         return int(id)
@@ -112,7 +113,10 @@ class Queue(QueueRows):
             return [id for chunk in chain([first, second], chunks) for id in self._put_chunk(chunk)]
 
     def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
-        """Put jobs by COPY, all of them or none: faster than `put_many`, but only their number is returned."""
+        """Put jobs by COPY, all of them or none: faster than `put_many`, but only their number is returned.
+
+        The connection is busy meanwhile: `items` must not use this PQ.
+        """
         with self._db.transaction():
             ((now,),) = self._run(self._sql["now"])
             return self._copy(_bulk.Lines(self.name, self._encoded_rows(items, schedule_at, expected_at), now))
@@ -186,19 +190,18 @@ class Queue(QueueRows):
     ) -> Iterator[list[Any]]:
         """Iterate lists of up to `n` jobs, without end; an empty one whenever there was no job for `timeout` seconds.
 
-        :param linger: how long to wait for more, after the first job of a batch, before a smaller one is returned.
-        :param lease: under which the jobs are taken; see `done`.
+        :param n: at least 1.
+        :param linger: how long to wait for more, after the first job of a batch, before a smaller one is returned: as
+            ``'50ms'`` or a timedelta.
+        :param lease: under which the jobs are taken; see `done`. None: they are off the queue, and lost if the program
+            ends before it has handled them.
         :param timeout: as for `get`.
+
+        An error while it waits for more is logged, and what is there is returned.
         """
-        pause = seconds("linger", linger).total_seconds()
-        whole("n", n, 1)
-        while True:
-            batch = self.get_many(n, timeout=timeout, lease=lease)
-            until = time.monotonic() + pause
-            while batch and len(batch) < n and (remaining := until - time.monotonic()) > 0:
-                more = self.get_many(n - len(batch), timeout=remaining, lease=lease)
-                batch += more
-            yield batch
+        if lease is not None:
+            span("lease", lease)
+        return BatchIterator(self, whole("n", n, 1), seconds("linger", linger).total_seconds(), timeout, lease)
 
     def done(self, jobs: Iterable[LeasedJob]) -> None:
         """Finish leased jobs, in one statement.
@@ -278,23 +281,3 @@ class Queue(QueueRows):
     def close(self) -> None:
         """Close the connections, those given to `PQ`, too."""
         self._db.close()
-
-
-class QueueIterator(Iterator["Job | None"]):
-    """Iterates the jobs of a queue, also after an error.
-
-    :ivar timeout: seconds until None is returned when there is no job; None: the queue's `timeout`.
-    :ivar lease: under which jobs are taken; None: under none.
-    """
-
-    timeout: float | None = None
-
-    def __init__(self, queue: Queue, timeout: float | None = None, lease: Delay | None = None) -> None:
-        self.queue = queue
-        self.timeout = timeout
-        self.lease = lease
-
-    def __next__(self) -> Job | None:
-        if self.lease is None:
-            return self.queue.get(timeout=self.timeout)
-        return self.queue.get(timeout=self.timeout, lease=self.lease)

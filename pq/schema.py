@@ -107,7 +107,7 @@ def _migrate(database: Database, table: _sql.Table, change: Change, inside: bool
         if not exists:
             run(f"create schema {_sql.quote(schema)}")
     target = _sql.Table(table.name, schema)
-    run(_sql.bind(_SQL["announce"], {"text": _literal(target.quoted)}))
+    run(_bind(_SQL["announce"], target))
     for step in steps():
         if step.version > version:
             run(_bind(step.sql, target))
@@ -141,14 +141,14 @@ def script(table: _sql.Table, since: int = 0) -> str:
     parts = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
     if table.schema is not None:
         parts.append(f"create schema if not exists {_sql.quote(table.schema)};")
-    parts.append(_sql.bind(_SQL["announce"], {"text": _literal(table.quoted)}) + ";")
+    parts.append(_bind(_SQL["announce"], table) + ";")
     parts += [_bind(step.sql, table).strip() for step in steps() if step.version > since]
     return "\n\n".join([*parts, "commit;"]) + "\n"
 
 
 def _bind(sql: str, table: _sql.Table) -> str:
     """Objects carry the table's name, so that two tables in one schema don't meet, and functions lie in its schema."""
-    words = {"table": table.quoted}
+    words = {"table": table.quoted, "table_text": _literal(table.quoted)}
     for kind in _OBJECTS:
         name = _sql.quote(_sql.object_name(table.name, kind))
         in_schema = kind.endswith("function") and table.schema is not None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._sql import array
 from .errors import LeasesLost
+from .retention import current
 
 if TYPE_CHECKING:
     from .lease import LeasedJob
@@ -63,8 +64,9 @@ def settle_all(settlements: Iterable[Settlement]) -> None:
 
 def _settle(given: Sequence[Settlement]) -> list[LeasedJob]:
     queue = given[0].job.queue
+    sql = queue._statements("lease.sql")
     rows = queue._run(
-        queue._statements("lease.sql")["settle"],
+        sql["settle_and_remove" if current(queue._db).deletes_on_completion else "settle"],
         prepare=True,
         **held([settlement.job for settlement in given]),
         outcomes=array(settlement.outcome for settlement in given),

@@ -31,7 +31,7 @@ from .job import Job
 from .lease import LeasedJob
 from .manager import PQ as BasePQ
 from .queue import Queue as BaseQueue
-from .retry import Delay, Policy, RetryIn, span
+from .retry import Delay, Policy, RetryIn, seconds, span
 from .worker import Worker
 
 __all__ = ["PQ", "Queue", "Task", "Worker", "current"]
@@ -276,6 +276,8 @@ def _text(retry_in: RetryIn) -> str | None:
     """As it is stored in the job, for any version of pq; of a list its first pause, of a function none."""
     if isinstance(retry_in, (list, tuple)):
         return _text(retry_in[0])
+    if isinstance(retry_in, str) and "ms" in retry_in:  # pq 1.9.1 has no such unit
+        retry_in = seconds("retry_in", retry_in)
     if isinstance(retry_in, timedelta):
         return f"{math.ceil(retry_in.total_seconds())}s"
     return retry_in if isinstance(retry_in, str) else None

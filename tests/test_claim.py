@@ -372,3 +372,31 @@ def test_a_claim_reads_the_heads_of_two_indexes_whatever_the_statistics(
             assert node["Actual Rows"] * node["Actual Loops"] <= looked_at + 1, node
     # a promoted row costs a lookup by its id, a new version, and entries in both indexes
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100 + 25 * looked_at
+
+
+@pytest.mark.parametrize("prepared", [False, True], ids=["", "generic plan"])
+@pytest.mark.parametrize("statement", ["settle", "settle_and_remove", "extend_all"])
+@pytest.mark.parametrize("table", list(FILLS))
+def test_settling_reads_the_primary_key_whatever_the_statistics(
+    filled: str, table: str, statement: str, prepared: bool
+) -> None:
+    query = _sql.bound("lease.sql", table)[statement]
+    with closing(psycopg2.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
+        if prepared:
+            _, prepare, query = _prepared(query)
+            cursor.execute(f"set plan_cache_mode = force_generic_plan; {prepare}", {})
+        params = {
+            "ids": "{1,2}",
+            "attempts": "{1,1}",
+            "dequeued_at": '{"2026-11-21 12:00Z","2026-11-21 12:00Z"}',
+            "outcomes": "{done,retry}",
+            "delays": "{NULL,1}",
+            "errors": "{NULL,NULL}",
+            "results": "{NULL,NULL}",
+            "leases": "{30,30}",
+        }
+        cursor.execute(f"explain (format json) {query}", params)
+        plan = cursor.fetchone()[0][0]["Plan"]
+    used = {node.get("Index Name") for node in nodes(plan) if node.get("Relation Name") == table}
+    assert used <= {None, f"{table}_pkey"}
+    assert not any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == table for node in nodes(plan))

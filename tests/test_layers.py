@@ -19,7 +19,7 @@ LAYERS = [
     {"schema", "_rows"},
     {"job", "settlement", "doctor"},
     {"lease", "dead"},
-    {"_claim"},
+    {"_claim", "_iterators"},
     {"queue"},
     {"manager"},
     {"attempt"},

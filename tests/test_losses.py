@@ -726,7 +726,6 @@ def test_a_result_that_cannot_be_encoded_is_a_failure(tasks: PQ, queue: str, mak
     assert [job.id for job in tasks[queue].dead] == [id]
 
 
-@pytest.mark.xfail(strict=True, reason="each delivery counts as an expired lease: given up before the fifth")
 def test_a_task_that_asks_for_a_retry_gets_it_however_often(tasks: PQ) -> None:
     attempts: list[int] = []
 
@@ -742,7 +741,6 @@ def test_a_task_that_asks_for_a_retry_gets_it_however_often(tasks: PQ) -> None:
     assert len(tasks["a"].dead) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="Attempt.run takes any LeaseLost for that of its own job")
 def test_a_task_that_loses_the_lease_of_another_job_fails(tasks: PQ) -> None:
     @tasks["a"].task()
     def settle_twice(job_id: int) -> None:

@@ -71,6 +71,12 @@ MUTANTS = {
         "due_at is not null",
         {"early"},
     ),
+    "takes the newest first": Mutant(
+        "sql/claim.sql",
+        "id > %(mark)s\n  order by q_name, expected_at, id\n",
+        "id > %(mark)s\n  order by id desc\n",
+        {"passed over"},
+    ),
     "a transactional task is done outside of its transaction": Mutant(
         "attempt.py",
         "                self.job.done(result if self.options.result else None)\n        except (Conn",

@@ -178,3 +178,13 @@ def test_a_lost_server_is_no_promise_that_nothing_was_committed(bouncer: str, pr
         assert sql("select data from queue") == [(1,)]
         pq["a"].put(2)
         assert [got(pq["a"]), got(pq["a"])] == [1, 2]
+
+
+def test_nothing_is_prepared(bounced: PQ, proxy: Proxy) -> None:
+    for number in range(5):
+        bounced["a"].put(number)
+        bounced["a"].put_many([number, number])
+        assert got(bounced["a"]) == number
+        bounced["a"].done(bounced["a"].get_many(2, lease="1h"))
+    assert len(bounced["a"]) == 0
+    assert not [text for text in proxy.seen if "prepare " in text]

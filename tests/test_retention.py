@@ -16,7 +16,7 @@ from catalog import objects
 from conftest import Background, execute
 from psycopg2.extensions import make_dsn
 
-from pq import PQ, TableMissing, _sql, retention, schema
+from pq import PQ, DecodeError, Discard, JobNotFound, Queue, Retry, TableMissing, _sql, retention, schema
 from pq.retention import Pruner, Retention, current
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -394,8 +394,51 @@ def test_several_prune_at_the_same_time(pq: PQ, dsn: str, sql: Sql) -> None:
     assert left(sql) == {"ready"}
 
 
-def test_a_job_got_a_moment_ago_may_still_be_given_back(pq: PQ, sql: Sql) -> None:
+# -- deletion on completion
+
+
+def got(queue: Queue) -> Any:
+    job = queue.get(block=False)
+    assert job is not None
+    return job.data
+
+
+def test_without_retention_what_is_done_or_got_leaves_no_row(pq: PQ, sql: Sql) -> None:
     pq.create(retain=0)
+    queue = pq["a"]
+    queue.put_many(range(6))
+    assert got(queue) == 0
+    leased = queue.get_many(2, lease="1h")
+    leased[0].done("result")
+    queue.settle([(leased[1], None)])
+    with queue:
+        assert got(queue) == 3
+    assert sql("select data::text from queue order by id") == [("4",), ("5",)]
+    with pytest.raises(JobNotFound):
+        queue.result(leased[0].id)
+
+
+def test_without_retention_what_is_rolled_back_failed_or_cannot_be_decoded_stays(pq: PQ, sql: Sql) -> None:
+    pq.create(retain=0)
+    queue = pq["a"]
+    queue.put_many(["rolled back", "failed", "released", "again"])
+    with pytest.raises(ZeroDivisionError), queue:
+        assert got(queue) == "rolled back"
+        raise ZeroDivisionError
+    assert got(queue) == "rolled back"
+    failed, released, again = queue.get_many(3, lease="1h")
+    queue.settle([(failed, Discard("bad")), (released, Retry(in_="1h")), (again, Retry(in_="0s"))])
+    assert sql("select data::text from queue order by id") == [('"failed"',), ('"released"',), ('"again"',)]
+    before = sql("insert into queue (q_name, data, expected_at) values ('b', '5', now()) returning *")
+    with pytest.raises(DecodeError, match="it was left where it is"):
+        pq["b/pickle"].get()
+    assert sql("select * from queue where q_name = 'b'") == before
+    with pytest.raises(DecodeError):
+        pq["b/pickle"].get()
+
+
+def test_a_job_got_a_moment_ago_may_still_be_given_back(pq: PQ, sql: Sql) -> None:
+    pq.create(retain="1s")
     sql("insert into queue (q_name, data, enqueued_at) values ('a', '1', now() - interval '1 year')")
     job = pq["a"].get()
     assert pq.prune() == 0

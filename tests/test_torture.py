@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torture.checker import Report, Row, check
 from torture.history import History, read
-from torture.nemesis import KINDS, schedule
+from torture.schedule import KINDS, Fault, Schedule
+from torture.server import Server
+from torture.shrink import shrink
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +39,7 @@ def of(key: str, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def torture(*args: str) -> dict[str, Any]:
     """The figures of a run in which all held."""
-    command = [sys.executable, "-m", "tests.torture", "--small", "--json", *args]
+    command = [sys.executable, "-m", "tests.torture", "--json", *args]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
@@ -43,7 +47,7 @@ def torture(*args: str) -> dict[str, Any]:
 
 def test_nothing_is_lost_under_torture():
     """A short run; long ones are for the command line."""
-    figures = torture("--seconds", "20", "--seed", "7", "--interval", "0.5")
+    figures = torture("--small", "--seconds", "12", "--seed", "7", "--interval", "0.4")
     assert figures["lost"] == 0 and figures["wrong"] == {}
     assert figures["acknowledged puts"] > 100
     assert figures["faults"] > 10
@@ -51,8 +55,9 @@ def test_nothing_is_lost_under_torture():
 
 
 def test_nothing_is_delivered_twice_without_faults():
-    figures = torture("--seconds", "3", "--faults", "")
+    figures = torture("--small", "--seconds", "3", "--faults", "")
     assert figures["acknowledged puts"] > 10
+    assert figures["delivered in order"] >= 5
     assert (figures["faults"], figures["redelivered"], figures["handled more than once"]) == (0, 0, 0)
 
 
@@ -131,5 +136,154 @@ def test_a_line_that_a_kill_has_cut_short_is_left_out(tmp_path):
 
 def test_the_seed_decides_the_faults():
     kinds = list(KINDS)
-    assert schedule(7, 60, 0.7, kinds) == schedule(7, 60, 0.7, kinds) != schedule(8, 60, 0.7, kinds)
-    assert {fault.kind for fault in schedule(7, 600, 0.7, kinds)} == set(kinds)
+    assert Schedule.drawn(7, 60, 0.7, kinds).faults == Schedule.drawn(7, 60, 0.7, kinds).faults
+    assert Schedule.drawn(7, 60, 0.7, kinds).faults != Schedule.drawn(8, 60, 0.7, kinds).faults
+    assert {fault.kind for fault in Schedule.drawn(7, 600, 0.7, kinds).faults} == set(kinds)
+
+
+# -- order
+
+
+def line(*jobs: tuple[float, float | None, float, int]) -> list[dict[str, Any]]:
+    """A history of jobs a, b, …: when the put began, was acknowledged, and was delivered, in which attempt."""
+    events: list[dict[str, Any]] = []
+    for letter, (begun, acknowledged, delivered, attempt) in zip("abcd", jobs, strict=False):
+        key = f"l-{letter}"
+        events.append({"event": "put", "keys": [key], "at": begun, "line": True})
+        if acknowledged is not None:
+            events.append({"event": "acknowledged", "keys": [key], "at": acknowledged})
+        for number in range(attempt, 3):
+            delivery = {"event": "delivered", "key": key, "attempt": number, "begun": 0.0}
+            events.append({**delivery, "at": delivered + 10 * (number - attempt)})
+        events.append({"event": "handled", "key": key})
+    return events
+
+
+def session(at: float) -> dict[str, Any]:
+    return {"event": "session", "at": at}
+
+
+def passed_over(events: list[dict[str, Any]]) -> list[str]:
+    keys = {event["key"] for event in events if event["event"] == "handled"}
+    report = checked(events, [Row(0, key, "done") for key in keys])
+    assert report.wrong.keys() <= {"passed over"}
+    assert report.in_line == len(keys)
+    return report.wrong.get("passed over", [])
+
+
+FIRST, SECOND, THIRD = (1, 2, 11, 1), (3, 4, 12, 1), (5, 6, 13, 1)
+LATE = (1, 2, 14, 1)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        line(FIRST, SECOND, THIRD),
+        line((1, 4, 14, 1), SECOND),  # b's put began before a's was acknowledged
+        line((1, None, 14, 1), SECOND),  # or it never was
+        line((1, 2, 14, 2), SECOND),  # nobody has heard of the first claim of a
+        [*line(LATE, SECOND), session(11)],
+        [*line(LATE, LATE, SECOND), session(11), session(11.5)],
+        # each session has one of them, if it is the right one
+        [*line((1, 2, 14, 1), (3, 4, 20, 1), (7, 8, 12, 1), (5, 6, 19, 1)), session(2), session(4), session(6)],
+    ],
+)
+def test_an_order_that_is_right(events):
+    assert passed_over(events) == []
+
+
+@pytest.mark.parametrize(
+    "events, keys",
+    [
+        (line(LATE, SECOND), ["l-a"]),
+        (line(FIRST, (3, 4, 14, 1), THIRD), ["l-b"]),
+        (line(LATE, (3, 4, 12, 2)), ["l-a"]),  # a later attempt of b is no excuse
+        ([*line(LATE, SECOND), session(0.5)], ["l-a"]),  # nor is the end of a session before,
+        ([*line(LATE, SECOND), session(12.5)], ["l-a"]),  # or after
+        ([*line(LATE, LATE, SECOND), session(11)], ["l-b"]),  # or one for two
+    ],
+)
+def test_the_checker_finds_jobs_that_were_passed_over(events, keys):
+    assert passed_over(events) == keys
+
+
+# -- schedules
+
+
+@pytest.mark.parametrize("culprits", [set(), {7}, {3, 4}, {0, 19}, {2, 9, 15}, set(range(20))])
+def test_what_is_not_needed_is_left_out(culprits):
+    tried: list[list[int]] = []
+
+    def fails(part: list[int]) -> bool:
+        assert part not in tried
+        tried.append(part)
+        return culprits <= set(part)
+
+    assert shrink(list(range(20)), fails, runs=1000) == sorted(culprits)
+
+
+def test_only_what_has_failed_is_the_result():
+    """Also where a failure comes by chance, and when there are no runs left."""
+    luck = random.Random(7)
+    runs: list[tuple[list[int], bool]] = [(list(range(50)), True)]
+
+    def fails(part: list[int]) -> bool:
+        runs.append((part, 7 in part and luck.random() < 0.5))
+        return runs[-1][1]
+
+    result = shrink(list(range(50)), fails, runs=12)
+    assert len(runs) == 1 + 12
+    assert (result, True) in runs
+    assert len(result) < 50
+
+
+def test_a_schedule_is_written_and_read():
+    schedule = Schedule.drawn(7, 60, 0.7, list(KINDS), small=True)
+    assert schedule.faults
+    assert Schedule.loads(schedule.dumps()) == schedule
+
+
+UNKNOWN = '{"seed": 1, "seconds": 1, "small": true, "faults": [[1, "x", 0, 0]]}'
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", UNKNOWN])
+def test_what_is_no_schedule_is_refused(text):
+    with pytest.raises(ValueError, match=r"schedule|Expecting value"):
+        Schedule.loads(text)
+
+
+def test_a_schedule_is_played_again(tmp_path):
+    """With a promotion, where that can be, and clocks that jump."""
+    kinds = ["clock", "cut", "clock", *(["promote"] if Server.has_standby() else []), "restart", "kill"]
+    faults = [Fault(0.5 + number / 2, kind, number / 7, 0.5) for number, kind in enumerate(kinds)]
+    (tmp_path / "schedule.json").write_text(Schedule(3, 4, True, faults).dumps())
+    figures = torture("--schedule", str(tmp_path / "schedule.json"))
+    assert figures["seed"] == 3
+    assert figures["faults by kind"] == Counter(kinds)
+    assert figures["delivered in order"] >= 5
+
+
+# -- the clock
+
+
+CLOCK = """
+import time
+from tests.torture import clock
+clock.install()
+from datetime import datetime, timezone
+import psycopg2
+before = time.monotonic()
+for jumped in (False, True, False):
+    told = [time.time(), time.time_ns() / 1e9, datetime.now().timestamp(), datetime.now(timezone.utc).timestamp(),
+            datetime.utcnow().replace(tzinfo=timezone.utc).timestamp()]
+    assert all((abs(at - clock.now()) > 3000) == jumped for at in told), (jumped, told, clock.now())
+    signal = __import__("signal")
+    signal.raise_signal(signal.SIGUSR2)
+assert time.monotonic() - before < 3000
+made = psycopg2.extensions.PYDATETIME("2020-01-01 00:00:00", None)
+assert isinstance(made, datetime) and made == datetime(2020, 1, 1)
+"""
+
+
+def test_the_clock_jumps_to_and_fro():
+    subprocess.run([sys.executable, "-c", CLOCK], cwd=ROOT, check=True, timeout=60)

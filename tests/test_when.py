@@ -14,7 +14,7 @@ from pq.utils import convert_time_spec, utc_format
 
 UTC = dt.timezone.utc
 SECOND = dt.timedelta(seconds=1)
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,8 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
         ("30m1h", 5400),
         ("90s90s", 180),
         ("0s", 0),
+        ("50ms", 0.05),
+        ("1m5ms1s", 61.005),
         ("007m", 420),
         ("2000000d", 2_000_000 * 86400),
     ],
@@ -37,10 +39,10 @@ def test_texts_are_relative(text: str, seconds: int) -> None:
     assert when("x", text) == When(delay=dt.timedelta(seconds=seconds))
 
 
-@given(st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from("smhd")), min_size=1, max_size=6))
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.sampled_from(sorted(UNITS))), min_size=1, max_size=6))
 def test_the_parts_of_a_text_add_up(parts: list[tuple[int, str]]) -> None:
     text = "".join(f"{number}{unit}" for number, unit in parts)
-    assert duration("x", text) == SECOND * sum(number * UNITS[unit] for number, unit in parts)
+    assert duration("x", text) == sum((number * (SECOND * UNITS[unit]) for number, unit in parts), dt.timedelta())
 
 
 @given(st.text(alphabet="0123456789smhd -+.,\n٥²Sxe", max_size=8))
@@ -48,9 +50,10 @@ def test_a_text_is_read_whole_or_not_at_all(text: str) -> None:
     rest = text
     while rest:  # what remains after taking off number and unit, again and again
         number = rest.lstrip("0123456789")
-        if number == rest or number[:1] not in UNITS or not number:
+        unit = "ms" if number[:2] == "ms" else number[:1]
+        if number == rest or unit not in UNITS:
             break
-        rest = number[1:]
+        rest = number[len(unit) :]
     if text and not rest:
         assert duration("x", text) >= dt.timedelta()
     else:

@@ -14,7 +14,7 @@ import re
 import time
 from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
@@ -26,15 +26,20 @@ LIFE = 1.0
 #: Seconds without, after the server had lost one.
 PAUSE = 60.0
 
+#: Otherwise the server may choose to plan anew each time, by what it expects of the parameters.
+GENERIC = "set local plan_cache_mode = force_generic_plan"
+
 _PARAMETER = re.compile(r"%%|%\((\w+)\)s")
 
 
 class Plans:
     """What is prepared on which connection. A connection belongs to one thread at a time."""
 
+    # of all PQ: those that share a connection share what is prepared there
+    _known: ClassVar[WeakKeyDictionary[Any, _Session]] = WeakKeyDictionary()
+
     def __init__(self, driver: Psycopg2) -> None:
         self._driver = driver
-        self._known: WeakKeyDictionary[Any, _Session] = WeakKeyDictionary()
 
     def text(self, conn: Any, sql: str) -> str:
         """What to execute, with the same parameters, in place of a statement."""
@@ -53,14 +58,14 @@ class Plans:
         session = self._known.get(conn)
         if session is None or not session.made:
             return False
-        session.made.clear()
-        session.begins_at = time.monotonic() + PAUSE
+        session.forget(time.monotonic())
         return True
 
 
 class _Session:
     """
     :ivar fixed: whether the connection belongs to it; None: not known yet.
+    :ivar losses: how often the server did not know what was prepared.
     :ivar made: when each statement was prepared, by its name; monotonic seconds, as all.
     :ivar used: when it was executed for the last time.
     :ivar begins_at: when statements may be prepared.
@@ -68,6 +73,7 @@ class _Session:
 
     def __init__(self) -> None:
         self.fixed: bool | None = None
+        self.losses = 0
         self.made: dict[str, float] = {}
         self.used: dict[str, float] = {}
         self.begins_at = 0.0
@@ -77,19 +83,25 @@ class _Session:
         return used is not None and now - used <= LIFE and now >= self.begins_at
 
     def text(self, sql: str, now: float) -> str:
-        name, prepare, execute = _prepared(sql)
+        name, prepare, execute = _prepared(sql, self.losses)
         made = self.made.get(name)
         if made is not None and now - made <= LIFE:
-            return execute
+            return f"{GENERIC}; {execute}"
         self.made[name] = now
-        return f"{prepare}; {execute}" if made is None else f"deallocate {name}; {prepare}; {execute}"
+        begin = prepare if made is None else f"deallocate {name}; {prepare}"
+        return f"{begin}; {GENERIC}; {execute}"
+
+    def forget(self, now: float) -> None:
+        self.made.clear()
+        self.losses += 1
+        self.begins_at = now + PAUSE
 
 
 @lru_cache(maxsize=256)
-def _prepared(sql: str) -> tuple[str, str, str]:
-    """The name, PREPARE and EXECUTE. Equal statements have equal names."""
+def _prepared(sql: str, losses: int = 0) -> tuple[str, str, str]:
+    """The name, PREPARE and EXECUTE. Equal statements have equal names, but after a loss: some may not be lost."""
     names = list(dict.fromkeys(filter(None, _PARAMETER.findall(sql))))
-    name = "pq_" + sha256(sql.encode()).hexdigest()[:16]
+    name = f"pq_{sha256(sql.encode()).hexdigest()[:16]}_{losses}"
     body = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}" if match[1] else match[0], sql)
     arguments = ", ".join(f"%({name})s" for name in names)
     return name, f"prepare {name} as {body}", f"execute {name}({arguments})"

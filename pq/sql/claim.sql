@@ -12,7 +12,18 @@ update :table set dequeued_at = (select clock_timestamp()), due_at = null, error
 -- name: leased
 -- In place of "taken": when it will be due again, and one more delivery.
 update :table set dequeued_at = (select clock_timestamp()),
-  due_at = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1
+  due_at = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1, expiries = :expiries
+
+-- name: removes
+-- Whether it does.
+false
+
+-- name: does_remove
+true
+
+-- name: expiries
+-- A row that is due and taken is one whose lease has expired.
+expiries + case when dequeued_at is null then 0 else 1 end
 
 -- name: removed
 -- In place of "taken", where finished jobs are not kept.
@@ -44,14 +55,14 @@ with due as materialized (
   order by expected_at, id
   limit (select %(limit)s::bigint)
 ), promoted as (
-  update :table set due_at = null, dequeued_at = null
+  update :table set due_at = null, dequeued_at = null, expiries = :expiries
   where id = any (array(select id from due except select id from best))
 ), taken as (
   :taken
   where id = any (array(select id from best))
   returning *
 )
-select :columns, exists (select from due) from taken
+select :columns, expiries, exists (select from due), :removes from taken
 order by expected_at, id
 
 -- name: claim_in_transaction
@@ -94,5 +105,5 @@ with best as materialized (
   where id = any (array(select id from best union all select id from rest))
   returning *
 )
-select :columns, true from taken
+select :columns, expiries, true, :removes from taken
 order by expected_at, id

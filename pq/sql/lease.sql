@@ -1,8 +1,10 @@
 -- The ways in which deliveries under a lease end. Each takes effect only while the row is still running that delivery,
 -- and returns the rows for which it did. "attempts" alone would not tell deliveries apart: a release takes one back.
+-- "(due_at is null) is false" is no more than "due_at is not null". But the planner knows that the index of due rows has
+-- these, and may take it for shorter than it is; this leaves no choice but the primary key.
 
 -- name: held
-id = %(id)s and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and due_at is not null
+id = %(id)s and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false
 
 -- name: given
 -- As arrays, one element for each delivery.
@@ -15,16 +17,16 @@ given as materialized (
 
 -- name: is_given
 job.id = given.id and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
-    and job.due_at is not null
+    and (job.due_at is null) is false
 
--- name: settle
+-- name: change
 -- A retry sets schedule_at, too, so that pq 1.9.1 waits as well.
-with :given, changed as (
-  update :table as job set
+update :table as job set
     dequeued_at = case given.outcome when 'done' then job.dequeued_at when 'dead' then statement_timestamp() end,
     due_at = statement_timestamp() + make_interval(secs => given.delay),
     schedule_at = coalesce(statement_timestamp() + make_interval(secs => given.delay), job.schedule_at),
     attempts = job.attempts - case given.outcome when 'released' then 1 else 0 end,
+    expiries = case given.outcome when 'retry' then 0 else job.expiries end,
     error = case when given.outcome <> 'done' then coalesce(given.error, job.error) end,
     failed_at = case
       when given.outcome <> 'done'
@@ -33,16 +35,27 @@ with :given, changed as (
     result = case given.outcome when 'done' then given.result::json else job.result end
   from given
   where :is_given
+
+-- name: settle
+with :given, changed as (
+  :change
   returning job.tableoid, job.q_name, given.number, given.outcome
 )
 select number, case when outcome in ('retry', 'released') then :wake end from changed
 
--- name: remove
--- What is done, where finished jobs are not kept.
-with :given
-delete from :table as job using given
-where :is_given
-returning given.number
+-- name: settle_and_remove
+-- Where finished jobs are not kept.
+with :given, removed as (
+  delete from :table as job using given
+  where :is_given and given.outcome = 'done'
+  returning given.number
+), changed as (
+  :change and given.outcome <> 'done'
+  returning job.tableoid, job.q_name, given.number, given.outcome
+)
+select number, case when outcome in ('retry', 'released') then :wake end from changed
+union all
+select number, null from removed
 
 -- name: extend
 update :table set due_at = statement_timestamp() + make_interval(secs => %(lease)s)
@@ -56,14 +69,14 @@ with given as (
   select * from unnest(%(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[], %(leases)s::float8[])
     as delivery (id, attempts, dequeued_at, lease)
 ), held as (
-  select job.id, lease from :table as job join given using (id, attempts, dequeued_at) where due_at is not null
+  select job.id, lease from :table as job join given using (id, attempts, dequeued_at) where (due_at is null) is false
 ), free as (
   select id from :table where id = any (array(select id from held)) for update skip locked
 ), extended as (
   update :table as job set due_at = statement_timestamp() + make_interval(secs => held.lease)
   from held join given using (id)
   where job.id = held.id and job.id = any (array(select id from free))
-    and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at and job.due_at is not null
+    and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at and (job.due_at is null) is false
 )
 select id from held
 

@@ -19,8 +19,14 @@ values (
 )
 returning id
 
+-- name: put_untimed
+-- The same for an array of jobs without times; the ids are in its order.
+insert into :table (q_name, data)
+select %(queue)s, data::json from unnest(%(data)s::text[]) as data
+returning id
+
 -- name: put_many
--- The same for arrays, in their order.
+-- The same with times: arrays of one length, or empty.
 insert into :table (q_name, data, schedule_at, expected_at)
 select
   %(queue)s, data::json,
@@ -29,8 +35,7 @@ select
 from unnest(
   %(data)s::text[], %(schedule_at)s::timestamptz[], %(schedule_in)s::interval[],
   %(expected_at)s::timestamptz[], %(expected_in)s::interval[]
-) with ordinality as item (data, schedule_at, schedule_in, expected_at, expected_in, number)
-order by number
+) as item (data, schedule_at, schedule_in, expected_at, expected_in)
 returning id
 
 -- name: load
@@ -40,10 +45,17 @@ copy :table (q_name, data, schedule_at, expected_at) from stdin
 select clock_timestamp()
 
 -- name: give_back
--- Undo a claim of jobs that nobody has seen; only if it is still that claim.
-update :table as job set dequeued_at = null
-from unnest(%(ids)s::bigint[], %(dequeued_at)s::timestamptz[]) as claim (id, dequeued_at)
-where job.id = claim.id and job.dequeued_at = claim.dequeued_at
+-- Undo a claim of a job that nobody has seen; only if it is still that claim.
+update :table set dequeued_at = null where id = %(id)s and dequeued_at = %(dequeued_at)s
+
+-- name: put_back
+-- Undo one that has deleted it.
+insert into :table (id, q_name, data, enqueued_at, schedule_at, expected_at, attempts)
+values (
+  %(id)s, %(queue)s, %(text)s, %(enqueued_at)s::timestamp at time zone 'utc',
+  %(schedule_at)s::timestamp at time zone 'utc', %(expected_at)s::timestamp at time zone 'utc', %(attempts)s
+)
+on conflict do nothing
 
 -- name: update
 update :table set data = %(data)s where id = %(id)s and q_name = %(queue)s

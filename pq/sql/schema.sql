@@ -21,9 +21,9 @@ from coalesce(%(schema)s, current_schema()::text) as name
 select pg_advisory_xact_lock(hashtextextended('pq create', 0))
 
 -- name: announce
--- For the steps that need to know: which table, for blocks of PL/pgSQL, in which no name can be put that may have
--- dollar signs; and whether it is new.
-set local pq.target = :text;
+-- Whether the table is new, for the steps that need to know. A block of PL/pgSQL is told its name by a setting: within
+-- the block it could end it, with a dollar sign.
+set local pq.target = :table_text;
 do $pq$ begin
   perform set_config('pq.table_is_new', (to_regclass(current_setting('pq.target')) is null)::text, true);
 end $pq$

@@ -1,9 +1,12 @@
 """Performing tasks.
 
     outage       the database cannot be reached: log once, pause longer and longer
-    heartbeat    extends the leases of running jobs; gives up those past their timeout
-    intake       which job is taken next
-    consumer     a thread that takes one job after the other
+    run          a job that the worker holds
+    heartbeat    extends the leases of these; gives up those past their timeout
+    intake       which jobs are taken next, and how many
+    consumer     a thread that handles one job after the other
+    settler      settles those that have ended, several at once
+    janitor      deletes what need not be kept
     events       what it tells of its jobs: log, counters, functions of the application's
     signals      SIGTERM, SIGINT and SIGUSR1 for the main thread
     worker       all of these together

@@ -71,6 +71,7 @@ class Heartbeat:
             with self._changed:
                 if self._thread is not threading.current_thread():
                     return
+                self._wakes = float("inf")  # from here on, what comes or begins calls: it may not be among these
                 self._wakes = min(map(_next, self.runs), default=float("inf"))
                 pause = self._wakes - time.monotonic()
                 if pause > 0:

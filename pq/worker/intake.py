@@ -69,7 +69,11 @@ class Intake:
     # -- what consumers call
 
     def next(self, block: bool, worker: Any) -> Run | None:
-        """A job; None if there is none (in time), or no more are to be taken."""
+        """A job; None if there is none (in time), or no more are to be taken.
+
+        :param block: wait for it; then others may be taken along, which somebody must call for soon.
+        """
+        worker.give_back(self.withdraw(time.monotonic()))  # the process may have stood still for longer than the lease
         with self._changed:
             while not self._stock:
                 if self._closed or not self._tickets or (self._taking and not block):
@@ -126,9 +130,9 @@ class Intake:
     # -- taking
 
     def _take(self, block: bool, worker: Any) -> Run | None:
-        run = self._claim(worker)
+        run = self._claim(worker, block)
         if run is None and worker.settler.run_once():
-            run = self._claim(worker)  # it may have been put back by that
+            run = self._claim(worker, block)  # it may have been put back by that
         if run is not None or not block:
             return run
         with self.database.waiter_for_all([queue.name for queue in self.queues]) as waiter:
@@ -136,16 +140,16 @@ class Intake:
                 self._waiter = waiter
             try:
                 while run is None and not self._closed and waiter.wait(self._patience()):
-                    run = self._claim(worker)
+                    run = self._claim(worker, True)
             finally:
                 with self._changed:
                     self._waiter = None
         return run
 
-    def _claim(self, worker: Any) -> Run | None:
+    def _claim(self, worker: Any, several: bool) -> Run | None:
         """Of the queues in turn, or of the first that has jobs; the first of them is returned, the others are stock."""
         first = 0 if self._strict else self._turn % len(self.queues)
-        wanted = self._wanted()
+        wanted = self._wanted() if several else 1
         for queue in self.queues[first:] + self.queues[:first]:
             jobs, refused = queue._claims.fetch(queue, wanted, 0, self._lease)
             if jobs or refused:
@@ -154,8 +158,8 @@ class Intake:
         if jobs or refused:
             self._turn += 1
             self.busy_at = time.monotonic()
-        for error in refused:
-            worker.undecodable(error)
+        for refusal in refused:  # settled as failed attempts
+            worker.events.tell(refusal.outcome, Run(refusal.job, self.busy_at), refusal.error)
         runs = [Run(job, self.busy_at) for job in jobs]
         worker.heartbeat.add(runs)
         with self._changed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..attempt import UNSURE
 from ..errors import CommitUnknown, ConnectionLost
-from ..settlement import Settlement, settle
+from ..settlement import MOST, Settlement, settle
 from .run import Run
 
 if TYPE_CHECKING:
@@ -77,12 +77,12 @@ class Settler:
         with self._settling:
             with self._changed:
                 ended, self._ended = self._ended, []
-            if ended:
-                self._settle(ended)
+            for start in range(0, len(ended), MOST):
+                self._settle(ended[start : start + MOST])
         return bool(ended)
 
     def _settle(self, ended: list[End]) -> None:
-        """As soon as the database allows."""
+        """In one statement, as soon as the database allows."""
         worker = self._worker
         unknown = False
         while True:
@@ -117,7 +117,7 @@ class Settler:
             return
         ((run, settlement),) = ended
         if isinstance(error, ValueError) and settlement.outcome == "done":
-            self._settle([(run, run.job.failure(error))])
+            self._settle([(run, run.attempt.end(error))])
         else:
             logger.error("job %s could not be settled", run.job.id, exc_info=error)
             self._worker.settled(run, UNSETTLED)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .._db import Bell, wait_readable
 from .._numbers import timeout_seconds, whole
 from ..attempt import Attempt
-from ..errors import DecodeError, TaskTimeout
+from ..errors import TaskTimeout
 from ..lease import LeasedJob
 from ..retry import Delay, seconds
 from ..settlement import Settlement
@@ -23,6 +23,7 @@ from .consumer import Consumer
 from .events import Event, Events, log
 from .heartbeat import Heartbeat
 from .intake import Intake, choose
+from .janitor import Janitor
 from .outage import Outage
 from .run import Run
 from .settler import Settler
@@ -104,12 +105,15 @@ class Worker:
             self.intake.busy_at = time.monotonic()
             self.heartbeat.start()
             self.settler.start()
+            janitor = Janitor(self)
+            janitor.start()
             try:
                 for _ in range(self.threads):
                     self._start_consumer()
                 self._control()
             finally:
                 self._end()
+                janitor.stop()
         if self.broken is not None:
             raise self.broken
 
@@ -269,10 +273,6 @@ class Worker:
 
     def lost(self, run: Run) -> None:
         self.events.tell("lost", run)
-
-    def undecodable(self, error: DecodeError) -> None:
-        """It has been settled as a failed attempt."""
-        self.events.tell(error.outcome, Run(error.job, time.monotonic()), error)
 
     def broke(self, error: BaseException) -> None:
         """A consumer can't go on."""

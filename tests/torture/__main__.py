@@ -11,10 +11,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from .cast import FULL, OLD, SMALL
 from .checker import Report
-from .nemesis import KINDS, Nemesis, schedule
+from .nemesis import Nemesis
 from .run import run
+from .schedule import KINDS, Fault, Schedule
+from .server import Server
+from .shrink import shrink
+
+#: Runs that `--shrink` may take.
+RUNS = 30
+
+#: Seconds for which a shorter schedule goes on after its last fault.
+AFTER = 5.0
 
 
 def arguments() -> argparse.Namespace:
@@ -22,7 +30,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60), without the draining")
     parser.add_argument("--seed", type=int, default=7, help="decides all faults (default: 7)")
     parser.add_argument("--interval", type=float, default=0.7, help="mean seconds between faults (default: 0.7)")
-    parser.add_argument("--faults", default=",".join(KINDS), help="kinds, separated by commas; '' for none")
+    kinds = [kind for kind in KINDS if kind != "promote" or Server.has_standby()]
+    parser.add_argument("--faults", default=",".join(kinds), help="kinds, separated by commas; '' for none")
+    parser.add_argument("--schedule", type=Path, help="play this one again, which --shrink has printed")
+    parser.add_argument("--shrink", action="store_true", help="when it fails, print a smaller schedule that does")
     parser.add_argument("--small", action="store_true", help="few processes")
     parser.add_argument("--against", choices=["1.9.1"], help="torture the real pq 1.9.1 instead, from PyPI")
     parser.add_argument("--old", type=Path, help="the folder that pq 1.9.1 was installed into; default: pip is asked")
@@ -31,10 +42,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     args = parser.parse_args()
     args.kinds = [kind for kind in args.faults.split(",") if kind]
+    if args.schedule:
+        try:
+            args.schedule = Schedule.loads(args.schedule.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            parser.error(f"--schedule: {error}")
     if unknown := set(args.kinds) - KINDS.keys():
         parser.error(f"unknown faults: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     if args.against:
-        args.kinds = [kind for kind in args.kinds if kind != "create"]  # that would upgrade the table
+        # the one would upgrade the table, the other do nothing
+        args.kinds = [kind for kind in args.kinds if kind not in ("create", "clock")]
     return args
 
 
@@ -45,9 +62,30 @@ def installed(folder: Path) -> Path:
     return folder
 
 
-def figures(args: argparse.Namespace, report: Report, nemesis: Nemesis, seconds: float) -> dict[str, object]:
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def smaller(schedule: Schedule, report: Report, drain: float, old: Path | None) -> Schedule:
+    """A part of a schedule at which something of what was wrong is wrong again."""
+
+    def part(faults: list[Fault]) -> Schedule:
+        seconds = min(schedule.seconds, faults[-1].at + AFTER) if faults else schedule.seconds
+        return schedule._replace(faults=faults, seconds=seconds)
+
+    def fails(faults: list[Fault]) -> bool:
+        with tempfile.TemporaryDirectory(prefix="pq-torture-") as folder:
+            again, _ = run(part(faults), Path(folder), drain, say, old)
+        failed = bool(report.wrong.keys() & again.wrong.keys())
+        say(f"{len(faults)} faults: {'fails' if failed else 'passes'}")
+        return failed
+
+    return part(shrink(schedule.faults, fails, RUNS))
+
+
+def figures(seed: int, report: Report, nemesis: Nemesis, seconds: float) -> dict[str, object]:
     return {
-        "seed": args.seed,
+        "seed": seed,
         "seconds": round(seconds, 1),
         "acknowledged puts": report.acknowledged,
         "puts of unknown outcome": report.unknown,
@@ -61,6 +99,7 @@ def figures(args: argparse.Namespace, report: Report, nemesis: Nemesis, seconds:
         "redelivery rate": round(report.redelivered / max(1, report.delivered), 5),
         "handled more than once": report.duplicates,
         "dead": report.dead,
+        "delivered in order": report.in_line,
         "recovery seconds p50": round(report.recovery(0.5), 3),
         "recovery seconds p99": round(report.recovery(0.99), 3),
         "recovery seconds max": round(report.recovery(1), 3),
@@ -71,19 +110,15 @@ def figures(args: argparse.Namespace, report: Report, nemesis: Nemesis, seconds:
 def main() -> int:
     args = arguments()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(f"ended by signal {number}"))  # leave nothing behind
-    faults = schedule(args.seed, args.seconds, args.interval, args.kinds)
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
+    schedule = args.schedule or Schedule.drawn(args.seed, args.seconds, args.interval, args.kinds, args.small)
     with tempfile.TemporaryDirectory(prefix="pq-torture-") as folder:
         began = time.monotonic()
         home = args.folder or Path(folder)
         home.mkdir(parents=True, exist_ok=True)
         old = (args.old or installed(Path(folder, "1.9.1"))) if args.against else None
-        roles = OLD if old else SMALL if args.small else FULL
-        report, nemesis = run(roles, args.seed, args.seconds, faults, home, args.drain, say, old)
-        told = figures(args, report, nemesis, time.monotonic() - began)
+        report, nemesis = run(schedule, home, args.drain, say, old)
+        told = figures(schedule.seed, report, nemesis, time.monotonic() - began)
+        shrunk = smaller(schedule, report, args.drain, old) if args.shrink and report.wrong else None
     if args.json:
         print(json.dumps(told))
     else:
@@ -92,6 +127,8 @@ def main() -> int:
     for kind, what in report.wrong.items():
         for item in what[:5]:
             say(f"{kind}: {item}")
+    if shrunk is not None:
+        print(shrunk.dumps())
     return 1 if report.wrong else 0
 
 

@@ -1,4 +1,4 @@
-"""A process of the torture: ``python -m tests.torture.actor ROLE NAME DSN FOLDER SEED LEASE``.
+"""A process of the torture: ROLE NAME DSN FOLDER SEED LEASE; `clock` runs it.
 
 The data of every job has a key; how the job must end is what its first letter says:
 
@@ -13,10 +13,9 @@ import logging
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import count
@@ -25,10 +24,11 @@ from typing import Any
 
 import psycopg2
 
-from pq import CommitUnknown, Job, LeasedJob, LeaseLost
+from pq import CommitUnknown, Job, LeasedJob, LeaseLost, Queue
 from pq.errors import PQError
 from pq.tasks import PQ, Worker, current
 
+from . import clock
 from .history import History
 
 #: What a process must expect when the server goes away.
@@ -45,7 +45,7 @@ class Actor:
     """What all roles share."""
 
     def __init__(self, role: str, name: str, dsn: str, folder: Path, seed: int, lease: str) -> None:
-        self.role, self.name, self.lease = role, name, lease
+        self.role, self.name, self.dsn, self.lease = role, name, dsn, lease
         self.random = random.Random(seed)
         self.history = History(folder, name)
         self.pq = PQ(dsn, max_connections=3, max_retries=RETRIES, retry_in="0s", timeout=0.5)
@@ -116,12 +116,22 @@ class Actor:
         at: Any = None
         if scheduled:
             delay = timedelta(seconds=round(self.random.uniform(0.1, 3), 3))
-            now = datetime.now(timezone.utc)
+            now = datetime.fromtimestamp(clock.now(), timezone.utc)  # a time that the caller computes must be right
             at = self.random.choice([delay, now + delay])
             self.history.note("put", keys=[key], not_before=(now + delay).timestamp())
         else:
             self.history.note("put", keys=[key])
         self._outcome([key], lambda: [put(at)])
+
+    def feeder(self) -> None:
+        """Puts bursts into the line, of which `single` takes."""
+        line = self.pq["line"]
+        while self.goes_on():
+            for _ in range(self.random.randint(5, 20)):
+                key = f"l-{self.name}-{next(self._numbers)}"
+                self.history.note("put", keys=[key], line=True)
+                self._outcome([key], lambda key=key: [line.put({"key": key})])
+            time.sleep(self.random.expovariate(1 / 0.3))
 
     def _job(self) -> tuple[str, Callable[[Any], int]]:
         """A key, and what puts its job."""
@@ -153,16 +163,35 @@ class Actor:
         """Takes jobs under leases."""
         while self.goes_on():
             try:
-                job = self.pq["lease"].get(lease=self.lease)
-                if isinstance(job, LeasedJob):
-                    with job:
-                        self._work(job, job.data["key"])
-                    self._done(job, job.data["key"])
-            except LeaseLost:
-                self.history.note("lost", key=job.data["key"] if job else None)
+                self._lease_one(self.pq["lease"])
             except TROUBLE as error:
                 self.history.note("trouble", error=describe(error))
                 time.sleep(0.1)
+
+    def single(self) -> None:
+        """Takes the jobs of the line, alone. It notes the end of each of its sessions: so its connection is one that pq
+        does not replace."""
+        while self.goes_on():
+            self.history.note("session")
+            try:
+                with closing(psycopg2.connect(self.dsn)) as conn:
+                    line = PQ(conn)["line"]
+                    while self.goes_on():
+                        self._lease_one(line)
+            except TROUBLE as error:
+                self.history.note("trouble", error=describe(error))
+                time.sleep(0.1)
+
+    def _lease_one(self, queue: Queue) -> None:
+        job = queue.get(timeout=0.5, lease=self.lease)
+        if not isinstance(job, LeasedJob):
+            return
+        try:
+            with job:
+                self._work(job, job.data["key"])
+            self._done(job, job.data["key"])
+        except LeaseLost:
+            self.history.note("lost", key=job.data["key"])
 
     def block(self) -> None:
         """Takes jobs in transactions."""
@@ -243,7 +272,3 @@ def main(role: str, name: str, dsn: str, folder: str, seed: str, lease: str) -> 
     logging.basicConfig(level=logging.CRITICAL)
     with suppress(KeyboardInterrupt):
         Actor(role, name, dsn, Path(folder), int(seed), lease).run()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

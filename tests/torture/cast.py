@@ -11,12 +11,12 @@ import time
 from itertools import count
 from pathlib import Path
 
-PRODUCERS = ("producer", "scheduler", "business")
-CONSUMERS = ("worker", "leaser", "block", "getter")
+PRODUCERS = ("producer", "scheduler", "business", "feeder")
+CONSUMERS = ("worker", "leaser", "block", "single", "getter")
 
 #: How many of each.
-FULL = {"producer": 2, "scheduler": 1, "business": 1, "worker": 2, "leaser": 2, "block": 2}
-SMALL = {"producer": 1, "scheduler": 1, "business": 1, "worker": 1, "leaser": 1, "block": 2}
+FULL = {"producer": 2, "scheduler": 1, "business": 1, "worker": 2, "leaser": 2, "block": 2, "feeder": 1, "single": 1}
+SMALL = {"producer": 1, "scheduler": 1, "business": 1, "worker": 1, "leaser": 1, "block": 2, "feeder": 1, "single": 1}
 OLD = {"producer": 2, "getter": 3}
 
 
@@ -34,9 +34,10 @@ class Cast:
         self, roles: dict[str, int], dsn: str, folder: Path, seed: int, lease: str, old: Path | None = None
     ) -> None:
         self._dsn, self._folder, self._seed, self._lease = dsn, folder, seed, lease
-        self._program, self._environment = ["-m", "tests.torture.actor"], dict(os.environ)
+        self._program, self._environment = ["-m", "tests.torture.clock"], dict(os.environ)
         if old is not None:
             self._program, self._environment["PYTHONPATH"] = [str(Path(__file__).with_name("old.py"))], str(old)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # they inherit it: else it would end one that has just begun
         self._numbers = count(1)
         self._lock = threading.Lock()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -89,6 +90,12 @@ class Cast:
             process.send_signal(signal.SIGSTOP)
             time.sleep(seconds)
             process.send_signal(signal.SIGCONT)
+
+    def jump(self, name: str) -> None:
+        """Its wall clock is wrong from now on; or, if it was, right again."""
+        with self._lock:
+            if name in self._processes:
+                self._processes[name].send_signal(signal.SIGUSR2)
 
     def look(self) -> None:
         """Note who has ended, and start others."""

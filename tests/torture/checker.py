@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from .history import Event
+from .order import passed_over, turns
 
 #: Seconds by which clocks of one machine may differ: what is rounded.
 ROUNDING = 0.002
@@ -30,6 +31,7 @@ class Report:
     :ivar delivered: how many jobs were delivered.
     :ivar redelivered: how many of them more than once, without those that always fail.
     :ivar duplicates: how many leased jobs had a handler end more than once: allowed, if there were faults.
+    :ivar in_line: how many jobs had their order of delivery checked.
     :ivar recoveries: seconds between a delivery and the next one of the same job; sorted.
     :ivar wrong: what did not hold: keys of jobs, by the kind of fault.
     """
@@ -41,6 +43,7 @@ class Report:
     redelivered: int = 0
     duplicates: int = 0
     dead: int = 0
+    in_line: int = 0
     recoveries: list[float] = field(default_factory=list)
     wrong: dict[str, list[str]] = field(default_factory=dict)
 
@@ -57,7 +60,8 @@ class Report:
 def check(
     events: Iterable[Event], rows: Iterable[Row], effects: Iterable[str], orders: Iterable[str], faults: bool = True
 ) -> Report:
-    """Compare what the processes have noted with the database, after all work was done.
+    """Compare what the processes have noted with the database, after all work was done. As for the order of delivery,
+    `passed_over` says what is asserted.
 
     :param rows: of the queue table.
     :param effects: keys of the rows that transactional handlers inserted.
@@ -85,6 +89,7 @@ def check(
     for event in by_kind["delivered"]:
         deliveries[event["key"]].append(event)
     seen = deliveries.keys() | handled.keys() | effect.keys()
+    line = turns(by_kind["put"], by_kind["acknowledged"], by_kind["delivered"])
     expected = {key for event in by_kind["put"] if event.get("order") for key in event["keys"]}
 
     wrong = {
@@ -107,6 +112,7 @@ def check(
         },
         "early": _early(by_kind["put"], deliveries),
         "delivered after done": _late(by_kind["done"], deliveries),
+        "passed over": passed_over(line, (event["at"] for event in by_kind["session"])),
     }
     if not faults:
         wrong["handled twice without a fault"] = {key for key, number in handled.items() if number > 1}
@@ -118,6 +124,7 @@ def check(
         redelivered=sum(len(events) > 1 for key, events in deliveries.items() if key[0] != "p"),
         duplicates=sum(number > 1 for number in handled.values()),
         dead=len(dead),
+        in_line=len(line),
         recoveries=sorted(gap for key, events in deliveries.items() if key[0] != "p" for gap in _gaps(events)),
         wrong={kind: sorted(keys) for kind, keys in wrong.items() if keys},
     )

@@ -1,15 +1,13 @@
-"""The faults. Which, when and for how long is decided by the seed alone, so that a schedule can be played again."""
+"""The faults."""
 
 from __future__ import annotations
 
-import random
 import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from typing import NamedTuple
 
 import psycopg2
 
@@ -17,59 +15,16 @@ from pq import PQ
 from pq.errors import PQError
 
 from .cast import Cast
-from .proxy import CHANGE, COMMIT, Proxy
+from .proxy import Action, Proxy, cut_after, cut_before
+from .schedule import Fault
 from .server import Server
 
-
-class Fault(NamedTuple):
-    """One of the schedule.
-
-    :ivar at: seconds after the beginning.
-    :ivar luck: between 0 and 1: whom it hits.
-    :ivar seconds: how long, for those that last.
-    """
-
-    at: float
-    kind: str
-    luck: float
-    seconds: float
-
-
-#: The kinds, how often each is chosen, and the seconds that it lasts.
-KINDS: dict[str, tuple[int, float, float]] = {
-    "kill": (6, 0, 0),
-    "terminate": (4, 0, 0),
-    "cut": (3, 0, 0),
-    "commit-lost": (4, 0, 0),  # the connection is cut before the COMMIT gets to the server
-    "commit-unheard": (4, 0, 0),  # after the server has done it
-    "change-lost": (3, 0, 0),  # the same for statements outside of transactions
-    "change-unheard": (3, 0, 0),
-    "freeze": (3, 0.1, 1.0),
-    "freeze-long": (2, 2.5, 4.5),  # longer than the lease
-    "restart": (1, 0, 0.5),
-    "black-hole": (1, 0.5, 3.0),
-    "statement-timeout": (1, 1.0, 3.0),
-    "idle-timeout": (1, 1.0, 3.0),
-    "exhaust": (1, 0.5, 2.0),
-    "create": (2, 0, 0),
-    "xmin": (1, 2.0, 6.0),
-}
-
+#: A message that may commit something: COMMIT itself, or a statement outside of a transaction.
+COMMIT = re.compile(rb"\bcommit\b", re.IGNORECASE)
+CHANGE = re.compile(rb"\b(insert into|update)\b", re.IGNORECASE)
 
 #: Seconds within which a message must come by that a connection is to be cut at.
 FIRES = 10.0
-
-
-def schedule(seed: int, seconds: float, interval: float, kinds: list[str]) -> list[Fault]:
-    """What happens in so many seconds; about one fault each `interval`."""
-    chance = random.Random(seed)
-    weights = [KINDS[kind][0] for kind in kinds]
-    faults: list[Fault] = []
-    at = 1.0
-    while kinds and (at := at + chance.uniform(0.2, 1.8) * interval) < seconds:
-        (kind,) = chance.choices(kinds, weights)
-        faults.append(Fault(round(at, 3), kind, chance.random(), round(chance.uniform(*KINDS[kind][1:]), 3)))
-    return faults
 
 
 class Missed(Exception):
@@ -79,16 +34,21 @@ class Missed(Exception):
 class Nemesis:
     """Does the faults: each in a thread, since some last.
 
+    `_sessions` is held by what ends sessions or cancels statements, and by a promotion: see `Server`.
+
     :ivar done: how many of each kind.
-    :ivar errors: faults that could not be done.
+    :ivar errors: faults that fell into others, and so could not be done.
+    :ivar failures: what must not happen: the server does not start, say.
     """
 
     def __init__(self, server: Server, proxy: Proxy, cast: Cast) -> None:
         self._server, self._proxy, self._cast = server, proxy, cast
         self._threads: list[threading.Thread] = []
         self._restarting = threading.Lock()
+        self._sessions = threading.Lock()
         self.done: Counter[str] = Counter()
         self.errors: list[str] = []
+        self.failures: list[str] = []
 
     def run(self, faults: list[Fault], seconds: float, meanwhile: Callable[[], None]) -> None:
         """Play a schedule; `meanwhile` is called every so often."""
@@ -111,8 +71,10 @@ class Nemesis:
         try:
             getattr(self, f"_{fault.kind.replace('-', '_')}")(fault)
             self.done[fault.kind] += 1
-        except (psycopg2.Error, PQError, Missed) as error:  # it fell into another fault
+        except (psycopg2.Error, PQError, Missed) as error:
             self.errors.append(f"{fault.kind}: {error}")
+        except Exception as error:
+            self.failures.append(f"{fault.kind}: {error!r}")
 
     # -- processes
 
@@ -128,26 +90,32 @@ class Nemesis:
 
     _freeze_long = _freeze
 
+    def _clock(self, fault: Fault) -> None:
+        name = self._someone(fault)
+        self._cast.jump(name)
+        time.sleep(fault.seconds)
+        self._cast.jump(name)
+
     # -- the network
 
     def _cut(self, fault: Fault) -> None:
         self._proxy.cut()
 
-    def _cut_at(self, pattern: re.Pattern[bytes], after: bool) -> None:
-        if not self._proxy.arm(pattern, after).wait(FIRES):
+    def _cut_at(self, pattern: re.Pattern[bytes], action: Action) -> None:
+        if not self._proxy.when(pattern, action).wait(FIRES):
             raise Missed("nothing of that kind came by")
 
     def _commit_lost(self, fault: Fault) -> None:
-        self._cut_at(COMMIT, after=False)
+        self._cut_at(COMMIT, cut_before)
 
     def _commit_unheard(self, fault: Fault) -> None:
-        self._cut_at(COMMIT, after=True)
+        self._cut_at(COMMIT, cut_after)
 
     def _change_lost(self, fault: Fault) -> None:
-        self._cut_at(CHANGE, after=False)
+        self._cut_at(CHANGE, cut_before)
 
     def _change_unheard(self, fault: Fault) -> None:
-        self._cut_at(CHANGE, after=True)
+        self._cut_at(CHANGE, cut_after)
 
     def _black_hole(self, fault: Fault) -> None:
         self._proxy.silent = True
@@ -159,18 +127,29 @@ class Nemesis:
 
     def _restart(self, fault: Fault) -> None:
         with self._restarting:
-            self._server.crash()
+            self._server.primary.crash()
             time.sleep(fault.seconds)
-            self._server.start()
+            self._server.primary.start()
+
+    def _promote(self, fault: Fault) -> None:
+        with self._restarting:
+            if self._server.standby is None:
+                raise Missed("there is no standby")
+            with self._sessions:
+                self._server.promote()
+            self._proxy.target = self._server.address
+            self._server.add_standby()
 
     def _terminate(self, fault: Fault) -> None:
-        self._server.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'client backend'"
-            " and pid <> pg_backend_pid() and random() < 0.1"
-        )
+        with self._sessions:
+            self._server.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'client backend'"
+                " and pid <> pg_backend_pid() and random() < 0.1"
+            )
 
     def _statement_timeout(self, fault: Fault) -> None:
-        self._set("statement_timeout", "20ms", fault.seconds)
+        with self._sessions:  # one that fires just before a commit cancels the wait for the standby
+            self._set("statement_timeout", "20ms", fault.seconds)
 
     def _idle_timeout(self, fault: Fault) -> None:
         self._set("idle_in_transaction_session_timeout", "20ms", fault.seconds)
@@ -182,20 +161,8 @@ class Nemesis:
             self._proxy.cut()
             time.sleep(seconds)
         finally:
-            self._until_done(f"alter role torture reset {name}")
+            self._server.insist(f"alter role torture reset {name}")
             self._proxy.cut()
-
-    def _until_done(self, sql: str) -> None:
-        """The server may be down."""
-        end = time.monotonic() + 60
-        while True:
-            try:
-                self._server.execute(sql)
-                return
-            except psycopg2.Error:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.1)
 
     def _exhaust(self, fault: Fault) -> None:
         """No connection is left for new ones."""

@@ -6,25 +6,29 @@ import re
 import select
 import socket
 import threading
-from typing import Any
+import time
+from collections.abc import Callable
 
-#: A message that may commit something: COMMIT itself, or a statement outside of a transaction.
-COMMIT = re.compile(rb"\bcommit\b", re.IGNORECASE)
-CHANGE = re.compile(rb"\b(insert into|update)\b", re.IGNORECASE)
+#: What is done about a query, given the client's socket, the server's and the message; says whether to forward more.
+Action = Callable[[socket.socket, socket.socket, bytes], bool]
 
-TICK = 0.2
+TICK = 0.05
 
 
 class Proxy:
-    """Forwards connections from a port of its own to another one. A context manager."""
+    """Forwards connections from a port of its own to another one. A context manager.
 
-    def __init__(self, port: int) -> None:
-        self._target = ("127.0.0.1", port)
+    :ivar target: host and port that new connections lead to.
+    :ivar silent: nothing comes through.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.target = (host, port)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.port: int = self._listener.getsockname()[1]
         self._pairs: set[Pair] = set()
         self._lock = threading.Lock()
-        self._armed: list[tuple[re.Pattern[bytes], bool, threading.Event]] = []
+        self._rules: list[tuple[re.Pattern[bytes], Action, threading.Event]] = []
         self._stopped = False
         self.silent = False
         self._thread = threading.Thread(target=self._accept)
@@ -37,39 +41,42 @@ class Proxy:
         self._stopped = True
         self._thread.join()
         self._listener.close()
-        self.cut()
+        for pair in self.cut():
+            pair.join()
 
-    def cut(self) -> int:
-        """End all connections, as a firewall that is restarted; says how many."""
+    def cut(self) -> list[Pair]:
+        """End all connections, as a firewall that is restarted."""
         with self._lock:
             pairs = list(self._pairs)
         for pair in pairs:
             pair.cut()
-        return len(pairs)
+        return pairs
 
-    def arm(self, pattern: re.Pattern[bytes], after: bool) -> threading.Event:
-        """Cut the next connection on which a message of that pattern comes by.
-
-        :param after: when the server has answered it, else before it gets there.
-        :returns: is set when that has been done.
-        """
+    def when(self, pattern: re.Pattern[bytes], action: Action) -> threading.Event:
+        """Do something, once, about the next query with that pattern; the event tells that it was done."""
         done = threading.Event()
         with self._lock:
-            self._armed.append((pattern, after, done))
+            self._rules.append((pattern, action, done))
         return done
 
-    def armed_for(self, message: bytes) -> bool | None:
-        """What to do with this message: None: forward it; else cut before it (False) or after it (True)."""
-        if not self._armed:
-            return None
+    # -- what connections call
+
+    def query(self, client: socket.socket, server: socket.socket, message: bytes) -> bool:
         with self._lock:
-            for rule in self._armed:
-                pattern, after, done = rule
-                if pattern.search(message):
-                    self._armed.remove(rule)
-                    done.set()
-                    return after
-        return None
+            rule = next((rule for rule in self._rules if rule[0].search(message)), None)
+            if rule is not None:
+                self._rules.remove(rule)
+        if rule is None:
+            server.sendall(message)
+            return True
+        _, action, done = rule
+        try:
+            return action(client, server, message)
+        finally:
+            done.set()
+
+    def hung_up(self, client: socket.socket) -> None:
+        """The server has closed a connection; afterwards the client hears of it."""
 
     def forget(self, pair: Pair) -> None:
         with self._lock:
@@ -77,11 +84,11 @@ class Proxy:
 
     def _accept(self) -> None:
         while not self._stopped:
-            if not select.select([self._listener], [], [], TICK)[0]:
+            if not readable(self._listener):
                 continue
             client, _ = self._listener.accept()
             try:
-                server = socket.create_connection(self._target)
+                server = socket.create_connection(self.target)
             except OSError:  # it is down
                 client.close()
                 continue
@@ -118,23 +125,37 @@ class Pair(threading.Thread):
                 pass  # it is gone already
 
     def _forward(self) -> bool:
-        ready: list[Any] = select.select([self._client, self._server], [], [], TICK)[0]
+        ready = readable(self._client, self._server)
         if self._proxy.silent:
-            threading.Event().wait(TICK)
+            time.sleep(TICK)
             return True
         if self._server in ready:
             answer = self._server.recv(65536)
             if not answer:
+                self._proxy.hung_up(self._client)
                 return False
             self._client.sendall(answer)
         if self._client in ready:
-            message = self._client.recv(65536)
+            message = self._client.recv(65536)  # libpq sends one, then waits; ours are short
             if not message:
                 return False
-            after = self._proxy.armed_for(message)
-            if after is not False:
-                self._server.sendall(message)
-            if after:
-                self._server.recv(1)
-            return after is None
+            if message[:1] == b"Q":
+                return self._proxy.query(self._client, self._server, message)
+            self._server.sendall(message)
         return True
+
+
+def readable(*sockets: socket.socket) -> list[socket.socket]:
+    return select.select(sockets, [], [], TICK)[0]
+
+
+def cut_before(client: socket.socket, server: socket.socket, message: bytes) -> bool:
+    """The query does not reach the server."""
+    return False
+
+
+def cut_after(client: socket.socket, server: socket.socket, message: bytes) -> bool:
+    """The server has done it, but the client does not hear of it."""
+    server.sendall(message)
+    server.recv(1)
+    return False

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pq import PQ
 
-from .cast import CONSUMERS, PRODUCERS, Cast
+from .cast import CONSUMERS, FULL, OLD, PRODUCERS, SMALL, Cast
 from .checker import Report, Row, check
 from .history import read
-from .nemesis import Fault, Nemesis
+from .nemesis import Nemesis
 from .proxy import Proxy
+from .schedule import Schedule
 from .server import Server
 
 SETUP = """
@@ -37,17 +38,19 @@ PATIENCE = 30.0
 
 
 def run(
-    roles: dict[str, int], seed: int, seconds: float, faults: list[Fault], folder: Path, drain: float,
-    say: Callable[[str], None], old: Path | None = None,
-) -> tuple[Report, Nemesis]:  # fmt: skip
-    """Torture for so many seconds, heal, drain, and check.
+    schedule: Schedule, folder: Path, drain: float, say: Callable[[str], None], old: Path | None = None
+) -> tuple[Report, Nemesis]:
+    """Torture, heal, drain, and check.
 
     :param folder: for the histories.
     :param old: the folder of pq 1.9.1, to torture that instead.
     :param drain: seconds that it may take to handle all that is left.
     """
+    seed, faults = schedule.seed, schedule.faults
+    roles = OLD if old else SMALL if schedule.small else FULL
     lease = "2s" if faults else "60s"  # without faults nothing may be handled twice, however slow the machine is
-    with Server() as server, Proxy(server.port) as proxy:
+    standby = any(fault.kind == "promote" for fault in faults)
+    with Server(standby) as server, Proxy(*server.address) as proxy:
         if old is None:
             with PQ(server.dsn) as pq:
                 pq.create()
@@ -61,7 +64,7 @@ def run(
         nemesis = Nemesis(server, proxy, cast)
         try:
             cast.start()
-            nemesis.run(faults, seconds, cast.look)
+            nemesis.run(faults, schedule.seconds, cast.look)
             nemesis.heal()
             say("healed")
             cast.stop(PRODUCERS, PATIENCE)
@@ -78,6 +81,8 @@ def run(
         effects = [key for (key,) in server.execute("select key from effects")]
         orders = [key for (key,) in server.execute("select key from orders")]
     report = check(read(folder), rows, effects, orders, faults=bool(faults))
+    if nemesis.failures:
+        report.wrong["nemesis"] = nemesis.failures
     if cast.deaths:
         report.wrong["died"] = cast.deaths
     return report, nemesis

@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own, on a port of the loopback, which can be crashed."""
+"""A PostgreSQL of its own, on a port of the loopback, which can be crashed; and a standby to take its place."""
 
 from __future__ import annotations
 
@@ -23,56 +23,54 @@ from pq.embedded.account import Account, environment
 SETTINGS = (
     "fsync=off", "synchronous_commit=on", "max_connections=80", "shared_buffers=64MB", "logging_collector=off",
     "unix_socket_directories=", "listen_addresses=127.0.0.1", "restart_after_crash=on",
+    "wal_keep_size=256MB", "wal_retrieve_retry_interval=100ms",  # a standby that was cut off catches up, and soon
 )  # fmt: skip
 
-#: Seconds that it may take to start, recovery included.
+#: Seconds that it may take to start, recovery included; and for a standby to be there.
 PATIENCE = 60.0
 
+STANDBY = "standby"
 
-class Server:
-    """A context manager.
+
+class Postgres:
+    """A database cluster, and the server on it.
 
     :ivar dsn: for a superuser.
     """
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="pq-torture-"))
-        self._data = self._folder / "data"
-        self._binaries = find_binaries()
-        self._account = Account.choose(self._data)
+    def __init__(self, data: Path, binaries: Path, account: Account) -> None:
+        self._data, self._log = data, data.with_suffix(".log")
+        self._binaries, self._account = binaries, account
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port = free.getsockname()[1]
+            self.port: int = free.getsockname()[1]
         self.dsn = f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
+        self._settings = list(SETTINGS)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Server:
-        self._account.give(self._folder)
-        self._account.require_way_to(self._binaries, self._folder)
-        made = self._account.run(
-            self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C",
-            "--no-sync", seconds=PATIENCE,
-        )  # fmt: skip
-        if made.returncode:
-            raise RuntimeError(f"initdb failed:\n{made.stdout}")
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+    def initialise(self) -> None:
+        self._run("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 
-    def __exit__(self, *exc: object) -> None:
+    def copy(self, primary: Postgres) -> None:
+        """Become a standby that follows another server; what was here before is removed."""
         self.crash()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._data, ignore_errors=True)
+        self._run("pg_basebackup", "-d", primary.dsn, "-X", "stream", "--checkpoint=fast", "--no-sync")
+        (self._data / "standby.signal").touch()
+        self._settings = [*SETTINGS, f"primary_conninfo={primary.dsn} application_name={STANDBY}"]
+
+    def _run(self, program: str, *arguments: str) -> None:
+        made = self._account.run(self._binaries / program, "-D", self._data, *arguments, seconds=PATIENCE)
+        if made.returncode:
+            raise RuntimeError(f"{program} failed:\n{made.stdout}")
 
     def start(self) -> None:
         """Returns when it takes connections."""
         other = self._account.uid >= 0
-        with open(self._folder / "log", "ab") as log:
+        with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 [
                     *self._account.prefix, str(self._binaries / "postgres"), "-D", str(self._data),
-                    "-p", str(self.port), *(part for setting in SETTINGS for part in ("-c", setting)),
+                    "-p", str(self.port), *(part for setting in self._settings for part in ("-c", setting)),
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=environment(),
                 user=self._account.uid if other else None, group=self._account.gid if other else None,
@@ -82,7 +80,7 @@ class Server:
         end = time.monotonic() + PATIENCE
         while not self._answers():
             if time.monotonic() > end or self._process.poll() is not None:
-                raise RuntimeError(f"PostgreSQL does not start:\n{(self._folder / 'log').read_text()[-3000:]}")
+                raise RuntimeError(f"PostgreSQL does not start:\n{self._log.read_text()[-3000:]}")
             time.sleep(0.02)
 
     def crash(self) -> None:
@@ -106,3 +104,114 @@ class Server:
         except psycopg2.OperationalError:
             return False
         return True
+
+
+class Server:
+    """The PostgreSQL that is tortured: a primary and, if wanted, a synchronous standby. A context manager.
+
+    Nothing that was acknowledged is lost by a promotion:
+
+    * While there is no standby, commits wait for nobody, and there is nothing to promote.
+    * `add_standby` turns waiting on when the standby streams. Only then are there commits that are acknowledged and may
+      not have got there: those before. `promote` waits until it has all that the primary has at that moment; those
+      after wait for it.
+    * Waiting is never turned off on a server that lives, since that would acknowledge those who wait. A standby does
+      not know the setting, and so does not wait for one of its own when it is promoted.
+    * A commit whose wait is cancelled is visible, and not on the standby: whoever has read that may have read what a
+      promotion takes back. So nothing that ends sessions or cancels statements may happen during `promote`; what was
+      cancelled before has got there when it crashes the primary. After a restart, it is the same with the commits that
+      were waiting.
+
+    :ivar primary: that takes the commits now.
+    :ivar standby: None if there is none at the moment.
+    """
+
+    def __init__(self, standby: bool = False, binaries: Path | None = None) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="pq-torture-"))
+        self._binaries = binaries or find_binaries()
+        self._account = Account.choose(self._folder / "a")
+        self.primary, self._spare = (
+            Postgres(self._folder / name, self._binaries, self._account) for name in ("a", "b")
+        )
+        self.standby: Postgres | None = None
+        self._wanted = standby
+
+    @staticmethod
+    def has_standby(binaries: Path | None = None) -> bool:
+        """Whether these binaries can make one."""
+        return ((binaries or find_binaries()) / "pg_basebackup").exists()
+
+    def __enter__(self) -> Server:
+        self._account.give(self._folder)
+        self._account.require_way_to(self._binaries, self._folder)
+        try:
+            self.primary.initialise()
+            self.primary.start()
+            if self._wanted:
+                self.add_standby()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._spare.crash()
+        self.primary.crash()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def dsn(self) -> str:
+        return self.primary.dsn
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.primary.port
+
+    def execute(self, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        return self.primary.execute(sql, params)
+
+    def insist(self, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        """Execute it as soon as it can be done: there may be no server at the moment, or no connection left."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.execute(sql, params)
+            except psycopg2.Error:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.05)
+
+    def _until(self, sql: str, params: Any = None) -> None:
+        """Wait for a row."""
+        end = time.monotonic() + PATIENCE
+        while not self.insist(sql, params):
+            if time.monotonic() > end:
+                raise RuntimeError(f"in vain: {sql}")
+            time.sleep(0.02)
+
+    def add_standby(self) -> None:
+        """Returns when every commit waits for it."""
+        self._spare.copy(self.primary)
+        self._spare.start()
+        self._until("select from pg_stat_replication where application_name = %s and state = 'streaming'", [STANDBY])
+        self.insist(f"alter system set synchronous_standby_names = {STANDBY}")
+        self.insist("select pg_reload_conf()")
+        self._until("select where current_setting('synchronous_standby_names') = %s", [STANDBY])
+        # A new session has it, so the checkpointer has been told. It is the checkpointer that makes all sessions wait,
+        # before it begins with a checkpoint; the first one may have begun earlier.
+        for _ in range(2):
+            self.insist("checkpoint")
+        self.standby = self._spare
+
+    def promote(self) -> None:
+        """Crash the primary, and have the standby take its place."""
+        assert self.standby is not None
+        ((flushed,),) = self.insist("select pg_current_wal_flush_lsn()")
+        self._until(
+            "select from pg_stat_replication where application_name = %s and sync_state = 'sync' and flush_lsn >= %s",
+            [STANDBY, flushed],
+        )
+        self.primary.crash()
+        self.primary, self._spare, self.standby = self.standby, self.primary, None
+        self.insist("select pg_promote(wait_seconds => %s)", [int(PATIENCE)])
+        self._until("select where not pg_is_in_recovery()")
