@@ -79,12 +79,10 @@ class Claim:
         return good, [refusal for refusal in refused if refusal is not None]
 
     def _rows(self, queue: Queue, limit: int, timeout: float, lease: timedelta | None) -> Rows:
-        how = "leased" if lease is not None else "removed" if current(queue._db).deletes_on_completion else "taken"
-        sql = queue._statements("claim.sql", taken=how, removes="does_remove" if how == "removed" else "removes")
-        statement = sql["claim_in_transaction" if queue._db.in_transaction else "claim"]
         params = {"queue": queue.name, "lease": None if lease is None else lease.total_seconds()}
         rows: Rows = []
         try:
+            statement = _statement(queue, timeout, lease)
             while True:
                 mark, wanted = self._low_water(), limit - len(rows)
                 found = queue._db.execute(
@@ -121,6 +119,14 @@ class Claim:
 def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
     id, *_, expected_at, _, _, _, _, _ = row
     return expected_at is None, expected_at, id
+
+
+def _statement(queue: Queue, timeout: float, lease: timedelta | None) -> str:
+    how = "leased"
+    if lease is None:
+        how = "removed" if current(queue._db, timeout).deletes_on_completion else "taken"
+    sql = queue._statements("claim.sql", taken=how, removes="does_remove" if how == "removed" else "removes")
+    return sql["claim_in_transaction" if queue._db.in_transaction else "claim"]
 
 
 def _job(queue: Queue, row: tuple[Any, ...], lease: timedelta | None) -> Any:

@@ -123,20 +123,23 @@ class Change:
         return replace(old, **self._parts)
 
 
-def read(database: Database) -> Retention:
-    """What the table says now; if there is no table, that everything is kept."""
-    return Retention.of(_comment(database))
+def read(database: Database, timeout: float | None = None) -> Retention:
+    """What the table says now; if there is no table, that everything is kept.
+
+    :param timeout: as of `Database.execute`.
+    """
+    return Retention.of(_comment(database, timeout))
 
 
 _seen: WeakKeyDictionary[Database, tuple[float, Retention]] = WeakKeyDictionary()
 
 
-def current(database: Database) -> Retention:
+def current(database: Database, timeout: float | None = None) -> Retention:
     """The same, but up to a minute old: no query more often than that."""
     now = time.monotonic()
     asked_at, found = _seen.get(database, (-FRESH, Retention()))
     if now - asked_at >= FRESH:
-        found = read(database)
+        found = read(database, timeout)
         _seen[database] = now, found
     return found
 
@@ -212,8 +215,8 @@ def _statements(database: Database) -> Mapping[str, str]:
     return _sql.bound("retention.sql", database.table)
 
 
-def _comment(database: Database) -> str | None:
-    rows = database.execute(_statements(database)["read"], {"table": database.table})
+def _comment(database: Database, timeout: float | None = None) -> str | None:
+    rows = database.execute(_statements(database)["read"], {"table": database.table}, timeout=timeout)
     return rows[0][0] if rows else None
 
 

@@ -51,15 +51,15 @@ MUTANTS = {
         {"effect more than once"},
     ),
     "commits early in a block": Mutant(
-        "_db/psycopg2_driver.py",
-        'self.run(conn, "begin")',
-        "pass",
+        "queue.py",
+        "        cursor = block.__enter__()\n",
+        '        cursor = block.__enter__()\n        cursor.execute("commit")\n',
         {"aborted, but there", "order without job, or job without order"},
     ),
     "no fence": Mutant(
         "sql/lease.sql",
         """job.id = given.id and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
-    and job.due_at is not null""",
+    and (job.due_at is null) is false""",
         "job.id = given.id",
         {"effect more than once", "delivered after done", "dead and done", "unfinished"},
         faults="freeze-long",

@@ -42,7 +42,10 @@ class Plans:
         self._driver = driver
 
     def text(self, conn: Any, sql: str) -> str:
-        """What to execute, with the same parameters, in place of a statement."""
+        """What to execute, with the same parameters, in place of a statement.
+
+        :raises ConnectionLost: nothing was executed.
+        """
         session = self._known.get(conn)
         if session is None:
             session = self._known[conn] = _Session()
@@ -50,8 +53,16 @@ class Plans:
         if not session.repeats(sql, now):
             return sql
         if session.fixed is None:
-            session.fixed = not self._driver.backend_is_hidden(conn)
+            session.fixed = not self._is_hidden(conn)
         return session.text(sql, now) if session.fixed else sql
+
+    def _is_hidden(self, conn: Any) -> bool:
+        try:
+            return self._driver.backend_is_hidden(conn)
+        except self._driver.Error as error:
+            if self._driver.is_lost(conn, error):
+                self._driver.raise_lost(error)
+            raise
 
     def lost(self, conn: Any) -> bool:
         """The server does not know what was prepared. False if nothing was."""
