@@ -10,6 +10,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg2
+
 import pq
 
 from .peers import PEERS, Peer
@@ -30,7 +32,7 @@ class Installed:
     def __init__(self, folder: Path, names: list[str]) -> None:
         self.folders: dict[str, Path] = {}
         self.absent: dict[str, str] = {}
-        self.versions: dict[str, str] = {"pq": pq.__version__, "psycopg2": importlib.metadata.version("psycopg2-binary")}
+        self.versions: dict[str, str] = {"pq": pq.__version__, "psycopg2": psycopg2.__version__.split()[0]}
         homes: dict[str, type[Peer]] = {PEERS[name].home: PEERS[name] for name in names if PEERS[name].home}  # type: ignore[misc]
         with ThreadPoolExecutor() as pool:
             errors = dict(zip(homes, pool.map(lambda home: install(homes[home], folder / home), homes), strict=True))
@@ -46,7 +48,11 @@ class Installed:
 
 
 def install(peer: type[Peer], folder: Path) -> str:
-    """Returns why it could not be done; nothing if it was."""
+    """Returns why it could not be done; nothing if it was, now or before."""
+    mark = folder / "complete"
+    if mark.exists():
+        return ""
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was interrupted
     folder.mkdir()
     if peer.node:
         if not (shutil.which("node") and shutil.which("npm")):
@@ -64,7 +70,10 @@ def install(peer: type[Peer], folder: Path) -> str:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    mark.touch()
+    return ""
 
 
 def version(peer: type[Peer], folder: Path) -> str:

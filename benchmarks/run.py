@@ -49,6 +49,8 @@ class Bench:
     """What the figures work with.
 
     :ivar peers: names of those that are measured.
+    :ivar end: by the monotonic clock: nothing new is begun then.
+    :ivar spent: seconds, by the names of figures.
     :ivar notes: what was not measured, and why.
     """
 
@@ -56,6 +58,7 @@ class Bench:
     installed: Installed
     sizes: Sizes
     peers: list[str]
+    end: float
     results: Results = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
@@ -64,7 +67,6 @@ class Bench:
         self._sites: dict[tuple[str, str], Site] = {}
         self._stack = ExitStack()
         self._number = 0
-        self._end = time.monotonic() + self.sizes.budget
         self.notes += [f"{name} is absent: {why}" for name, why in self.installed.absent.items() if name in self.peers]
 
     # -- for figures
@@ -88,7 +90,7 @@ class Bench:
     def run(self, figures: list[Figure]) -> None:
         for figure in figures:
             begun = time.monotonic()
-            if begun > self._end:
+            if begun > self.end:
                 self.notes.append(f"{figure.name} was not measured: the time was over")
                 continue
             with self._figure():
@@ -109,7 +111,7 @@ class Bench:
         failed: set[tuple[str, str]] = set()
         rounds = min(self.sizes.rounds, figure.rounds or self.sizes.rounds)
         for number in range(rounds):
-            if number and time.monotonic() > self._end:
+            if number and time.monotonic() > self.end:
                 self.notes.append(f"{figure.name}: {number} rounds instead of {rounds}: the time was over")
                 break
             # another one begins each time: what the machine does meanwhile hits now this one, now that one
