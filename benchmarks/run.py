@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import psycopg2
+
 from .child import Failed
 from .install import Installed
 from .peers import PEERS
@@ -122,7 +124,7 @@ class Bench:
                 say(f"{figure.name}: round {number + 1}/{rounds}, {place + 1}/{len(cells)}: {cell.case}, {cell.peer}")
                 try:
                     self._add(figure.name, cell, cell.measure())
-                except Failed as error:
+                except (Failed, psycopg2.Error) as error:
                     failed.add((cell.case, cell.peer))
                     self.notes.append(f"{figure.name}, {cell.case}, {cell.peer}: {error}")
 

@@ -19,7 +19,7 @@ class Procrastinate(Peer):
     name = "procrastinate"
     home = "procrastinate"
     packages = ("procrastinate", "psycopg[binary]")
-    tables = "procrastinate_jobs, procrastinate_events"
+    tables = "procrastinate_jobs, procrastinate_events, procrastinate_periodic_defers"
     fill = (
         "insert into procrastinate_jobs (queue_name, task_name, priority, args)"
         f" select '{QUEUE}', 'noop', 0, '{{}}' from generate_series(1, %(n)s)"
