@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 def measured(args: argparse.Namespace) -> report.Found:
     begun = time.monotonic()
     sizes: Sizes = args.sizes
-    figures = [figure for figure in FIGURES if not args.only or figure.name in args.only]
+    figures = [figure for figure in FIGURES if figure.name in (args.only or usual(sizes))]
     peers = args.peers or list(PEERS)
     with ExitStack() as stack:
         stack.enter_context(interruptible())
@@ -57,9 +57,16 @@ def measured(args: argparse.Namespace) -> report.Found:
         say("starting PostgreSQL")
         server = stack.enter_context(Server())
         bench = Bench(server, installed, sizes, peers, begun + sizes.budget)
+        if not args.only and (others := {figure.name for figure in FIGURES} - usual(sizes)):
+            bench.notes.append(f"{', '.join(sorted(others))}: too slow for this size, unless asked for with --only")
         bench.run(figures)
         say("")
         return report.found(bench, time.monotonic() - begun)
+
+
+def usual(sizes: Sizes) -> set[str]:
+    """Names of the figures that are measured unless others are asked for."""
+    return {figure.name for figure in FIGURES if figure.brief or not sizes.brief}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ class Child:
         else:
             command = [sys.executable, "-c", START, peer.name, dsn]
             environment |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 -- close() does it
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd="/", env=environment,
             encoding="utf-8", start_new_session=True,  # Ctrl-C is for us
@@ -80,10 +81,8 @@ class Child:
         """
         if gently:
             self._process.terminate()
-            try:
-                self._process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                pass
+            # it ends, or says that what it was told to do has ended
+            select.select([self._process.stdout], [], [], PATIENCE)
         self._process.kill()
         self._process.wait()
         for file in (self._process.stdin, self._process.stdout, self._errors):

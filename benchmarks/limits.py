@@ -54,7 +54,8 @@ def limits(sizes: Sizes) -> list[Limit]:
     """In the order of the issue that asks for them; those that only a million shows are for that size."""
     base = f"{amount(sizes.series[1])} ready"
     big = f"{amount(sizes.big)} ready"
-    beside = (big, f"{amount(sizes.big)} finished", f"{amount(sizes.future)} future, priorities", f"{amount(sizes.queues)} queues")
+    beside = (sizes.big, "finished"), (sizes.future, "future, priorities"), (sizes.queues, "queues")
+    crowded = (big, *(f"{amount(number)} {what}" for number, what in beside))
     first, last = (f"after {amount(number)} jobs" for number in sizes.memory)
     return [
         Limit("put", "1 producer", 0.90, "raw"),
@@ -65,7 +66,7 @@ def limits(sizes: Sizes) -> list[Limit]:
         Limit("put-many", "ids returned", 40, "pq-1.9.1"),
         Limit("get", "get", 0.80, "raw"),
         Limit("get", "get", 7, "pq-1.9.1"),
-        *(Limit("backlog", case, 0.85, "pq", base) for case in beside),
+        *(Limit("backlog", case, 0.85, "pq", base) for case in crowded),
         *([Limit("backlog", big, 500, "pq-1.9.1")] if sizes.big >= 1_000_000 else []),
         Limit("xmin", "last / first", 0.85),
         Limit("get-many", "100", 0.70, "raw"),
@@ -79,8 +80,9 @@ def limits(sizes: Sizes) -> list[Limit]:
         *(Limit("idle", f"{what}, 8 threads", 1, most=True) for what in ("connections", "queries/s")),
         Limit("idle", "queries/s, worker", 1, most=True),
         Limit("size", "after autovacuum", 20, peer="pq-retain0", most=True),
-        Limit("recovery", "kill -9", 31_000, most=True),
-        Limit("recovery", "SIGTERM", 1_000, most=True),
-        Limit("heartbeat", "1,000 jobs", 1, most=True),
+        Limit("recovery", "kill -9 of a worker, s", 31, most=True),
+        Limit("recovery", "kill -9 in a transaction, s", 2, most=True),
+        Limit("recovery", "SIGTERM to a worker, s", 1, most=True),
+        Limit("recovery", "statements per heartbeat, 1,000 running jobs", 1, most=True),
         Limit("memory", last, 1.05, "pq", first, most=True),
     ]

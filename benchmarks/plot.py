@@ -53,9 +53,8 @@ def svg(lines: Mapping[str, Points], across: str, upwards: str) -> str:
         parts.append(f'  <line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{LEFT + width}" y2="{y:.1f}"/>')
         parts.append(f'  <text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick(power)}</text>')
     parts.append(f'  <text x="{LEFT + width / 2:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{escape(across)}</text>')
-    parts.append(
-        f'  <text transform="translate(14 {TOP + height / 2:.1f}) rotate(-90)" text-anchor="middle">{escape(upwards)}</text>'
-    )
+    turned = f"translate(14 {TOP + height / 2:.1f}) rotate(-90)"
+    parts.append(f'  <text transform="{turned}" text-anchor="middle">{escape(upwards)}</text>')
     labels = apart([(place(*line[-1])[1], label) for label, line in lines.items()])
     for (label, line), colour in zip(lines.items(), COLOURS, strict=False):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))

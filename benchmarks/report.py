@@ -103,10 +103,8 @@ def unit(figure: Mapping[str, Any]) -> str:
 def table(cases: Mapping[str, Mapping[str, Sequence[float]]]) -> list[list[str]]:
     """A row for each case, a column for each peer."""
     peers = list(dict.fromkeys(peer for measured in cases.values() for peer in measured))
-    return [
-        ["", *peers],
-        *([case, *(spread(measured[peer]) if peer in measured else "" for peer in peers)] for case, measured in cases.items()),
-    ]
+    rows = ([case, *(spread(of[peer]) if peer in of else "" for peer in peers)] for case, of in cases.items())
+    return [["", *peers], *rows]
 
 
 def limit_rows(found: Found) -> list[list[str]]:
@@ -142,8 +140,12 @@ def series(found: Found) -> dict[str, list[tuple[float, float]]]:
 def grid(rows: Sequence[Sequence[str]]) -> str:
     """Columns under each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ([cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *line[1:]]).rstrip() for row, line in zip(rows, lines, strict=True))
+
+    def line(first: str, *others: str) -> str:
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        return "  ".join([first.ljust(widths[0]), *cells]).rstrip()
+
+    return "\n".join(line(*row) for row in rows)
 
 
 def list_table(rows: Sequence[Sequence[str]]) -> str:

@@ -37,6 +37,8 @@ class Figure(NamedTuple):
     """
     :ivar unit: of its values.
     :ivar cells: what belongs to it; may prepare them.
+    :ivar rounds: at most.
+    :ivar brief: it belongs to the smaller sizes, too.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Figure(NamedTuple):
     unit: str
     cells: Callable[[Bench], Iterator[Cell]]
     rounds: int | None = None
+    brief: bool = True
 
 
 @dataclass

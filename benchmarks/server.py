@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,7 @@ class Server:
             for name, value in SETTINGS.items():
                 if name != "shared_buffers" or free_memory() > ENOUGH:
                     self.execute(f"alter system set {name} = '{value}'")
-            self._embedded.close()
-            self._embedded.start()
+            self.restart()
             ((self.version,),) = self.execute("show server_version")
             names = (*SETTINGS, "max_wal_size", "autovacuum", "autovacuum_naptime")
             self.settings = {name: self.execute(f"show {name}")[0][0] for name in names if name != "log_line_prefix"}
@@ -56,6 +57,29 @@ class Server:
         if hasattr(self, "_embedded"):
             self._embedded.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def restart(self) -> None:
+        self._embedded.close()
+        self._embedded.start()
+
+    @contextmanager
+    def using(self, name: str, value: str) -> Iterator[None]:
+        """A setting, for new connections."""
+        ((before,),) = self.execute(f"show {name}")
+        self._set(name, value)
+        try:
+            yield
+        finally:
+            self._set(name, before)
+
+    def _set(self, name: str, value: str) -> None:
+        self.execute(f"alter system set {name} = '{value}'")
+        if self.execute("select from pg_settings where name = %s and context = 'postmaster'", [name]):
+            self.restart()
+        else:
+            self.execute("select pg_reload_conf()")
+            while self.execute(f"show {name}") != [(value,)]:
+                time.sleep(0.01)
 
     def dsn(self, database: str = "postgres") -> str:
         parts = psycopg2.extensions.parse_dsn(self._embedded.dsn)

@@ -98,6 +98,7 @@ class Site:
 
     def connections(self) -> int:
         ((count,),) = self._server.execute(
-            "select count(*) from pg_stat_activity where datname = %s and backend_type = 'client backend'", [self.database]
+            "select count(*) from pg_stat_activity where datname = %s and backend_type = 'client backend'",
+            [self.database],
         )
         return int(count)

@@ -21,6 +21,9 @@ class Sizes:
     :ivar window: seconds in which statements of an idle process are counted.
     :ivar memory: jobs after which a worker's memory is read.
     :ivar patience: seconds to wait for autovacuum.
+    :ivar brief: only cases that a limit is set for, or a peer's best, and not the slowest figures.
+    :ivar puts: whose statements are counted.
+    :ivar kills: of workers.
     :ivar naptime: of autovacuum; None: the default, one minute.
     """
 
@@ -38,24 +41,26 @@ class Sizes:
     window: float
     memory: tuple[int, int]
     patience: float
+    brief: bool = False
     puts: int = 50
+    kills: int = 1
     naptime: str | None = None
 
 
 FULL = Sizes(
-    "full", rounds=5, seconds=2, budget=3 * 3600, series=(1_000, 10_000, 100_000, 1_000_000), big=1_000_000,
+    "full", rounds=3, seconds=1.5, budget=45 * 60, series=(1_000, 10_000, 100_000, 1_000_000), big=1_000_000,
     future=200_000, queues=10_000, passing=100_000, ends=3_000, samples=1_000, window=10, memory=(10_000, 100_000),
-    patience=300,
+    patience=300, kills=5,
 )  # fmt: skip
 
 QUICK = Sizes(
-    "quick", rounds=2, seconds=0.4, budget=150, series=(1_000, 10_000, 100_000), big=100_000,
+    "quick", rounds=2, seconds=0.4, budget=150, brief=True, series=(1_000, 10_000, 100_000), big=100_000,
     future=20_000, queues=1_000, passing=10_000, ends=500, samples=100, window=5, memory=(2_000, 20_000),
     patience=30, naptime="5s",
 )  # fmt: skip
 
 TINY = Sizes(
-    "tiny", rounds=2, seconds=0.05, budget=60, series=(10, 20), big=100, future=20, queues=3, passing=40, ends=10,
+    "tiny", rounds=2, seconds=0.05, budget=60, brief=True, series=(10, 20), big=100, future=20, queues=3, passing=40, ends=10,
     samples=5, window=0.2, memory=(50, 100), patience=0, puts=2, naptime="5s",
 )  # fmt: skip
 

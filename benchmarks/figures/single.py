@@ -17,6 +17,9 @@ PRODUCERS = {
     "16 processes": (1, 16),
 }
 
+#: Those of the smaller sizes.
+BRIEF = ("1 producer", "16 processes")
+
 #: More jobs than can be put, or got, in the time.
 PLENTY = 10**9
 
@@ -29,18 +32,11 @@ STOCK = 200
 
 
 def put(bench: Bench) -> Iterator[Cell]:
-    def measure(peer: str, threads: int, processes: int) -> float:
-        site = bench.site(peer)
-        site.clear()
-        return rate(
-            site.child.ask(
-                "rate", what="putter", seconds=bench.sizes.seconds, most=PLENTY, threads=threads, processes=processes
-            )
-        )
-
     for case, (threads, processes) in PRODUCERS.items():
+        if bench.sizes.brief and case not in BRIEF:
+            continue
         for peer in bench.able("putter", "raw", "pq", "pq-1.9.1", "procrastinate", "pgqueuer"):
-            yield Cell(case, peer, partial(measure, peer, threads, processes))
+            yield Cell(case, peer, partial(put_rate, bench, peer, threads, processes))
 
 
 def put_consumed(bench: Bench) -> Iterator[Cell]:
@@ -51,15 +47,13 @@ def put_consumed(bench: Bench) -> Iterator[Cell]:
         try:
             consumer.tell("swallow")
             time.sleep(min(1, 2 * bench.sizes.seconds))  # for its start, so that it waits
-            answer = site.child.ask(
-                "rate", what="putter", seconds=bench.sizes.seconds, most=PLENTY, threads=threads, processes=processes
-            )
+            found = put_rate(bench, peer, threads, processes, clear=False)
             consumer.check()
         finally:
             consumer.close()
-        return rate(answer)
+        return found
 
-    for case in ("1 producer", "4 threads", "4 processes", "16 processes"):
+    for case in ("1 producer", "4 threads", "16 processes"):
         for peer in bench.able("swallow", "pq", "pq-1.9.1", "procrastinate", "pgqueuer"):
             yield Cell(case, peer, partial(measure, peer, *PRODUCERS[case]))
 
@@ -87,6 +81,16 @@ def get_many(bench: Bench) -> Iterator[Cell]:
     for peer in bench.able("many_getter", "raw", "pq"):
         most = int(20_000 * max(1, 5 * bench.sizes.seconds))
         yield Cell("100", peer, partial(taken, bench, peer, "many_getter", most + 100 * STOCK, most))
+
+
+def put_rate(bench: Bench, peer: str, threads: int, processes: int, clear: bool = True) -> float:
+    site = bench.site(peer)
+    if clear:
+        site.clear()
+    seconds = bench.sizes.seconds
+    return rate(
+        site.child.ask("rate", what="putter", seconds=seconds, most=PLENTY, threads=threads, processes=processes)
+    )
 
 
 def taken(bench: Bench, peer: str, what: str, ready: int, most: int) -> float:

@@ -45,10 +45,11 @@ def idle(bench: Bench) -> Iterator[Cell]:
     sites = {}
     for peer in bench.able("block", "pq", "pq-1.9.1"):
         for threads in (1, 8):
-            sites[peer, f"{threads} threads" if threads > 1 else "1 thread"] = site = bench.site(peer, str(threads), True)
+            case = f"{threads} threads" if threads > 1 else "1 thread"
+            sites[peer, case] = site = bench.site(peer, case, counted=True)
             site.child.ask("block", threads=threads)
-    for peer in bench.able("work", "pq-retain0", "procrastinate", "pgqueuer-10", "graphile"):
-        sites[peer, "worker"] = site = bench.site(peer, "worker", True)
+    for peer in bench.able("work", "pq", "procrastinate", "pgqueuer-10", "graphile"):
+        sites[peer, "worker"] = site = bench.site(peer, "worker", counted=True)
         site.child.tell("work")
     window = bench.sizes.window
     time.sleep(2 * START)

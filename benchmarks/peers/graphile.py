@@ -12,8 +12,8 @@ class Graphile(Peer):
     node = True
     tables = "graphile_worker._private_jobs"
     fill = (
-        "select graphile_worker.add_jobs(array_agg(json_populate_record("
-        "null::graphile_worker.job_spec, '{\"identifier\": \"noop\", \"payload\": {}}'))) from generate_series(1, %(n)s)"
+        "select graphile_worker.add_jobs(array_agg(json_populate_record(null::graphile_worker.job_spec,"
+        ' \'{"identifier": "noop", "payload": {}}\'))) from generate_series(1, %(n)s)'
     )
     remaining = "select count(*) from graphile_worker._private_jobs"
     guess = 40_000

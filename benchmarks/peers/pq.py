@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,21 @@ class Pq(QueuePeer):
         from pq.tasks import Worker
 
         Worker(self.tasks()).run()
+
+    def hold(self, threads: int) -> None:
+        """Perform tasks that do not end."""
+        from pq.tasks import Worker
+
+        from .noop import hang
+
+        queue = self.tasks()
+        queue.task()(hang)
+        Worker(queue, threads=threads).run()
+
+    def hold_in_transaction(self) -> None:
+        with (queue := self.queue()):
+            queue.get()
+            time.sleep(3600)
 
     def memory(self, steps: list[int]) -> list[float]:
         """MB when so many tasks are done, and so many more, by one worker process."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from .base import QUEUE, TEXT, Peer
 
-#: Where 1.9.1 finds the function, too.
-NOOP = "peers.noop.noop"
 
-#: A call of the no-op task, as both versions of pq store it.
-CALL = (
-    f'{{"function": "{NOOP}", "args": [], "kwargs": {{}}, "retried": 0, "retry_in": "30s", "max_retries": 0}}'
-)
+def call(task: str) -> str:
+    """A call of a task in noop.py, as both versions of pq store it; where 1.9.1 finds the function, too."""
+    return (
+        f'{{"function": "peers.noop.{task}", "args": [], "kwargs": {{}},'
+        ' "retried": 0, "retry_in": "30s", "max_retries": 0}'
+    )
+
+
+CALL = call("noop")
 
 
 class TablePeer(Peer):
@@ -21,6 +24,7 @@ class TablePeer(Peer):
 
     tables = "queue"
     fill = f"insert into queue (q_name, data) select '{QUEUE}', '{CALL}' from generate_series(1, %(n)s)"
+    hanging = f"insert into queue (q_name, data) select '{QUEUE}', '{call('hang')}' from generate_series(1, %(n)s)"
     remaining = "select count(*) from queue where dequeued_at is null"
     due = True
 
@@ -39,7 +43,10 @@ class TablePeer(Peer):
     )
 
     #: Ten jobs in each of so many queues.
-    queues = f"insert into queue (q_name, data) select 'other ' || n / 10, '{TEXT}' from generate_series(1, %(n)s * 10) as n"
+    queues = (
+        "insert into queue (q_name, data)"
+        f" select 'other ' || n / 10, '{TEXT}' from generate_series(1, %(n)s * 10) as n"
+    )
 
     #: Tomorrow, half of them with a priority.
     @property
