@@ -24,7 +24,7 @@ class Sizes:
     :ivar brief: only cases that a limit is set for, or a peer's best, and not the slowest figures.
     :ivar puts: whose statements are counted.
     :ivar kills: of workers.
-    :ivar naptime: of autovacuum; None: the default, one minute.
+    :ivar naptime: of autovacuum. The default is one minute.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Sizes:
     brief: bool = False
     puts: int = 50
     kills: int = 1
-    naptime: str | None = None
+    naptime: str = "1min"
 
 
 FULL = Sizes(
@@ -60,8 +60,8 @@ QUICK = Sizes(
 )  # fmt: skip
 
 TINY = Sizes(
-    "tiny", rounds=2, seconds=0.05, budget=60, brief=True, series=(10, 20), big=100, future=20, queues=3, passing=40, ends=10,
-    samples=5, window=0.2, memory=(50, 100), patience=0, puts=2, naptime="5s",
+    "tiny", rounds=2, seconds=0.05, budget=60, brief=True, series=(10, 20), big=100, future=20, queues=3, passing=40,
+    ends=10, samples=5, window=0.2, memory=(50, 100), patience=0, puts=2, naptime="5s",
 )  # fmt: skip
 
 

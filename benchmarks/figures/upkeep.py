@@ -41,8 +41,12 @@ def size(bench: Bench) -> Iterator[Cell]:
             time.sleep(0.5)
         return {**found, "after autovacuum": site.megabytes()}
 
+    def measure_soon(peer: str) -> Mapping[str, float]:
+        with bench.server.using("autovacuum_naptime", bench.sizes.naptime):
+            return measure(peer)
+
     for peer in bench.able("churn", "pq-retain0"):
-        yield Cell("size", peer, partial(measure, peer))
+        yield Cell("size", peer, partial(measure_soon, peer))
 
 
 def vacuums(bench: Bench, peer: str) -> int:
