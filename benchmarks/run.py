@@ -37,7 +37,7 @@ class Figure(NamedTuple):
     """
     :ivar unit: of its values.
     :ivar cells: what belongs to it; may prepare them.
-    :ivar rounds: at most.
+    :ivar rounds: at most, and one in the smaller sizes: it is slow, or needs no more.
     :ivar brief: it belongs to the smaller sizes, too.
     """
 
@@ -114,7 +114,9 @@ class Bench:
         say(f"{figure.name}: preparing")
         cells = list(figure.cells(self))
         failed: set[tuple[str, str]] = set()
-        rounds = min(self.sizes.rounds, figure.rounds or self.sizes.rounds)
+        rounds = self.sizes.rounds
+        if figure.rounds is not None:
+            rounds = 1 if self.sizes.brief else min(rounds, figure.rounds)
         for number in range(rounds):
             if number and time.monotonic() > self.end:
                 self.notes.append(f"{figure.name}: {number} rounds instead of {rounds}: the time was over")

@@ -25,8 +25,8 @@ ENOUGH = 3 << 30
 #: A statement in the server's log, by the simple or the extended protocol.
 STATEMENT = re.compile(r"^(?P<database>[^|\n]*)\|\d+\|LOG:  (?:statement|execute [^:]*): (?P<text>.*)$", re.MULTILINE)
 
-#: Not counted as statements.
-CONTROL = re.compile(r"\s*(begin|commit|rollback)\b", re.IGNORECASE)
+#: Not counted as a statement, unless another one comes along in the same message.
+CONTROL = re.compile(r"\s*(begin|commit|rollback)\b[^;]*;?\s*", re.IGNORECASE)
 
 
 class Server:
@@ -105,7 +105,7 @@ class Server:
 def statements(log: str, database: str) -> list[str]:
     """Those in a log, without the control of transactions."""
     found = (match for match in STATEMENT.finditer(log) if match["database"] == database)
-    return [match["text"] for match in found if not CONTROL.match(match["text"])]
+    return [match["text"] for match in found if not CONTROL.fullmatch(match["text"])]
 
 
 def free_memory() -> int:

@@ -12,7 +12,7 @@ class Sizes:
     :ivar rounds: how often everything is measured, at least once.
     :ivar seconds: that each figure runs each time.
     :ivar budget: seconds after which nothing new is begun; what is left out is said.
-    :ivar series: backlogs, in jobs; the second is the one to which others are compared.
+    :ivar series: backlogs, in jobs; `get` is measured with the second, to which others are compared.
     :ivar big: jobs in place of the million.
     :ivar future: scheduled jobs.
     :ivar queues: names of other queues.
@@ -22,6 +22,7 @@ class Sizes:
     :ivar memory: jobs after which a worker's memory is read.
     :ivar patience: seconds to wait for autovacuum.
     :ivar brief: only cases that a limit is set for, or a peer's best, and not the slowest figures.
+    :ivar start: seconds until a process has started, and waits.
     :ivar puts: whose statements are counted.
     :ivar kills: of workers.
     :ivar naptime: of autovacuum. The default is one minute.
@@ -42,6 +43,7 @@ class Sizes:
     memory: tuple[int, int]
     patience: float
     brief: bool = False
+    start: float = 2.0
     puts: int = 50
     kills: int = 1
     naptime: str = "1min"
@@ -54,14 +56,14 @@ FULL = Sizes(
 )  # fmt: skip
 
 QUICK = Sizes(
-    "quick", rounds=2, seconds=0.4, budget=150, brief=True, series=(1_000, 10_000, 100_000), big=100_000,
+    "quick", rounds=2, seconds=0.4, budget=140, brief=True, series=(1_000, 10_000, 100_000), big=100_000,
     future=20_000, queues=1_000, passing=10_000, ends=500, samples=100, window=5, memory=(2_000, 20_000),
     patience=30, naptime="5s",
 )  # fmt: skip
 
 TINY = Sizes(
-    "tiny", rounds=2, seconds=0.05, budget=60, brief=True, series=(10, 20), big=100, future=20, queues=3, passing=40,
-    ends=10, samples=5, window=0.2, memory=(50, 100), patience=0, puts=2, naptime="5s",
+    "tiny", rounds=1, seconds=0.05, budget=60, brief=True, series=(10, 20), big=100, future=20, queues=3, passing=40,
+    ends=10, samples=5, window=0.2, start=0.5, memory=(50, 100), patience=0, puts=2, naptime="5s",
 )  # fmt: skip
 
 

@@ -155,9 +155,9 @@ def test_amounts(number: int, text: str) -> None:
 def test_statements_are_those_of_the_database_without_the_control_of_transactions() -> None:
     log = (
         "one|7|LOG:  statement: BEGIN\none|7|LOG:  statement: select 1\n\tfrom x\none|7|LOG:  execute a: select 2\n"
-        "two|8|LOG:  statement: select 3\none|7|ERROR:  no\none|7|LOG:  statement: commit\n"
+        "two|8|LOG:  statement: select 3\none|7|LOG:  statement: begin; select 4\none|7|ERROR:  no\none|7|LOG:  statement: commit\n"
     )
-    assert statements(log, "one") == ["select 1", "select 2"]
+    assert statements(log, "one") == ["select 1", "select 2", "begin; select 4"]
 
 
 class TestRun:
@@ -186,7 +186,7 @@ class TestRun:
         assert len(measured["put"]["1 producer"]["raw"]) == TINY.rounds
         assert min(measured["get"]["get"]["pq"]) > 0
         assert out.rstrip("\n") == report.text(found)
-        assert "put: round 2/2" in progress
+        assert "put: round 1/1" in progress
         assert list(folder.iterdir()) == []
 
     def test_an_interrupt_leaves_nothing(self, folder: Path) -> None:

@@ -11,7 +11,7 @@ FIGURES = [
     Figure("put-many", "put_many(1000)", "jobs/s", single.put_many),
     Figure("get", "get, one consumer, from 10,000 ready jobs", "jobs/s", single.get),
     Figure("get-many", "get_many(100), one consumer", "jobs/s", single.get_many),
-    Figure("work", "tasks through workers, no-op handlers", "jobs/s", working.work),
+    Figure("work", "tasks through workers, no-op handlers", "jobs/s", working.work, 3),
     Figure("wakeup", "from the call of put to the return of get, in another process", "ms", waiting.wakeup, 3),
     Figure("idle", "a process that waits", "", waiting.idle, 1),
     Figure("statements", "statements for each put, 32 consumers wait in one process", "", waiting.statements, 2),

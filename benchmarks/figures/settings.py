@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from ..run import Bench, Cell
-from .single import READY, TAKEN, put_rate, taken
+from .single import TAKEN, put_rate, taken
 from .working import work_rate
 
 PEER = "pq"
@@ -17,10 +17,11 @@ SETTINGS = (("synchronous_commit", "off"), ("shared_buffers", "128MB"))
 
 def settings(bench: Bench) -> Iterator[Cell]:
     jobs: dict[tuple[str, int], int] = {}
+    ready = bench.sizes.series[1]
     figures: dict[str, Callable[[], float]] = {
         "put, 1 producer": partial(put_rate, bench, PEER, 1, 1),
         "put, 16 processes": partial(put_rate, bench, PEER, 1, 16),
-        "get": partial(taken, bench, PEER, "getter", READY, TAKEN),
+        "get": partial(taken, bench, PEER, "getter", ready, int(TAKEN * ready)),
         "work, 1 process": partial(work_rate, bench, PEER, 1, jobs),
     }
 

@@ -23,9 +23,8 @@ BRIEF = ("1 producer", "16 processes")
 #: More jobs than can be put, or got, in the time.
 PLENTY = 10**9
 
-#: Jobs that are ready for one consumer, and how many of them it gets at most.
-READY = 10_000
-TAKEN = 3_000
+#: How many of the jobs that are ready one consumer gets at most.
+TAKEN = 0.3
 
 #: Batches of 100 that are got from so many.
 STOCK = 200
@@ -46,7 +45,7 @@ def put_consumed(bench: Bench) -> Iterator[Cell]:
         consumer = site.start()
         try:
             consumer.tell("swallow")
-            time.sleep(min(1, 2 * bench.sizes.seconds))  # for its start, so that it waits
+            time.sleep(bench.sizes.start / 2)  # for its start, so that it waits
             found = put_rate(bench, peer, threads, processes, clear=False)
             consumer.check()
         finally:
@@ -71,15 +70,16 @@ def put_many(bench: Bench) -> Iterator[Cell]:
 
 
 def get(bench: Bench) -> Iterator[Cell]:
+    ready = bench.sizes.series[1]
     cases = {"get": "getter", "in with": "with_getter", "leased, and done": "lease_getter"}
     for case, what in cases.items():
         for peer in bench.able(what, "raw", "pq", "pq-1.9.1"):
-            yield Cell(case, peer, partial(taken, bench, peer, what, READY, TAKEN))
+            yield Cell(case, peer, partial(taken, bench, peer, what, ready, int(TAKEN * ready)))
 
 
 def get_many(bench: Bench) -> Iterator[Cell]:
     for peer in bench.able("many_getter", "raw", "pq"):
-        most = int(20_000 * max(1, 5 * bench.sizes.seconds))
+        most = int(100_000 * bench.sizes.seconds)
         yield Cell("100", peer, partial(taken, bench, peer, "many_getter", most + 100 * STOCK, most))
 
 

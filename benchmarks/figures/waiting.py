@@ -11,9 +11,6 @@ from ..child import Child
 from ..run import Bench, Cell, say
 from ..stats import percentile
 
-#: Seconds until a process has started, and waits.
-START = 2.0
-
 #: Not counted: after a start all is slower.
 WARM = 5
 
@@ -31,7 +28,7 @@ def wakeup(bench: Bench) -> Iterator[Cell]:
         site.clear()
         samples = bench.sizes.samples
         site.child.tell("consume", samples=samples + WARM)
-        time.sleep(START)
+        time.sleep(bench.sizes.start)
         producers[peer].ask("produce", samples=samples + WARM, pauses=pauses)
         found = [1000 * seconds for seconds in site.child.answer()[WARM:]]
         return {f"p{percent}": percentile(found, percent) for percent in (50, 95, 99)}
@@ -52,7 +49,7 @@ def idle(bench: Bench) -> Iterator[Cell]:
         sites[peer, "worker"] = site = bench.site(peer, "worker", counted=True)
         site.child.tell("work")
     window = bench.sizes.window
-    time.sleep(2 * START)
+    time.sleep(2 * bench.sizes.start)
     say(f"idle: counting for {window:g} s")
     marks = {key: site.mark() for key, site in sites.items()}
     time.sleep(window)
@@ -73,9 +70,9 @@ def statements(bench: Bench) -> Iterator[Cell]:
             site.child.ask("block", threads=CONSUMERS)
             producers[peer] = site.start()
             producers[peer].ask("produce", samples=WARM, pauses=pauses)
-            time.sleep(START)
+            time.sleep(bench.sizes.start)
         begun, mark = time.monotonic(), site.mark()
-        time.sleep(START)
+        time.sleep(bench.sizes.start)
         alone = len(site.statements(mark)) / (time.monotonic() - begun)
         begun, mark = time.monotonic(), site.mark()
         producers[peer].ask("produce", samples=puts, pauses=pauses)

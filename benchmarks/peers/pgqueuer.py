@@ -23,6 +23,7 @@ class PgQueuer(Peer):
     )
     remaining = "select count(*) from pgqueuer"
     batch = 10
+    found: list[float]
 
     async def queries(self) -> Any:
         import asyncpg
@@ -82,7 +83,6 @@ class PgQueuer(Peer):
 
         queries = await self.queries()
         worker = PgQueuer(queries.driver, queries=queries)
-        self.found: list[float] = []
 
         async def noop(job: Any) -> None:
             pass
@@ -100,8 +100,9 @@ class PgQueuer(Peer):
         import uvloop
 
         async def until() -> None:
+            self.found = []  # not those of the last time
             worker = asyncio.create_task(self.run())
-            while not worker.done() and len(getattr(self, "found", ())) < samples:
+            while not worker.done() and len(self.found) < samples:
                 await asyncio.sleep(0.05)
             worker.cancel()
 

@@ -26,13 +26,12 @@ class Procrastinate(Peer):
     )
     remaining = "select count(*) from procrastinate_jobs where status in ('todo', 'doing')"
     guess = 1_000
+    found: list[float]
 
     def app(self, connector: Any) -> Any:
         import procrastinate
 
         app = procrastinate.App(connector=connector)
-        self.found: list[float] = []
-
         @app.task(name="noop", queue=QUEUE)
         async def noop() -> None:
             pass
@@ -83,8 +82,9 @@ class Procrastinate(Peer):
 
     def consume(self, samples: int) -> list[float]:
         async def until() -> None:
+            self.found = []  # not those of the last time
             worker = asyncio.create_task(self.run())
-            while not worker.done() and len(getattr(self, "found", ())) < samples:
+            while not worker.done() and len(self.found) < samples:
                 await asyncio.sleep(0.05)
             worker.cancel()
 
