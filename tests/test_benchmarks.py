@@ -155,9 +155,16 @@ def test_amounts(number: int, text: str) -> None:
 def test_statements_are_those_of_the_database_without_the_control_of_transactions() -> None:
     log = (
         "one|7|LOG:  statement: BEGIN\none|7|LOG:  statement: select 1\n\tfrom x\none|7|LOG:  execute a: select 2\n"
-        "two|8|LOG:  statement: select 3\none|7|LOG:  statement: begin; select 4\none|7|ERROR:  no\none|7|LOG:  statement: commit\n"
+        "two|8|LOG:  statement: select 3\none|7|LOG:  statement: begin; select 4\none|7|ERROR:  no\n"
+        "one|7|LOG:  statement: commit\n"
     )
     assert statements(log, "one") == ["select 1", "select 2", "begin; select 4"]
+
+
+def commands(folder: Path) -> list[str]:
+    """Processes that have something to do with the folder: the server's."""
+    lines = (" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+    return [line for line in lines if str(folder) in line]
 
 
 class TestRun:
@@ -192,10 +199,10 @@ class TestRun:
     def test_an_interrupt_leaves_nothing(self, folder: Path) -> None:
         with self.start(folder, "--only", "work") as process:
             assert any("work: round" in line for line in process.stderr)
+            wait_until(lambda: psutil.Process(process.pid).children() and commands(folder))
             family = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
         assert process.returncode == 130
-        assert family
-        wait_until(lambda: not any(child.is_running() for child in family))
+        wait_until(lambda: not any(child.is_running() for child in family) and not commands(folder))
         assert list(folder.iterdir()) == []

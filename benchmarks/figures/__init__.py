@@ -9,7 +9,7 @@ FIGURES = [
     Figure("put", "put, by so many producers", "jobs/s", single.put),
     Figure("put-consumed", "put, while a consumer waits for the jobs", "jobs/s", single.put_consumed, brief=False),
     Figure("put-many", "put_many(1000)", "jobs/s", single.put_many),
-    Figure("get", "get, one consumer, from 10,000 ready jobs", "jobs/s", single.get),
+    Figure("get", "get, one consumer, from a small backlog", "jobs/s", single.get),
     Figure("get-many", "get_many(100), one consumer", "jobs/s", single.get_many),
     Figure("work", "tasks through workers, no-op handlers", "jobs/s", working.work, 3),
     Figure("wakeup", "from the call of put to the return of get, in another process", "ms", waiting.wakeup, 3),

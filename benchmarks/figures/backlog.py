@@ -33,7 +33,8 @@ def backlog(bench: Bench) -> Iterator[Cell]:
         # the first time all of it, then what was taken
         kind, number = rows[-1]
         site.prepare([(kind, gone)] if (gone := missing.get((peer, case))) else rows)
-        answer = site.child.ask("rate", what="getter", seconds=bench.sizes.seconds, most=int(TAKEN * min(number, bench.sizes.series[1])))
+        most = int(TAKEN * min(number, bench.sizes.series[1]))
+        answer = site.child.ask("rate", what="getter", seconds=bench.sizes.seconds, most=most)
         missing[peer, case] = int(answer["count"])
         return rate(answer)
 
