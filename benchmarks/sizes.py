@@ -57,7 +57,7 @@ FULL = Sizes(
 
 QUICK = Sizes(
     "quick", rounds=2, seconds=0.4, budget=140, brief=True, series=(1_000, 10_000, 100_000), big=100_000,
-    future=20_000, queues=1_000, passing=10_000, ends=500, samples=100, window=5, memory=(2_000, 20_000),
+    future=20_000, queues=1_000, passing=20_000, ends=2_000, samples=100, window=5, memory=(2_000, 20_000),
     patience=30, naptime="5s",
 )  # fmt: skip
 

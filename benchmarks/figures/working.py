@@ -39,7 +39,9 @@ def work_rate(bench: Bench, peer: str, processes: int, jobs: dict[tuple[str, int
     """
     site = bench.site(peer)
     seconds = bench.sizes.seconds
-    count = jobs.get((peer, processes)) or int(PEERS[peer].guess * (seconds + 0.5) * (1 + processes) / 2)
+    # not fewer than `get` begins with: how much is there matters to some
+    guess = max(bench.sizes.series[1], int(PEERS[peer].guess * (seconds + 0.5) * (1 + processes) / 2))
+    count = jobs.get((peer, processes), guess)
     for _ in range(TRIES):
         site.clear()
         site.prepare([("fill", count)])
