@@ -1,0 +1,55 @@
+"""What stays behind: on disk, and in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from ..run import Bench, Cell, say
+from ..sizes import amount
+
+
+def memory(bench: Bench) -> Iterator[Cell]:
+    first, last = bench.sizes.memory
+
+    def measure(peer: str) -> Mapping[str, float]:
+        site = bench.site(peer)
+        site.clear()
+        child = site.start()
+        try:
+            found = child.ask("memory", steps=[first, last - first])
+        finally:
+            child.close()
+        return dict(zip((f"after {amount(first)} jobs", f"after {amount(last)} jobs"), found, strict=True))
+
+    for peer in bench.able("memory", "pq"):
+        yield Cell("memory", peer, partial(measure, peer))
+
+
+def size(bench: Bench) -> Iterator[Cell]:
+    def measure(peer: str) -> Mapping[str, float]:
+        site = bench.site(peer)
+        site.child.ask("churn", jobs=bench.sizes.big)
+        found = {f"after {amount(bench.sizes.big)} jobs": site.megabytes()}
+        say("size: waiting for autovacuum")
+        ended, deadline = vacuums(bench, peer), time.monotonic() + bench.sizes.patience
+        while vacuums(bench, peer) == ended:
+            if time.monotonic() > deadline:
+                bench.notes.append(f"size: autovacuum had not come after {bench.sizes.patience:g} s")
+                return found
+            time.sleep(0.5)
+        return {**found, "after autovacuum": site.megabytes()}
+
+    def measure_soon(peer: str) -> Mapping[str, float]:
+        with bench.server.using("autovacuum_naptime", bench.sizes.naptime):
+            return measure(peer)
+
+    for peer in bench.able("churn", "pq-retain0"):
+        yield Cell("size", peer, partial(measure_soon, peer))
+
+
+def vacuums(bench: Bench, peer: str) -> int:
+    """How often autovacuum has been there."""
+    ((count,),) = bench.site(peer).execute("select autovacuum_count from pg_stat_user_tables where relname = 'queue'")
+    return int(count)

@@ -1,0 +1,88 @@
+"""What the figures are to reach. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .sizes import Sizes, amount
+from .stats import median
+
+#: Figure → case → peer → what each round has measured.
+Results = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
+
+
+class Limit(NamedTuple):
+    """
+    :ivar bound: of the median, or of its ratio to another one.
+    :ivar of: the peer that it is compared with, in the same case unless `to` names another. None: it stands for itself.
+    :ivar most: the bound is an upper one.
+    """
+
+    figure: str
+    case: str
+    bound: float
+    of: str | None = None
+    to: str | None = None
+    most: bool = False
+    peer: str = "pq"
+
+    def reached(self, results: Results) -> float | None:
+        """None: it was not measured, or what it is compared with was not."""
+        cases = results.get(self.figure, {})
+        ours = cases.get(self.case, {}).get(self.peer)
+        if not ours:
+            return None
+        if self.of is None:
+            return median(ours)
+        other = cases.get(self.to or self.case, {}).get(self.of)
+        return median(ours) / median(other) if other and median(other) else None
+
+    def met(self, reached: float) -> bool:
+        return reached <= self.bound if self.most else reached >= self.bound
+
+    @property
+    def wanted(self) -> str:
+        text = f"{'at most' if self.most else 'at least'} {self.bound:g}"
+        if self.of is None:
+            return text
+        other = ", ".join(filter(None, [self.of if self.of != self.peer else "", self.to]))
+        return f"{text} × {other}"
+
+
+def limits(sizes: Sizes) -> list[Limit]:
+    """In the order of the issue that asks for them; those that only a million shows are for that size."""
+    base = f"{amount(sizes.series[1])} ready"
+    big = f"{amount(sizes.big)} ready"
+    beside = (sizes.big, "finished"), (sizes.future, "future, priorities"), (sizes.queues, "queues")
+    crowded = (big, *(f"{amount(number)} {what}" for number, what in beside))
+    first, last = (f"after {amount(number)} jobs" for number in sizes.memory)
+    return [
+        Limit("put", "1 producer", 0.90, "raw"),
+        Limit("put", "1 producer", 1.3, "pq-1.9.1"),
+        Limit("put", "16 processes", 0.75, "raw"),
+        Limit("put", "16 processes", 2.5, "pq-1.9.1"),
+        Limit("put-many", "ids returned", 0.70, "raw"),
+        Limit("put-many", "ids returned", 40, "pq-1.9.1"),
+        Limit("get", "get", 0.80, "raw"),
+        Limit("get", "get", 7, "pq-1.9.1"),
+        *(Limit("backlog", case, 0.85, "pq", base) for case in crowded),
+        *([Limit("backlog", big, 500, "pq-1.9.1")] if sizes.big >= 1_000_000 else []),
+        Limit("xmin", "last / first", 0.85),
+        Limit("get-many", "100", 0.70, "raw"),
+        Limit("work", "1 process", 0.20, "raw"),
+        Limit("work", "1 process", 40, "pq-1.9.1"),
+        Limit("work", "1 process", 1.0, "pgqueuer-100"),
+        Limit("work", "4 processes", 2.5, "pgqueuer-100", "1 process"),
+        Limit("wakeup", "p50", 1.0, "pq-1.9.1", most=True),
+        Limit("wakeup", "p99", 1.0, "pq-1.9.1", most=True),
+        Limit("statements", "32 threads", 3, most=True),
+        *(Limit("idle", f"{what}, 8 threads", 1, most=True) for what in ("connections", "queries/s")),
+        Limit("idle", "queries/s, worker", 1, most=True),
+        Limit("size", "after autovacuum", 20, peer="pq-retain0", most=True),
+        Limit("recovery", "kill -9 of a worker, s", 31, most=True),
+        Limit("recovery", "kill -9 in a transaction, s", 2, most=True),
+        Limit("recovery", "SIGTERM to a worker, s", 1, most=True),
+        Limit("recovery", "statements per heartbeat, 1,000 running jobs", 1, most=True),
+        Limit("memory", last, 1.05, "pq", first, most=True),
+    ]

@@ -1,0 +1,22 @@
+"""The libraries that are measured, each in processes of its own.
+
+A module is read twice: here for the SQL that prepares a database, in the child process for the library itself, which
+is imported nowhere else and so only inside functions.
+"""
+
+from __future__ import annotations
+
+from .base import Peer
+from .graphile import Graphile
+from .pgqueuer import PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100
+from .pq import Pq, PqDeleting
+from .pq191 import Pq191
+from .procrastinate import Procrastinate
+from .raw import Raw
+
+PEERS: dict[str, type[Peer]] = {
+    peer.name: peer
+    for peer in (Raw, Pq, PqDeleting, Pq191, Procrastinate, PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100, Graphile)
+}
+
+__all__ = ["PEERS", "Peer"]

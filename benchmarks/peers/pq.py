@@ -1,0 +1,109 @@
+"""This checkout."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .base import DATA, QUEUE
+from .loops import Step
+from .queues import QueuePeer
+from .raw import BATCH
+from .table import CALL
+
+
+class Pq(QueuePeer):
+    """As it is out of the box: a DSN; finished jobs are kept for 7 days."""
+
+    name = "pq"
+    remaining = "select count(*) from queue where dequeued_at is null or due_at is not null"
+    guess = 40_000
+    retain: Any = "7d"
+
+    def connection(self, threads: int = 1) -> dict[str, Any]:
+        # a worker settles in a thread of its own
+        return {"conn": self.dsn, "max_connections": max(threads, 4)}
+
+    def create(self) -> None:
+        import pq
+
+        with pq.PQ(self.dsn) as queues:
+            queues.create(retain=self.retain)
+
+    def queue(self, threads: int = 1) -> Any:
+        import pq
+
+        return pq.PQ(**self.connection(threads))[QUEUE]
+
+    def many_putter(self, threads: int) -> Callable[[], Step]:
+        queue = self.queue(threads)
+        return lambda: lambda: len(queue.put_many([DATA] * BATCH))
+
+    def loader(self, threads: int) -> Callable[[], Step]:
+        queue = self.queue(threads)
+        return lambda: lambda: int(queue.load([DATA] * 10 * BATCH))
+
+    def many_getter(self, threads: int) -> Callable[[], Step]:
+        queue = self.queue(threads)
+        return lambda: lambda: len(queue.get_many(100, block=False))
+
+    def lease_getter(self, threads: int) -> Callable[[], Step]:
+        """Two transactions: take it, and finish it."""
+        queue = self.queue(threads)
+
+        def step() -> int:
+            job = queue.get(block=False, lease="30s")
+            if job is not None:
+                job.done()
+            return job is not None
+
+        return lambda: step
+
+    def work(self) -> None:
+        from pq.tasks import Worker
+
+        Worker(self.tasks()).run()
+
+    def hold(self, threads: int) -> None:
+        """Perform tasks that do not end."""
+        from pq.tasks import Worker
+
+        from .noop import hang
+
+        queue = self.tasks()
+        queue.task()(hang)
+        Worker(queue, threads=threads).run()
+
+    def hold_in_transaction(self) -> None:
+        with (queue := self.queue()):
+            queue.get()
+            time.sleep(3600)
+
+    def memory(self, steps: list[int]) -> list[float]:
+        """MB when so many tasks are done, and so many more, by one worker process."""
+        from pq.tasks import Worker
+
+        queue, found = self.tasks(), []
+        for most in steps:
+            for start in range(0, most, BATCH):
+                queue.put_many([json.loads(CALL)] * min(BATCH, most - start))
+            Worker(queue, max_jobs=most).run()
+            found.append(self.resident())
+        return found
+
+    def churn(self, jobs: int) -> None:
+        """Jobs come and go, so many at a time as a worker takes."""
+        queue = self.queue()
+        for _ in range(0, jobs, BATCH):
+            queue.put_many([DATA] * BATCH)
+            for _ in range(2):
+                queue.done(queue.get_many(BATCH // 2, block=False, lease="30s"))
+
+
+class PqDeleting(Pq):
+    """The same, but finished jobs are deleted."""
+
+    name = "pq-retain0"
+    retain = 0
