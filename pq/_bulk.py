@@ -66,7 +66,7 @@ def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield chunk
 
 
-def parameters(chunk: list[Row]) -> dict[str, str]:
+def parameters(chunk: list[Row]) -> dict[str, Any]:
     """For ``unnest`` of arrays of one length, or empty; the data alone if no job has times."""
     data = {"data": array([row.text for row in chunk])}
     if all(row.schedule == NOW and row.expected == NOW for row in chunk):

@@ -110,9 +110,11 @@ class QueueRows:
     def _write(self, statement: str, data: Any, **params: Any) -> Rows:
         return self._run(self._sql[statement], prepare=True, data=self.encode(self.dumps(data)), **params)
 
-    def _run(self, sql: str, *, prepare: bool = False, **params: Any) -> Rows:
+    def _run(self, sql: str, *, prepare: bool = False, lock_timeout: float | None = None, **params: Any) -> Rows:
         try:
-            return self._db.execute(sql, {"queue": self.name, **params}, prepare=prepare)
+            return self._db.execute(
+                sql, {"queue": self.name, **params}, prepare=prepare, lock_timeout=lock_timeout
+            )
         except self._db.driver.Error as error:
             raise self._meant(error) from None
 

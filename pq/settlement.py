@@ -34,14 +34,15 @@ class Settlement(NamedTuple):
     result: str | None = None
 
 
-def settle(settlements: Sequence[Settlement]) -> list[LeasedJob]:
+def settle(settlements: Sequence[Settlement], lock_timeout: float | None = None) -> list[LeasedJob]:
     """Settle deliveries of queues of one table, each only if it is still held.
 
+    :param lock_timeout: seconds, as of `Database.execute`; nothing of a statement whose lock timed out took effect.
     :returns: the jobs that were not ours any more.
     """
     lost: list[LeasedJob] = []
     for start in range(0, len(settlements), MOST):
-        lost += _settle(settlements[start : start + MOST])
+        lost += _settle(settlements[start : start + MOST], lock_timeout)
     return lost
 
 
@@ -63,12 +64,13 @@ def settle_all(settlements: Iterable[Settlement]) -> None:
         )
 
 
-def _settle(given: Sequence[Settlement]) -> list[LeasedJob]:
+def _settle(given: Sequence[Settlement], lock_timeout: float | None) -> list[LeasedJob]:
     queue = given[0].job.queue
     sql = queue._statements("lease.sql")
     rows = queue._run(
         sql["settle_and_remove" if current(queue._db).deletes_on_completion else "settle"],
         prepare=True,
+        lock_timeout=lock_timeout,
         **held([settlement.job for settlement in given]),
         outcomes=array(settlement.outcome for settlement in given),
         delays=array(None if settlement.delay is None else settlement.delay.total_seconds() for settlement in given),
@@ -99,6 +101,12 @@ def note_cancelled(lost: Sequence[LeasedJob]) -> None:
         found = {id for (id,) in rows}
         for job in lost:
             job.cancelled = job.id in found
+
+
+def locked(jobs: Sequence[LeasedJob]) -> set[int]:
+    """The ids of those that are ours, in rows that another transaction has locked."""
+    queue = jobs[0].queue
+    return {id for (id,) in queue._run(queue._statements("lease.sql")["locked"], **held(jobs))}
 
 
 def held(jobs: Sequence[LeasedJob]) -> dict[str, Any]:

@@ -602,3 +602,33 @@ def test_what_had_ended_before_does_not_run_again_when_a_worker_is_killed(run: S
     sql("update queue set due_at = now() where due_at is not null")  # an hour later
     assert run("batched").wait(PATIENCE) == 0
     assert notes(sql) == ids
+
+
+@pytest.mark.parametrize("freed", [True, False])
+def test_a_row_that_is_locked_while_it_runs(pq: PQ, dsn: str, sql: Sql, freed: bool) -> None:
+    """It is settled when it is free; at the end of the worker it is left to its lease."""
+    conn = psycopg2.connect(dsn)
+
+    @pq["a"].task()
+    def lock(job_id: int | None = None) -> None:
+        if job_id is not None:
+            with conn.cursor() as cursor:
+                cursor.execute("select from queue where id = %s for update", [job_id])
+
+    pq["a"].put({"function": lock._path, "args": [1], "kwargs": {}})
+    for _ in range(40):
+        lock()
+    worker = Worker(pq)
+    working = Background(worker.run)
+    try:
+        wait_until(lambda: number(sql, DONE) == 40, "the others are settled")
+        assert number(sql, HELD) == 1
+        if freed:
+            conn.rollback()
+            wait_until(lambda: number(sql, DONE) == 41, "the freed one is settled")
+    finally:
+        worker.stop()
+        working.result()
+        conn.close()
+    assert number(sql, HELD) == (not freed)
+    assert worker.status()["counts"]["done"] == 40 + freed

@@ -96,12 +96,19 @@ class Database:
     # -- statements
 
     def execute(
-        self, sql: str, params: Params | None = None, *, timeout: float | None = None, prepare: bool = False
+        self,
+        sql: str,
+        params: Params | None = None,
+        *,
+        timeout: float | None = None,
+        lock_timeout: float | None = None,
+        prepare: bool = False,
     ) -> Rows:
         """Execute one statement, in this thread's transaction if there is one.
 
         :param timeout: the seconds that the caller has; only on connections that pq opened itself. Some seconds later,
             the statement is given up; if the server does not answer at all, the connection is cut. None waits.
+        :param lock_timeout: seconds after which it fails if it waits for a lock; not in this thread's transaction.
         :param prepare: it is one that may be worth a prepared statement. In a transaction it would be a risk.
         :raises TimeoutError: it was given up, and nothing is done: the server held it up, or no connection was free.
         :raises ConnectionLost: nothing was changed.
@@ -116,6 +123,8 @@ class Database:
         changes = not sql.startswith("select")
         # the server must give up before we do: what it went on with after that, nobody would hear of
         before = "" if bound is None else f"set local statement_timeout = {bound * 1000:.0f}; "
+        if lock_timeout is not None:
+            before += f"set local lock_timeout = {lock_timeout * 1000:.0f}; "
         deadline = math.inf if bound is None else time.monotonic() + bound
         attempt = 1
         while True:

@@ -80,6 +80,18 @@ with given as (
 )
 select id from held
 
+-- name: locked
+-- Which of the deliveries are held in rows that somebody else has locked.
+with pq_held as (
+  select id from :table join
+    unnest(%(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[])
+    as delivery (id, attempts, dequeued_at) using (id, attempts, dequeued_at)
+  where (due_at is null) is false
+), pq_free as (
+  select id from :table where id = any (array(select id from pq_held)) for update skip locked
+)
+select id from pq_held where id not in (select id from pq_free)
+
 -- name: progress
 update :table set result = %(result)s
 where :held

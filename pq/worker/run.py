@@ -25,15 +25,17 @@ class Run:
     :ivar taken: when it was claimed; monotonic seconds, as all.
     :ivar beats: when its lease is to be extended.
     :ivar ends: when its timeout is over.
+    :ivar ended: when its handler did.
     :ivar lost: its lease; that has been told.
     """
 
-    __slots__ = ("_attempt", "beats", "consumer", "ends", "job", "lost", "started", "taken")
+    __slots__ = ("_attempt", "beats", "consumer", "ended", "ends", "job", "lost", "started", "taken")
 
     def __init__(self, job: LeasedJob, now: float) -> None:
         self.job = job
         self.taken = now
         self.started = now
+        self.ended: float | None = None
         self.ends = float("inf")
         self.beats = now + self.interval
         self.consumer: Consumer | None = None
@@ -79,7 +81,8 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.started
+        """For which the handler has run."""
+        return (time.monotonic() if self.ended is None else self.ended) - self.started
 
     def describe(self) -> dict[str, Any]:
         """For JSON."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from ..attempt import UNSURE
 from ..errors import CommitUnknown, ConnectionLost
-from ..settlement import MOST, Settlement, settle
+from ..settlement import MOST, Settlement, locked, settle
 from .run import Run
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ logger = logging.getLogger("pq.tasks")
 
 #: Seconds after which a job that has ended is settled at the latest, if the database allows.
 LINGER = 0.01
+
+#: Seconds that a settlement waits for a row that another transaction has locked, lest the others wait, too.
+LOCK = 0.1
+
+#: Seconds until it is tried again.
+AGAIN = 0.5
 
 #: How a job was settled that could not be.
 UNSETTLED = "not settled, its lease will expire,"
@@ -39,6 +46,9 @@ class Settler:
         self._ended: list[End] = []
         self._settling = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._wait: float | None = None  # seconds for a lock; who settles by itself has nothing else to do
+        self._locked: list[End] = []
+        self._again = float("inf")  # when these are tried again; monotonic seconds
 
     def add(self, *ends: End) -> None:
         """They have ended."""
@@ -49,6 +59,7 @@ class Settler:
                 self._changed.notify()
 
     def start(self) -> None:
+        self._wait = LOCK
         self._thread = threading.Thread(target=self._settle_on, name="pq settler", daemon=True)
         self._thread.start()
 
@@ -63,33 +74,55 @@ class Settler:
     def _settle_on(self) -> None:
         while True:
             with self._changed:
-                while not self._ended:
+                while not self._ended and (pause := self._again - time.monotonic()) > 0:
                     if self._thread is not threading.current_thread():
-                        return
-                    self._changed.wait()
+                        break
+                    self._changed.wait(min(pause, threading.TIMEOUT_MAX))
+                over = self._thread is not threading.current_thread() and not self._ended
                 # what is alone need not wait for company
-                if len(self._ended) < self._batch and self._worker.busy:
+                if 0 < len(self._ended) < self._batch and self._worker.busy:
                     self._changed.wait(LINGER)
-            self.run_once()
+            self.run_once(over)
+            if over:
+                return
 
-    def run_once(self) -> bool:
-        """Settle what has ended; says whether there was something."""
+    def run_once(self, last: bool = False) -> bool:
+        """Settle what has ended; says whether there was something.
+
+        :param last: after this nothing is tried again.
+        """
         with self._settling:
             with self._changed:
                 ended, self._ended = self._ended, []
-            for start in range(0, len(ended), MOST):
-                self._settle(ended[start : start + MOST])
-        return bool(ended)
+                again: list[End] = []
+                if last or time.monotonic() >= self._again:
+                    again, self._locked, self._again = self._locked, [], float("inf")
+            for ends, look in ((ended, False), (again, True)):
+                for start in range(0, len(ends), MOST):
+                    self._settle(ends[start : start + MOST], look)
+            if last:
+                for run, _ in self._locked:
+                    self._worker.settled(run, UNSETTLED)
+        return bool(ended or again)
 
-    def _settle(self, ended: list[End]) -> None:
-        """In one statement, as soon as the database allows."""
+    def _settle(self, ended: list[End], look: bool = False) -> None:
+        """In one statement, as soon as the database allows.
+
+        :param look: first look for rows that are locked.
+        """
         worker = self._worker
         unknown = False
         while True:
             try:
-                lost = set(settle([settlement for _, settlement in ended]))
+                if look:
+                    ended = self._unlocked(ended)
+                    look = False
+                lost = set(settle([settlement for _, settlement in ended], self._wait))
                 break
             except self._driver.Unavailable as error:
+                if self._driver.lock_timed_out(error):
+                    look = True
+                    continue
                 unknown = unknown or isinstance(error, CommitUnknown)
                 if isinstance(error, ConnectionLost) and not worker.intake.database.source.replaceable:
                     worker.broke(error)
@@ -108,6 +141,15 @@ class Settler:
             if settlement.job in lost:
                 how = UNSURE if unknown or run.unsure else "lost"
             worker.settled(run, how)
+
+    def _unlocked(self, ended: list[End]) -> list[End]:
+        """Those that can be settled now; the others are kept for later."""
+        ids = locked([settlement.job for _, settlement in ended])
+        if ids:
+            with self._changed:
+                self._locked += [end for end in ended if end[1].job.id in ids]
+                self._again = time.monotonic() + AGAIN
+        return [end for end in ended if end[1].job.id not in ids]
 
     def _settle_alone(self, ended: list[End], error: Exception) -> None:
         """One of them can't be settled like this: such as one with a result that is not JSON."""

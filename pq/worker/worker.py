@@ -238,6 +238,7 @@ class Worker:
 
     def finished(self, run: Run, how: Settlement | str) -> None:
         """Its handler has ended: it is to be settled, or was."""
+        run.ended = time.monotonic()
         self.intake.ended(run.seconds)
         if isinstance(how, str):
             self.settled(run, how)
