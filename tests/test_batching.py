@@ -103,9 +103,9 @@ def settlements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     settle = settlement._settle
 
-    def counting(given: Any) -> Any:
+    def counting(given: Any, *lock: Any) -> Any:
         sizes.append(len(given))
-        return settle(given)
+        return settle(given, *lock)
 
     monkeypatch.setattr(settlement, "_settle", counting)
     return sizes
@@ -610,12 +610,12 @@ def test_a_row_that_is_locked_while_it_runs(pq: PQ, dsn: str, sql: Sql, freed: b
     conn = psycopg2.connect(dsn)
 
     @pq["a"].task()
-    def lock(job_id: int | None = None) -> None:
-        if job_id is not None:
+    def lock(job_id: int, really: bool = False) -> None:
+        if really:
             with conn.cursor() as cursor:
                 cursor.execute("select from queue where id = %s for update", [job_id])
 
-    pq["a"].put({"function": lock._path, "args": [1], "kwargs": {}})
+    lock(True)
     for _ in range(40):
         lock()
     worker = Worker(pq)
