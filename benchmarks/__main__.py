@@ -99,6 +99,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list the figures")
     parser.set_defaults(sizes=FULL)
     args = parser.parse_args(arguments)
+    if args.docs and (args.only or args.peers):
+        parser.error("--docs replaces all tables: it goes with neither --only nor --peers")
     if args.keep:
         args.keep = Path(os.path.abspath(args.keep))
         args.keep.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def found(bench: Bench, seconds: float) -> Found:
         "figures": [
             {
                 "name": figure.name, "what": figure.what, "unit": figure.unit, "cases": bench.results[figure.name],
-                "seconds": round(bench.spent[figure.name], 1),
+                "seconds": round(bench.spent.get(figure.name, 0), 1),
             }
             for figure in FIGURES
             if figure.name in bench.results

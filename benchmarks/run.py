@@ -98,8 +98,11 @@ class Bench:
             if begun > self.end:
                 self.notes.append(f"{figure.name} was not measured: the time was over")
                 continue
-            with self._figure():
-                self._measure(figure)
+            try:
+                with self._figure():
+                    self._measure(figure)
+            except (Failed, psycopg2.Error) as error:
+                self.notes.append(f"{figure.name}: {error}")
             self.spent[figure.name] = time.monotonic() - begun
 
     @contextmanager
