@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from . import _bulk, _codec, _sql
-from ._db import Database, Rows
+from ._db import Database, Literal, Rows
 from ._when import TimeSpec
 from .errors import DecodeError
 
@@ -56,7 +56,7 @@ class QueueRows:
         self._db = Database(conn, pool, quoted)
         self._quoted = quoted
         #: The table's name for SQL of your own, as a query parameter: ``cursor.execute("… from %s", (queue.table,))``.
-        self.table = self._db.driver.literal(quoted)
+        self.table = Literal(quoted)
 
     def __repr__(self) -> str:
         return f"<pq.{type(self).__name__} {self.name!r}>"

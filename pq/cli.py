@@ -10,7 +10,7 @@ import sys
 from typing import Any, NoReturn
 
 from . import __version__, _sql, _work, errors, schema
-from ._db.psycopg2_driver import driver
+from ._db import own_driver
 from .manager import PQ
 
 EPILOG = """\
@@ -62,7 +62,7 @@ def _run(argv: list[str] | None) -> int:
     except errors.PQError as error:
         _complain(error)
         return 1
-    except driver().Error as error:
+    except own_driver().Error as error:
         _complain(str(error).partition("\n")[0])  # what follows is where in our SQL
         return 1
     except KeyboardInterrupt:

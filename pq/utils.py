@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from logging import getLogger
-from typing import Any
 
-from ._db.psycopg2_driver import driver
+from ._db import Literal
 from ._when import TimeSpec, when
 from .job import utc_format
 
 __all__ = ["Literal", "convert_time_spec", "logger", "utc_format"]
 
 logger = getLogger("pq")
-
-
-def Literal(text: str) -> Any:
-    """A query parameter that stands in the SQL as it is, unquoted: for SQL of your own making only."""
-    return driver().literal(text)
 
 
 def convert_time_spec(spec: TimeSpec) -> datetime | None:

@@ -1,10 +1,15 @@
 """The only package that touches a driver.
 
-    psycopg2_driver   what pq needs of psycopg2, or psycopg2cffi
+    driver            what pq needs of a driver, and what is the same with each
+    psycopg2_driver   what is special to psycopg2, or psycopg2cffi
+    psycopg3_driver   what is special to psycopg 3
+    drivers           which driver a connection or pool belongs to
+    literal           a parameter that stands in the SQL as it is
     dsns              what libpq would misunderstand
     sockets           waiting for file descriptors
     watchdog          cuts a connection whose server does not answer
-    sources, own      where connections come from: one connection or a pool of the application's; a DSN
+    sources, pools    where connections come from: the application's one connection, or its pool
+    own               or a DSN
     plans             what is planned once and executed often
     line              the session that listens for notifications
     listener          looks at the queues that threads wait for
@@ -14,7 +19,9 @@
 """
 
 from .database import Database, Rows
+from .drivers import own_driver
+from .literal import Literal
 from .sockets import Bell, wait_readable
 from .waiting import Waiter
 
-__all__ = ["Bell", "Database", "Rows", "Waiter", "wait_readable"]
+__all__ = ["Bell", "Database", "Literal", "Rows", "Waiter", "own_driver", "wait_readable"]

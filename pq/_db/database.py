@@ -14,10 +14,11 @@ from logging import getLogger
 from typing import Any, NoReturn
 
 from ..errors import ConnectionLost, PQError
+from .driver import Driver
 from .own import OwnConnections
 from .plans import Plans
-from .psycopg2_driver import Psycopg2
-from .sources import ConnectionPool, SingleConnection, Source
+from .pools import source_of
+from .sources import SingleConnection, Source
 from .transaction import Transaction
 from .waiting import Polling, Waiter, WaitingRoom
 from .watchdog import Watchdog
@@ -45,8 +46,8 @@ LONGEST = 1e6
 class Database:
     """What the rest of pq knows of a database.
 
-    :param conn: a psycopg2 connection, or a DSN.
-    :param pool: a psycopg2 pool; takes precedence.
+    :param conn: a connection of psycopg2 or psycopg 3, or a DSN.
+    :param pool: a pool of psycopg2, or of psycopg_pool; takes precedence.
     :param table: the quoted name of the queue table, for error messages and for waiting.
     :param max_connections: bound on the connections that pq opens itself, for a DSN.
     :param poll_interval: seconds; how long a waiter sleeps at most before it looks again.
@@ -70,7 +71,7 @@ class Database:
         self.table = table
         self.source: Source
         if pool is not None:
-            self.source = ConnectionPool.of(pool)
+            self.source = source_of(pool)
         elif isinstance(conn, str):
             self.source = OwnConnections(conn, max_connections)
         else:
@@ -84,7 +85,7 @@ class Database:
         self._slack = 1
 
     @property
-    def driver(self) -> Psycopg2:
+    def driver(self) -> Driver:
         return self.source.driver
 
     @property

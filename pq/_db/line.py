@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .. import _sql
 from .._sql import array
-from .psycopg2_driver import Psycopg2
+from .driver import Driver
 from .sockets import readable
 from .sources import SingleConnection, Source
 from .watchdog import Watchdog
@@ -53,7 +53,7 @@ def open_line(source: Source, table: str, listen_dsn: str | None) -> Line:
     """The line of a source.
 
     :raises Busy: it has a single connection, which is busy.
-    :raises psycopg2.Error: no connection can be had now.
+    :raises Error: no connection can be had now.
     """
     driver = source.driver
     if listen_dsn is not None:
@@ -82,6 +82,7 @@ class Line:
         self._pattern = re.compile("(?!)")  # of the channels
         try:
             self.hears = not session.use(self._driver.backend_is_hidden)
+            session.use(self._driver.listen)
         except BaseException:
             session.close()
             raise
@@ -179,7 +180,7 @@ class Line:
 class _Own:
     """A connection for this alone."""
 
-    def __init__(self, driver: Psycopg2, conn: Any) -> None:
+    def __init__(self, driver: Driver, conn: Any) -> None:
         self.driver = driver
         self.conn = conn
         self._watchdog = Watchdog()
@@ -190,7 +191,7 @@ class _Own:
 
     def read(self) -> None:
         """Take what has arrived."""
-        self.conn.poll()
+        self.driver.receive(self.conn)
 
     def close(self) -> None:
         self._watchdog.close()
@@ -226,7 +227,7 @@ class _Shared:
             self._source.release(conn)
 
     def read(self) -> None:
-        """Left to statements: poll() would take the answer to what another thread of the application executes."""
+        """Left to statements: it would take the answer to what another thread of the application executes."""
 
     def close(self) -> None:
         pass  # it is the application's

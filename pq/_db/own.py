@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from .psycopg2_driver import driver
+from .drivers import own_driver
 from .sources import Source, wait
 
 
@@ -17,7 +17,7 @@ class OwnConnections(Source):
     owned = True
 
     def __init__(self, dsn: str, limit: int) -> None:
-        self.driver = driver()
+        self.driver = own_driver()
         self.driver.parameters(dsn)  # complains of a malformed one now, not at the first connection
         if limit < 1:
             raise ValueError(f"max_connections must be at least 1: {limit}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from .psycopg2_driver import Psycopg2
+    from .driver import Driver
 
 #: Seconds that a plan lives, and in which a statement must be repeated to be worth one.
 LIFE = 1.0
@@ -38,7 +38,7 @@ class Plans:
     # of all PQ: those that share a connection share what is prepared there
     _known: ClassVar[WeakKeyDictionary[Any, _Session]] = WeakKeyDictionary()
 
-    def __init__(self, driver: Psycopg2) -> None:
+    def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
     def text(self, conn: Any, sql: str) -> str:

@@ -1,7 +1,8 @@
 """Where connections come from.
 
 A source hands a connection to one thread at a time (`acquire`, `release`), and knows the transaction that a thread has
-open on it. Here are those for what the application gives; `own` has the one for a DSN.
+open on it. Here is what they have in common, and the one for a single connection of the
+application's; `pools` has those for its pools, `own` the one for a DSN.
 """
 
 from __future__ import annotations
@@ -14,16 +15,14 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from .psycopg2_driver import Psycopg2, driver
+from .driver import Driver
+from .drivers import driver_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .transaction import Transaction
     from .waiting import WaitingRoom
-
-#: Seconds that a thread waits for a pool that other threads of pq have emptied.
-POOL_PATIENCE = 30.0
 
 #: Seconds after an answer for which a connection is taken to be alive. The less, the rarer a `CommitUnknown`; the more,
 #: the fewer round trips in a tight loop, where the next statement follows within some 40 microseconds.
@@ -36,7 +35,7 @@ class Source(ABC):
     `replaceable`: a lost connection can be replaced by another. `owned`: pq opened the connections.
     """
 
-    driver: Psycopg2
+    driver: Driver
     replaceable = True
     owned = False
 
@@ -133,7 +132,7 @@ class SingleConnection(Given):
     replaceable = False
 
     def __init__(self, conn: Any) -> None:
-        self.driver = Psycopg2.of(conn)
+        self.driver = driver_of(conn)
         super().__init__(conn)
         self._lock = threading.RLock()
         self._rooms: WeakSet[WaitingRoom] = WeakSet()
@@ -174,79 +173,6 @@ class SingleConnection(Given):
     def close(self) -> None:
         if self._pid == os.getpid():
             self.conn.close()
-
-
-class ConnectionPool(Given):
-    """A psycopg2 pool. It need not be thread-safe."""
-
-    def __init__(self, pool: Any) -> None:
-        if not callable(getattr(pool, "getconn", None)) or not callable(getattr(pool, "putconn", None)):
-            raise TypeError(f"pool must be a psycopg2 pool, not {type(pool).__name__}")
-        self.driver = driver(_package(pool))
-        super().__init__(pool)
-        self._lock = threading.RLock()
-        self._returned = threading.Condition(self._lock)
-        self._out = 0
-
-    @property
-    def pool(self) -> Any:
-        return self._given()
-
-    def acquire(self, timeout: float | None = None) -> Any:
-        self.check_process()
-        deadline = time.monotonic() + (POOL_PATIENCE if timeout is None else timeout)
-        while True:
-            conn = self._get(deadline)
-            alive = False
-            try:
-                alive = self.driver.alive(conn)
-            finally:
-                if not alive:
-                    self.release(conn, lost=True)
-            if alive:
-                return conn
-
-    def _get(self, deadline: float) -> Any:
-        with self._lock:
-            while True:
-                try:
-                    conn = self.pool.getconn()
-                except self.driver.PoolError:
-                    # ours come back; were all of them the application's, this thread's among them, we'd wait in vain
-                    remaining = deadline - time.monotonic()
-                    if self._out == 0 or self.pool.closed or remaining <= 0:
-                        raise
-                    wait(self._returned, remaining)
-                else:
-                    self._out += 1
-                    return conn
-
-    def release(self, conn: Any, lost: bool = False) -> None:
-        with self._lock:
-            self._out -= 1
-            self._returned.notify()
-            try:
-                self.pool.putconn(conn, close=lost)
-            except self.driver.PoolError:
-                conn.close()  # the pool was closed meanwhile
-
-    def open_line(self) -> Any:
-        if self.transaction is not None:
-            return self.driver.clone(self.transaction.conn)  # the pool may have no other
-        conn = self.acquire()
-        try:
-            return self.driver.clone(conn)
-        finally:
-            self.release(conn)
-
-    def close(self) -> None:
-        if self._pid == os.getpid() and not self.pool.closed:
-            self.pool.closeall()
-
-
-def _package(pool: Any) -> str:
-    packages = {cls.__module__.split(".")[0] for cls in type(pool).__mro__}
-    return "psycopg2cffi" if "psycopg2cffi" in packages else "psycopg2"
 
 
 def _after_fork_in_child() -> None:

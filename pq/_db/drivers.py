@@ -1,0 +1,62 @@
+"""Which driver a connection or pool belongs to, and which one pq takes for connections of its own."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from .driver import Driver
+from .psycopg2_driver import Psycopg2
+from .psycopg3_driver import Psycopg3
+
+#: For connections that pq opens itself: the first that can be imported.
+PREFERRED = ("psycopg2", "psycopg")
+
+
+def driver_of(conn: object) -> Driver:
+    """The driver of a connection.
+
+    :raises TypeError: it is no connection of a known driver.
+    """
+    for package in _packages(conn):
+        if package in ("psycopg2", "psycopg2cffi") and callable(getattr(conn, "get_transaction_status", None)):
+            return driver(package)
+        if package == "psycopg" and isinstance(conn, import_module(package).Connection):
+            return driver(package)
+    raise TypeError(f"a psycopg2 or psycopg connection or a DSN is needed, not {type(conn).__name__}")
+
+
+def driver_of_pool(pool: object) -> Driver:
+    """The driver of a pool; one of the application's own making is taken for psycopg2's.
+
+    :raises TypeError: it is no pool.
+    """
+    packages = _packages(pool)
+    if "psycopg_pool" in packages:
+        if isinstance(pool, import_module("psycopg_pool").ConnectionPool):
+            return driver("psycopg")
+    elif callable(getattr(pool, "getconn", None)) and callable(getattr(pool, "putconn", None)):
+        return driver("psycopg2cffi" if "psycopg2cffi" in packages else "psycopg2")
+    raise TypeError(f"pool must be a psycopg2 or psycopg_pool pool, not {type(pool).__name__}")
+
+
+def own_driver() -> Driver:
+    """The one for connections that pq opens itself.
+
+    :raises ImportError: there is none.
+    """
+    for package in PREFERRED:
+        try:
+            return driver(package)
+        except ImportError:
+            pass
+    raise ImportError(f"none of these can be imported: {', '.join(PREFERRED)}")
+
+
+@cache
+def driver(package: str) -> Driver:
+    return Psycopg3() if package == "psycopg" else Psycopg2(package)
+
+
+def _packages(given: object) -> list[str]:
+    return [cls.__module__.split(".")[0] for cls in type(given).__mro__]

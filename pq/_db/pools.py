@@ -1,0 +1,126 @@
+"""The application's pools."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from abc import abstractmethod
+from typing import Any
+
+from .drivers import driver_of_pool
+from .sources import Given, wait
+
+#: Seconds that a thread waits for a pool that other threads of pq have emptied, where the pool itself does not wait.
+PATIENCE = 30.0
+
+
+class Pool(Given):
+    """A pool of the application's. Get its source by `source_of`."""
+
+    def __init__(self, pool: Any) -> None:
+        self.driver = driver_of_pool(pool)
+        super().__init__(pool)
+
+    @property
+    def pool(self) -> Any:
+        return self._given()
+
+    @property
+    @abstractmethod
+    def patience(self) -> float:
+        """Seconds to wait for a connection, if the caller does not say."""
+
+    @abstractmethod
+    def _get(self, deadline: float) -> Any:
+        """A connection, or the pool's error."""
+
+    def acquire(self, timeout: float | None = None) -> Any:
+        self.check_process()
+        deadline = time.monotonic() + (self.patience if timeout is None else timeout)
+        while True:
+            conn = self._get(deadline)
+            alive = False
+            try:
+                alive = self.driver.alive(conn)
+            finally:
+                if not alive:
+                    self.release(conn, lost=True)
+            if alive:
+                return conn
+
+    def open_line(self) -> Any:
+        if self.transaction is not None:
+            return self.driver.clone(self.transaction.conn)  # the pool may have no other
+        conn = self.acquire()
+        try:
+            return self.driver.clone(conn)
+        finally:
+            self.release(conn)
+
+
+class PlainPool(Pool):
+    """psycopg2's: an empty one raises an error. It need not be thread-safe."""
+
+    patience = PATIENCE
+
+    def __init__(self, pool: Any) -> None:
+        super().__init__(pool)
+        self._lock = threading.RLock()
+        self._returned = threading.Condition(self._lock)
+        self._out = 0
+
+    def _get(self, deadline: float) -> Any:
+        with self._lock:
+            while True:
+                try:
+                    conn = self.pool.getconn()
+                except self.driver.PoolError:
+                    # ours come back; were all of them the application's, this thread's among them, we'd wait in vain
+                    remaining = deadline - time.monotonic()
+                    if self._out == 0 or self.pool.closed or remaining <= 0:
+                        raise
+                    wait(self._returned, remaining)
+                else:
+                    self._out += 1
+                    return conn
+
+    def release(self, conn: Any, lost: bool = False) -> None:
+        with self._lock:
+            self._out -= 1
+            self._returned.notify()
+            try:
+                self.pool.putconn(conn, close=lost)
+            except self.driver.PoolError:
+                conn.close()  # the pool was closed meanwhile
+
+    def close(self) -> None:
+        if self._pid == os.getpid() and not self.pool.closed:
+            self.pool.closeall()
+
+
+class WaitingPool(Pool):
+    """psycopg_pool's: it waits itself, and has threads that replace lost connections."""
+
+    @property
+    def patience(self) -> float:
+        return float(self.pool.timeout)
+
+    def _get(self, deadline: float) -> Any:
+        return self.pool.getconn(timeout=deadline - time.monotonic())
+
+    def release(self, conn: Any, lost: bool = False) -> None:
+        if lost:
+            conn.close()
+        self.pool.putconn(conn)
+
+    def close(self) -> None:
+        if self._pid == os.getpid():
+            self.pool.close()
+
+
+def source_of(pool: Any) -> Pool:
+    """
+    :raises TypeError: it is no pool.
+    """
+    return (WaitingPool if driver_of_pool(pool).pools_wait else PlainPool).of(pool)
