@@ -11,6 +11,7 @@ from .errors import LeasesLost
 from .retention import current
 
 if TYPE_CHECKING:
+    from ._db import Database
     from .lease import LeasedJob
 
 #: How many are settled in one statement.
@@ -44,16 +45,18 @@ def settle(settlements: Sequence[Settlement]) -> list[LeasedJob]:
     return lost
 
 
-def settle_all(settlements: Iterable[Settlement]) -> None:
-    """The same; the jobs may be of several queues.
+def settle_all(database: Database, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], conn: Any) -> None:
+    """The same, by how each went.
 
+    :param conn: as of `Database.using`.
     :raises LeasesLost: some were not ours any more.
     :raises ValueError: a job stands there twice.
     """
-    given = list(settlements)
+    given = [job.success() if error is None else job.failure(error) for job, error in outcomes]
     if len({settlement.job for settlement in given}) < len(given):
         raise ValueError("a job can be settled only once")
-    lost = settle(given)
+    with database.using(conn):
+        lost = settle(given)
     if lost:
         first = lost[0]
         ids = [job.id for job in lost]
@@ -77,7 +80,8 @@ def _settle(given: Sequence[Settlement]) -> list[LeasedJob]:
     settled = {number - 1 for number, _ in rows}
     open = queue._db.in_transaction
     for number in settled:
-        given[number].job.settled = None if open else True
+        job = given[number].job
+        job.settled, job.settled_in = None if open else True, queue._db.joined
     if any(settlement.outcome in ("retry", "released") for settlement in given):
         queue._db.changed()
     return [settlement.job for number, settlement in enumerate(given) if number not in settled]

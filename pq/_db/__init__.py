@@ -14,7 +14,8 @@
     line              the session that listens for notifications
     listener          looks at the queues that threads wait for
     waiting           the threads that wait, one of which leads; why no put is missed
-    transaction       what a thread has open
+    transaction       what a thread executes in
+    joining           the connection behind what an application has at hand
     database          statements, transactions and waiting: what the rest of pq uses
 """
 
@@ -22,6 +23,7 @@ from .database import Database, Rows
 from .drivers import own_driver
 from .literal import Literal
 from .sockets import Bell, wait_readable
+from .transaction import Joined
 from .waiting import Waiter
 
-__all__ = ["Bell", "Database", "Literal", "Rows", "Waiter", "own_driver", "wait_readable"]
+__all__ = ["Bell", "Database", "Joined", "Literal", "Rows", "Waiter", "own_driver", "wait_readable"]
