@@ -22,6 +22,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import pytest
+from driver import driver
 from testing.postgresql import Postgresql
 from versions import Library
 
@@ -194,11 +195,11 @@ def empty_dsn(make_database: Callable[..., str]) -> str:
 
 @pytest.fixture
 def connect(dsn: str) -> Iterator[Callable[..., Any]]:
-    """Open a psycopg2 connection to the test's database; closed at the end."""
+    """Open a connection of the driver under test to the test's database; closed at the end."""
     opened = []
 
     def open_one(**kwargs: Any) -> Any:
-        opened.append(psycopg2.connect(dsn, **kwargs))
+        opened.append(driver.connect(dsn, **kwargs))
         return opened[-1]
 
     yield open_one

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
-import psycopg2
 from conftest import execute
-from psycopg2.extensions import connection, make_dsn
-from psycopg2.pool import ThreadedConnectionPool
+from driver import BOTH, driver
+from driver import NAME as DRIVER
+from psycopg2.extensions import make_dsn
 
 from pq import PQ
 
+#: Kinds of the other driver, beside those of the one under test.
+OTHER = DRIVER == "psycopg2" and bool(find_spec("psycopg") and find_spec("psycopg_pool"))
+
 #: Kinds with several connections, and such as are replaced when they break.
-SEVERAL = ["dsn", "pool"]
+SEVERAL = ["dsn", "pool", *(["psycopg 3 pool"] if OTHER else [])]
 
 #: One connection of the application's.
-SINGLE = ["connection", "autocommit connection"]
+SINGLE = ["connection", "autocommit connection", *(["psycopg 3 connection"] if OTHER else [])]
 
 #: All kinds but for "autocommit pool".
 ALL = SEVERAL + SINGLE
@@ -26,23 +30,18 @@ ALL = SEVERAL + SINGLE
 NAME = "on trial"
 
 
-class Autocommit(connection):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.autocommit = True
-
-
 @contextmanager
 def make_pq(kind: str, dsn: str, **options: Any) -> Iterator[PQ]:
     """Closed at the end, with its connections."""
     dsn = make_dsn(dsn, application_name=NAME)
-    factory = Autocommit if kind.startswith("autocommit") else None
+    chosen = BOTH["psycopg"] if kind.startswith("psycopg 3") else driver
+    autocommit = kind.startswith("autocommit")
     if kind == "dsn":
         made = PQ(dsn, **options)
     elif kind.endswith("pool"):
-        made = PQ(pool=ThreadedConnectionPool(1, 3, dsn, connection_factory=factory), **options)
+        made = PQ(pool=chosen.pool(1, 3, dsn, {"autocommit": True} if autocommit else None), **options)
     else:
-        made = PQ(psycopg2.connect(dsn, connection_factory=factory), **options)
+        made = PQ(chosen.connect(dsn, autocommit=autocommit), **options)
     with made:
         yield made
 

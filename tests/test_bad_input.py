@@ -14,7 +14,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 from conftest import execute
-from psycopg2.pool import ThreadedConnectionPool
+from driver import driver
 
 import pq.tasks
 from pq import PQ, JobNotFound, Queue, TableMissing
@@ -29,7 +29,7 @@ class Untouched:
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
-        self.conn = psycopg2.connect(dsn)
+        self.conn = driver.connect(dsn)
         self.conn.autocommit = True
         self.pq = PQ(self.conn)
         self.pq["a"].clear()
@@ -46,7 +46,7 @@ class Untouched:
 
     def check(self) -> None:
         activity = "select query, state from pg_stat_activity where pid = %s"
-        last = execute(self.dsn, activity, (self.conn.get_backend_pid(),))
+        last = execute(self.dsn, activity, (driver.pid(self.conn),))
         assert last == [("select 'nothing was sent after this'", "idle")]
         assert self.table() == self.rows
         job = self.pq["a"].get(block=False)
@@ -349,9 +349,9 @@ def test_a_missing_table(empty_dsn: str, use: str) -> None:
 @pytest.mark.parametrize("source", ["connection", "autocommit", "pool"])
 def test_a_missing_table_on_what_the_application_gave(empty_dsn: str, source: str) -> None:
     if source == "pool":
-        pq = PQ(pool=ThreadedConnectionPool(1, 3, empty_dsn))
+        pq = PQ(pool=driver.pool(1, 3, empty_dsn))
     else:
-        conn = psycopg2.connect(empty_dsn)
+        conn = driver.connect(empty_dsn)
         conn.autocommit = source == "autocommit"
         pq = PQ(conn)
     with pq:
@@ -362,7 +362,7 @@ def check_missing(pq: PQ, *uses: Call) -> None:
     for use in uses:
         with pytest.raises(TableMissing, match=re.escape("create()")) as caught:
             use(pq)
-        assert isinstance(caught.value, psycopg2.ProgrammingError)
+        assert isinstance(caught.value, driver.ProgrammingError)
         assert '"queue"' in str(caught.value)
     pq.create()
     id = pq["a"].put("works right after that")

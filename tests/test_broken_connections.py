@@ -11,14 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg2
-import psycopg2.errors
 import pytest
 from conftest import Background, execute, wait_until
+from driver import driver
 from kinds import ALL, SEVERAL, SINGLE, make_pq, terminate
 from proxy import Proxy, cut_after, cut_before, dropped, swallow
-from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, connection, parse_dsn
-from psycopg2.pool import ThreadedConnectionPool
+from psycopg2.extensions import parse_dsn
 
 import pq._db.database
 import pq._db.sources
@@ -120,16 +118,10 @@ def test_begin_is_repeated(proxied: PQ, proxy: Proxy, sql: Sql, cut: Any) -> Non
     assert jobs(sql) == [2]
 
 
-class RepeatableRead(connection):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.isolation_level = ISOLATION_LEVEL_REPEATABLE_READ
-
-
 @pytest.mark.parametrize("cut", [cut_before, cut_after])
 def test_a_put_is_repeated_as_long_as_its_commit_was_not_sent(dsn: str, proxy: Proxy, sql: Sql, cut: Any) -> None:
-    # psycopg2 gives such a connection a BEGIN and a COMMIT around each statement
-    with PQ(pool=ThreadedConnectionPool(1, 1, proxy.dsn, connection_factory=RepeatableRead)) as pq:
+    # drivers give such a connection a BEGIN and a COMMIT around each statement
+    with PQ(pool=driver.pool(1, 1, proxy.dsn, {"isolation_level": "repeatable read"})) as pq:
         done = proxy.on("insert into", cut)
         pq["a"].put(1)
         assert done.is_set()
@@ -152,7 +144,7 @@ def test_without_a_server_to_connect_to(dsn: str, make_database: Any) -> None:
             for _ in range(3):
                 with pytest.raises(ConnectionFailed, match="not currently accepting connections"):
                     own["a"].put(2)
-                with pytest.raises(psycopg2.OperationalError, match="not currently accepting connections"):
+                with pytest.raises(driver.OperationalError, match="not currently accepting connections"):
                     pooled["a"].put(2)
         finally:
             execute(elsewhere, f"alter database {name} allow_connections true")
@@ -168,7 +160,7 @@ def outcome(call: Callable[[], Any]) -> type[BaseException] | None:
     try:
         call()
     except (CommitUnknown, ConnectionLost) as error:
-        assert isinstance(error, psycopg2.OperationalError)
+        assert isinstance(error, driver.OperationalError)
         return CommitUnknown if isinstance(error, CommitUnknown) else ConnectionLost
     return None
 
@@ -233,7 +225,7 @@ def test_a_connection_that_broke_inside_was_not_committed(dsn: str, sql: Sql, ki
             pq["a"].put(1)
             terminate(dsn)
             if seen:
-                with pytest.raises(psycopg2.OperationalError):
+                with pytest.raises(driver.OperationalError):
                     cursor.execute("select 1")
         assert jobs(sql) == []
         assert (outcome(lambda: pq["a"].put(2)) is None) == (kind in SEVERAL)
@@ -248,7 +240,7 @@ def test_no_job_is_lost_when_the_connection_breaks_while_one_is_worked_on(dsn: s
             if nested:
                 with victim["b"]:
                     terminate(dsn)
-                    cursor.connection.poll()
+                    driver.poll(cursor.connection)
             terminate(dsn)
         assert pq["a"].get(block=False).data == 1
 
@@ -334,14 +326,14 @@ def test_a_get_gives_up_when_no_connection_is_free(dsn: str) -> None:
 
 def test_the_watchdog_cuts_nobody_else(dsn: str, proxy: Proxy) -> None:
     watchdog = Watchdog()
-    silent, innocent = psycopg2.connect(proxy.dsn), psycopg2.connect(dsn)
+    silent, innocent = driver.connect(proxy.dsn), driver.connect(dsn)
     proxy.on("hush", swallow)
     try:
         with watchdog.guard(innocent, 30), watchdog.guard(silent, 0.1):
-            with pytest.raises(psycopg2.OperationalError):
+            with pytest.raises(driver.OperationalError):
                 silent.cursor().execute("select 'hush'")
             silent.close()
-            heir = psycopg2.connect(dsn)  # has the descriptor of the other now
+            heir = driver.connect(dsn)  # has the descriptor of the other now
         for conn in (innocent, heir):
             conn.cursor().execute("select 1")
             conn.close()
@@ -387,7 +379,7 @@ def test_the_server_is_started_anew() -> None:
 
 def is_down(dsn: str) -> bool:
     try:
-        psycopg2.connect(dsn).close()
-    except psycopg2.OperationalError:
+        driver.connect(dsn).close()
+    except driver.OperationalError:
         return True
     return False

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
-import psycopg2
 import pytest
 from conftest import PATIENCE, Background, wait_until
+from driver import driver
 from kinds import ALL, make_pq
 from proxy import Proxy, cut_before
 from psycopg2.extensions import make_dsn
@@ -285,7 +285,7 @@ def test_what_the_iteration_does_with_the_queue(pq: PQ, write: Any) -> None:
             yield job.data
 
     if write is load:  # the connection is busy with the COPY
-        with pytest.raises(psycopg2.InternalError):
+        with pytest.raises(driver.InternalError):
             load(pq["b"], moved())
         assert (len(pq["a"]), len(pq["b"])) == (1500, 0)
     with pq["a"]:
@@ -390,7 +390,7 @@ def test_get_many_keeps_what_it_has_when_the_connection_is_cut_before_it_has_eno
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_claim, "FORGET", 3600)
-    with Proxy(dsn) as proxy, PQ(psycopg2.connect(proxy.dsn)) as pq:
+    with Proxy(dsn) as proxy, PQ(driver.connect(proxy.dsn)) as pq:
         queue = pq["a"]
         queue.put_many(range(3000))
         assert len(queue.get_many(2990, block=False)) == 2990
@@ -398,7 +398,7 @@ def test_get_many_keeps_what_it_has_when_the_connection_is_cut_before_it_has_eno
         assert taken(queue) == list(range(2990, 3000))
         assert cut.is_set()
         assert "may or may not have happened" in caplog.text
-        with pytest.raises(psycopg2.OperationalError):
+        with pytest.raises(driver.OperationalError):
             queue.get(block=False)
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from typing import Any
 
-import psycopg2
 import pytest
 from conftest import PATIENCE, Background, execute
+from driver import driver
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from pq import PQ, Queue, _claim, _sql
@@ -354,7 +354,7 @@ def test_a_claim_reads_the_heads_of_two_indexes_whatever_the_statistics(
     filled: str, table: str, statement: str, prepared: bool, limit: int
 ) -> None:
     query = _sql.bound("claim.sql", table)[statement]
-    with closing(psycopg2.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
+    with closing(driver.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
         if prepared:
             _, prepare, query = _prepared(query)
             cursor.execute(f"set plan_cache_mode = force_generic_plan; {prepare}", {})
@@ -381,7 +381,7 @@ def test_settling_reads_the_primary_key_whatever_the_statistics(
     filled: str, table: str, statement: str, prepared: bool
 ) -> None:
     query = _sql.bound("lease.sql", table)[statement]
-    with closing(psycopg2.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
+    with closing(driver.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
         if prepared:
             _, prepare, query = _prepared(query)
             cursor.execute(f"set plan_cache_mode = force_generic_plan; {prepare}", {})

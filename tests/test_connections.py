@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg2
 import pytest
 from conftest import Background, execute, wait_until
+from driver import driver
 from kinds import ALL, make_pq, terminate
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, make_dsn, parse_dsn
 from psycopg2.pool import PoolError, SimpleConnectionPool, ThreadedConnectionPool
@@ -80,7 +80,7 @@ def test_nothing_is_connected_before_it_is_needed() -> None:
         queue = pq["a"]
         with pytest.raises(ConnectionFailed) as caught:
             queue.put(1)
-        assert isinstance(caught.value, psycopg2.OperationalError)
+        assert isinstance(caught.value, driver.OperationalError)
 
 
 # -- secrets
@@ -233,7 +233,7 @@ def test_many_threads_and_pqs_share_a_small_pool(dsn: str, sql: Sql, pool_class:
 
 
 def test_pqs_on_one_pool_take_part_in_one_transaction(dsn: str, sql: Sql) -> None:
-    pool = ThreadedConnectionPool(1, 1, dsn)
+    pool = driver.pool(1, 1, dsn)
     with PQ(pool=pool) as one:
         two = PQ(pool=pool)
         with pytest.raises(ZeroDivisionError), one["a"]:
@@ -243,7 +243,7 @@ def test_pqs_on_one_pool_take_part_in_one_transaction(dsn: str, sql: Sql) -> Non
 
 
 def test_a_pool_that_the_application_has_emptied_says_so(dsn: str) -> None:
-    pool = ThreadedConnectionPool(1, 1, dsn)
+    pool = driver.pool(1, 1, dsn)
     with PQ(pool=pool) as pq:
         conn = pool.getconn()
         with pytest.raises(PoolError, match="exhausted"):
@@ -262,7 +262,7 @@ def test_a_get_inside_a_transaction_needs_no_second_connection_of_the_pool(dsn: 
             waiting.set()
             return got(pooled["a"], timeout=60)
 
-    with PQ(pool=ThreadedConnectionPool(1, 1, dsn), poll_interval=60) as pooled:
+    with PQ(pool=driver.pool(1, 1, dsn), poll_interval=60) as pooled:
         thread = Background(work)
         assert waiting.wait(30)
         pq["a"].put(1)
@@ -270,7 +270,7 @@ def test_a_get_inside_a_transaction_needs_no_second_connection_of_the_pool(dsn: 
 
 
 def test_a_pool_that_is_closed_inside_a_transaction(dsn: str, sql: Sql) -> None:
-    pool = ThreadedConnectionPool(1, 2, dsn)
+    pool = driver.pool(1, 2, dsn)
     pq = PQ(pool=pool)
     with pytest.raises(ConnectionLost), pq["a"]:
         pq["a"].put(1)
@@ -282,7 +282,7 @@ def test_a_pool_that_is_closed_inside_a_transaction(dsn: str, sql: Sql) -> None:
 
 @pytest.mark.parametrize("commit", [True, False])
 def test_a_connection_goes_back_to_its_pool_as_it_came(dsn: str, commit: bool) -> None:
-    pool = ThreadedConnectionPool(1, 1, dsn)
+    pool = driver.pool(1, 1, dsn)
     with PQ(pool=pool) as pq:
         for _ in range(3):
             try:
@@ -292,13 +292,13 @@ def test_a_connection_goes_back_to_its_pool_as_it_came(dsn: str, commit: bool) -
             except ZeroDivisionError:
                 pass
             conn = pool.getconn()
-            assert conn.get_transaction_status() == TRANSACTION_STATUS_IDLE
+            assert driver.status(conn) == TRANSACTION_STATUS_IDLE
             assert not conn.autocommit
             pool.putconn(conn)
 
 
 def test_close_closes_what_was_given(dsn: str, connect: Any) -> None:
-    conn, pool = connect(), ThreadedConnectionPool(1, 1, dsn)
+    conn, pool = connect(), driver.pool(1, 1, dsn)
     PQ(conn).close()
     PQ(pool=pool).close()
     assert conn.closed
@@ -312,7 +312,7 @@ def test_a_connection_that_the_application_closed(connect: Any) -> None:
     for call in (lambda: queue.put(1), queue.get, lambda: len(queue), queue.__enter__):
         with pytest.raises(ConnectionLost, match="closed") as caught:
             call()
-        assert isinstance(caught.value, psycopg2.OperationalError)
+        assert isinstance(caught.value, driver.OperationalError)
 
 
 # -- what may change under us

@@ -23,6 +23,7 @@ import psycopg2.extensions
 import psycopg2.extras
 import pytest
 from conftest import Background, wait_until
+from driver import driver
 from psycopg2.pool import SimpleConnectionPool, ThreadedConnectionPool
 
 import pq.tasks
@@ -51,7 +52,7 @@ def queue(manager: PQ) -> Queue:
 def pooled(dsn: str) -> Iterator[Callable[..., Any]]:
     """Makes a PQ on a pool of eight connections."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(PQ(pool=ThreadedConnectionPool(1, 8, dsn), **options))
+        yield lambda **options: stack.enter_context(PQ(pool=driver.pool(1, 8, dsn), **options))
 
 
 def pass_time(sql: Sql, seconds: int) -> None:
@@ -659,7 +660,7 @@ def test_used_transaction(queue: Queue, sql: Sql) -> None:
         with pytest.raises(ZeroDivisionError), queue._transaction() as cursor:
             cursor.execute("drop table results")
             raise ZeroDivisionError
-        with pytest.raises(psycopg2.Error), queue._transaction() as cursor:
+        with pytest.raises(driver.Error), queue._transaction() as cursor:
             cursor.execute("select nonsense")
         queue.put(1)
     assert sql("select to_regclass('results') is not null") == [(True,)]
@@ -739,7 +740,7 @@ def test_used_one_pool_for_several_pq(pooled: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("close", [PQ.close, lambda pq: pq["apples"].close()], ids=["PQ", "Queue"])
 def test_used_close(dsn: str, connect: Connect, close: Callable[[PQ], None]) -> None:
     """It closes the connection or the pool that was given."""
-    conn, pool = connect(), ThreadedConnectionPool(1, 2, dsn)
+    conn, pool = connect(), driver.pool(1, 2, dsn)
     close(PQ(conn))
     assert conn.closed
     close(PQ(pool=pool))
@@ -759,9 +760,9 @@ FACTORIES = [
 def test_used_cursor_factories(dsn: str, factory: type, given: str) -> None:
     """The connection's cursor_factory is that of `with queue as cursor`, and does not disturb pq."""
     if given == "pool":
-        pq = PQ(pool=ThreadedConnectionPool(1, 3, dsn, cursor_factory=factory))
+        pq = PQ(pool=driver.pool(1, 3, dsn, cursor_factory=factory))
     else:
-        pq = PQ(psycopg2.connect(dsn, cursor_factory=factory))
+        pq = PQ(driver.connect(dsn, cursor_factory=factory))
     with pq:
         pq.create()
         queue = pq["apples"]

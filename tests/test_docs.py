@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import psycopg2
 import pytest
+from driver import driver
 
 import pq as package
 from pq import PQ
@@ -165,7 +166,7 @@ def test_the_grants_of_the_operations_page_suffice(dsn: str, sql: Callable[..., 
     with PQ(dsn, schema="jobs") as owner:
         owner.create()
     with PQ(psycopg2.extensions.make_dsn(dsn, options=f"-c role={role}"), schema="jobs") as pq:
-        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        with pytest.raises(driver.errors.InsufficientPrivilege):
             pq["a"].put(1)
         for block in blocks(ROOT / "docs" / "operations.rst", "sql"):
             if block.text.startswith("grant"):

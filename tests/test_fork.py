@@ -13,11 +13,12 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from conftest import PATIENCE, Background
+from driver import driver
 from kinds import ALL, make_pq
 
 from pq import PQ, ForkedConnection, Queue
@@ -110,7 +111,7 @@ def test_what_was_given_to_the_parent_is_refused_to_the_child(dsn: str, sql: Sql
             for call in (lambda: queue.put(2), queue.get, lambda: len(queue), queue.__enter__, lambda: list(pq)):
                 with pytest.raises(ForkedConnection) as caught:
                     call()
-                assert isinstance(caught.value, psycopg2.InterfaceError)
+                assert isinstance(caught.value, driver.InterfaceError)
             again = PQ(pq._db.conn, pq._db.pool)
             with pytest.raises(ForkedConnection):
                 again["a"].put(3)
@@ -218,7 +219,7 @@ def test_a_lock_that_another_thread_held_is_free_in_the_child(dsn: str, connect:
         else:
             with pytest.raises(ForkedConnection):
                 pq["a"].put(1)
-        own = PQ(psycopg2.connect(dsn))
+        own = PQ(driver.connect(dsn))
         own["a"].put(2)
         pq.close()
         own.close()
@@ -259,10 +260,10 @@ def test_multiprocessing_with_fork(dsn: str, sql: Sql, inside: bool) -> None:
 
 PROGRAM = """
 import os, sys
-import psycopg2, psycopg2.pool
+from driver import driver
 from pq import PQ
 dsn = sys.argv[1]
-pqs = [PQ(dsn), PQ(psycopg2.connect(dsn)), PQ(pool=psycopg2.pool.ThreadedConnectionPool(1, 1, dsn))]
+pqs = [PQ(dsn), PQ(driver.connect(dsn)), PQ(pool=driver.pool(1, 1, dsn))]
 def sessions():
     for pq in pqs:
         pq["a"].get(timeout=0.01)  # also opens what listens
@@ -281,5 +282,6 @@ for pq in pqs:
 
 def test_a_child_that_simply_ends_does_the_parent_no_harm(dsn: str) -> None:
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, dsn]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=env)
     assert (done.stdout, done.stderr) == ("7 True\n", "")

@@ -9,8 +9,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg2
 import pytest
+from driver import driver
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -205,7 +205,7 @@ class Machine(RuleBasedStateMachine):
     @rule(queue=queues)
     def fail_in_a_block(self, queue: str) -> None:
         """An error in SQL undoes the innermost block and nothing else."""
-        with pytest.raises(psycopg2.Error), self.pq[queue] as cursor:
+        with pytest.raises(driver.Error), self.pq[queue] as cursor:
             self.new(self.pq[queue].put("undone"))
             self.pq[queue].get(block=False)
             cursor.execute("select nonsense")
@@ -247,7 +247,7 @@ def source(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
     if request.param == "dsn":
         given = dsn
     else:
-        given = psycopg2.connect(dsn)
+        given = driver.connect(dsn)
         given.autocommit = request.param == "autocommit"
     with PQ(given) as pq:
         yield pq

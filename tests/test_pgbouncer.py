@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from conftest import NOBODY, Background, wait_until
+from driver import driver
 from proxy import Proxy, cut_after
 from psycopg2.extensions import make_dsn, parse_dsn
-from psycopg2.pool import ThreadedConnectionPool
 
 from pq import PQ, CommitUnknown, Queue
 
@@ -78,8 +77,8 @@ def bouncer(dsn: str, proxy: Proxy) -> Iterator[str]:
 
 def answers(dsn: str) -> bool:
     try:
-        psycopg2.connect(dsn).close()
-    except psycopg2.OperationalError:
+        driver.connect(dsn).close()
+    except driver.OperationalError:
         return False
     return True
 
@@ -88,9 +87,9 @@ def answers(dsn: str) -> bool:
 def bounced(request: pytest.FixtureRequest, bouncer: str) -> Iterator[PQ]:
     options: dict[str, Any] = {"poll_interval": 0.2}
     if request.param == "pool":
-        made = PQ(pool=ThreadedConnectionPool(1, 3, bouncer), **options)
+        made = PQ(pool=driver.pool(1, 3, bouncer), **options)
     else:
-        made = PQ(bouncer if request.param == "dsn" else psycopg2.connect(bouncer), **options)
+        made = PQ(bouncer if request.param == "dsn" else driver.connect(bouncer), **options)
     with made:
         yield made
 

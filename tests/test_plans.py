@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-import psycopg2
 import pytest
 from conftest import execute
+from driver import driver
 from kinds import ALL, make_pq
 from proxy import Proxy
 
@@ -95,7 +95,7 @@ def test_what_is_repeated_within_a_second_is_prepared(pq: PQ, conn: Any, clock: 
 
 
 def test_a_plan_lives_for_a_second(dsn: str, clock: Clock) -> None:
-    with Proxy(dsn) as proxy, closing(psycopg2.connect(proxy.dsn)) as conn:
+    with Proxy(dsn) as proxy, closing(driver.connect(proxy.dsn)) as conn:
         conn.autocommit = True
         pq = PQ(conn)
         for _ in range(2):
@@ -134,7 +134,7 @@ def test_a_handful_of_statements_for_any_number_of_queues(pq: PQ, conn: Any) -> 
 
 
 def test_pq_that_share_a_connection_share_what_is_prepared(dsn: str) -> None:
-    with Proxy(dsn) as proxy, closing(psycopg2.connect(proxy.dsn)) as conn:
+    with Proxy(dsn) as proxy, closing(driver.connect(proxy.dsn)) as conn:
         conn.autocommit = True
         first, second = PQ(conn), PQ(conn)
         for _ in range(3):
@@ -238,9 +238,9 @@ def test_a_table_that_was_dropped_and_made_again(pq: PQ, conn: Any, clock: Clock
     for _ in range(2):
         use(pq)
         run(conn, "drop table queue")
-        with pytest.raises(psycopg2.ProgrammingError, match=r"call create\(\)"):
+        with pytest.raises(driver.ProgrammingError, match=r"call create\(\)"):
             pq["a"].put(1)
-        with pytest.raises(psycopg2.ProgrammingError, match=r"call create\(\)"):
+        with pytest.raises(driver.ProgrammingError, match=r"call create\(\)"):
             pq["a"].get()
         pq.create()
         use(pq)
@@ -301,7 +301,7 @@ def test_lost_and_interrupted_connections_forget_what_was_theirs(dsn: str) -> No
 
 def test_a_plan_made_for_an_empty_table_is_not_kept_for_a_full_one(dsn: str, sql: Sql, clock: Clock) -> None:
     """The statement is planned anew although it is executed all the time."""
-    with closing(psycopg2.connect(dsn)) as conn:
+    with closing(driver.connect(dsn)) as conn:
         conn.autocommit = True
         queue = PQ(conn)["a"]
         for _ in range(10):

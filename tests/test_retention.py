@@ -9,11 +9,10 @@ from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
-import psycopg2
-import psycopg2.errors
 import pytest
 from catalog import objects
 from conftest import Background, execute
+from driver import driver
 from psycopg2.extensions import make_dsn
 
 from pq import PQ, DecodeError, Discard, JobNotFound, Queue, Retry, TableMissing, _sql, retention, schema
@@ -56,7 +55,7 @@ def test_an_older_table_keeps_everything_until_somebody_says_otherwise(dsn: str,
     execute(dsn, "create schema old")
     for step in schema.steps()[:version]:
         execute(dsn, schema._bind(step.sql, table))
-    with closing(psycopg2.connect(dsn)) as conn, PQ(conn, schema="old") as pq:
+    with closing(driver.connect(dsn)) as conn, PQ(conn, schema="old") as pq:
         if by == "create":
             with pq["a"]:
                 PQ(conn, table="new").create()  # a new one in the same transaction
@@ -189,7 +188,7 @@ def test_others_than_the_owner_can_read_and_not_set_it(pq: PQ, dsn: str, sql: Sq
         with PQ(make_dsn(dsn, options=f"-c role={role}")) as other:
             assert other.retention == current(other._db) == NEW
             other.create(retain="7d", retain_dead="30d")
-            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            with pytest.raises(driver.errors.InsufficientPrivilege):
                 other.create(retain="8d")
         assert pq.retention == NEW
     finally:

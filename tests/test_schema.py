@@ -14,10 +14,10 @@ from threading import Barrier
 from typing import Any
 
 import psycopg2
-import psycopg2.errors
 import pytest
 from catalog import describe, objects
 from conftest import Background, execute, wait_until
+from driver import driver
 from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, make_dsn
 
 from pq import PQ, Queue, SchemaError, TableMissing, _sql, schema
@@ -343,7 +343,7 @@ def test_a_job_scheduled_while_the_upgrade_waits_keeps_its_time(old_dsn: str, is
     execute(old_dsn, f"alter database {psycopg2.extensions.parse_dsn(old_dsn)['dbname']} "
                      f"set default_transaction_isolation = '{isolation}'")
     put = "insert into queue (q_name, data, schedule_at) values ('a', '1', now() + interval '1 hour')"
-    with closing(psycopg2.connect(old_dsn)) as writer, writer.cursor() as cursor, PQ(old_dsn) as pq:
+    with closing(driver.connect(old_dsn)) as writer, writer.cursor() as cursor, PQ(old_dsn) as pq:
         cursor.execute(put)
         upgrade = Background(pq.create)
         wait_until(lambda: waits_for_lock(old_dsn), "create() to wait for the table")
@@ -355,7 +355,7 @@ def test_a_job_scheduled_while_the_upgrade_waits_keeps_its_time(old_dsn: str, is
 
 def test_the_indexes_serve_at_once_while_an_old_transaction_writes(old_dsn: str) -> None:
     execute(old_dsn, "insert into queue (q_name, data, schedule_at) select 'a', '1', now() from generate_series(1, 9)")
-    with closing(psycopg2.connect(old_dsn)) as writer, writer.cursor() as cursor:
+    with closing(driver.connect(old_dsn)) as writer, writer.cursor() as cursor:
         cursor.execute("select pg_current_xact_id()")
         created(old_dsn)
         waiting = "select indexrelid::regclass from pg_index where indcheckxmin and indrelid = 'queue'::regclass"
@@ -373,7 +373,7 @@ def test_an_upgrade_that_never_gets_the_lock_says_so_and_changes_nothing(
 ) -> None:
     monkeypatch.setattr(schema, "ATTEMPTS", 2)
     before = objects(old_dsn)
-    with closing(psycopg2.connect(old_dsn)) as reader, reader.cursor() as cursor, PQ(old_dsn) as pq:
+    with closing(driver.connect(old_dsn)) as reader, reader.cursor() as cursor, PQ(old_dsn) as pq:
         cursor.execute("select * from queue")
         with pytest.raises(SchemaError, match="tried 2 times for 50ms"):
             pq.create()
@@ -386,7 +386,7 @@ def test_an_upgrade_that_never_gets_the_lock_says_so_and_changes_nothing(
 @pytest.mark.usefixtures("impatient")
 def test_an_upgrade_lets_the_others_pass_and_tries_again(old_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "ATTEMPTS", 1000)
-    with closing(psycopg2.connect(old_dsn)) as reader, reader.cursor() as cursor, PQ(old_dsn) as pq:
+    with closing(driver.connect(old_dsn)) as reader, reader.cursor() as cursor, PQ(old_dsn) as pq:
         cursor.execute("select * from queue")
         upgrade = Background(pq.create)
         wait_until(lambda: waits_for_lock(old_dsn), "create() to wait for the table")
@@ -427,7 +427,7 @@ def test_create_inside_a_transaction_leaves_its_lock_timeout(empty_dsn: str, tab
 
 @pytest.mark.usefixtures("impatient")
 def test_a_failed_create_inside_a_transaction_leaves_it_usable(old_dsn: str) -> None:
-    with closing(psycopg2.connect(old_dsn)) as reader, reader.cursor() as reading, PQ(old_dsn) as pq:
+    with closing(driver.connect(old_dsn)) as reader, reader.cursor() as reading, PQ(old_dsn) as pq:
         reading.execute("select * from queue")
         with pq["a"] as cursor:
             with pytest.raises(SchemaError, match="long transaction"):
@@ -441,7 +441,7 @@ def test_a_failed_create_inside_a_transaction_leaves_it_usable(old_dsn: str) -> 
 def test_create_inside_a_transaction_with_a_fixed_snapshot(old_dsn: str) -> None:
     """It might not see all rows that it must change: refused, unless there are none."""
     before = objects(old_dsn)
-    with closing(psycopg2.connect(old_dsn)) as conn:
+    with closing(driver.connect(old_dsn)) as conn:
         conn.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ)
         with pytest.raises(SchemaError, match="REPEATABLE READ"), PQ(conn)["a"]:
             PQ(conn).create()
@@ -474,7 +474,7 @@ def test_a_missing_table_is_an_error_that_names_the_remedy(empty_dsn: str) -> No
         for call in calls:
             with pytest.raises(TableMissing, match=r'table "queue" .*call create\(\)') as caught:
                 call()
-            assert isinstance(caught.value, psycopg2.ProgrammingError)
+            assert isinstance(caught.value, driver.ProgrammingError)
         with pytest.raises(TableMissing), queue:
             queue.put(1)
         pq.create()
@@ -685,7 +685,7 @@ def test_each_grant_is_needed(
 ) -> None:
     pq = granted(*GRANTS.keys() - {grant})
     for operation in operations:
-        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        with pytest.raises(driver.errors.InsufficientPrivilege):
             operation(pq["a"])
 
 
@@ -713,7 +713,7 @@ def test_an_old_table_of_somebody_elses_is_not_upgraded(granted: Callable[..., P
     pq = granted(*GRANTS)
     execute(empty_dsn, "comment on column jobs.queue.due_at is null")
     before = objects(empty_dsn)
-    with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+    with pytest.raises(driver.errors.InsufficientPrivilege):
         pq.create()
     assert objects(empty_dsn) == before
     pq["a"].put(1)

@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg2
-import psycopg2.errors
 import psycopg2.extras
 import pytest
 from conftest import Background, wait_until
+from driver import driver
 from kinds import ALL, SEVERAL, make_pq
-from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, ISOLATION_LEVEL_SERIALIZABLE
-from psycopg2.pool import ThreadedConnectionPool
 
 from pq import PQ, DecodeError, Queue, TableMissing
 
@@ -91,9 +89,9 @@ def test_an_exception_rolls_all_of_it_back(any_pq: PQ, sql: Sql, effects: Any) -
 
 def test_an_sql_error_that_was_caught_inside_is_raised_at_the_end(any_pq: PQ, sql: Sql) -> None:
     queue = any_pq["a"]
-    with pytest.raises(psycopg2.errors.InFailedSqlTransaction), queue as cursor:
+    with pytest.raises(driver.errors.InFailedSqlTransaction), queue as cursor:
         queue.put(1)
-        with pytest.raises(psycopg2.errors.DivisionByZero):
+        with pytest.raises(driver.errors.DivisionByZero):
             cursor.execute("select 1 / 0")
     assert waiting_jobs(sql) == []
     queue.put(2)
@@ -103,7 +101,7 @@ def test_an_sql_error_that_was_caught_inside_is_raised_at_the_end(any_pq: PQ, sq
 def test_an_error_of_the_commit_is_raised(any_pq: PQ, sql: Sql, effects: Any) -> None:
     sql("alter table effects add unique (what) deferrable initially deferred")
     queue = any_pq["a"]
-    with pytest.raises(psycopg2.errors.UniqueViolation), queue as cursor:
+    with pytest.raises(driver.errors.UniqueViolation), queue as cursor:
         queue.put(1)
         cursor.execute("insert into effects values ('twice'), ('twice')")
     assert waiting_jobs(sql) == []
@@ -301,7 +299,7 @@ def test_an_inner_with_is_a_savepoint(any_pq: PQ, sql: Sql, effects: Any) -> Non
         assert data_of(queue.get()) == 1
         outer.execute("insert into effects values ('outer')")
         for inner in (queue, other):
-            with pytest.raises(psycopg2.errors.DivisionByZero), inner as cursor:
+            with pytest.raises(driver.errors.DivisionByZero), inner as cursor:
                 assert data_of(queue.get()) == 2
                 cursor.execute("insert into effects values ('lost')")
                 with inner:
@@ -325,7 +323,7 @@ def test_the_outer_failure_undoes_the_inner_success(any_pq: PQ, sql: Sql, effect
 
 
 def test_a_failed_savepoint_does_not_stay(pq: PQ) -> None:
-    with pytest.raises(psycopg2.errors.InvalidSavepointSpecification), pq["a"] as cursor:
+    with pytest.raises(driver.errors.InvalidSavepointSpecification), pq["a"] as cursor:
         with pytest.raises(ZeroDivisionError), pq["a"]:
             raise ZeroDivisionError
         cursor.execute("release savepoint pq_0")
@@ -334,13 +332,14 @@ def test_a_failed_savepoint_does_not_stay(pq: PQ) -> None:
 # -- isolation
 
 
-@pytest.mark.parametrize("level", [ISOLATION_LEVEL_REPEATABLE_READ, ISOLATION_LEVEL_SERIALIZABLE])
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 @pytest.mark.parametrize("autocommit", [True, False])
 def test_jobs_go_through_at_higher_isolation_levels(
-    connect: Any, sql: Sql, effects: Any, level: int, autocommit: bool
+    connect: Any, sql: Sql, effects: Any, level: str, autocommit: bool
 ) -> None:
     conn = connect()
-    conn.set_session(isolation_level=level, autocommit=autocommit)
+    driver.set_session(conn, isolation_level=level, autocommit=autocommit)
+    session = driver.session(conn)
     queue = PQ(conn)["a"]
     queue.put("plain")
     assert data_of(queue.get(block=False)) == "plain"
@@ -355,17 +354,17 @@ def test_jobs_go_through_at_higher_isolation_levels(
         cursor.execute("insert into effects values ('done')")
     assert waiting_jobs(sql) == [("b", 3)]
     assert effects() == ["done"]
-    assert (conn.isolation_level, conn.autocommit) == (level, autocommit)
+    assert driver.session(conn) == session
 
 
-@pytest.mark.parametrize("level", [ISOLATION_LEVEL_REPEATABLE_READ, ISOLATION_LEVEL_SERIALIZABLE])
-def test_a_serialization_failure_surfaces_as_itself(connect: Any, pq: PQ, effects: Any, level: int) -> None:
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_serialization_failure_surfaces_as_itself(connect: Any, pq: PQ, effects: Any, level: str) -> None:
     conn = connect()
-    conn.set_session(isolation_level=level)
+    driver.set_session(conn, isolation_level=level)
     queue = PQ(conn)["a"]
     pq["a"].put(1)
     pq["a"].put(2)
-    with pytest.raises(psycopg2.errors.SerializationFailure), queue as cursor:
+    with pytest.raises(driver.errors.SerializationFailure), queue as cursor:
         cursor.execute("insert into effects values ('half')")
         assert len(queue) == 2  # the snapshot
         assert data_of(pq["a"].get()) == 1
@@ -378,13 +377,13 @@ def test_a_serialization_failure_surfaces_as_itself(connect: Any, pq: PQ, effect
 @pytest.mark.parametrize("autocommit", [True, False])
 def test_the_connection_keeps_its_settings(connect: Any, sql: Sql, attribute: str, autocommit: bool) -> None:
     conn = connect()
-    value = ISOLATION_LEVEL_REPEATABLE_READ if attribute == "isolation_level" else False
-    conn.set_session(**{attribute: value}, autocommit=autocommit)
+    value = "repeatable read" if attribute == "isolation_level" else False
+    driver.set_session(conn, **{attribute: value}, autocommit=autocommit)
 
     def settings() -> tuple[Any, ...]:
         with conn.cursor() as cursor:
             cursor.execute("select name, setting from pg_settings where name like 'default_transaction%' order by 1")
-            return conn.isolation_level, conn.readonly, conn.deferrable, conn.autocommit, cursor.fetchall()
+            return driver.session(conn), cursor.fetchall()
 
     before = settings()
     conn.rollback()
@@ -449,7 +448,7 @@ def test_what_the_application_did_before_is_not_lost_in_silence(connect: Any, ef
         if autocommit:
             cursor.execute("begin")
         cursor.execute("insert into effects values ('mine')")
-    with pytest.raises(psycopg2.errors.SerializationFailure):
+    with pytest.raises(driver.errors.SerializationFailure):
         PQ(conn)["a"].put(1)
     conn.rollback()
     assert effects() == []
@@ -511,9 +510,9 @@ def test_transaction_by_its_name_of_1_9_1(any_pq: PQ, sql: Sql) -> None:
 @pytest.mark.parametrize("kind", ["dsn", "connection", "pool"])
 def test_a_queue_by_itself(dsn: str, sql: Sql, kind: str) -> None:
     if kind == "pool":
-        queue = Queue("a", pool=ThreadedConnectionPool(1, 2, dsn))
+        queue = Queue("a", pool=driver.pool(1, 2, dsn))
     else:
-        queue = Queue("a", conn=dsn if kind == "dsn" else psycopg2.connect(dsn))
+        queue = Queue("a", conn=dsn if kind == "dsn" else driver.connect(dsn))
     try:
         queue.put(1)
         with queue as cursor:

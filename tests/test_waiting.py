@@ -17,18 +17,17 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
-import psycopg2
 import pytest
 from conftest import PATIENCE, Background, wait_until
+from driver import driver
 from kinds import ALL, SEVERAL, make_pq, terminate
-from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, make_dsn
-from psycopg2.pool import ThreadedConnectionPool
+from psycopg2.extensions import make_dsn
 
 from pq import PQ, ConnectionLost, Queue, TableMissing
 from pq import _sql as sql_files
+from pq._db.driver import Driver
 from pq._db.line import Gate, Line
 from pq._db.listener import Channel
-from pq._db.psycopg2_driver import Psycopg2
 from pq._db.sockets import wait_readable
 from pq._db.waiting import Waiter, WaitingRoom
 
@@ -379,7 +378,7 @@ def test_one_listening_connection_serves_all_threads(dsn: str, sql: Sql) -> None
 
 
 def test_waiters_do_not_exhaust_a_pool(dsn: str, sql: Sql) -> None:
-    pool = ThreadedConnectionPool(1, 2, dsn)
+    pool = driver.pool(1, 2, dsn)
     with PQ(pool=pool, poll_interval=HOUR) as pq:
         threads = [waiting(pq) for _ in range(20)]
         taken = [pool.getconn(), pool.getconn()]
@@ -452,13 +451,13 @@ def notifications(conn: Any, sql: Sql, queue: str = "a") -> Callable[[], int]:
         sql("notify enough")  # comes after all that was notified before
 
         def all_came() -> bool:
-            conn.poll()
-            return any(notify.channel == "enough" for notify in conn.notifies)
+            driver.poll(conn)
+            return "enough" in driver.kept(conn)
 
         wait_until(all_came, "the last notification")
-        came = [notify for notify in conn.notifies if notify.channel == channel]
-        conn.notifies.clear()
-        return len(came)
+        came = driver.kept(conn).count(channel)
+        driver.forget(conn)
+        return came
 
     return count
 
@@ -511,7 +510,7 @@ def test_nothing_is_left_when_nobody_waits(dsn: str, sql: Sql, kind: str, outcom
 @pytest.fixture
 def pooled(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a transaction pooler stood between."""
-    monkeypatch.setattr(Psycopg2, "backend_is_hidden", lambda driver, conn: True)
+    monkeypatch.setattr(Driver, "backend_is_hidden", lambda driver, conn: True)
 
 
 @pytest.mark.usefixtures("pooled")
@@ -577,7 +576,7 @@ def test_a_burst_of_notifications_is_drained_and_forgotten(dsn: str, sql: Sql, k
         assert line is not None
         pq["a"].put(1)
         assert waiter.result().data == 1
-        assert line._session.conn.notifies == []
+        assert not line.pending()
 
 
 @pytest.mark.parametrize("kind", SINGLE)
@@ -609,7 +608,7 @@ def shared(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
     """A PQ on a single connection."""
     with make_pq(request.param, dsn, poll_interval=HOUR) as pq:
         if request.param == "repeatable read":
-            pq._db.conn.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ)
+            driver.set_session(pq._db.conn, isolation_level="repeatable read")
         yield pq
 
 
@@ -705,7 +704,7 @@ def test_get_in_a_transaction_sees_what_is_put_meanwhile(dsn: str, sql: Sql, kin
 
 
 def test_get_in_a_transaction_on_the_only_connection_of_a_pool(dsn: str, sql: Sql) -> None:
-    with PQ(pool=ThreadedConnectionPool(1, 1, dsn), poll_interval=HOUR) as pq:
+    with PQ(pool=driver.pool(1, 1, dsn), poll_interval=HOUR) as pq:
 
         def work() -> Any:
             with pq["a"]:
@@ -841,7 +840,7 @@ def test_all_who_wait_are_told_of_close(dsn: str, kind: str) -> None:
     for waiter in waiters:
         with pytest.raises(ConnectionLost, match="closed"):
             waiter.result()
-    with pytest.raises(psycopg2.Error, match="closed"):
+    with pytest.raises(driver.Error, match="closed"):
         pq["a"].get(timeout=HOUR)
 
 

@@ -17,12 +17,13 @@ from typing import Any
 import psycopg2
 import pytest
 from conftest import PATIENCE, Background, execute, wait_until
+from driver import driver
 from kinds import NAME, terminate
 from psycopg2.extensions import make_dsn
 
 import pq as package
 from pq import ConnectionLost
-from pq._db.psycopg2_driver import Psycopg2
+from pq._db import own_driver
 from pq.tasks import PQ, Queue, Worker, current
 from pq.worker import Event
 from pq.worker.supervisor import Supervisor
@@ -327,7 +328,7 @@ def test_a_transactional_task_whose_connection_is_cut_runs_again(pq: PQ, sql: Sq
         cursor.execute("insert into effects select %s", (len(cuts),))
         if cuts:
             cuts.pop()
-            sql("select pg_terminate_backend(%s, 30000)", (cursor.connection.get_backend_pid(),))
+            sql("select pg_terminate_backend(%s, 30000)", (driver.pid(cursor.connection),))
 
     effect()
     worker = Worker(pq)
@@ -486,12 +487,12 @@ def test_a_database_that_is_away_is_told_once_and_waited_for(
 
 
 def test_a_single_connection_that_is_gone_ends_the_worker(dsn: str) -> None:
-    with PQ(psycopg2.connect(dsn)) as pq:
+    with PQ(driver.connect(dsn)) as pq:
         worker = Worker(pq, ["a"])
         thread = started(worker)
         wait_until(lambda: pq["a"]._db._room._channels, "waiting")
-        execute(dsn, "select pg_terminate_backend(%s, 30000)", (pq["a"].conn.get_backend_pid(),))
-        with pytest.raises(psycopg2.OperationalError):
+        execute(dsn, "select pg_terminate_backend(%s, 30000)", (driver.pid(pq["a"].conn),))
+        with pytest.raises(driver.OperationalError):
             thread.result()
 
 
@@ -553,9 +554,10 @@ def test_an_idle_worker_asks_once_a_poll_interval_however_many_queues_and_thread
     interval = 0.25
     names = [f"q{n}" for n in range(20)]
     statements: list[tuple[float, str]] = []
-    run = Psycopg2.run
+    adapter = type(own_driver())
+    run = adapter.run
 
-    def counting(driver: Psycopg2, conn: Any, sql: str, params: Any = None) -> Any:
+    def counting(driver: Any, conn: Any, sql: str, params: Any = None) -> Any:
         if "pg_current_snapshot" in sql:
             statements.append((time.monotonic(), sql))
         return run(driver, conn, sql, params)
@@ -565,7 +567,7 @@ def test_an_idle_worker_asks_once_a_poll_interval_however_many_queues_and_thread
         thread = started(worker)
         channels = pq._db._room._channels
         wait_until(lambda: len(channels) == 20 and all(c.sure for c in list(channels.values())), "sleep")
-        monkeypatch.setattr(Psycopg2, "run", counting)
+        monkeypatch.setattr(adapter, "run", counting)
         wait_until(lambda: len(statements) >= 10, "ten looks")
         worker.stop()
         thread.result()
