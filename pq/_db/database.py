@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from ..errors import ConnectionLost, PQError
 from .driver import Driver
+from .drivers import is_engine
 from .joining import connection_of
 from .own import OwnConnections
 from .plans import Plans
@@ -71,8 +72,8 @@ class Database:
         self.pool = pool
         self.table = table
         self.source: Source
-        if pool is not None:
-            self.source = source_of(pool)
+        if pool is not None or is_engine(conn):
+            self.source = source_of(conn if pool is None else pool)
         elif isinstance(conn, str):
             self.source = OwnConnections(conn, max_connections)
         else:

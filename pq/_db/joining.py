@@ -43,7 +43,12 @@ def _behind(given: Any) -> Any:
 def _behind_sqlalchemy(given: Any) -> Any:
     if hasattr(given, "get_bind"):  # a session, which begins its transaction now if need be
         given = given.connection()
-    pooled = getattr(given, "connection", None)
+    if hasattr(given, "in_transaction") and not given.in_transaction():
+        # as a statement of its own would do; else its commit would do nothing
+        if not hasattr(given, "commit"):
+            raise ValueError("conn must be in a transaction: this Connection can't commit, call its begin() first")
+        given.begin()
+    pooled = given if hasattr(given, "driver_connection") else getattr(given, "connection", None)
     # SQLAlchemy before 1.4.24 has the one name, later ones both
     return getattr(pooled, "driver_connection", None) or getattr(pooled, "connection", None)
 

@@ -16,7 +16,10 @@ class Transaction:
     """What a thread executes in.
 
     :ivar changed: whether something was put.
+    :ivar owned: whether it is on a connection of the thread's source.
     """
+
+    owned = True
 
 
     def __init__(self, database: Database, driver: Driver, conn: Any) -> None:
@@ -73,6 +76,8 @@ class Transaction:
 
 class Joined(Transaction):
     """The application's transaction: pq neither begins nor ends it, and its errors are the driver's."""
+
+    owned = False
 
     @property
     def is_open(self) -> bool:
