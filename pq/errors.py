@@ -1,7 +1,7 @@
 """The errors of pq: one tree under `PQError`.
 
 Where the driver has an error of the same meaning, what is raised is a subclass of both, so that code which
-already catches ``psycopg2.OperationalError`` or ``psycopg2.ProgrammingError`` goes on catching it.
+already catches ``psycopg2.OperationalError`` or ``psycopg.ProgrammingError`` goes on catching it.
 """
 
 from __future__ import annotations

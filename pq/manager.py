@@ -20,10 +20,10 @@ from .settlement import settle_all
 class PQ:
     """Hands out queues: ``pq["name"]``. All of them live in one table.
 
-    :param conn: a psycopg2 connection, or a DSN: ``postgresql://…`` or ``key=value …``. For a DSN pq opens and closes
-        connections itself, as many as threads are at work. If neither this nor `pool` is given: the environment's
-        ``PQ_DSN``, else ``DATABASE_URL``, else libpq's ``PG*`` variables.
-    :param pool: a psycopg2 pool; takes precedence.
+    :param conn: a connection of psycopg2 or psycopg 3, or a DSN: ``postgresql://…`` or ``key=value …``. For a DSN pq
+        opens and closes connections itself, as many as threads are at work. If neither this nor `pool` is given: the
+        environment's ``PQ_DSN``, else ``DATABASE_URL``, else libpq's ``PG*`` variables.
+    :param pool: a pool of psycopg2, or of psycopg_pool; takes precedence.
     :param table: name of the table. A plain name is folded to lower case; ``schema.table`` is understood.
     :param schema: its schema; default: the server's search path decides.
     :param queue_class: what to make queues of; default: the class attribute, else `Queue`.

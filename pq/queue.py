@@ -32,8 +32,8 @@ class Queue(QueueRows):
 
     :param name: any text without NUL characters. A name that ends in ``/`` and a key of `converters`, such as
         ``jobs/pickle``, means the queue ``jobs`` with that conversion.
-    :param conn: a psycopg2 connection or a DSN, as for `PQ`.
-    :param pool: a psycopg2 pool, as for `PQ`.
+    :param conn: a connection or a DSN, as for `PQ`.
+    :param pool: a pool, as for `PQ`.
     :param table: name of the table.
     :param schema: schema of the table; default: the server's search path decides.
     :param pickle_key: key or keys (newest first) to sign pickles with; unsigned ones are refused then.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -39,6 +40,21 @@ class Psycopg2:
 
     def status(self, conn: Any) -> int:
         return int(conn.get_transaction_status())
+
+    def parameters(self, conn: Any) -> dict[str, str]:
+        return dict(conn.get_dsn_parameters())
+
+    def limit(self, pool: Any, most: int) -> None:
+        pool.maxconn = most
+
+    def lent(self, pool: Any) -> int:
+        """How many connections of a pool are out."""
+        return len(pool._used)
+
+    @property
+    def dict_rows(self) -> dict[str, Any]:
+        """Arguments of `cursor()`, for rows that are read by column."""
+        return {"cursor_factory": import_module("psycopg2.extras").DictCursor}
 
     def pid(self, conn: Any) -> int:
         return int(conn.get_backend_pid())
@@ -99,10 +115,26 @@ class Psycopg3(Psycopg2):
             self.set_session(conn, **(session or {}))
 
         options = {**self._options, **options}
-        return Pool(dsn, min_size=least, max_size=most, open=True, configure=configure, kwargs=options, timeout=20)
+        made = Pool(dsn, min_size=least, max_size=most, open=True, configure=configure, kwargs=options)
+        made.wait()  # lest it open a second one for who comes too early
+        return made
 
     def status(self, conn: Any) -> int:
         return int(conn.info.transaction_status)
+
+    def parameters(self, conn: Any) -> dict[str, str]:
+        return dict(conn.info.get_parameters())
+
+    def limit(self, pool: Any, most: int) -> None:
+        pool.resize(1, most)
+
+    def lent(self, pool: Any) -> int:
+        stats = pool.get_stats()
+        return int(stats["pool_size"] - stats["pool_available"])
+
+    @property
+    def dict_rows(self) -> dict[str, Any]:
+        return {"row_factory": import_module("psycopg.rows").dict_row}
 
     def pid(self, conn: Any) -> int:
         return int(conn.info.backend_pid)
@@ -133,6 +165,13 @@ BOTH: dict[str, Psycopg2] = {"psycopg2": Psycopg2(), "psycopg": Psycopg3()}
 NAME = os.environ.get("PQ_TEST_DRIVER", "psycopg2")
 
 driver = BOTH[NAME]
+
+
+def either(name: str) -> tuple[type[Exception], ...]:
+    """An error, such as ``UniqueViolation``, of either driver: where kinds of both are tested."""
+    return tuple(getattr(kit.errors, name) for kit in BOTH.values() if find_spec(kit.package))
+
+
 drivers.PREFERRED = (NAME,)
 
 only_psycopg2 = pytest.mark.skipif(NAME != "psycopg2", reason="of psycopg2 alone")

@@ -14,27 +14,35 @@ from psycopg2.extensions import make_dsn
 
 from pq import PQ
 
-#: Kinds of the other driver, beside those of the one under test.
-OTHER = DRIVER == "psycopg2" and bool(find_spec("psycopg") and find_spec("psycopg_pool"))
-
 #: Kinds with several connections, and such as are replaced when they break.
-SEVERAL = ["dsn", "pool", *(["psycopg 3 pool"] if OTHER else [])]
+SEVERAL = ["dsn", "pool"]
 
 #: One connection of the application's.
-SINGLE = ["connection", "autocommit connection", *(["psycopg 3 connection"] if OTHER else [])]
+SINGLE = ["connection", "autocommit connection"]
 
 #: All kinds but for "autocommit pool".
 ALL = SEVERAL + SINGLE
 
+#: And those of the other driver, where it is installed. Not in all tests: they have a run of their own.
+WITH_PSYCOPG3 = [
+    *ALL,
+    *(["psycopg 3 connection", "psycopg 3 pool"] if DRIVER == "psycopg2" and find_spec("psycopg_pool") else []),
+]
+
 #: The application_name of the sessions of these PQ.
 NAME = "on trial"
+
+
+def kit_of(kind: str) -> Any:
+    """The driver of a kind."""
+    return BOTH["psycopg"] if kind.startswith("psycopg 3") else driver
 
 
 @contextmanager
 def make_pq(kind: str, dsn: str, **options: Any) -> Iterator[PQ]:
     """Closed at the end, with its connections."""
     dsn = make_dsn(dsn, application_name=NAME)
-    chosen = BOTH["psycopg"] if kind.startswith("psycopg 3") else driver
+    chosen = kit_of(kind)
     autocommit = kind.startswith("autocommit")
     if kind == "dsn":
         made = PQ(dsn, **options)

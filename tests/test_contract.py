@@ -23,7 +23,7 @@ import psycopg2.extensions
 import psycopg2.extras
 import pytest
 from conftest import Background, wait_until
-from driver import driver
+from driver import driver, only_psycopg2
 from psycopg2.pool import SimpleConnectionPool, ThreadedConnectionPool
 
 import pq.tasks
@@ -722,11 +722,11 @@ def test_used_a_pool_gets_its_connections_back(pooled: Callable[..., Any]) -> No
     pool = queue.pool
     queue.put(1)
     queue.get()
-    assert not pool._used
+    assert not driver.lent(pool)
     with pytest.raises(ZeroDivisionError), queue:
-        assert pool._used
+        assert driver.lent(pool)
         raise ZeroDivisionError
-    assert not pool._used
+    assert not driver.lent(pool)
     assert queue.conn is None
 
 
@@ -755,6 +755,7 @@ FACTORIES = [
 ]
 
 
+@only_psycopg2
 @pytest.mark.parametrize("factory", FACTORIES[:3], ids=lambda factory: factory.__name__)
 @pytest.mark.parametrize("given", ["connection", "pool"])
 def test_used_cursor_factories(dsn: str, factory: type, given: str) -> None:
@@ -780,7 +781,7 @@ class Timed(Queue):
     """A subclass as applications have it: with attributes of its own."""
 
     timeout = 0.02
-    cursor_kwargs = {"cursor_factory": psycopg2.extras.DictCursor}
+    cursor_kwargs = driver.dict_rows
     converters = {**Queue.converters, "upper": (str.upper, str.lower)}
     encode = staticmethod(lambda data: json.dumps({"wrapped": data}))
     decode = staticmethod(lambda text: json.loads(text)["wrapped"])
@@ -877,7 +878,7 @@ def test_used_constructors_of_subclasses_on_a_pool(pooled: Callable[..., Any], k
     with queue:
         pq["pears"].put(1)  # on the same connection, so in the same transaction
         assert data_of(pq["pears"].get()) == 1
-        assert len(pool._used) == 1
+        assert driver.lent(pool) == 1
 
 
 def test_used_options_of_a_subclass(connect: Connect) -> None:
@@ -906,7 +907,7 @@ def test_used_the_pool_of_upstreams_tests(pooled: Callable[..., Any]) -> None:
     queue = pq["jobs"]
     assert isinstance(queue, TaskQueue)
     queue.clear()
-    assert not queue.pool._used
+    assert not driver.lent(queue.pool)
 
 
 def test_used_debug_is_accepted(connect: Connect) -> None:
@@ -965,7 +966,7 @@ def test_used_waiting_in_many_threads_on_a_pool(pooled: Callable[..., Any], dsn:
     """Consumers that wait leave the pool's connections to others."""
     queue = pooled()["apples"]
     consumers = [Background(queue.get, timeout=60) for _ in range(10)]  # two more than the pool has
-    wait_until(lambda: not queue.pool._used, "the return of all connections")
+    wait_until(lambda: not driver.lent(queue.pool), "the return of all connections")
     for i in range(10):
         queue.put(i)
     assert sorted(data_of(thread.result()) for thread in consumers) == list(range(10))

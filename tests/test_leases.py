@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import PATIENCE, Background, execute, wait_until
-from kinds import ALL, make_pq
+from kinds import WITH_PSYCOPG3, make_pq
 
 from pq import PQ, DecodeError, Discard, Job, JobNotFound, LeasedJob, LeaseLost, Queue, Retry
 
@@ -139,7 +139,7 @@ def test_a_running_job_is_invisible(pq: PQ, sql: Sql) -> None:
     assert sql("select id from queue where dequeued_at is null") == []
 
 
-@pytest.mark.parametrize(("kind", "lease"), [("dsn", "1s"), *((kind, SOON) for kind in ALL)], ids=str)
+@pytest.mark.parametrize(("kind", "lease"), [("dsn", "1s"), *((kind, SOON) for kind in WITH_PSYCOPG3)], ids=str)
 def test_an_expired_job_comes_back_by_itself_and_wakes_who_waits(dsn: str, kind: str, lease: Any) -> None:
     with make_pq(kind, dsn, poll_interval=HOUR) as pq:
         queue = pq["a"]
@@ -608,7 +608,7 @@ def test_a_block_whose_lease_was_lost_lets_its_own_error_go_on(
 # -- transactions
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", WITH_PSYCOPG3)
 @pytest.mark.parametrize("commit", [False, True])
 def test_a_settlement_in_a_transaction_is_committed_with_it(dsn: str, kind: str, commit: bool) -> None:
     execute(dsn, "create table eaten (what text)")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import execute
 from driver import driver
-from kinds import ALL, make_pq
+from kinds import WITH_PSYCOPG3, make_pq
 from proxy import Proxy
 
 from pq import PQ
@@ -114,7 +114,7 @@ def test_a_plan_lives_for_a_second(dsn: str, clock: Clock) -> None:
         assert len(pq["a"]) == 6
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", WITH_PSYCOPG3)
 def test_all_statements_on_each_kind_of_connection(dsn: str, kind: str) -> None:
     with Proxy(dsn) as proxy, make_pq(kind, proxy.dsn) as pq:
         use(pq)

@@ -18,7 +18,7 @@ import pytest
 from catalog import describe, objects
 from conftest import Background, execute, wait_until
 from driver import driver
-from psycopg2.extensions import ISOLATION_LEVEL_REPEATABLE_READ, make_dsn
+from psycopg2.extensions import make_dsn
 
 from pq import PQ, Queue, SchemaError, TableMissing, _sql, schema
 
@@ -442,7 +442,7 @@ def test_create_inside_a_transaction_with_a_fixed_snapshot(old_dsn: str) -> None
     """It might not see all rows that it must change: refused, unless there are none."""
     before = objects(old_dsn)
     with closing(driver.connect(old_dsn)) as conn:
-        conn.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ)
+        driver.set_session(conn, isolation_level="repeatable read")
         with pytest.raises(SchemaError, match="REPEATABLE READ"), PQ(conn)["a"]:
             PQ(conn).create()
         assert objects(old_dsn) == before

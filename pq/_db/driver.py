@@ -87,6 +87,10 @@ class Driver(ABC):
         """Whether the application has set no isolation level or the like for the transactions of a connection."""
 
     @abstractmethod
+    def _begin(self, conn: Any) -> str:
+        """The statement, on a connection in autocommit mode."""
+
+    @abstractmethod
     def _sqlstate(self, error: BaseException) -> str | None: ...
 
     @abstractmethod
@@ -218,7 +222,7 @@ class Driver(ABC):
         :param now: outside of autocommit mode drivers begin by themselves with the first statement: have it do so here.
         """
         if conn.autocommit and self.idle(conn):
-            self.run(conn, "begin")
+            self.run(conn, self._begin(conn))
         elif now:
             self.run(conn, PING)
 

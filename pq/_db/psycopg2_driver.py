@@ -45,6 +45,9 @@ class Psycopg2(Driver):
     def _is_plain(self, conn: Any) -> bool:
         return conn.isolation_level is None and conn.readonly is None and conn.deferrable is None
 
+    def _begin(self, conn: Any) -> str:
+        return "begin"  # all else has been written to the session
+
     def _sqlstate(self, error: BaseException) -> str | None:
         return getattr(error, "pgcode", None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from .driver import Driver
 from .literal import Literal
@@ -24,6 +24,7 @@ class Psycopg3(Driver):
         package = import_module("psycopg")
         super().__init__(package, package.OperationalError)  # those of psycopg_pool are such
         self._tuples = import_module("psycopg.rows").tuple_row
+        self._copying: WeakSet[Any] = WeakSet()
         self._inboxes: WeakKeyDictionary[Any, _Inbox] = WeakKeyDictionary()
         # one that is dropped with its PQ closes its socket, and need not be warned of
         self._own = type("Connection", (package.Connection,), {"__del__": lambda self: None})
@@ -55,6 +56,16 @@ class Psycopg3(Driver):
     def _is_plain(self, conn: Any) -> bool:
         return conn.isolation_level is None and conn.read_only is None and conn.deferrable is None
 
+    def _begin(self, conn: Any) -> str:
+        modes = []
+        if conn.isolation_level is not None:
+            modes.append("isolation level " + conn.isolation_level.name.lower().replace("_", " "))
+        if conn.read_only is not None:
+            modes.append("read only" if conn.read_only else "read write")
+        if conn.deferrable is not None:
+            modes.append("deferrable" if conn.deferrable else "not deferrable")
+        return " ".join(["begin", ", ".join(modes)])
+
     def _sqlstate(self, error: BaseException) -> str | None:
         return getattr(error, "sqlstate", None)
 
@@ -65,6 +76,8 @@ class Psycopg3(Driver):
         return self._package.ClientCursor(conn, row_factory=self._tuples)
 
     def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        if conn in self._copying:  # psycopg would wait for ever
+            raise self._package.InternalError("another statement, COPY, is under way on this connection")
         cursor = self._cursor(conn)
         try:
             cursor.execute(sql, params)
@@ -90,8 +103,12 @@ class Psycopg3(Driver):
     def copy(self, conn: Any, sql: str, file: Any) -> int:
         cursor = self._cursor(conn)
         with cursor.copy(sql) as copy:
-            while text := file.read(65536):
-                copy.write(text)
+            self._copying.add(conn)
+            try:
+                while text := file.read(65536):
+                    copy.write(text)
+            finally:
+                self._copying.discard(conn)
         return int(cursor.rowcount)
 
     # -- notifications
@@ -114,7 +131,7 @@ class Psycopg3(Driver):
                 conn.lock.release()
 
     def has_notified(self, conn: Any, channels: re.Pattern[str]) -> bool:
-        return any(map(channels.fullmatch, self._inbox(conn)))
+        return any(map(channels.fullmatch, list(self._inbox(conn))))
 
     def _take(self, conn: Any, channels: re.Pattern[str]) -> set[str]:
         self._collect(conn)
