@@ -15,7 +15,6 @@ from .settlement import Settlement, settle
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._db import Joined
     from .queue import Queue
 
 logger = getLogger("pq")
@@ -37,10 +36,9 @@ class LeasedJob(Job):
     :ivar policy: how often it is tried again, and after what pause.
     :ivar cursor: in a transactional task: a cursor of the transaction; else None.
     :ivar settled: whether it has ended; None: in a transaction, of which nobody knows yet how it ends.
-    :ivar settled_in: the application's transaction in which it has.
     """
 
-    __slots__ = ("attempts", "cursor", "dequeued_at", "expiries", "lease", "policy", "settled", "settled_in")
+    __slots__ = ("attempts", "cursor", "dequeued_at", "expiries", "lease", "policy", "settled")
 
     def __init__(
         self, *job: Any, attempts: int, expiries: int, dequeued_at: datetime, lease: timedelta, policy: Policy
@@ -53,7 +51,6 @@ class LeasedJob(Job):
         self.dequeued_at = dequeued_at
         self.policy = policy
         self.settled: bool | None = False
-        self.settled_in: Joined | None = None
 
     @property
     def queue(self) -> Queue:
@@ -149,19 +146,19 @@ class LeasedJob(Job):
 
         What is no `Exception`, such as `KeyboardInterrupt`, releases the job.
         """
-        if self.settled is None and self.settled_in is not None and self.settled_in.is_open:
-            return False  # that transaction has the row locked: we'd wait for it for ever
         if error is None:
-            if not self.settled:
-                self._end(self.done)
+            if self._is_unsettled():
+                self.done()
             return False
-        if self.settled or isinstance(error, LeaseLost):
+        if isinstance(error, LeaseLost):
             return False
         try:
+            if not self._is_unsettled():
+                return False
             if isinstance(error, Exception):
-                self._end(self.failed, error)
+                self.failed(error)
             else:
-                self._end(self.release)
+                self.release()
         except Exception:  # the error that the application made is the one to tell of
             logger.exception("could not settle job %s in queue %r; its lease will expire", self.id, self._queue.name)
             return False
@@ -169,12 +166,10 @@ class LeasedJob(Job):
 
     # -- inside
 
-    def _end(self, settle: Any, *args: Any) -> None:
-        try:
-            settle(*args)
-        except LeaseLost:
-            if self.settled is not None:  # by the transaction, which was committed
-                raise
+    def _is_unsettled(self) -> bool:
+        """After a settlement in a transaction that depends on how that has ended. While it is open it has the row
+        locked: if it is the application's, we would wait for it for ever."""
+        return not self.settled and (self.settled is False or self._execute("free"))
 
     def _pause(self, error: BaseException) -> timedelta | None:
         try:
@@ -187,10 +182,13 @@ class LeasedJob(Job):
         return Failure.of(error, self._queue.keep_traceback).dumps()
 
     def _change(self, statement: str, conn: Any, **params: Any) -> None:
-        held: dict[str, Any] = {"id": self.id, "attempts": self.attempts, "dequeued_at": self.dequeued_at}
         with self._queue._db.using(conn):
-            if not self._queue._run(self._queue._statements("lease.sql")[statement], **held, **params):
+            if not self._execute(statement, **params):
                 self._lost()
+
+    def _execute(self, statement: str, **params: Any) -> bool:
+        held: dict[str, Any] = {"id": self.id, "attempts": self.attempts, "dequeued_at": self.dequeued_at}
+        return bool(self._queue._run(self._queue._statements("lease.sql")[statement], **held, **params))
 
     def _lost(self) -> NoReturn:
         raise LeaseLost(job_id=self.id, queue=self._queue.name, attempt=self.attempts)

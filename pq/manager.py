@@ -177,6 +177,7 @@ class PQ:
 
             with session.begin(), pq.using(session):
                 session.add(order)
+                session.flush()  # which gives it its id
                 pq["mails"].put({"order": order.id})
 
         pq neither begins, commits, rolls back nor closes there, and a statement that fails leaves what the driver

@@ -80,8 +80,7 @@ def _settle(given: Sequence[Settlement]) -> list[LeasedJob]:
     settled = {number - 1 for number, _ in rows}
     open = queue._db.in_transaction
     for number in settled:
-        job = given[number].job
-        job.settled, job.settled_in = None if open else True, queue._db.joined
+        given[number].job.settled = None if open else True
     if any(settlement.outcome in ("retry", "released") for settlement in given):
         queue._db.changed()
     return [settlement.job for number, settlement in enumerate(given) if number not in settled]

@@ -14,6 +14,7 @@
     line              the session that listens for notifications
     listener          looks at the queues that threads wait for
     waiting           the threads that wait, one of which leads; why no put is missed
+    polling           waiting in a transaction, where notifications do not tell all
     transaction       what a thread executes in
     joining           the connection behind what an application has at hand
     database          statements, transactions and waiting: what the rest of pq uses
@@ -23,7 +24,6 @@ from .database import Database, Rows
 from .drivers import own_driver
 from .literal import Literal
 from .sockets import Bell, wait_readable
-from .transaction import Joined
 from .waiting import Waiter
 
-__all__ = ["Bell", "Database", "Joined", "Literal", "Rows", "Waiter", "own_driver", "wait_readable"]
+__all__ = ["Bell", "Database", "Literal", "Rows", "Waiter", "own_driver", "wait_readable"]

@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 from ..errors import ConnectionLost, PQError
 from .driver import Driver
 from .drivers import is_engine
-from .joining import connection_of
 from .own import OwnConnections
 from .plans import Plans
+from .polling import Polling
 from .pools import source_of
 from .sources import SingleConnection, Source
 from .transaction import Joined, OwnTransaction
-from .waiting import Polling, Waiter, WaitingRoom
+from .waiting import Waiter, WaitingRoom
 from .watchdog import Watchdog
 
 Params = Mapping[str, Any]
@@ -220,7 +220,7 @@ class Database:
         savepoint, of which many would slow down the server."""
         if self.joined is None:
             return self.transaction()
-        self.require_transaction("this")
+        self.require_transaction("what takes several statements")
         return nullcontext()
 
     def using(self, conn: Any, savepoint: bool = False) -> AbstractContextManager[None]:
@@ -229,12 +229,14 @@ class Database:
         :raises TypeError: `conn` is, or leads to, no connection of a known driver.
         :raises ValueError: it is a server-side cursor.
         """
-        return nullcontext() if conn is None else self._using(Joined(self, *connection_of(conn)), savepoint)
+        return nullcontext() if conn is None else self._using(Joined(self, conn), savepoint)
 
     @contextmanager
     def _using(self, joined: Joined, savepoint: bool) -> Iterator[None]:
         outer, self.source.transaction = self.source.transaction, joined
         try:
+            if savepoint:
+                self.require_transaction("a savepoint")
             with joined.savepoint() if savepoint else nullcontext():
                 yield
         finally:
@@ -264,6 +266,9 @@ class Database:
 
     def waiter(self, queue: str) -> Waiter | Polling:
         """A place to wait for a queue; a context manager."""
+        if self.joined is not None:  # it may see another table than we do, so notifications alone won't do
+            # the last connection of a pool may be the application's: no line then
+            return Polling(self, self.poll_interval, queue, self._room.enter(queue) if self.source.owned else None)
         if isinstance(self.source, SingleConnection) and self.in_transaction:
             return Polling(self, self.poll_interval, queue)  # the only connection hears nothing in a transaction
         return self._room.enter(queue)

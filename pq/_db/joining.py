@@ -22,7 +22,8 @@ def connection_of(given: object) -> tuple[Driver, Any]:
     try:
         return driver_of(conn), conn
     except TypeError:
-        raise TypeError(f"conn must be {ACCEPTED}, not {_named(given)}") from None
+        behind = f" on {_named(conn)}" if conn is not None and conn is not given else ""
+        raise TypeError(f"conn must be {ACCEPTED}, not {_named(given)}{behind}") from None
 
 
 def _behind(given: Any) -> Any:

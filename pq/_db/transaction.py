@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .joining import connection_of
+
 if TYPE_CHECKING:
     from .database import Database, Params, Rows
     from .driver import Driver
@@ -20,7 +22,6 @@ class Transaction:
     """
 
     owned = True
-
 
     def __init__(self, database: Database, driver: Driver, conn: Any) -> None:
         self._database = database
@@ -75,17 +76,35 @@ class Transaction:
 
 
 class Joined(Transaction):
-    """The application's transaction: pq neither begins nor ends it, and its errors are the driver's."""
+    """The application's transaction: pq neither begins nor ends it, and its errors are the driver's.
+
+    :param given: what leads to the connection.
+    """
 
     owned = False
 
-    @property
-    def is_open(self) -> bool:
-        return not self.conn.closed and not self.driver.idle(self.conn)
+    def __init__(self, database: Database, given: object) -> None:
+        super().__init__(database, *connection_of(given))
+        self._given = given
 
     @property
     def commits_at_once(self) -> bool:
+        self._find()
         return bool(self.conn.autocommit) and self.driver.idle(self.conn)
+
+    def run(self, sql: str, params: Params | None = None) -> Rows:
+        self._find()
+        with self._database.source.exclusive(self.conn):
+            return super().run(sql, params)
+
+    def copy(self, sql: str, file: Any) -> int:
+        self._find()
+        with self._database.source.exclusive(self.conn):
+            return super().copy(sql, file)
+
+    def _find(self) -> None:
+        """A session that has committed meanwhile has given its connection back, and somebody else may have it."""
+        self.driver, self.conn = connection_of(self._given)
 
     def _fail(self, error: Exception) -> NoReturn:
         if self.driver.table_is_missing(error):
