@@ -49,7 +49,7 @@ def opened(what: str, dsn: str, **options: Any) -> Given:
     return Given(BOTH[name], conn, conn.cursor() if kind == "cursor" else conn)
 
 
-@pytest.fixture(params=GIVEN)
+@pytest.fixture(params=[what for what in GIVEN if "connection" in what])
 def app(request: pytest.FixtureRequest, dsn: str) -> Iterator[Given]:
     made = opened(request.param, dsn)
     with closing(made.conn):
@@ -156,6 +156,7 @@ def check_both_ends(app: Given, sql: Sql, act: Callable[[], Any]) -> None:
     assert not app.conn.closed
 
 
+@pytest.mark.parametrize("app", GIVEN, indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_takes_effect_with_the_commit_and_vanishes_with_the_rollback(
     dsn: str, sql: Sql, app: Given, kind: str
@@ -314,7 +315,7 @@ def test_a_block_of_a_queue_is_a_savepoint_there_with_a_cursor_of_that_connectio
 # -- autocommit
 
 
-@pytest.fixture(params=GIVEN)
+@pytest.fixture(params=[what for what in GIVEN if "cursor" in what])
 def autocommit(request: pytest.FixtureRequest, dsn: str) -> Iterator[Given]:
     made = opened(request.param, dsn, autocommit=True)
     with closing(made.conn):

@@ -146,8 +146,8 @@ def test_the_outbox_has_order_and_job_or_neither(
         was_killed = killed_at(program, named, number, answered, f"customer{number}")
         nobody_else(sql)
         orders = sql("select id from orders where customer = %s", (f"customer{number}",))
-        mails = sql("select (data->>'order')::int from queue where (data->>'order')::int = any(%s)",
-                    ([id for (id,) in orders],))
+        ids = [id for (id,) in orders]
+        mails = sql("select (data->>'order')::int from queue where (data->>'order')::int = any(%s)", (ids,))
         assert orders == mails
         ((all_orders, all_mails),) = sql("select (select count(*) from orders), (select count(*) from queue)")
         assert all_orders == all_mails
@@ -178,9 +178,8 @@ def test_the_consumer_has_each_effect_once(
         booked.append(len(sql("select from booking where payment = any(%s)", (payments,))))
         sql("update queue set due_at = now() where due_at is not null")  # the lease is over
         program.run(named)
-        assert sql("select payment from booking where payment = any(%s) order by id", (payments,)) == [
-            (payment,) for payment in sorted(payments)
-        ] or sorted(p for (p,) in sql("select payment from booking where payment = any(%s)", (payments,))) == payments
+        effects = sql("select payment from booking where payment = any(%s) order by payment", (payments,))
+        assert [payment for (payment,) in effects] == payments
         assert "payments" not in pq
         if not was_killed:
             break
@@ -200,7 +199,7 @@ def test_a_consumer_that_was_too_slow_has_no_effect(
 
     class Slow(Proxy):
         def message(self, client: socket.socket, server: socket.socket, message: bytes) -> bool:
-            if b"insert into booking" in message.lower() and not lost:
+            if b"with given as" in message and not lost:
                 sql("update queue set due_at = now() where due_at is not null")
                 lost.append(pq["payments"].get(lease="5m"))
             return super().message(client, server, message)
