@@ -152,10 +152,11 @@ def test_other_objects_are_type_errors(pq: PQ, make_engine: Callable[..., Any]) 
     for given in (engine, orm.sessionmaker(engine), orm.Session, sqlalchemy.text("select 1")):
         with pytest.raises(TypeError, match="conn must be"):
             pq["a"].put(1, conn=given)
-    with orm.Session(sqlalchemy.create_engine("sqlite://")) as session:
+    sqlite = sqlalchemy.create_engine("sqlite://")
+    with orm.Session(sqlite) as session:
         with pytest.raises(TypeError, match=r"not sqlalchemy\S+Session on sqlite3.Connection"):
             pq["a"].put(1, conn=session)
-        session.get_bind().dispose()
+    sqlite.dispose()
 
 
 def test_the_errors_are_those_of_sqlalchemy_or_of_the_driver(pq: PQ, make_engine: Callable[..., Any]) -> None:
