@@ -22,9 +22,9 @@ class Booking(Base):
 
 
 def book(session: Session, payments: Queue) -> None:
-    for job in payments.jobs(lease="30s", timeout=0.1):
+    for job in payments.jobs(lease="30s"):
         if job is None:
-            break  # or go on waiting
+            break  # there was none for a second; or go on waiting
         try:
             # whatever takes long comes here: no transaction is open
             with job, session.begin():

@@ -6,12 +6,15 @@ import sys
 import traceback
 from pathlib import Path
 
+import pq
+
 path = Path(sys.argv[1])
 spec = importlib.util.spec_from_file_location(path.stem, path)
 module = importlib.util.module_from_spec(spec)
 sys.modules[path.stem] = module
 spec.loader.exec_module(module)
 
+pq.Queue.timeout = 0  # the tests have no time to wait for more
 print("ready", flush=True)
 for line in sys.stdin:
     pid = os.fork()

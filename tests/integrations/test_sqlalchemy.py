@@ -153,9 +153,9 @@ def test_other_objects_are_type_errors(pq: PQ, make_engine: Callable[..., Any]) 
         with pytest.raises(TypeError, match="conn must be"):
             pq["a"].put(1, conn=given)
     sqlite = sqlalchemy.create_engine("sqlite://")
-    with orm.Session(sqlite) as session:
-        with pytest.raises(TypeError, match=r"not sqlalchemy\S+Session on sqlite3.Connection"):
-            pq["a"].put(1, conn=session)
+    refused = pytest.raises(TypeError, match=r"not sqlalchemy\S+Session on sqlite3.Connection")
+    with orm.Session(sqlite) as session, refused:
+        pq["a"].put(1, conn=session)
     sqlite.dispose()
 
 
