@@ -12,10 +12,12 @@ psycopg3 = ["psycopg[binary]>=3.2", "psycopg_pool>=3.2"]
 test = [
     *embedded,
     *psycopg3,
+    "django",
     "hypothesis",
-    "pytest>=8",
-    "pytest-randomly",
     "psutil",
+    "pytest-randomly",
+    "pytest>=8",
+    "sqlalchemy",
     "testing.postgresql",
 ]
 docs = ["furo", "sphinx>=8"]

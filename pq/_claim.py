@@ -68,6 +68,20 @@ class Claim:
                 return jobs
             # raised, the error would undo the end of the job that it tells of: on to the next
 
+    def wait(self, queue: Queue, limit: int, patience: float, lease: timedelta | None) -> list[Any]:
+        """The same; if there are none, wait for the first.
+
+        :param patience: seconds.
+        """
+        deadline = time.monotonic() + patience
+        found = self.take(queue, limit, patience, lease)
+        if found or patience == 0:
+            return found
+        with queue._db.waiter(queue.name) as waiter:
+            while not found and waiter.wait(deadline):
+                found = self.take(queue, limit, max(0.0, deadline - time.monotonic()), lease)
+        return found
+
     def fetch(
         self, queue: Queue, limit: int, timeout: float, lease: timedelta | None
     ) -> tuple[list[Any], list[Refusal]]:

@@ -25,7 +25,8 @@ class LeasedJob(Job):
 
     It ends by one of `done`, `retry`, `fail` and `release`; or ``with job:`` chooses one by what happens inside. Each
     is one statement, which takes effect only while the lease is held: also after its time, until the job is made ready
-    for another delivery. Inside ``with queue as cursor`` it is part of that transaction.
+    for another delivery. Inside ``with queue as cursor`` it is part of that transaction, and with ``conn=`` of the one
+    that is open there: see `PQ.using`.
 
     :param job: the arguments of `Job`.
     :ivar attempts: which delivery of the job this is: 1, 2, …
@@ -61,15 +62,16 @@ class LeasedJob(Job):
 
     # -- the ways in which it ends
 
-    def done(self, result: Any = None) -> None:
+    def done(self, result: Any = None, *, conn: Any = None) -> None:
         """It is finished.
 
         :param result: kept in the row, as the queue encodes data; `Queue.result` reads it.
+        :param conn: end it in the transaction that is open there. As for all that follow here.
         :raises LeaseLost: the job is not ours any more; nothing was changed. As for all that follow.
         """
-        self.settle(self.success(result))
+        self.settle(self.success(result), conn)
 
-    def retry(self, in_: Delay | None = None, error: BaseException | str | None = None) -> None:
+    def retry(self, in_: Delay | None = None, error: BaseException | str | None = None, *, conn: Any = None) -> None:
         """It is to be tried again.
 
         :param in_: after this time, as ``'30s'`` or a timedelta; None: the pause of the retry policy for this attempt,
@@ -78,23 +80,23 @@ class LeasedJob(Job):
         :raises TypeError: `in_` of another type.
         :raises ValueError: `in_` of another form or out of range.
         """
-        self.settle(self.again(in_, error))
+        self.settle(self.again(in_, error), conn)
 
-    def fail(self, error: BaseException | str) -> None:
+    def fail(self, error: BaseException | str, *, conn: Any = None) -> None:
         """It is dead at once, with this error; see `Queue.dead`."""
-        self.settle(Settlement(self, "dead", error=self._failure(error)))
+        self.settle(Settlement(self, "dead", error=self._failure(error)), conn)
 
-    def release(self) -> None:
+    def release(self, *, conn: Any = None) -> None:
         """It is ready again, as if it had not been delivered: the attempt does not count."""
-        self.settle(Settlement(self, "released"))
+        self.settle(Settlement(self, "released"), conn)
 
-    def failed(self, error: BaseException) -> str:
+    def failed(self, error: BaseException, *, conn: Any = None) -> str:
         """An attempt has ended with this exception: end it as that says, or as the retry policy does.
 
         :returns: what was done: ``'retry'`` or ``'dead'``.
         """
         settlement = self.failure(error)
-        self.settle(settlement)
+        self.settle(settlement, conn)
         return settlement.outcome
 
     # -- the same, to be settled later
@@ -122,21 +124,22 @@ class LeasedJob(Job):
         pause = self.policy.usual(self.attempts) if in_ is None else seconds("in_", in_)
         return Settlement(self, "retry", pause or None, None if error is None else self._failure(error))
 
-    def settle(self, settlement: Settlement) -> None:
+    def settle(self, settlement: Settlement, conn: Any = None) -> None:
         """End it like this."""
-        if settle([settlement]):
-            self._lost()
+        with self._queue._db.using(conn):
+            if settle([settlement]):
+                self._lost()
 
     # -- while it runs
 
-    def extend(self, by: Delay | None = None) -> None:
+    def extend(self, by: Delay | None = None, *, conn: Any = None) -> None:
         """Hold the lease from now on for this long; None: for as long as it was at first."""
         lease = self.lease if by is None else seconds("by", by)
-        self._change("extend", lease=lease.total_seconds())
+        self._change("extend", conn, lease=lease.total_seconds())
 
-    def progress(self, data: Any) -> None:
+    def progress(self, data: Any, *, conn: Any = None) -> None:
         """Keep something in the row that tells how far it is, until it is done; `Queue.result` reads it."""
-        self._change("progress", result=self._queue._encoded(data))
+        self._change("progress", conn, result=self._queue._encoded(data))
 
     def __enter__(self) -> Self:
         return self
@@ -147,16 +150,18 @@ class LeasedJob(Job):
         What is no `Exception`, such as `KeyboardInterrupt`, releases the job.
         """
         if error is None:
-            if not self.settled:
-                self._end(self.done)
+            if self._is_unsettled():
+                self.done()
             return False
-        if self.settled or isinstance(error, LeaseLost):
+        if isinstance(error, LeaseLost):
             return False
         try:
+            if not self._is_unsettled():
+                return False
             if isinstance(error, Exception):
-                self._end(self.failed, error)
+                self.failed(error)
             else:
-                self._end(self.release)
+                self.release()
         except Exception:  # the error that the application made is the one to tell of
             logger.exception("could not settle job %s in queue %r; its lease will expire", self.id, self._queue.name)
             return False
@@ -164,12 +169,10 @@ class LeasedJob(Job):
 
     # -- inside
 
-    def _end(self, settle: Any, *args: Any) -> None:
-        try:
-            settle(*args)
-        except LeaseLost:
-            if self.settled is not None:  # by the transaction, which was committed
-                raise
+    def _is_unsettled(self) -> bool:
+        """After a settlement in a transaction that depends on how that has ended. While it is open it has the row
+        locked: if it is the application's, we would wait for it for ever."""
+        return not self.settled and (self.settled is False or self._execute("free"))
 
     def _pause(self, error: BaseException) -> timedelta | None:
         try:
@@ -181,11 +184,15 @@ class LeasedJob(Job):
     def _failure(self, error: BaseException | str) -> str:
         return Failure.of(error, self._queue.keep_traceback).dumps()
 
-    def _change(self, statement: str, **params: Any) -> None:
+    def _change(self, statement: str, conn: Any, **params: Any) -> None:
+        with self._queue._db.using(conn):
+            if not self._execute(statement, **params):
+                note_cancelled([self])
+                self._lost()
+
+    def _execute(self, statement: str, **params: Any) -> bool:
         held: dict[str, Any] = {"id": self.id, "attempts": self.attempts, "dequeued_at": self.dequeued_at}
-        if not self._queue._run(self._queue._statements("lease.sql")[statement], **held, **params):
-            note_cancelled([self])
-            self._lost()
+        return bool(self._queue._run(self._queue._statements("lease.sql")[statement], **held, **params))
 
     def _lost(self) -> NoReturn:
         raise LeaseLost(job_id=self.id, queue=self._queue.name, attempt=self.attempts)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from . import _codec, _sql, schema
@@ -11,8 +12,10 @@ from ._db import Database
 from .browse import QueueInfo
 from .doctor import Finding, examine
 from .embedded import Embedded
+from .lease import LeasedJob
 from .queue import Queue
 from .retention import BATCH, UNSET, Change, Pruner, Retention, Span, Unset, read
+from .settlement import settle_all
 
 
 class PQ:
@@ -169,6 +172,36 @@ class PQ:
         queue = (self.queue_class or Queue)(name, *self._args, **self._options)
         queue._db = self._db
         return queue
+
+    def using(self, conn: Any, *, savepoint: bool = False) -> AbstractContextManager[None]:
+        """Have all that this thread does with these queues inside the block take place in a transaction of yours.
+
+            with session.begin(), pq.using(session):
+                session.add(order)
+                session.flush()  # which gives it its id
+                pq["mails"].put({"order": order.id})
+
+        pq neither begins, commits, rolls back nor closes there, and a statement that fails leaves what the driver
+        leaves, with the driver's own error. Arguments named `conn` do the same for one call.
+
+        On a connection in autocommit mode each statement is committed at once; what needs a transaction is refused.
+
+        :param conn: a connection or cursor of psycopg2 or psycopg, a Session, scoped_session or Connection of
+            SQLAlchemy, or a connection of Django. It need not have the driver that this PQ has.
+        :param savepoint: make one at the beginning, and go back to it on an exception, so that your transaction can
+            go on. Some dozens of them in one transaction slow down the whole server.
+        :raises TypeError: `conn` is something else.
+        :raises ValueError: it is a server-side cursor.
+        """
+        return self._db.using(conn, savepoint)
+
+    def done(self, jobs: Iterable[LeasedJob], *, conn: Any = None) -> None:
+        """`Queue.done` for jobs of several queues."""
+        self.settle(((job, None) for job in jobs), conn=conn)
+
+    def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], *, conn: Any = None) -> None:
+        """`Queue.settle` for jobs of several queues."""
+        settle_all(self._db, outcomes, conn)
 
     def __contains__(self, name: object) -> bool:
         """Whether that queue has jobs, ready, scheduled, running or dead, or is paused."""

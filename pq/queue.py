@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -68,13 +67,14 @@ class Queue(Browse, Control):
 
     # -- jobs in and out
 
-    def put(self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
+    def put(self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, conn: Any = None) -> int:
         """Put a job and return its id.
 
         :param data: what the queue's encoder takes; JSON by default.
         :param schedule_at: not to be got before: ``'30s'``, ``'5m'``, ``'1h30m'``, ``'2d'`` or a timedelta from now, by
             the server's clock, or a datetime (a naive one is UTC).
         :param expected_at: priority: the earliest is got first, jobs without one last. Same forms.
+        :param conn: put it in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
         :raises TypeError: times of another type; data that the encoder refuses.
         :raises ValueError: times of another form or out of range; NaN or Infinity in the data.
         :raises ConnectionFailed: the database can't be reached; nothing was put. As for all that follow here.
@@ -83,24 +83,28 @@ class Queue(Browse, Control):
         :raises TableMissing: call `PQ.create` first.
         """
         schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
-        ((id,),) = self._write(
-            "put",
-            data,
-            schedule_at=schedule.at,
-            schedule_in=_bulk.interval(schedule.delay),
-            expected_at=expected.at,
-            expected_in=_bulk.interval(expected.delay),
-        )
-        self._db.changed()
+        with self._db.using(conn):
+            ((id,),) = self._write(
+                "put",
+                data,
+                schedule_at=schedule.at,
+                schedule_in=_bulk.interval(schedule.delay),
+                expected_at=expected.at,
+                expected_in=_bulk.interval(expected.delay),
+            )
+            self._db.changed()
         return int(id)
 
-    def put_many(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> list[int]:
+    def put_many(
+        self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, conn: Any = None
+    ) -> list[int]:
         """Put jobs, all of them or none, and return their ids, in order.
 
         :param items: data as for `put`, or `Item` for what has times of its own. It is read bit by bit, and only the
             ids are kept: more than 1,000 are put by several statements in one transaction.
         :param schedule_at: as for `put`, for all.
         :param expected_at: as for `put`, for all.
+        :param conn: as for `put`. What was put before an error is undone by your rollback.
 
         The errors are those of `put`, and what the iteration raises.
         """
@@ -108,10 +112,11 @@ class Queue(Browse, Control):
         first, second = next(chunks, None), next(chunks, None)
         if first is None:
             return []
-        if second is None:
-            return self._put_chunk(first)
-        with self._db.transaction():
-            return [id for chunk in chain([first, second], chunks) for id in self._put_chunk(chunk)]
+        with self._db.using(conn):
+            if second is None:
+                return self._put_chunk(first)
+            with self._db.whole():
+                return [id for chunk in chain([first, second], chunks) for id in self._put_chunk(chunk)]
 
     def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
         """Put jobs by COPY, all of them or none: faster than `put_many`, but only their number is returned.
@@ -119,12 +124,12 @@ class Queue(Browse, Control):
         The arguments and errors are those of `put_many`. The connection is busy meanwhile: `items` must not use this
         PQ. Relative times count from the beginning.
         """
-        with self._db.transaction():
+        with self._db.whole():
             ((now,),) = self._run(self._sql["now"])
             return self._copy(_bulk.Lines(self.name, self._encoded_rows(items, schedule_at, expected_at), now))
 
     def get(
-        self, block: bool = True, timeout: float | None = None, lease: Delay | None = None
+        self, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None
     ) -> Job | LeasedJob | None:
         """Take the next job: the one with the earliest `expected_at`, those without last, then the lowest id.
 
@@ -135,18 +140,20 @@ class Queue(Browse, Control):
         :param timeout: seconds to wait at most; 0 does not wait; None: the queue's `timeout`.
         :param lease: take it for this time, as ``'30s'`` or a timedelta: it is a `LeasedJob`, and if nobody settles it
             in time it is ready again.
+        :param conn: take it in the transaction that is open there; see `PQ.using`.
         :returns: None if there is no job (in time).
-        :raises ValueError: a negative timeout or NaN; a lease of another form, out of range or of no length.
+        :raises ValueError: a negative timeout or NaN; a lease of another form, out of range or of no length; no lease,
+            and a `conn` in autocommit mode.
         :raises TypeError: a timeout that is no number; a lease that is neither str nor timedelta.
         :raises DecodeError: the job can't be decoded; it stays where it is. Under a lease that is a failed attempt.
         :raises CommitUnknown: the connection broke when a job was being taken: it may be off the queue. The other
             errors of the connection are those of `put`; no job was taken.
         """
-        found = self._take(1, block, timeout, lease)
+        found = self._take(1, block, timeout, lease, conn)
         return found[0] if found else None
 
     def get_many(
-        self, n: int, block: bool = True, timeout: float | None = None, lease: Delay | None = None
+        self, n: int, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None
     ) -> list[Any]:
         """Take as many jobs as are ready, in order, but not more than `n`; when blocking, wait for the first.
 
@@ -156,21 +163,17 @@ class Queue(Browse, Control):
 
         All else is as for `get`.
         """
-        return self._take(whole("n", n, 1), block, timeout, lease)
+        return self._take(whole("n", n, 1), block, timeout, lease, conn)
 
-    def _take(self, n: int, block: bool, timeout: float | None, lease: Delay | None) -> list[Any]:
+    def _take(self, n: int, block: bool, timeout: float | None, lease: Delay | None, conn: Any) -> list[Any]:
         wait = timeout_seconds(self.timeout if timeout is None else timeout)
         held = None if lease is None else span("lease", lease)
         if not block:
             wait = 0.0
-        deadline = time.monotonic() + wait
-        found = self._claims.take(self, n, wait, held)
-        if found or wait == 0:
-            return found
-        with self._db.waiter(self.name) as waiter:
-            while not found and waiter.wait(deadline):
-                found = self._claims.take(self, n, max(0.0, deadline - time.monotonic()), held)
-        return found
+        with self._db.using(conn):
+            if held is None:
+                self._db.require_transaction("a get without a lease")
+            return self._claims.wait(self, n, wait, held)
 
     def jobs(self, lease: Delay = "30s", timeout: float | None = None) -> Iterator[LeasedJob | None]:
         """Iterate jobs under a lease, without end; None whenever there was none for `timeout` seconds.
@@ -205,30 +208,34 @@ class Queue(Browse, Control):
             span("lease", lease)
         return BatchIterator(self, whole("n", n, 1), seconds("linger", linger).total_seconds(), timeout, lease)
 
-    def done(self, jobs: Iterable[LeasedJob]) -> None:
+    def done(self, jobs: Iterable[LeasedJob], *, conn: Any = None) -> None:
         """Finish leased jobs, in one statement for each 1,000.
 
         :param jobs: of this queue, or of others of its `PQ`.
+        :param conn: finish them in the transaction that is open there; see `PQ.using`.
         :raises LeasesLost: some are not ours any more. The others were finished; in a transaction, if it is committed.
         """
-        self.settle((job, None) for job in jobs)
+        self.settle(((job, None) for job in jobs), conn=conn)
 
-    def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]]) -> None:
+    def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], *, conn: Any = None) -> None:
         """Settle leased jobs, each by how it went, in one statement for each 1,000.
 
         :param outcomes: jobs with None, for those that are done, or with an exception, which ends the job as at the end
             of ``with job:``.
+        :param conn: as for `done`.
         :raises LeasesLost: as for `done`.
         :raises ValueError: a job stands there twice; nothing was changed.
         """
-        settle_all(job.success() if error is None else job.failure(error) for job, error in outcomes)
+        settle_all(self._db, outcomes, conn)
 
-    def update(self, job_id: int, data: Any) -> int:
+    def update(self, job_id: int, data: Any, *, conn: Any = None) -> int:
         """Replace a job's data, and return the size of the new.
 
+        :param conn: replace them in the transaction that is open there; see `PQ.using`.
         :raises JobNotFound: there is no such job in this queue.
         """
-        rows = self._write("update", data, id=int(job_id))
+        with self._db.using(conn):
+            rows = self._write("update", data, id=int(job_id))
         if not rows:
             raise JobNotFound(job_id=job_id, queue=self.name)
         return int(rows[0][0])
@@ -249,9 +256,13 @@ class Queue(Browse, Control):
         """The dead jobs of this queue."""
         return Dead(self)
 
-    def clear(self) -> None:
-        """Delete all rows of this queue, those of finished jobs, too. One that is paused stays so."""
-        self._run(self._sql["clear"])
+    def clear(self, *, conn: Any = None) -> None:
+        """Delete all rows of this queue, those of finished jobs, too. One that is paused stays so.
+
+        :param conn: delete them in the transaction that is open there; see `PQ.using`.
+        """
+        with self._db.using(conn):
+            self._run(self._sql["clear"])
 
     def __len__(self) -> int:
         """How many jobs could be got now, if nobody else took any, paused or not: ready or due."""

@@ -12,6 +12,7 @@ from .errors import LeasesLost, PQError
 from .retention import current
 
 if TYPE_CHECKING:
+    from ._db import Database
     from .lease import LeasedJob
 
 #: How many are settled in one statement.
@@ -46,16 +47,18 @@ def settle(settlements: Sequence[Settlement], lock_timeout: float | None = None)
     return lost
 
 
-def settle_all(settlements: Iterable[Settlement]) -> None:
-    """The same; the jobs may be of several queues.
+def settle_all(database: Database, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], conn: Any) -> None:
+    """The same, by how each went.
 
+    :param conn: as of `Database.using`.
     :raises LeasesLost: some were not ours any more.
     :raises ValueError: a job stands there twice.
     """
-    given = list(settlements)
+    given = [job.success() if error is None else job.failure(error) for job, error in outcomes]
     if len({settlement.job for settlement in given}) < len(given):
         raise ValueError("a job can be settled only once")
-    lost = settle(given)
+    with database.using(conn):
+        lost = settle(given)
     if lost:
         first = lost[0]
         ids = [job.id for job in lost]

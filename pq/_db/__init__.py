@@ -14,7 +14,9 @@
     line              the session that listens for notifications
     listener          looks at the queues that threads wait for
     waiting           the threads that wait, one of which leads; why no put is missed
-    transaction       what a thread has open
+    polling           waiting in a transaction, where notifications do not tell all
+    transaction       what a thread executes in
+    joining           the connection behind what an application has at hand
     database          statements, transactions and waiting: what the rest of pq uses
 """
 

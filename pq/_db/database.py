@@ -15,12 +15,14 @@ from typing import Any, NoReturn
 
 from ..errors import ConnectionLost, PQError
 from .driver import Driver
+from .drivers import is_engine
 from .own import OwnConnections
 from .plans import Plans
+from .polling import Polling
 from .pools import source_of
 from .sources import SingleConnection, Source
-from .transaction import Transaction
-from .waiting import Polling, Waiter, WaitingRoom
+from .transaction import Joined, OwnTransaction
+from .waiting import Waiter, WaitingRoom
 from .watchdog import Watchdog
 
 Params = Mapping[str, Any]
@@ -70,8 +72,8 @@ class Database:
         self.pool = pool
         self.table = table
         self.source: Source
-        if pool is not None:
-            self.source = source_of(pool)
+        if pool is not None or is_engine(conn):
+            self.source = source_of(conn if pool is None else pool)
         elif isinstance(conn, str):
             self.source = OwnConnections(conn, max_connections)
         else:
@@ -86,12 +88,21 @@ class Database:
 
     @property
     def driver(self) -> Driver:
-        return self.source.driver
+        """Of the connection on which this thread executes."""
+        transaction = self.source.transaction
+        return self.source.driver if transaction is None else transaction.driver
 
     @property
     def in_transaction(self) -> bool:
-        """Whether this thread has a transaction open."""
-        return self.source.transaction is not None
+        """Whether what this thread executes is not committed at once."""
+        transaction = self.source.transaction
+        return transaction is not None and not transaction.commits_at_once
+
+    @property
+    def joined(self) -> Joined | None:
+        """The application's transaction, or its connection in autocommit mode, that this thread executes on."""
+        transaction = self.source.transaction
+        return transaction if isinstance(transaction, Joined) else None
 
     # -- statements
 
@@ -118,7 +129,7 @@ class Database:
         bound = self._bound(timeout)
         transaction = self.source.transaction
         if transaction is not None:
-            with self._guard(transaction.conn, bound):
+            with self._guard(transaction.conn, None if self.joined else bound):
                 return transaction.run(sql, params)
         changes = not sql.startswith("select")
         # the server must give up before we do: what it went on with after that, nobody would hear of
@@ -200,10 +211,11 @@ class Database:
         """
         outer = self.source.transaction
         if outer is not None:
+            self.require_transaction("a block")
             with outer.savepoint(), outer.conn.cursor(**cursor_kwargs) as cursor:
                 yield cursor
             return
-        transaction = Transaction(self)
+        transaction = OwnTransaction(self)
         try:
             with transaction.conn.cursor(**cursor_kwargs) as cursor:
                 yield cursor
@@ -212,6 +224,41 @@ class Database:
             raise
         transaction.commit()
 
+    def whole(self) -> AbstractContextManager[Any]:
+        """For statements that belong together: a transaction, or the one that the application has open, without a
+        savepoint, of which many would slow down the server."""
+        if self.joined is None:
+            return self.transaction()
+        self.require_transaction("what takes several statements")
+        return nullcontext()
+
+    def using(self, conn: Any, savepoint: bool = False) -> AbstractContextManager[None]:
+        """Have this thread execute in a transaction of the application's; None changes nothing.
+
+        :raises TypeError: `conn` is, or leads to, no connection of a known driver.
+        :raises ValueError: it is a server-side cursor.
+        """
+        return nullcontext() if conn is None else self._using(Joined(self, conn), savepoint)
+
+    @contextmanager
+    def _using(self, joined: Joined, savepoint: bool) -> Iterator[None]:
+        outer, self.source.transaction = self.source.transaction, joined
+        try:
+            if savepoint:
+                self.require_transaction("a savepoint")
+            with joined.savepoint() if savepoint else nullcontext():
+                yield
+        finally:
+            self.source.transaction = outer
+
+    def require_transaction(self, what: str) -> None:
+        """
+        :raises ValueError: the connection that the application has us use is in autocommit mode.
+        """
+        joined = self.joined
+        if joined is not None and joined.commits_at_once:
+            raise ValueError(f"{what} needs a transaction, but the connection given is in autocommit mode: begin one")
+
     def copy(self, sql: str, file: Any) -> int:
         """COPY from a file, in this thread's transaction; returns the number of rows."""
         assert self.source.transaction is not None
@@ -219,7 +266,7 @@ class Database:
 
     def changed(self) -> None:
         """Call after a put: its commit may have to wake a waiter of this process."""
-        if self.source.transaction is not None:
+        if self.in_transaction and self.source.transaction is not None:
             self.source.transaction.changed = True
         else:
             self.source.changed()
@@ -228,6 +275,9 @@ class Database:
 
     def waiter(self, queue: str) -> Waiter | Polling:
         """A place to wait for a queue; a context manager."""
+        if self.joined is not None:  # it may see another table than we do, so notifications alone won't do
+            # the last connection of a pool may be the application's: no line then
+            return Polling(self, self.poll_interval, queue, self._room.enter(queue) if self.source.owned else None)
         if isinstance(self.source, SingleConnection) and self.in_transaction:
             return Polling(self, self.poll_interval, queue)  # the only connection hears nothing in a transaction
         return self._room.enter(queue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 from .driver import Driver
 from .psycopg2_driver import Psycopg2
@@ -26,12 +27,21 @@ def driver_of(conn: object) -> Driver:
     raise TypeError(f"a psycopg2 or psycopg connection or a DSN is needed, not {type(conn).__name__}")
 
 
-def driver_of_pool(pool: object) -> Driver:
+def is_engine(given: object) -> bool:
+    """Whether it is an Engine of SQLAlchemy; one of asyncio has no pool of connections that we could use."""
+    return "sqlalchemy" in _packages(given) and hasattr(given, "dialect") and hasattr(given, "dispose")
+
+
+def driver_of_pool(pool: Any) -> Driver:
     """The driver of a pool; one of the application's own making is taken for psycopg2's.
 
     :raises TypeError: it is no pool.
     """
     packages = _packages(pool)
+    if is_engine(pool):
+        if pool.dialect.driver in ("psycopg2", "psycopg2cffi", "psycopg") and not pool.dialect.is_async:
+            return driver(pool.dialect.driver)
+        raise TypeError(f"the engine must use psycopg2 or psycopg, not {pool.dialect.driver}")
     if "psycopg_pool" in packages:
         if isinstance(pool, import_module("psycopg_pool").ConnectionPool):
             return driver("psycopg")

@@ -6,9 +6,10 @@ import os
 import threading
 import time
 from abc import abstractmethod
+from importlib import import_module
 from typing import Any
 
-from .drivers import driver_of_pool
+from .drivers import driver_of_pool, is_engine
 from .sources import Given, wait
 
 #: Seconds that a thread waits for a pool that other threads of pq have emptied, where the pool itself does not wait.
@@ -50,7 +51,7 @@ class Pool(Given):
                 return conn
 
     def open_line(self) -> Any:
-        if self.transaction is not None:
+        if self.transaction is not None and self.transaction.owned:
             return self.driver.clone(self.transaction.conn)  # the pool may have no other
         conn = self.acquire()
         try:
@@ -119,8 +120,43 @@ class WaitingPool(Pool):
             self.pool.close()
 
 
+class EnginePool(Pool):
+    """An Engine of SQLAlchemy."""
+
+    def __init__(self, engine: Any) -> None:
+        super().__init__(engine)
+        self._timeout = import_module("sqlalchemy.exc").TimeoutError
+        self._out: dict[int, Any] = {}
+
+    @property
+    def patience(self) -> float:
+        return 0.0  # the engine has its own
+
+    def _get(self, deadline: float) -> Any:
+        try:
+            # not engine.raw_connection(), which in some versions wraps the driver's errors
+            pooled = self.pool.pool.connect()
+        except self._timeout as error:
+            raise self.driver.PoolError(str(error)) from error
+        conn = getattr(pooled, "driver_connection", None) or pooled.connection
+        self._out[id(conn)] = pooled
+        return conn
+
+    def release(self, conn: Any, lost: bool = False) -> None:
+        pooled = self._out.pop(id(conn))
+        if lost:
+            pooled.invalidate()
+        pooled.close()
+
+    def close(self) -> None:
+        if self._pid == os.getpid():
+            self.pool.dispose()
+
+
 def source_of(pool: Any) -> Pool:
     """
     :raises TypeError: it is no pool.
     """
+    if is_engine(pool):
+        return EnginePool.of(pool)
     return (WaitingPool if driver_of_pool(pool).pools_wait else PlainPool).of(pool)

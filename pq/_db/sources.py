@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -72,6 +73,10 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close all connections, the given ones, too."""
+
+    def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
+        """While the application has this thread use `conn`, keep others that come by way of this source from it."""
+        return nullcontext()
 
     def proved(self, conn: Any) -> None:
         """It has just answered."""
@@ -160,6 +165,9 @@ class SingleConnection(Given):
 
     def open_line(self) -> Any:
         return None
+
+    def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
+        return self._lock if conn is self.conn else nullcontext()
 
     def changed(self) -> None:
         # the waiter's lock and the put belong to one server session, to which its own lock is no obstacle: the

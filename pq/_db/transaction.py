@@ -1,60 +1,55 @@
-"""A transaction that a thread has open."""
+"""The transaction in which a thread executes: one of pq's own, or one of the application's that it has joined."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .joining import connection_of
 
 if TYPE_CHECKING:
     from .database import Database, Params, Rows
+    from .driver import Driver
 
 
 class Transaction:
-    """A transaction that a thread has open on a connection."""
+    """What a thread executes in.
 
-    def __init__(self, database: Database) -> None:
+    :ivar changed: whether something was put.
+    :ivar owned: whether it is on a connection of the thread's source.
+    """
+
+    owned = True
+
+    def __init__(self, database: Database, driver: Driver, conn: Any) -> None:
         self._database = database
-        self._source = database.source
-        self._driver = database.driver
+        self.driver = driver
+        self.conn = conn
+        self.changed = False
         self._pid = os.getpid()
         self._depth = 0
-        self.changed = False
-        self.conn = self._begin()
-        self._source.transaction = self
 
-    def _begin(self) -> Any:
-        """Begin, on another connection if the first turns out to be lost."""
-        replaceable = self._source.replaceable
-        once_more = replaceable
-        while True:
-            conn = self._source.acquire()
-            try:
-                self._driver.begin(conn, now=replaceable)
-                return conn
-            except BaseException as error:
-                lost = self._driver.is_lost(conn, error)
-                self._driver.rollback(conn)  # interrupted, it may have begun
-                self._source.release(conn, lost)
-                if not lost or not once_more:
-                    self._database.fail(conn, error, changes=False)
-            once_more = False
+    @property
+    def commits_at_once(self) -> bool:
+        """Whether there is no transaction: each statement is committed as it is executed."""
+        return False
 
     def run(self, sql: str, params: Params | None = None) -> Rows:
         self._check_process()
         try:
-            return self._driver.run(self.conn, sql, params)
-        except self._driver.Error as error:
-            self._database.fail(self.conn, error, changes=False)
+            return self.driver.run(self.conn, sql, params)
+        except self.driver.Error as error:
+            self._fail(error)
 
     def copy(self, sql: str, file: Any) -> int:
         """COPY from a file; returns the number of rows."""
         self._check_process()
         try:
-            return self._driver.copy(self.conn, sql, file)
-        except self._driver.Error as error:
-            self._database.fail(self.conn, error, changes=False)
+            return self.driver.copy(self.conn, sql, file)
+        except self.driver.Error as error:
+            self._fail(error)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -72,14 +67,85 @@ class Transaction:
         finally:
             self._depth -= 1
 
+    def _fail(self, error: Exception) -> NoReturn:
+        self._database.fail(self.conn, error, changes=False)
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            self.driver.raise_forked("the transaction belongs to the process that this one was forked from")
+
+
+class Joined(Transaction):
+    """The application's transaction: pq neither begins nor ends it, and its errors are the driver's.
+
+    :param given: what leads to the connection.
+    """
+
+    owned = False
+
+    def __init__(self, database: Database, given: object) -> None:
+        super().__init__(database, *connection_of(given))
+        self._given = given
+
+    @property
+    def commits_at_once(self) -> bool:
+        self._find()
+        return bool(self.conn.autocommit) and self.driver.idle(self.conn)
+
+    def run(self, sql: str, params: Params | None = None) -> Rows:
+        self._find()
+        with self._database.source.exclusive(self.conn):
+            return super().run(sql, params)
+
+    def copy(self, sql: str, file: Any) -> int:
+        self._find()
+        with self._database.source.exclusive(self.conn):
+            return super().copy(sql, file)
+
+    def _find(self) -> None:
+        """A session that has committed meanwhile has given its connection back, and somebody else may have it."""
+        self.driver, self.conn = connection_of(self._given)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        if self.driver.table_is_missing(error):
+            super()._fail(error)
+        raise error
+
+
+class OwnTransaction(Transaction):
+    """A transaction of pq's, from its beginning to its end."""
+
+    def __init__(self, database: Database) -> None:
+        self._source = database.source
+        super().__init__(database, database.source.driver, self._begin(database))
+        self._source.transaction = self
+
+    def _begin(self, database: Database) -> Any:
+        """Begin, on another connection if the first turns out to be lost."""
+        driver = self._source.driver
+        replaceable = self._source.replaceable
+        once_more = replaceable
+        while True:
+            conn = self._source.acquire()
+            try:
+                driver.begin(conn, now=replaceable)
+                return conn
+            except BaseException as error:
+                lost = driver.is_lost(conn, error)
+                driver.rollback(conn)  # interrupted, it may have begun
+                self._source.release(conn, lost)
+                if not lost or not once_more:
+                    database.fail(conn, error, changes=False)
+            once_more = False
+
     def commit(self) -> None:
         self._check_process()
         try:
-            if not self._driver.alive(self.conn):
-                self._driver.raise_lost(None)
-            self._driver.commit(self.conn)
+            if not self.driver.alive(self.conn):
+                self.driver.raise_lost(None)
+            self.driver.commit(self.conn)
         except BaseException as error:
-            self._driver.rollback(self.conn)
+            self.driver.rollback(self.conn)
             self._database.fail(self.conn, error, changes=True)
         finally:
             self._end()
@@ -90,13 +156,9 @@ class Transaction:
         if self._pid != os.getpid():
             return  # it is the parent's
         try:
-            self._driver.rollback(self.conn)
+            self.driver.rollback(self.conn)
         finally:
             self._end()
-
-    def _check_process(self) -> None:
-        if self._pid != os.getpid():
-            self._driver.raise_forked("the transaction belongs to the process that this one was forked from")
 
     def _end(self) -> None:
         self._source.transaction = None

@@ -40,16 +40,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
-from .. import _sql
-from .listener import FIRST_PAUSE, Channel, Listener
+from .listener import Channel, Listener
 from .sockets import Bell, wait_readable
 from .sources import SingleConnection, Source
-
-if TYPE_CHECKING:
-    from .database import Database
 
 
 class Waiter:
@@ -264,31 +260,3 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-class Polling:
-    """Waiting on a connection that can't listen, since the waiting thread's own transaction is open on it."""
-
-    def __init__(self, database: Database, poll_interval: float, queue: str) -> None:
-        self._database = database
-        self._poll_interval = poll_interval
-        self._pause = FIRST_PAUSE
-        self._sql = _sql.bound("waiting.sql", database.table)["look"]
-        self._params = {"queues": _sql.array([queue]), "table": database.table}
-
-    def wait(self, deadline: float) -> bool:
-        """As `Waiter.wait`."""
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            return False
-        ((*_, due_in, _),) = self._database.execute(self._sql, self._params)
-        pause = min(self._pause, self._poll_interval, remaining)
-        self._pause *= 2
-        time.sleep(pause if due_in is None else max(0.0, min(pause, due_in)))
-        return True
-
-    def __enter__(self) -> Polling:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass

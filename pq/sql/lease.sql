@@ -57,6 +57,10 @@ select number, case when outcome in ('retry', 'released') then :wake end from ch
 union all
 select number, null from removed
 
+-- name: free
+-- It is still running this delivery, and no transaction is about to end it.
+select id from :table where :held for no key update skip locked
+
 -- name: extend
 update :table set due_at = statement_timestamp() + make_interval(secs => %(lease)s)
 where :held

@@ -61,6 +61,13 @@ class Proxy:
 
     # -- what connections call
 
+    def message(self, client: socket.socket, server: socket.socket, message: bytes) -> bool:
+        """What a client says; returns whether to forward more."""
+        if message[:1] == b"Q":
+            return self.query(client, server, message)
+        server.sendall(message)
+        return True
+
     def query(self, client: socket.socket, server: socket.socket, message: bytes) -> bool:
         with self._lock:
             rule = next((rule for rule in self._rules if rule[0].search(message)), None)
@@ -139,9 +146,7 @@ class Pair(threading.Thread):
             message = self._client.recv(65536)  # libpq sends one, then waits; ours are short
             if not message:
                 return False
-            if message[:1] == b"Q":
-                return self._proxy.query(self._client, self._server, message)
-            self._server.sendall(message)
+            return self._proxy.message(self._client, self._server, message)
         return True
 
 

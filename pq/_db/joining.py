@@ -1,0 +1,59 @@
+"""The connection behind what an application has at hand. Packages are told by their names: none is imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .driver import Driver
+from .drivers import driver_of
+
+ACCEPTED = (
+    "a connection or cursor of psycopg2 or psycopg, a Session or Connection of SQLAlchemy, or a connection of Django"
+)
+
+
+def connection_of(given: object) -> tuple[Driver, Any]:
+    """The driver's connection, and its driver.
+
+    :raises TypeError: there is none, or it is another driver's.
+    :raises ValueError: the cursor is a server-side one.
+    """
+    conn = _behind(given)
+    try:
+        return driver_of(conn), conn
+    except TypeError:
+        behind = f" on {_named(conn)}" if conn is not None and conn is not given else ""
+        raise TypeError(f"conn must be {ACCEPTED}, not {_named(given)}{behind}") from None
+
+
+def _behind(given: Any) -> Any:
+    modules = [cls.__module__ for cls in type(given).__mro__]
+    if any(module.startswith("sqlalchemy.") for module in modules):
+        # one of asyncio has a connection of its kind, which its session would have to be awaited for
+        return None if any(".asyncio" in module for module in modules) else _behind_sqlalchemy(given)
+    if hasattr(given, "ensure_connection"):  # Django's opens itself when it is used
+        given.ensure_connection()
+        return given.connection
+    if hasattr(given, "fetchone"):
+        if getattr(given, "name", None):
+            raise ValueError(f"conn must not be a server-side cursor: {given.name!r}")
+        return getattr(given, "connection", None)
+    return given
+
+
+def _behind_sqlalchemy(given: Any) -> Any:
+    if hasattr(given, "get_bind"):  # a session, which begins its transaction now if need be
+        given = given.connection()
+    if hasattr(given, "in_transaction") and not given.in_transaction():
+        # as a statement of its own would do; else its commit would do nothing
+        if not hasattr(given, "commit"):
+            raise ValueError("conn must be in a transaction: this Connection can't commit, call its begin() first")
+        given.begin()
+    pooled = given if hasattr(given, "driver_connection") else getattr(given, "connection", None)
+    # SQLAlchemy before 1.4.24 has the one name, later ones both
+    return getattr(pooled, "driver_connection", None) or getattr(pooled, "connection", None)
+
+
+def _named(given: object) -> str:
+    kind = type(given)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
