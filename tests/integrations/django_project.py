@@ -1,5 +1,7 @@
 """A Django project whose views put and take jobs: ``django_project.py DSN DRIVER PARAMETERS USE_TZ``."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import json
@@ -34,7 +36,7 @@ settings.configure(
 )
 django.setup()
 
-from pq import PQ, LeaseLost  # noqa: E402
+from pq import PQ, LeaseLost
 
 
 class Order(models.Model):
