@@ -28,17 +28,17 @@ def add(commands: Any, parents: Sequence[argparse.ArgumentParser]) -> None:
     :param commands: the subparsers of `argparse`.
     :param parents: the options that say which table.
     """
+    known: dict[str, dict[str, Any]] = {
+        "queue": {"metavar": "QUEUE", "help": "its name"},
+        "id": {"metavar": "ID", "type": int, "help": "of the job"},
+        "--json": {"action": "store_true", "help": "a JSON document"},
+        "--yes": {"action": "store_true", "help": "do not ask"},
+        "--state": {"choices": STATES, "metavar": "STATE", "help": f"only these: {', '.join(STATES)}"},
+    }
 
     def command(run: Any, name: str, help: str, *arguments: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = commands.add_parser(name, parents=parents, help=help)
         parser.set_defaults(run=run)
-        known: dict[str, dict[str, Any]] = {
-            "queue": {"metavar": "QUEUE", "help": "its name"},
-            "id": {"metavar": "ID", "type": int, "help": "of the job"},
-            "--json": {"action": "store_true", "help": "a JSON document"},
-            "--yes": {"action": "store_true", "help": "do not ask"},
-            "--state": {"choices": STATES, "metavar": "STATE", "help": f"only these: {', '.join(STATES)}"},
-        }
         for argument in arguments:
             parser.add_argument(argument, **known[argument])
         return parser
@@ -186,7 +186,7 @@ def _show(args: argparse.Namespace) -> None:
 
 def _cancel(args: argparse.Namespace) -> None:
     ids = set(args.ids)
-    _confirm(args, f"Cancel {len(ids)} job(s) of queue {args.queue!r}?")
+    _confirm(args, f"Cancel {len(ids)} of the jobs of queue {args.queue!r}?")
     with _queue(args) as queue:
         count = queue.cancel(ids)
     print(f"{count} cancelled")
@@ -205,7 +205,7 @@ def _reschedule(args: argparse.Namespace) -> None:
 def _move(args: argparse.Namespace) -> None:
     with _queue(args) as queue:
         _check(queue.move(args.id, args.target), args)
-    print(f"job {args.id} moved to queue {args.target!r}")
+    print_text(f"job {args.id} moved to queue {args.target!r}")
 
 
 def _check(changed: bool, args: argparse.Namespace) -> None:
@@ -216,20 +216,20 @@ def _check(changed: bool, args: argparse.Namespace) -> None:
 def _pause(args: argparse.Namespace) -> None:
     with _queue(args) as queue:
         queue.pause()
-    print(f"queue {args.queue!r} paused")
+    print_text(f"queue {args.queue!r} paused")
 
 
 def _resume(args: argparse.Namespace) -> None:
     with _queue(args) as queue:
         queue.resume()
-    print(f"queue {args.queue!r} resumed")
+    print_text(f"queue {args.queue!r} resumed")
 
 
 def _clear(args: argparse.Namespace) -> None:
     _confirm(args, f"Delete all jobs of queue {args.queue!r}, the finished ones, too?")
     with _queue(args) as queue:
         queue.clear()
-    print(f"queue {args.queue!r} cleared")
+    print_text(f"queue {args.queue!r} cleared")
 
 
 def _queues(args: argparse.Namespace) -> None:

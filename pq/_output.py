@@ -17,12 +17,13 @@ WIDTH = 60
 
 
 def members(info: JobInfo | QueueInfo) -> dict[str, Any]:
+    """What it says, by name."""
     found = {each.name: getattr(info, each.name) for each in fields(info)}
     return {name: value for name, value in found.items() if not name.startswith("_")}
 
 
 def as_json(job: JobInfo) -> dict[str, Any]:
-    """For JSON. The data is what stands in the table: it is not decoded further, since unpickling it would run it."""
+    """For JSON. The data is what stands in the table, not decoded by the queue: a pickle could run code."""
     found = members(job)
     error, text = found.pop("error"), found.pop("text")
     return found | {"error": error and error._asdict(), "data": _value(text)}
@@ -32,13 +33,14 @@ def _value(text: str) -> Any:
     """The text itself if it holds a number that Python can't read or write, or is nested too deeply for it."""
     try:
         value = json.loads(text)
-        json.dumps(value, allow_nan=False)
+        json.dumps([[value]], allow_nan=False)  # as deep as it will be in the document
         return value
     except (ValueError, RecursionError):
         return text
 
 
 def print_json(document: Any) -> None:
+    """In one line; times as ISO 8601."""
     print(json.dumps(document, default=utc_format))
 
 
@@ -61,10 +63,12 @@ def _cell(value: Any) -> str:
 
 
 def cut(text: str) -> str:
+    """As much of it as a table shows."""
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
 
 
 def print_text(text: str) -> None:
+    """Lines, in which what can't be shown is escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     text = "\n".join(_printable(line) for line in text.split("\n"))
     print(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -140,7 +140,7 @@ def _add_work(commands: Any) -> None:
     work.add_argument("-q", "--queues", metavar="A,B", help="these queues (default: all that have tasks)")
     work.add_argument("-c", "--threads", type=positive, help="how many jobs run at a time (default: 1)")
     work.add_argument("-p", "--processes", type=positive, default=1, help="so many such workers (default: 1)")
-    work.add_argument("--batch", type=positive, metavar="N", help="take and settle at most so many at once (default: 500)")
+    work.add_argument("--batch", type=positive, metavar="N", help="how many are taken together at most (default: 500)")
     work.add_argument("--burst", action="store_true", help="stop when there are no jobs")
     work.add_argument("--max-jobs", type=positive, metavar="N", help="stop after so many")
     work.add_argument("--max-idle", type=float, metavar="S", help="stop after so many seconds without a job")
