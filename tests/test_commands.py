@@ -431,7 +431,11 @@ from pq import Worker
 from pq.tasks import PQ
 
 pq = PQ()
-task = pq["a"].task()(print)
+
+@pq["a"].task()
+def press(job_id):
+    pass
+
 worker = Worker(pq)
 """
 
