@@ -153,7 +153,7 @@ def in_each_state(pq: PQ) -> dict[str, int]:
     return ids
 
 
-def test_list_shows_what_the_library_does_in_its_order(call: Calls, pq: PQ, sql: Sql) -> None:
+def test_list_shows_what_the_library_does_in_its_order(call: Calls, pq: PQ) -> None:
     ids = in_each_state(pq)
     listed = call.json("list", "a")
     assert [job["id"] for job in listed] == [ids[state] for state in ("ready", "scheduled", "running", "dead")]
@@ -168,7 +168,7 @@ def test_list_shows_what_the_library_does_in_its_order(call: Calls, pq: PQ, sql:
     assert [line.split()[:2] for line in lines[1:]] == [[str(job["id"]), job["state"]] for job in listed]
 
 
-def test_list_can_be_narrowed(call: Calls, pq: PQ, sql: Sql) -> None:
+def test_list_can_be_narrowed(call: Calls, pq: PQ) -> None:
     ids = in_each_state(pq)
     for state, id in ids.items():
         assert [job["id"] for job in call.json("list", "a", "--state", state)] == [id]
@@ -176,7 +176,7 @@ def test_list_can_be_narrowed(call: Calls, pq: PQ, sql: Sql) -> None:
     assert [job["id"] for job in call.json("list", "a", "--after", str(ids["running"]))] == [ids["dead"]]
 
 
-def test_count_has_all_states_or_one(call: Calls, pq: PQ, sql: Sql) -> None:
+def test_count_has_all_states_or_one(call: Calls, pq: PQ) -> None:
     in_each_state(pq)
     pq["a"].put(1)
     assert call.json("count", "a") == {"ready": 2, "scheduled": 1, "running": 1, "dead": 1, "finished": 1}
@@ -192,7 +192,7 @@ def test_count_has_all_states_or_one(call: Calls, pq: PQ, sql: Sql) -> None:
     ]
 
 
-def test_show_has_all_about_a_job(call: Calls, pq: PQ, sql: Sql) -> None:
+def test_show_has_all_about_a_job(call: Calls, pq: PQ) -> None:
     ids = in_each_state(pq)
     for id in ids.values():
         assert call.json("show", "a", str(id))["id"] == id
@@ -211,7 +211,7 @@ def test_an_empty_queue_is_shown_as_such(call: Calls) -> None:
     assert len(call("list", "none").splitlines()) == len(call("queues").splitlines()) == 1
 
 
-def test_queues_has_all_queues(call: Calls, pq: PQ, sql: Sql) -> None:
+def test_queues_has_all_queues(call: Calls, pq: PQ) -> None:
     in_each_state(pq)
     pq["b\x1b[2J"].pause()
     first, second = call.json("queues")
@@ -283,7 +283,7 @@ def test_cancel_tells_of_those_that_were_not(call: Calls, pq: PQ) -> None:
     assert "1 not cancelled" in errors
 
 
-def test_clear_deletes_all_of_a_queue(call: Calls, pq: PQ, sql: Sql) -> None:
+def test_clear_deletes_all_of_a_queue(call: Calls, pq: PQ) -> None:
     in_each_state(pq)
     pq["b"].put(1)
     call("clear", "a", "--yes")
