@@ -22,6 +22,7 @@ from .worker.supervisor import Supervisor, command, orphaned
 DEFAULTS: dict[str, Any] = {
     "queues": None,
     "threads": 1,
+    "batch": 500,
     "burst": False,
     "max_jobs": None,
     "max_idle": None,
@@ -60,6 +61,7 @@ def _worker(args: argparse.Namespace) -> Worker:
         burst=args.burst,
         max_jobs=args.max_jobs,
         max_idle=args.max_idle,
+        batch=args.batch,
         shutdown_timeout=f"{args.shutdown_timeout}s",
     )
 
@@ -81,7 +83,7 @@ def _find(target: str) -> Any:
 def _arguments(args: argparse.Namespace) -> list[str]:
     """For one of the processes."""
     given = ["work", args.target, "-c", str(args.threads), "--shutdown-timeout", str(args.shutdown_timeout)]
-    for name in ("queues", "max_jobs", "max_idle"):
+    for name in ("batch", "queues", "max_jobs", "max_idle"):
         value = getattr(args, name)
         if value is not None:
             given += [f"--{name.replace('_', '-')}", str(value)]

@@ -9,7 +9,8 @@ import re
 import sys
 from typing import Any, NoReturn
 
-from . import __version__, _sql, _work, errors, schema
+from . import __version__, _commands, _sql, _work, errors, schema
+from ._commands import positive
 from ._db import own_driver
 from .manager import PQ
 
@@ -19,8 +20,10 @@ arguments: a password is better kept in one of the variables, or in ~/.pgpass.
 
 exit codes:
   0    done
-  1    it failed; for demo: something did not hold; for doctor: something is wrong
-  2    wrong usage: an argument, a name or a DSN that cannot be, a module that cannot be imported
+  1    it failed, or not all that was named was there to be changed, or the answer was no; for demo: something did
+       not hold; for doctor: something is wrong
+  2    wrong usage: an argument, a name, data or a DSN that cannot be, a module that cannot be imported; --yes is
+       missing where nobody can be asked
   3    no connection to the database
   130  interrupted by Ctrl-C
 """
@@ -121,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="a line of JSON for each finding")
     doctor.set_defaults(run=_doctor)
 
+    _commands.add(commands, [database, table])
     _add_work(commands)
     _add_dead(commands, [database, table])
 
@@ -134,10 +138,11 @@ def _add_work(commands: Any) -> None:
     work = commands.add_parser("work", help="perform tasks")
     work.add_argument("target", metavar="MODULE:ATTRIBUTE", help="a PQ of pq.tasks, one of its queues, or a Worker")
     work.add_argument("-q", "--queues", metavar="A,B", help="these queues (default: all that have tasks)")
-    work.add_argument("-c", "--threads", type=_count, help="how many jobs run at a time (default: 1)")
-    work.add_argument("-p", "--processes", type=_count, default=1, help="so many such workers (default: 1)")
+    work.add_argument("-c", "--threads", type=positive, help="how many jobs run at a time (default: 1)")
+    work.add_argument("-p", "--processes", type=positive, default=1, help="so many such workers (default: 1)")
+    work.add_argument("--batch", type=positive, metavar="N", help="how many are taken together at most (default: 500)")
     work.add_argument("--burst", action="store_true", help="stop when there are no jobs")
-    work.add_argument("--max-jobs", type=_count, metavar="N", help="stop after so many")
+    work.add_argument("--max-jobs", type=positive, metavar="N", help="stop after so many")
     work.add_argument("--max-idle", type=float, metavar="S", help="stop after so many seconds without a job")
     work.add_argument(
         "--shutdown-timeout",
@@ -157,7 +162,7 @@ def _add_dead(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         action = actions.add_parser(name, parents=parents, help=text)
         action.add_argument("queue", help="its name")
         if name == "list":
-            action.add_argument("--limit", type=_count, default=100, help="at most so many (default: 100)")
+            action.add_argument("--limit", type=positive, default=100, help="at most so many (default: 100)")
             action.add_argument("--json", action="store_true", help="a line of JSON for each, with the job's data")
         else:
             action.add_argument("ids", nargs="*", type=int, metavar="ID")
@@ -165,13 +170,6 @@ def _add_dead(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         if name == "retry":
             action.add_argument("--in", dest="within", metavar="TIME", help="after this time, such as 30s or 1h30m")
     dead.set_defaults(run=_work.dead)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1: {number}")
-    return number
 
 
 def _create(args: argparse.Namespace) -> None:

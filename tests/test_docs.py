@@ -135,7 +135,7 @@ def run(command: list[str]) -> None:
     """Run a command of the documentation as far as can be done in a test."""
     match command:
         case ["python", "-m", "pq", "demo"]:
-            pass  # has its own tests, and the reference its options
+            pass  # has its own tests, and the page of the commands its options
         case ["python", "-m", "pq", "doctor", *_]:
             assert main(command[3:]) == 1  # the server of the tests has fsync off
         case ["python", "-m", "pq", *arguments]:
@@ -192,17 +192,18 @@ def test_the_reference_names_all_that_is_public() -> None:
     assert [name for name in package.__all__ if not re.search(rf"\bpq\.{name}\b", text)] == []
 
 
-def test_the_reference_names_all_options_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "docs" / "reference.rst").read_text("utf-8")
+def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "commands.rst").read_text("utf-8")
     options = set()
-    commands = ["create", "sql", "version", "doctor", "work", "dead", "demo"]
+    commands = ["create", "sql", "version", "doctor", "put", "list", "count", "show", "cancel", "reschedule", "move"]
+    commands += ["pause", "resume", "clear", "queues", "prune", "work", "dead", "demo"]
     for command in ("", *commands, "dead list", "dead retry", "dead discard"):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])
         usage = capsys.readouterr().out
         options |= set(re.findall(r"--[\w-]+", usage))
         if not command:
-            assert re.findall(r"^    (\w+)  ", usage, re.MULTILINE) == commands
+            assert re.findall(r"^    (\w+)(?:  |$)", usage, re.MULTILINE) == commands
         assert f"``{command}" in text
     assert {option for option in options if f"``{option}" not in text} == set()
 

@@ -26,7 +26,8 @@ LAYERS = [
     {"worker"},
     {"tasks", "utils"},
     {"__init__"},
-    {"demo", "_work"},
+    {"demo", "_work", "_output"},
+    {"_commands"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,79 @@
+"""How the command line shows jobs and queues: as JSON, and as text for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+from .browse import JobInfo, QueueInfo
+from .job import utc_format
+
+#: Characters of a job's data that a table shows.
+WIDTH = 60
+
+
+def members(info: JobInfo | QueueInfo) -> dict[str, Any]:
+    """What it says, by name."""
+    found = {each.name: getattr(info, each.name) for each in fields(info)}
+    return {name: value for name, value in found.items() if not name.startswith("_")}
+
+
+def as_json(job: JobInfo) -> dict[str, Any]:
+    """For JSON. The data is what stands in the table, not decoded by the queue: a pickle could run code."""
+    found = members(job)
+    error, text = found.pop("error"), found.pop("text")
+    return found | {"error": error and error._asdict(), "data": _value(text)}
+
+
+def _value(text: str) -> Any:
+    """The text itself if it holds a number that Python can't read or write, or is nested too deeply for it."""
+    try:
+        value = json.loads(text)
+        json.dumps([[value]], allow_nan=False)  # as deep as it will be in the document
+        return value
+    except (ValueError, RecursionError):
+        return text
+
+
+def print_json(document: Any) -> None:
+    """In one line; times as ISO 8601."""
+    print(json.dumps(document, default=utc_format))
+
+
+def print_table(rows: Iterable[Iterable[Any]]) -> None:
+    """Columns below each other."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print_text("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return f"{value.isoformat(' ', 'seconds')}Z"
+    return _printable(str(value).replace("\n", " "))
+
+
+def cut(text: str) -> str:
+    """As much of it as a table shows."""
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
+
+
+def print_text(text: str) -> None:
+    """Lines, in which what can't be shown is escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    text = "\n".join(_printable(line) for line in text.split("\n"))
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _printable(text: str) -> str:
+    """What others wrote must not command the terminal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
