@@ -23,9 +23,6 @@ DRIVERS = [name for name in ("psycopg2", "psycopg") if find_spec(name)]
 @pytest.mark.parametrize("use_tz", [True, False], ids=["aware", "naive"])
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_project(dsn: str, driver: str, use_tz: bool, request: pytest.FixtureRequest) -> None:
-    if driver == "psycopg" and not use_tz:
-        reason = "Django has its connections return naive times; the driver's cursor must not ask these for its loaders"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("django_project.py")), dsn, driver,
          json.dumps(parse_dsn(dsn)), json.dumps(use_tz)],
