@@ -34,7 +34,8 @@ def put(bench: Bench) -> Iterator[Cell]:
     for case, (threads, processes) in PRODUCERS.items():
         if bench.sizes.brief and case not in BRIEF:
             continue
-        for peer in bench.able("putter", "raw", "pq", "pq-1.9.1", "procrastinate", "pgqueuer"):
+        other = ["pq-psycopg3"] if threads == 1 else []  # it has one connection
+        for peer in bench.able("putter", "raw", "pq", *other, "pq-1.9.1", "procrastinate", "pgqueuer"):
             yield Cell(case, peer, partial(put_rate, bench, peer, threads, processes))
 
 
@@ -63,7 +64,7 @@ def put_many(bench: Bench) -> Iterator[Cell]:
         site.clear()
         return rate(site.child.ask("rate", what=what, seconds=bench.sizes.seconds, most=PLENTY))
 
-    for peer in bench.able("many_putter", "raw", "pq", "pq-1.9.1", "procrastinate", "pgqueuer"):
+    for peer in bench.able("many_putter", "raw", "pq", "pq-psycopg3", "pq-1.9.1", "procrastinate", "pgqueuer"):
         yield Cell("ids returned", peer, partial(measure, peer, "many_putter"))
     for peer in bench.able("loader", "pq"):
         yield Cell("load, 10,000", peer, partial(measure, peer, "loader"))
@@ -73,12 +74,12 @@ def get(bench: Bench) -> Iterator[Cell]:
     ready = bench.sizes.series[1]
     cases = {"get": "getter", "in with": "with_getter", "leased, and done": "lease_getter"}
     for case, what in cases.items():
-        for peer in bench.able(what, "raw", "pq", "pq-1.9.1"):
+        for peer in bench.able(what, "raw", "raw-prepared", "pq", "pq-psycopg3", "pq-1.9.1"):
             yield Cell(case, peer, partial(taken, bench, peer, what, ready, int(TAKEN * ready)))
 
 
 def get_many(bench: Bench) -> Iterator[Cell]:
-    for peer in bench.able("many_getter", "raw", "pq"):
+    for peer in bench.able("many_getter", "raw", "raw-prepared", "pq", "pq-psycopg3"):
         most = int(100_000 * bench.sizes.seconds)
         yield Cell("100", peer, partial(taken, bench, peer, "many_getter", most + 100 * STOCK, most))
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 from .base import Peer
 from .graphile import Graphile
 from .pgqueuer import PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100
-from .pq import Pq, PqDeleting
+from .pq import Pq, PqDeleting, PqPsycopg3
 from .pq191 import Pq191
 from .procrastinate import Procrastinate
-from .raw import Raw
+from .raw import Raw, RawPrepared
 
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer
-    for peer in (Raw, Pq, PqDeleting, Pq191, Procrastinate, PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100, Graphile)
+    for peer in (
+        *(Raw, RawPrepared, Pq, PqDeleting, PqPsycopg3, Pq191),
+        *(Procrastinate, PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100, Graphile),
+    )
 }
 
 __all__ = ["PEERS", "Peer"]

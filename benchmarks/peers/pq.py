@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .base import DATA, QUEUE
@@ -107,3 +109,20 @@ class PqDeleting(Pq):
 
     name = "pq-retain0"
     retain = 0
+
+
+class PqPsycopg3(Pq):
+    """The same on a connection of psycopg 3."""
+
+    name = "pq-psycopg3"
+    home = "psycopg3"
+    packages = ("psycopg[binary]",)
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        sys.path.append(str(Path(__file__).parents[2]))  # in a process that has only the driver on its path
+
+    def connection(self, threads: int = 1) -> dict[str, Any]:
+        import psycopg
+
+        return {"conn": psycopg.connect(self.dsn, autocommit=True)}

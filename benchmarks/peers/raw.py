@@ -19,7 +19,6 @@ READY = f"""
 
 PUT = f"insert into queue (q_name, data) values ('{QUEUE}', %s) returning id"
 PUT_MANY = f"insert into queue (q_name, data) select '{QUEUE}', unnest(%s::text[])::json returning id"
-#: Prepared, each with the limit written out: planned anew at each call, they are slower.
 CLAIM = f"update queue set dequeued_at = clock_timestamp() where id = ({READY % 1}) returning {COLUMNS}"
 CLAIM_MANY = (
     f"update queue set dequeued_at = clock_timestamp() where id = any (array({READY % 100})) returning {COLUMNS}"
@@ -27,16 +26,19 @@ CLAIM_MANY = (
 
 
 class Raw(TablePeer):
+    """
+    :ivar claim: what takes a job.
+    :ivar claim_many: what takes a batch.
+    """
+
     name = "raw"
+    claim = CLAIM
+    claim_many = CLAIM_MANY
 
     def connect(self, autocommit: bool = True) -> Any:
         import psycopg2
 
         conn = psycopg2.connect(self.dsn)
-        conn.autocommit = True
-        with conn.cursor() as cursor:
-            cursor.execute(f"prepare claim as {CLAIM}")
-            cursor.execute(f"prepare claim_many as {CLAIM_MANY}")
         conn.autocommit = autocommit
         return conn
 
@@ -50,7 +52,7 @@ class Raw(TablePeer):
             for (trigger,) in cursor.fetchall():
                 cursor.execute(f'drop trigger "{trigger}" on queue')
 
-    def _step(self, statement: str, arguments: tuple[Any, ...] = ()) -> Step:
+    def _step(self, statement: str, arguments: tuple[Any, ...] | None = None) -> Step:
         cursor = self.connect().cursor()
 
         def step() -> int:
@@ -66,10 +68,10 @@ class Raw(TablePeer):
         return lambda: self._step(PUT_MANY, ([TEXT] * BATCH,))
 
     def getter(self, threads: int) -> Callable[[], Step]:
-        return lambda: self._step("execute claim")
+        return lambda: self._step(self.claim)
 
     def many_getter(self, threads: int) -> Callable[[], Step]:
-        return lambda: self._step("execute claim_many")
+        return lambda: self._step(self.claim_many)
 
     def with_getter(self, threads: int) -> Callable[[], Step]:
         def make() -> Step:
@@ -77,7 +79,7 @@ class Raw(TablePeer):
             cursor = conn.cursor()
 
             def step() -> int:
-                cursor.execute("execute claim")
+                cursor.execute(self.claim)
                 found = len(cursor.fetchall())
                 conn.commit()
                 return found
@@ -91,3 +93,19 @@ class Raw(TablePeer):
         step = self.many_getter(1)()
         while step():
             pass
+
+
+class RawPrepared(Raw):
+    """The same with claims that the server has planned before: what no client can exceed."""
+
+    name = "raw-prepared"
+    claim = "execute claim"
+    claim_many = "execute claim_many"
+
+    def connect(self, autocommit: bool = True) -> Any:
+        conn = super().connect()
+        with conn.cursor() as cursor:
+            cursor.execute(f"prepare claim as {CLAIM}")
+            cursor.execute(f"prepare claim_many as {CLAIM_MANY}")
+        conn.autocommit = autocommit
+        return conn

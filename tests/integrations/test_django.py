@@ -22,7 +22,7 @@ DRIVERS = [name for name in ("psycopg2", "psycopg") if find_spec(name)]
 
 @pytest.mark.parametrize("use_tz", [True, False], ids=["aware", "naive"])
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_a_project(dsn: str, driver: str, use_tz: bool, request: pytest.FixtureRequest) -> None:
+def test_a_project(dsn: str, driver: str, use_tz: bool) -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("django_project.py")), dsn, driver,
          json.dumps(parse_dsn(dsn)), json.dumps(use_tz)],
