@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import Background, execute, wait_until
+from conftest import PATIENCE, Background, execute, wait_until
 from driver import driver, only_psycopg2
 from kinds import WITH_PSYCOPG3, make_pq, terminate
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, make_dsn, parse_dsn
 from psycopg2.pool import PoolError, SimpleConnectionPool, ThreadedConnectionPool
 
 from pq import PQ, ConnectionFailed, ConnectionLost, DecodeError, Queue, TableMissing
+from pq._db import own
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -151,6 +152,20 @@ def test_no_payload_is_shown(dsn: str, sql: Sql, caplog: pytest.LogCaptureFixtur
 
 
 # -- connections of pq's own
+
+
+def test_a_process_that_waits_closes_those_that_it_does_not_need(
+    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "KEEP", 0.0)
+    count = "select count(*) from pg_stat_activity where application_name = 'waits'"
+    with PQ(make_dsn(dsn, application_name="waits"), poll_interval=0.1) as pq:
+        threads = [Background(pq["a"].get, timeout=PATIENCE) for _ in range(8)]
+        # the one that listens, and one on which the next job is taken at once
+        wait_until(lambda: sql(count) == [(2,)], "the others are closed")
+        for number in range(8):
+            pq["a"].put(number)
+        assert {thread.result().data for thread in threads} == set(range(8))
 
 
 def test_never_more_connections_than_allowed(dsn: str, sql: Sql) -> None:

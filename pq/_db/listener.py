@@ -106,6 +106,7 @@ class Listener:
             return []
         if self.line is not None:
             self._hear(self.line)
+        self._source.tidy()
         with self.lock:
             # if one of them is to be looked at, others go along: one statement in each interval, not one for each
             is_time = any(channel.look_at <= now for channel in self.channels.values())

@@ -9,6 +9,9 @@ from typing import Any
 from .drivers import own_driver
 from .sources import Source, wait
 
+#: Seconds after which a connection that nobody has used is closed, while this process waits; one is kept.
+KEEP = 5.0
+
 
 class OwnConnections(Source):
     """Connections that pq opens from a DSN, in autocommit mode: as many as there are threads at work, at most `limit`;
@@ -30,7 +33,7 @@ class OwnConnections(Source):
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._returned = threading.Condition(self._lock)
-        self._idle: list[Any] = []
+        self._idle: list[tuple[Any, float]] = []  # since when, in monotonic seconds; the one used last is last
         self._open = 0
 
     def acquire(self, timeout: float | None = None) -> Any:
@@ -53,7 +56,7 @@ class OwnConnections(Source):
         with self._lock:
             while not self._closed:
                 if self._idle:
-                    return self._idle.pop()
+                    return self._idle.pop()[0]
                 if self._open < self._limit:
                     self._open += 1
                     return None
@@ -66,7 +69,7 @@ class OwnConnections(Source):
     def release(self, conn: Any, lost: bool = False) -> None:
         with self._lock:
             if not (lost or self._closed or conn.closed) and self.driver.idle(conn):
-                self._idle.append(conn)
+                self._idle.append((conn, time.monotonic()))
                 self._returned.notify()
                 return
         self._discard(conn)
@@ -81,6 +84,14 @@ class OwnConnections(Source):
         except self.driver.Error:
             pass  # it is gone, which is what we want
 
+    def tidy(self) -> None:
+        with self._lock:
+            until = time.monotonic() - KEEP
+            count = sum(since < until for _, since in self._idle[:-1])
+            old, self._idle = self._idle[:count], self._idle[count:]
+        for conn, _ in old:
+            self._discard(conn)
+
     def open_line(self) -> Any:
         return self.driver.connect(self._dsn)
 
@@ -90,13 +101,13 @@ class OwnConnections(Source):
             self._closed = True
             idle, self._idle = self._idle, []
             self._returned.notify_all()
-        for conn in idle:
+        for conn, _ in idle:
             self._discard(conn)
 
     def forked(self) -> None:
         super().forked()
         # never closed here: that would say goodbye on the parent's sockets. Kept, lest the collector close them.
-        _inherited.extend(self._idle)
+        _inherited.extend(conn for conn, _ in self._idle)
         self._reset()
 
 

@@ -90,6 +90,9 @@ class Source(ABC):
     def changed(self) -> None:
         """A put was committed. A line of its own hears of it from the server."""
 
+    def tidy(self) -> None:
+        """Close what has not been needed for a while."""
+
     def forked(self) -> None:
         """In a child process: forget what belongs to the parent, without touching its sockets."""
         self._threads = threading.local()
