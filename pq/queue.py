@@ -33,13 +33,13 @@ class Queue(Browse, Control):
     together, or the job stays.
 
     :param name: any text without NUL characters. A name that ends in ``/`` and a key of `converters`, such as
-        ``jobs/pickle``, means the queue ``jobs`` with that conversion.
+        ``jobs/pickle`` or ``jobs/text``, means the queue ``jobs`` with that conversion.
     :param conn: a connection or a DSN, as for `PQ`.
     :param pool: a pool, as for `PQ`.
     :param table: name of the table.
     :param schema: schema of the table; default: the server's search path decides.
     :param pickle_key: key or keys (newest first) to sign pickles with; unsigned ones are refused then.
-    :param options: class attributes to set on this queue alone: `timeout`, `encode`, `decode`, `converters`, …
+    :param options: class attributes to set on this queue alone: `timeout`, `max_size`, `encode`, `converters`, …
     :raises ValueError: a name that PostgreSQL can't hold.
     :raises TypeError: a name is not a str; `conn`, `pool` or `pickle_key` is something else; an unknown option.
     """
@@ -76,7 +76,7 @@ class Queue(Browse, Control):
             the server's clock, or a datetime (a naive one is UTC).
         :param expected_at: priority: the earliest is got first, jobs without one last. Same forms.
         :raises TypeError: times of another type; data that the encoder refuses.
-        :raises ValueError: times of another form or out of range; NaN or Infinity in the data.
+        :raises ValueError: times of another form or out of range; NaN or Infinity in the data, or more than `max_size`.
         :raises ConnectionFailed: the database can't be reached; nothing was put. As for all that follow here.
         :raises ConnectionLost: the connection broke, and no other could take its place; nothing was put.
         :raises CommitUnknown: it broke when the job was being committed, which may or may not have been done.
