@@ -19,13 +19,14 @@ from .browse import Browse
 from .control import Control
 from .dead import Dead
 from .errors import JobNotFound
+from .item import Items
 from .job import Job
 from .lease import LeasedJob
 from .retry import Delay, Policy, RetryIn, exponential, seconds, span
 from .settlement import settle_all
 
 
-class Queue(Browse, Control):
+class Queue(Browse, Control, Items):
     """A queue in the table; ``pq["name"]`` makes one.
 
     It can be used by several threads at once. `get` outside of a transaction takes a job *at most once*: it is off the
