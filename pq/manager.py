@@ -125,6 +125,7 @@ class PQ:
 
         :param force: even with jobs in it: ready, scheduled, running or dead ones, of any queue.
         :raises JobsLeft: there are such jobs.
+        :raises TableMissing: it is still a table of pq 1.9.1, and not forced.
         :raises SchemaError: as for `create`; to be in use is to have a transaction open that has read it.
 
         What of yours depends on it, such as a view or a foreign key, is not dropped: the driver's error says so.
@@ -136,7 +137,7 @@ class PQ:
 
         All that belongs to the table stays: its retention, its rights, what depends on it. Else as `drop`.
 
-        :raises TableMissing: call `create` first.
+        :raises TableMissing: there is none, too.
         """
         schema.reset(self._db, self._table, force)
 

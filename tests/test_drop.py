@@ -10,6 +10,7 @@ from conftest import Background, execute, wait_until
 from driver import driver
 
 from pq import PQ, JobsLeft, SchemaError, TableMissing
+from pq.schema import steps
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -151,3 +152,16 @@ def test_in_a_block_it_is_part_of_that(dsn: str) -> None:
             pq.drop(force=True)
             raise ZeroDivisionError
         assert len(pq["a"]) == 1
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_table_of_1_9_1_is_not_judged(dsn: str, sql: Sql, end: Callable[..., None]) -> None:
+    """What its rows mean, only an upgrade tells."""
+    sql("drop table queue")
+    sql(steps()[0].sql.replace(":table", "queue"))
+    with PQ(dsn) as pq:
+        with pytest.raises(TableMissing, match="create"):
+            end(pq)
+        end(pq, force=True)
+        pq.create()
+        assert list(pq) == []
