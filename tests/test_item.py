@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from conftest import Background, execute, wait_until
 from driver import driver
-from kinds import WITH_PSYCOPG3, make_pq
+from kinds import make_pq
 
-from pq import PQ, ConnectionLost, Discard, LeasedJob, LoopLeft, Queue, Retry
+from pq import PQ, ConnectionLost, Discard, LeasedJob, LeaseLost, LoopLeft, Queue, Retry
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
-@pytest.fixture(params=WITH_PSYCOPG3)
+@pytest.fixture(params=["dsn", "autocommit connection"])
 def pq(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
-    """Instead of conftest's: on each kind of connection; jobs are tried again at once, and twice."""
+    """Instead of conftest's: on connections of its own, and on one that commits by itself; jobs are tried again at once, and twice."""
     execute(dsn, "create table effects (text text)")
     with make_pq(request.param, dsn, max_retries=2, retry_in=None) as made:
         yield made
@@ -194,6 +194,28 @@ def test_after_it_has_ended_the_job_itself_a_block_can_still_fail(pq: PQ, effect
         raise ZeroDivisionError
     assert effects() == []
     assert the_job(queue) == ("ready", 1, "ZeroDivisionError")
+
+
+def test_a_block_that_has_cancelled_its_own_job_is_undone(pq: PQ, effects: Callable[[], list[str]]) -> None:
+    queue = pq["a"]
+    queue.put("x")
+    with pytest.raises(LeaseLost), queue.item() as job:
+        write(job)
+        assert job is not None
+        assert queue.cancel(job.id) == 1
+    assert effects() == []
+    assert the_job(queue) == ("ready", 0, None)
+
+
+def test_a_lost_lease_is_no_failure_of_the_job(pq: PQ, effects: Callable[[], list[str]]) -> None:
+    """As of any leased job; the claim, whose lease would last, is undone, too."""
+    queue = pq["a"]
+    queue.put("x")
+    with pytest.raises(LeaseLost), queue.item() as job:
+        write(job)
+        raise LeaseLost(job_id=0, queue="b", attempt=1)
+    assert effects() == []
+    assert the_job(queue) == ("ready", 0, None)
 
 
 def test_nobody_else_sees_it_meanwhile(dsn: str) -> None:
