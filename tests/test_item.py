@@ -22,7 +22,7 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 
 @pytest.fixture(params=["dsn", "autocommit connection"])
 def pq(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
-    """Instead of conftest's: on connections of its own, and on one that commits by itself; jobs are tried again at once, and twice."""
+    """On connections of its own, and on one that commits by itself; jobs are tried again at once, and twice."""
     execute(dsn, "create table effects (text text)")
     with make_pq(request.param, dsn, max_retries=2, retry_in=None) as made:
         yield made
