@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import pickle
+import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,6 +48,27 @@ _loads = json.JSONDecoder().decode
 def decode(text: str) -> Any:
     """`json.loads`."""
     return _loads(text)
+
+
+def check_str(data: Any) -> str:
+    """The text, if it is one; anything else would come back as what it is not.
+
+    :raises TypeError: it is no str.
+    """
+    if not isinstance(data, str):
+        raise TypeError(f"the data must be a str, not {type(data).__name__}: {reprlib.repr(data)}")
+    return data
+
+
+def check_size(text: str, most: int) -> str:
+    """The encoded text, if it is not longer than so many bytes.
+
+    :raises ValueError: it is.
+    """
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    if size > most:
+        raise ValueError(f"the data is {size} bytes long when encoded, longer than the queue's max_size of {most}")
+    return text
 
 
 def dump_pickle(data: Any) -> str:

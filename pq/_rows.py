@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from . import _bulk, _codec, _sql
 from ._db import Database, Literal, Rows
+from ._numbers import whole
 from ._when import TimeSpec
 from .errors import DecodeError
 
@@ -17,11 +18,15 @@ class QueueRows:
     #: Conversions before encoding and after decoding, by the suffix of the queue's name: ``(dumps, loads)``.
     converters: ClassVar[Mapping[str, tuple[_codec.Convert, _codec.Convert]]] = {
         "pickle": (_codec.dump_pickle, _codec.load_pickle),
+        "text": (_codec.check_str, _codec.check_str),
     }
 
     #: Data to JSON text, and back.
     encode: Callable[..., str] = staticmethod(_codec.encode)
     decode: Callable[..., Any] = staticmethod(_codec.decode)
+
+    #: Bytes in UTF-8 that a job's encoded data may have at most; None: as many as PostgreSQL takes, which is 1 GB.
+    max_size: int | None = None
 
     #: The conversion of this queue.
     dumps: Callable[..., Any] = staticmethod(lambda data: data)
@@ -44,6 +49,8 @@ class QueueRows:
             if not hasattr(type(self), option) and type(self).__module__.startswith("pq."):
                 raise TypeError(f"{type(self).__name__} has no option {option!r}")
             self.__dict__[option] = value
+        if self.max_size is not None:
+            whole("max_size", self.max_size, 1)
         self.name, suffix = self._split(name)  # by the options' converters
         if suffix is not None:
             self.dumps, self.loads = self.converters[suffix]
@@ -85,11 +92,19 @@ class QueueRows:
             reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             raise DecodeError(job_id=job_id, queue=self.name, reason=reason, fate="it is as it was") from error
 
+    def _text(self, data: Any) -> str:
+        """Data as it is put.
+
+        :raises ValueError: it is too large.
+        """
+        text = self.encode(self.dumps(data))
+        return text if self.max_size is None else _codec.check_size(text, self.max_size)
+
     def _encoded(self, data: Any) -> str | None:
         return None if data is None else self.encode(self.dumps(data))
 
     def _encoded_rows(self, items: Iterable[Any], schedule_at: TimeSpec, expected_at: TimeSpec) -> Iterator[_bulk.Row]:
-        return _bulk.rows(items, lambda data: self.encode(self.dumps(data)), schedule_at, expected_at)
+        return _bulk.rows(items, self._text, schedule_at, expected_at)
 
     def _put_chunk(self, chunk: list[_bulk.Row]) -> list[int]:
         parameters = _bulk.parameters(chunk)
@@ -108,7 +123,7 @@ class QueueRows:
         return count
 
     def _write(self, statement: str, data: Any, **params: Any) -> Rows:
-        return self._run(self._sql[statement], prepare=True, data=self.encode(self.dumps(data)), **params)
+        return self._run(self._sql[statement], prepare=True, data=self._text(data), **params)
 
     def _run(self, sql: str, *, prepare: bool = False, lock_timeout: float | None = None, **params: Any) -> Rows:
         try:

@@ -21,6 +21,7 @@ _DOTTED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z_][A-Za-z0-9_]*)")
 _NAME_LINE = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"\s*-- .*$", re.MULTILINE)
 _WORD = re.compile(r"(?<!:):([a-z_]+)\b")
+_PART = re.compile(r"\bpq_(?=\w)")
 
 
 class Table:
@@ -125,7 +126,8 @@ def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
 
     :param instead: names of statements whose place another is to take.
 
-    A ``%`` in the name is doubled, since the driver reads these texts for ``%(name)s``.
+    A ``%`` in the name is doubled, since the driver reads these texts for ``%(name)s``. A part of a "with" hides a
+    table of its name: these begin with ``pq_`` or, for a table whose name does so, with ``with_``.
     """
     texts = statements(path)
     fragments = {**statements("common.sql"), **texts}
@@ -135,4 +137,6 @@ def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
         # the table comes last: a ":word" in its name is no fragment
         return _WORD.sub(lambda match: match[0] if match[1] == "table" else expand(fragments[match[1]]), text)
 
-    return {name: bind(expand(text), {"table": table.replace("%", "%%")}) for name, text in texts.items()}
+    prefix = "with_" if table.startswith('"pq_') else "pq_"
+    words = {"table": table.replace("%", "%%")}
+    return {name: bind(_PART.sub(prefix, expand(text)), words) for name, text in texts.items()}

@@ -48,6 +48,17 @@ class SchemaError(PQError):
     """The table cannot be created or upgraded."""
 
 
+class JobsLeft(PQError):
+    """The queue table {table} has jobs: {ready} ready, {scheduled} scheduled, {running} running, {dead} dead.
+    Nothing was changed; force=True deletes them."""
+
+    table: str
+    ready: int
+    scheduled: int
+    running: int
+    dead: int
+
+
 class JobNotFound(PQError, LookupError):
     """There is no job {job_id} in queue {queue!r}."""
 
@@ -88,6 +99,10 @@ class TaskTimeout(PQError, TimeoutError):
 
     timeout: timedelta
     stack: str | None = None
+
+
+class LoopLeft(PQError):
+    """The loop over `Queue.items` was left before the job was done."""
 
 
 class Retry(PQError):

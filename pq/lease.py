@@ -34,7 +34,7 @@ class LeasedJob(Job):
     :ivar dequeued_at: when this delivery began; an aware datetime.
     :ivar lease: how long it was leased for.
     :ivar policy: how often it is tried again, and after what pause.
-    :ivar cursor: in a transactional task: a cursor of the transaction; else None.
+    :ivar cursor: in a transactional task, and in `Queue.item`: a cursor of the transaction; else None.
     :ivar cancelled: whether it is known that somebody has cancelled it: if a worker runs it, from its next heartbeat
         on; else when `extend`, `progress` or an end of it has raised `LeaseLost`.
     :ivar settled: whether it has ended; None: in a transaction, of which nobody knows yet how it ends.

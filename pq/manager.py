@@ -123,6 +123,27 @@ class PQ:
         """
         schema.create(self._db, self._table, Change(retain, retain_dead))
 
+    def drop(self, force: bool = False) -> None:
+        """Drop the table, and what else `create` has made; nothing happens if there is no table.
+
+        :param force: even with jobs in it: ready, scheduled, running or dead ones, of any queue.
+        :raises JobsLeft: there are such jobs.
+        :raises TableMissing: it is still a table of pq 1.9.1, and not forced.
+        :raises SchemaError: as for `create`; to be in use is to have a transaction open that has read it.
+
+        What of yours depends on it, such as a view or a foreign key, is not dropped: the driver's error says so.
+        """
+        schema.drop(self._db, self._table, force)
+
+    def reset(self, force: bool = False) -> None:
+        """Empty the table; finished jobs go, and no queue is paused any more. Ids go on from where they were.
+
+        All that belongs to the table stays: its retention, its rights, what depends on it. Else as `drop`.
+
+        :raises TableMissing: there is none, too.
+        """
+        schema.reset(self._db, self._table, force)
+
     @property
     def retention(self) -> Retention:
         """How long jobs are kept, as the table says now."""

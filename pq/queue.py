@@ -18,13 +18,14 @@ from .browse import Browse
 from .control import Control
 from .dead import Dead
 from .errors import JobNotFound
+from .item import Items
 from .job import Job
 from .lease import LeasedJob
 from .retry import Delay, Policy, RetryIn, exponential, seconds, span
 from .settlement import settle_all
 
 
-class Queue(Browse, Control):
+class Queue(Browse, Control, Items):
     """A queue in the table; ``pq["name"]`` makes one.
 
     It can be used by several threads at once. `get` outside of a transaction takes a job *at most once*: it is off the
@@ -32,13 +33,13 @@ class Queue(Browse, Control):
     together, or the job stays.
 
     :param name: any text without NUL characters. A name that ends in ``/`` and a key of `converters`, such as
-        ``jobs/pickle``, means the queue ``jobs`` with that conversion.
+        ``jobs/pickle`` or ``jobs/text``, means the queue ``jobs`` with that conversion.
     :param conn: a connection or a DSN, as for `PQ`.
     :param pool: a pool, as for `PQ`.
     :param table: name of the table.
     :param schema: schema of the table; default: the server's search path decides.
     :param pickle_key: key or keys (newest first) to sign pickles with; unsigned ones are refused then.
-    :param options: class attributes to set on this queue alone: `timeout`, `encode`, `decode`, `converters`, …
+    :param options: class attributes to set on this queue alone: `timeout`, `max_size`, `encode`, `converters`, …
     :raises ValueError: a name that PostgreSQL can't hold.
     :raises TypeError: a name is not a str; `conn`, `pool` or `pickle_key` is something else; an unknown option.
     """
@@ -76,7 +77,7 @@ class Queue(Browse, Control):
         :param expected_at: priority: the earliest is got first, jobs without one last. Same forms.
         :param conn: put it in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
         :raises TypeError: times of another type; data that the encoder refuses.
-        :raises ValueError: times of another form or out of range; NaN or Infinity in the data.
+        :raises ValueError: times of another form or out of range; NaN or Infinity in the data, or more than `max_size`.
         :raises ConnectionFailed: the database can't be reached; nothing was put. As for all that follow here.
         :raises ConnectionLost: the connection broke, and no other could take its place; nothing was put.
         :raises CommitUnknown: it broke when the job was being committed, which may or may not have been done.

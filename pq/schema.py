@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import NamedTuple
 
 from . import _sql
 from ._db import Database
-from .errors import SchemaError
+from .errors import JobsLeft, SchemaError
 from .retention import Change, forget
 
 #: How long create() waits for a lock, and how often: while it waits for the table's, puts and gets queue up behind it.
@@ -66,12 +68,68 @@ def create(database: Database, table: _sql.Table, change: Change) -> None:
     """
     if version(database, table) >= VERSION and not change.wanted(database):
         return  # for that it was enough to look: no lock, and no right to change anything
+    _in_turn(database, table, lambda inside: _migrate(database, table, change, inside))
+
+
+def drop(database: Database, table: _sql.Table, force: bool) -> None:
+    """Drop the table and its functions, if there is one.
+
+    :raises JobsLeft: there are jobs in it.
+    :raises SchemaError: the table is something else, or was in use for too long.
+    """
+    if version(database, table):
+        _in_turn(database, table, lambda inside: _end(database, table, "drop", force, inside))
+
+
+def reset(database: Database, table: _sql.Table, force: bool) -> None:
+    """Delete all rows.
+
+    :raises JobsLeft: there are jobs in it.
+    :raises SchemaError: the table is something else, or was in use for too long.
+    """
+    version(database, table)
+    _in_turn(database, table, lambda inside: _end(database, table, "empty", force, inside))
+
+
+def _end(database: Database, table: _sql.Table, statement: str, force: bool, inside: bool) -> None:
+    run = database.execute
+    with _lock(database, inside) as isolation:
+        schema, _ = _find(database, table)
+        if schema is None and statement == "drop":
+            return  # somebody else was faster
+        target = _sql.Table(table.name, schema)
+        run(_bind(_SQL["lock_table"], target))
+        if not force:
+            _refuse(database, target, isolation)
+        run(_bind(_SQL[statement], target))
+
+
+def _refuse(database: Database, table: _sql.Table, isolation: str) -> None:
+    """:raises JobsLeft: there are jobs in it."""
+    if isolation != "read committed":
+        raise SchemaError(
+            f"whether table {table.quoted} has jobs can't be told in a transaction at {isolation.upper()}, which might"
+            " not see all of its rows: do it outside of that"
+        )
+    (counts,) = database.execute(_bind(_SQL["jobs"], table))
+    if any(counts):
+        ready, scheduled, running, dead = counts
+        raise JobsLeft(table=table.quoted, ready=ready, scheduled=scheduled, running=running, dead=dead)
+
+
+def _in_turn(database: Database, table: _sql.Table, work: Callable[[bool], None]) -> None:
+    """Do it in a transaction, again if it does not get a lock; not for ever.
+
+    :param work: is told whether the transaction is one that was open.
+
+    :raises SchemaError: the table was in use for too long.
+    """
     inside = database.in_transaction
     attempts = 1 if inside else ATTEMPTS
     for attempt in range(1, attempts + 1):
         try:
             with database.transaction():
-                _migrate(database, table, change, inside)
+                work(inside)
             forget(database)
             return
         except database.driver.Error as error:
@@ -87,6 +145,17 @@ def create(database: Database, table: _sql.Table, change: Change) -> None:
 
 
 def _migrate(database: Database, table: _sql.Table, change: Change, inside: bool) -> None:
+    with _lock(database, inside) as isolation:
+        _upgrade(database, table, isolation)
+        change.make(database)
+
+
+@contextmanager
+def _lock(database: Database, inside: bool) -> Iterator[str]:
+    """Only one at a time changes tables; it waits for locks no longer than `LOCK_TIMEOUT`.
+
+    :returns: a context manager, whose value is the isolation level.
+    """
     run = database.execute
     if not inside:
         run("set transaction isolation level read committed")  # whatever the default
@@ -94,6 +163,12 @@ def _migrate(database: Database, table: _sql.Table, change: Change, inside: bool
     ((timeout,),) = run("show lock_timeout")
     run(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
     run(_SQL["lock"])
+    yield isolation
+    run("select set_config('lock_timeout', %(timeout)s, true)", {"timeout": timeout})
+
+
+def _upgrade(database: Database, table: _sql.Table, isolation: str) -> None:
+    run = database.execute
     schema, version = _find(database, table)
     if 0 < version < VERSION and isolation != "read committed":
         raise SchemaError(
@@ -111,8 +186,6 @@ def _migrate(database: Database, table: _sql.Table, change: Change, inside: bool
     for step in steps():
         if step.version > version:
             run(_bind(step.sql, target))
-    change.make(database)
-    run("select set_config('lock_timeout', %(timeout)s, true)", {"timeout": timeout})
 
 
 def version(database: Database, table: _sql.Table) -> int:

@@ -155,6 +155,40 @@ def test_pickle_keys(untouched: Untouched, key: Any) -> None:
     refused(lambda: Queue("a/pickle", conn=untouched.conn, pickle_key=key), TypeError, "pickle_key", "bytes")
 
 
+# -- text and sizes
+
+WRITES: list[Callable[[Queue, Any], Any]] = [
+    lambda queue, data: queue.put(data),
+    lambda queue, data: queue.put_many([data]),
+    lambda queue, data: queue.update(1, data),
+]
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("data", [None, 5, b"a", ["a"], {"a": 1}], ids=repr)
+def test_what_is_no_text(untouched: Untouched, write: Callable[[Queue, Any], Any], data: Any) -> None:
+    refused(lambda: write(untouched.pq["a/text"], data), TypeError, "str", f"not {type(data).__name__}: {data!r}")
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize(
+    ("name", "data", "size"),
+    [("a", "x" * 19, 21), ("a", ["x" * 20], 24), ("a/text", "é" * 4, 26), ("a/pickle", "x" * 30, 40)],
+)
+def test_what_is_too_large(
+    untouched: Untouched, write: Callable[[Queue, Any], Any], name: str, data: Any, size: int
+) -> None:
+    queue = PQ(untouched.conn, max_size=20)[name]
+    refused(lambda: write(queue, data), ValueError, f"{size} bytes", "max_size of 20")
+
+
+@pytest.mark.parametrize(
+    ("size", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError), (1.5, TypeError), (True, TypeError)]
+)
+def test_max_size_itself(untouched: Untouched, size: Any, error: type[Exception]) -> None:
+    refused(lambda: PQ(untouched.conn, max_size=size)["a"], error, "max_size")
+
+
 # -- times
 
 FORM = "'30s', '5m', '2h', '1d' or '1h30m'"

@@ -22,7 +22,8 @@ from pq import PQ
 from pq.cli import main
 
 ROOT = Path(package.__file__).parents[1]
-PAGES = [ROOT / "README.rst", ROOT / "CHANGES.rst", *sorted((ROOT / "docs").glob("*.rst"))]
+DOCS = [page for page in sorted((ROOT / "docs").rglob("*.rst")) if "_build" not in page.parts]
+PAGES = [ROOT / "README.rst", ROOT / "CHANGES.rst", *DOCS]
 
 #: The database in the snippets, which stands for the test's.
 PLACEHOLDER = "postgresql://localhost/example"

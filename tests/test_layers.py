@@ -19,7 +19,7 @@ LAYERS = [
     {"schema", "_rows"},
     {"job", "settlement", "doctor", "browse", "control"},
     {"lease", "dead"},
-    {"_claim", "_iterators"},
+    {"_claim", "_iterators", "item"},
     {"queue"},
     {"manager"},
     {"attempt"},

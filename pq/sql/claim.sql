@@ -39,44 +39,44 @@ pq_open as materialized (
 -- name: claim
 -- Take the best jobs, and make the other due rows ready; for a short transaction of pq's own, since it locks all of
 -- these. Jobs without priority count only above the low-water mark.
-with :open, due as materialized (
+with :open, pq_due as materialized (
   select id, expected_at from :table
   where :due
   order by q_name, due_at
   limit (select 1000 * open from pq_open)
   for update skip locked
-), urgent as materialized (
+), pq_urgent as materialized (
   select id, expected_at from :table
   where :ready and expected_at is not null
   order by q_name, expected_at, id
   limit (select %(limit)s::bigint * open from pq_open)
   for update skip locked
-), other as materialized (
+), pq_other as materialized (
   select id, expected_at from :table
   where :ready and expected_at is null and id > %(mark)s
   order by q_name, expected_at, id
-  limit (select %(limit)s::bigint * open - (select count(*) from urgent) from pq_open)
+  limit (select %(limit)s::bigint * open - (select count(*) from pq_urgent) from pq_open)
   for update skip locked
-), best as materialized (
-  select id from (select * from due union all select * from urgent union all select * from other) as candidates
+), pq_best as materialized (
+  select id from (select * from pq_due union all select * from pq_urgent union all select * from pq_other) as candidates
   order by expected_at, id
   limit (select %(limit)s::bigint)
-), promoted as (
+), pq_promoted as (
   update :table set due_at = null, dequeued_at = null, expiries = :expiries
-  where id = any (array(select id from due except select id from best))
-), taken as (
+  where id = any (array(select id from pq_due except select id from pq_best))
+), pq_taken as (
   :taken
-  where id = any (array(select id from best))
+  where id = any (array(select id from pq_best))
   returning *
 )
-select :columns, expiries, exists (select from due), :removes from taken
+select :columns, expiries, exists (select from pq_due), :removes from pq_taken
 order by expected_at, id
 
 -- name: claim_in_transaction
 -- The same for a transaction that stays open: it locks the rows that it takes and no others, else it would hide jobs
 -- that it did not take. The candidates are read in order, and only as far as there are enough that are not locked; when
 -- all of them are, there may be due rows behind the first 100.
-with :open, best as materialized (
+with :open, pq_best as materialized (
   select id from (
     (
       select id, expected_at from :table
@@ -101,16 +101,16 @@ with :open, best as materialized (
     for update skip locked
   )
   limit (select %(limit)s::bigint * open from pq_open)
-), rest as materialized (
+), pq_rest as materialized (
   select id from :table
-  where :due and not exists (select from best)
+  where :due and not exists (select from pq_best)
   order by q_name, due_at
   limit (select %(limit)s::bigint * open from pq_open)
   for update skip locked
-), taken as (
+), pq_taken as (
   :taken
-  where id = any (array(select id from best union all select id from rest))
+  where id = any (array(select id from pq_best union all select id from pq_rest))
   returning *
 )
-select :columns, expiries, true, :removes from taken
+select :columns, expiries, true, :removes from pq_taken
 order by expected_at, id

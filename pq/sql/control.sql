@@ -29,32 +29,32 @@ dequeued_at is null
 -- name: cancel
 -- A job that runs is fenced out by that: its settlement finds it neither due nor taken when it was. The time of a failure
 -- without its error says that it was cancelled; no other end leaves that.
-with :free, removed as (
+with :free, pq_removed as (
   delete from :table where id = any (array(select id from pq_free)) and :removes
   returning id
-), changed as (
+), pq_changed as (
   update :table set
     dequeued_at = clock_timestamp(), due_at = null, error = null, failed_at = clock_timestamp()
   where id = any (array(select id from pq_free)) and not :removes
   returning id
-), done as (
-  select id from removed union all select id from changed
+), pq_done as (
+  select id from pq_removed union all select id from pq_changed
 )
-select id, id in (select id from done) from pq_wanted
+select id, id in (select id from pq_done) from pq_wanted
 
 -- name: reschedule
 -- due_at is set here, too: the trigger would not, where it happens to be what schedule_at becomes.
-with :free, changed as (
+with :free, pq_changed as (
   update :table set
     schedule_at = case when %(schedules)s then :new_schedule else schedule_at end,
     due_at = case when %(schedules)s then :new_schedule else due_at end,
     expected_at = case when %(expects)s then :new_expected else expected_at end
   where id = any (array(select id from pq_free))
   returning id, tableoid, q_name
-), done as (
-  select id, :wake from changed
+), pq_done as (
+  select id, :wake from pq_changed as changed
 )
-select id, id in (select id from done) from pq_wanted
+select id, id in (select id from pq_done) from pq_wanted
 
 -- name: new_schedule
 coalesce(
@@ -69,14 +69,14 @@ coalesce(
 )
 
 -- name: move
-with :free, changed as (
+with :free, pq_changed as (
   update :table set q_name = %(target)s
   where id = any (array(select id from pq_free))
   returning id, tableoid, q_name
-), done as (
-  select id, :wake from changed
+), pq_done as (
+  select id, :wake from pq_changed as changed
 )
-select id, id in (select id from done) from pq_wanted
+select id, id in (select id from pq_done) from pq_wanted
 
 -- name: pause
 -- Two at once may make two markers, which are as good as one.
@@ -86,7 +86,7 @@ where not exists (select from :table where q_name = %(queue)s and :marker)
 
 -- name: resume
 -- Notify even if nobody seems to wait: who waits for a paused queue has left its gate.
-with changed as (
+with pq_changed as (
   delete from :table where q_name = %(queue)s and :marker
   returning tableoid
 )
@@ -94,7 +94,7 @@ select pg_notify(
   'pq_' || to_hex(hashtextextended(format('%%I.%%I %%s', nspname, relname, %(queue)s::text), 0)), ''
 )
 from pg_class join pg_namespace on pg_namespace.oid = relnamespace
-where pg_class.oid in (select tableoid from changed)
+where pg_class.oid in (select tableoid from pq_changed)
 
 -- name: paused
 select exists (select from :table where q_name = %(queue)s and :marker)

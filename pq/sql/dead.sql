@@ -24,7 +24,7 @@ select :columns, error, failed_at from :table where :dead and id = %(id)s
 
 -- name: retry
 -- As if newly put: with no attempt made. :some is one of the two last.
-with changed as (
+with pq_changed as (
   update :table set
     dequeued_at = null,
     due_at = statement_timestamp() + make_interval(secs => %(delay)s),
@@ -33,7 +33,7 @@ with changed as (
   where :dead and :some
   returning tableoid, q_name
 )
-select :wake from changed
+select :wake from pq_changed as changed
 
 -- name: discard
 delete from :table where :dead and :some

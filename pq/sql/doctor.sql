@@ -132,7 +132,7 @@ where usage > %(notify_queue)s
 
 -- name: overdue_job
 -- Of each queue the row that is due for the longest time: one descent of the index for each.
-with recursive head as (
+with recursive pq_head as (
   (
     select q_name, id, due_at, dequeued_at from :table
     where due_at is not null
@@ -140,9 +140,9 @@ with recursive head as (
     limit 1
   )
   union all
-  select following.* from head, lateral (
+  select following.* from pq_head, lateral (
     select q_name, id, due_at, dequeued_at from :table
-    where due_at is not null and q_name > head.q_name
+    where due_at is not null and q_name > pq_head.q_name
     order by q_name, due_at
     limit 1
   ) as following
@@ -151,14 +151,14 @@ select
   q_name as queue, id, date_trunc('second', due_at) as since,
   date_trunc('second', clock_timestamp() - due_at)::text as age,
   case when dequeued_at is null then 'which was scheduled' else 'whose lease has expired' end as kind
-from (select * from head limit %(queues)s) as heads
+from (select * from pq_head limit %(queues)s) as heads
 where due_at < clock_timestamp() - %(overdue_age)s::interval
 order by due_at
 limit %(at_most)s
 
 -- name: waiting_job
 -- Of each queue the ready row that is to be taken next.
-with recursive head as (
+with recursive pq_head as (
   (
     select q_name, id, enqueued_at, schedule_at from :table
     where dequeued_at is null and due_at is null
@@ -166,9 +166,9 @@ with recursive head as (
     limit 1
   )
   union all
-  select following.* from head, lateral (
+  select following.* from pq_head, lateral (
     select q_name, id, enqueued_at, schedule_at from :table
-    where dequeued_at is null and due_at is null and q_name > head.q_name
+    where dequeued_at is null and due_at is null and q_name > pq_head.q_name
     order by q_name, expected_at, id
     limit 1
   ) as following
@@ -176,7 +176,7 @@ with recursive head as (
 select
   q_name as queue, id, date_trunc('second', ready_at) as since,
   date_trunc('second', clock_timestamp() - ready_at)::text as age
-from (select *, greatest(enqueued_at, schedule_at) as ready_at from head limit %(queues)s) as heads
+from (select *, greatest(enqueued_at, schedule_at) as ready_at from pq_head limit %(queues)s) as heads
 where ready_at < clock_timestamp() - %(waiting_age)s::interval
 order by ready_at
 limit %(at_most)s

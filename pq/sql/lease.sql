@@ -8,7 +8,7 @@ id = %(id)s and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (d
 
 -- name: given
 -- As arrays, one element for each delivery.
-given as materialized (
+pq_given as materialized (
   select * from unnest(
     %(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[],
     %(outcomes)s::text[], %(delays)s::float8[], %(errors)s::text[], %(results)s::text[]
@@ -33,29 +33,29 @@ update :table as job set
       then coalesce(job.failed_at, case when given.error is not null then statement_timestamp() end)
     end,
     result = case given.outcome when 'done' then given.result::json else job.result end
-  from given
+  from pq_given as given
   where :is_given
 
 -- name: settle
-with :given, changed as (
+with :given, pq_changed as (
   :change
   returning job.tableoid, job.q_name, given.number, given.outcome
 )
-select number, case when outcome in ('retry', 'released') then :wake end from changed
+select number, case when outcome in ('retry', 'released') then :wake end from pq_changed as changed
 
 -- name: settle_and_remove
 -- Where finished jobs are not kept.
-with :given, removed as (
-  delete from :table as job using given
+with :given, pq_removed as (
+  delete from :table as job using pq_given as given
   where :is_given and given.outcome = 'done'
   returning given.number
-), changed as (
+), pq_changed as (
   :change and given.outcome <> 'done'
   returning job.tableoid, job.q_name, given.number, given.outcome
 )
-select number, case when outcome in ('retry', 'released') then :wake end from changed
+select number, case when outcome in ('retry', 'released') then :wake end from pq_changed as changed
 union all
-select number, null from removed
+select number, null from pq_removed
 
 -- name: free
 -- It is still running this delivery, and no transaction is about to end it.
@@ -69,20 +69,21 @@ returning id
 -- name: extend_all
 -- The heartbeat. Returns those of the deliveries, given in arrays, that are still held. A row that a transaction has
 -- locked is passed over: nobody can claim it, and to wait for it would let the other leases expire.
-with given as (
+with pq_given as (
   select * from unnest(%(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[], %(leases)s::float8[])
     as delivery (id, attempts, dequeued_at, lease)
-), held as (
-  select job.id, lease from :table as job join given using (id, attempts, dequeued_at) where (due_at is null) is false
-), free as (
-  select id from :table where id = any (array(select id from held)) for update skip locked
-), extended as (
+), pq_held as (
+  select job.id, lease from :table as job join pq_given as given using (id, attempts, dequeued_at)
+  where (due_at is null) is false
+), pq_free as (
+  select id from :table where id = any (array(select id from pq_held)) for update skip locked
+), pq_extended as (
   update :table as job set due_at = statement_timestamp() + make_interval(secs => held.lease)
-  from held join given using (id)
-  where job.id = held.id and job.id = any (array(select id from free))
+  from pq_held as held join pq_given as given using (id)
+  where job.id = held.id and job.id = any (array(select id from pq_free))
     and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at and (job.due_at is null) is false
 )
-select id from held
+select id from pq_held
 
 -- name: locked
 -- Which of the deliveries are held in rows that somebody else has locked.

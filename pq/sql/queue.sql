@@ -116,27 +116,27 @@ order by names.q_name
 -- name: names_found
 -- From one name to the next, in each of the three indexes: finished rows are in none. "order by" repeats the whole key,
 -- as in claim.sql.
-ready as (
+pq_ready as (
   (select q_name from :table where :in_ready order by q_name, expected_at, id limit 1)
   union all
   select (
-    select q_name from :table where :in_ready and q_name > ready.q_name order by q_name, expected_at, id limit 1
-  ) from ready where q_name is not null
-), due as (
+    select q_name from :table where :in_ready and q_name > pq_ready.q_name order by q_name, expected_at, id limit 1
+  ) from pq_ready where q_name is not null
+), pq_due as (
   (select q_name from :table where :in_due order by q_name, due_at limit 1)
   union all
   select (
-    select q_name from :table where :in_due and q_name > due.q_name order by q_name, due_at limit 1
-  ) from due where q_name is not null
-), dead as (
+    select q_name from :table where :in_due and q_name > pq_due.q_name order by q_name, due_at limit 1
+  ) from pq_due where q_name is not null
+), pq_dead as (
   (select q_name from :table where :in_dead order by q_name, dequeued_at, id limit 1)
   union all
   select (
-    select q_name from :table where :in_dead and q_name > dead.q_name order by q_name, dequeued_at, id limit 1
-  ) from dead where q_name is not null
+    select q_name from :table where :in_dead and q_name > pq_dead.q_name order by q_name, dequeued_at, id limit 1
+  ) from pq_dead where q_name is not null
 ), pq_names as materialized (
   select q_name from (
-    select q_name from ready union select q_name from due union select q_name from dead
+    select q_name from pq_ready union select q_name from pq_due union select q_name from pq_dead
   ) as found
   where q_name is not null
 )

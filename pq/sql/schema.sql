@@ -20,6 +20,27 @@ from coalesce(%(schema)s, current_schema()::text) as name
 -- One lock for all tables of the database: two of them may need the same new schema.
 select pg_advisory_xact_lock(hashtextextended('pq create', 0))
 
+-- name: lock_table
+-- Nobody puts a job between the count and the end of the table.
+lock table :table in access exclusive mode
+
+-- name: jobs
+select
+  count(*) filter (where dequeued_at is null and (due_at is null or due_at <= statement_timestamp())),
+  count(*) filter (where dequeued_at is null and due_at > statement_timestamp()),
+  count(*) filter (where dequeued_at is not null and due_at is not null and due_at < '200000-01-01 00:00:00+00'),
+  count(*) filter (where dequeued_at is not null and due_at is null and error is not null)
+from :table
+
+-- name: drop
+drop table :table;
+drop function if exists :due_function();
+drop function if exists :taken_function();
+drop function if exists :notify_function();
+
+-- name: empty
+truncate :table
+
 -- name: announce
 -- Whether the table is new, for the steps that need to know. A block of PL/pgSQL is told its name by a setting: within
 -- the block it could end it, with a dollar sign.
