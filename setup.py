@@ -16,6 +16,7 @@ test = [
     "hypothesis",
     "psutil",
     "pytest-randomly",
+    "pytest-xdist",
     "pytest>=8",
     "sqlalchemy",
     "testing.postgresql",
