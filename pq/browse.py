@@ -155,20 +155,26 @@ class Browse(QueueRows):
         """The job that `get` would take next, unless somebody has it in a transaction, or the queue is paused."""
         return next(iter(self.list("ready", 1)), None)
 
-    def count(self, state: str | None = None) -> int:
+    def count(self, state: str | None = None, *, conn: Any = None) -> int:
         """How many jobs there are; default: all that are not finished.
 
         :param state: only these, as for `list`. Finished ones are counted in a scan of the table.
+        :param conn: as the transaction that is open there sees them; see `PQ.using`.
         :raises ValueError: another state.
         """
         if state is not None:
             _rank(state)
-        ((count,),) = self._browse("count" if state is None else f"count_{state}")
+        with self._db.using(conn):
+            ((count,),) = self._browse("count" if state is None else f"count_{state}")
         return int(count)
 
-    def counts(self) -> dict[str, int]:
-        """How many jobs there are in each state, finished ones too: that takes a scan of the table."""
-        return dict.fromkeys(STATES, 0) | dict(self._browse("counts"))
+    def counts(self, *, conn: Any = None) -> dict[str, int]:
+        """How many jobs there are in each state, finished ones too: that takes a scan of the table.
+
+        :param conn: as for `count`.
+        """
+        with self._db.using(conn):
+            return dict.fromkeys(STATES, 0) | dict(self._browse("counts"))
 
     def find(self, id: int) -> JobInfo | None:
         """The job of that id, in whatever state; None if there is none in this queue.

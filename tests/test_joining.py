@@ -178,6 +178,15 @@ def test_so_does_a_settlement_of_jobs_of_several_queues(pq: PQ, sql: Sql, app: G
     check_both_ends(app, sql, lambda: pq.done(jobs, conn=app.given))
 
 
+def test_it_is_counted_as_seen_from_there(pq: PQ, app: Given) -> None:
+    queue = pq["a"]
+    queue.put(1, conn=app.given)
+    assert (queue.count(), queue.count("ready")) == (0, 0)
+    assert (queue.count(conn=app.given), queue.count("ready", conn=app.given)) == (1, 1)
+    assert queue.counts(conn=app.given)["ready"] == 1
+    assert queue.counts()["ready"] == 0
+
+
 @pytest.mark.parametrize("retain", ["7d", 0])
 def test_a_job_taken_and_settled_there_is_finished(pq: PQ, sql: Sql, app: Given, retain: Any) -> None:
     pq.create(retain=retain)
