@@ -85,7 +85,7 @@ class Source(ABC):
             self._answered[conn] = time.monotonic()
 
     def is_doubtful(self, conn: Any) -> bool:
-        """Whether a lost connection may turn up now, that another would replace. In a tight loop there is no doubt."""
+        """Whether a lost connection may turn up now, that another would replace; not just after an answer."""
         return self.replaceable and time.monotonic() - self._answered.get(conn, 0.0) > HOT
 
     def changed(self) -> None:
