@@ -50,19 +50,21 @@ class Queue(Browse, Control, Items):
     #: Keyword arguments for the cursor that ``with queue as cursor`` gives.
     cursor_kwargs: Mapping[str, Any] = {}
 
-    #: How often a job under a lease is tried again, and after what pause; see `pq.retry.Policy`.
+    #: How often a job under a lease is tried again, and after what pause; see `pq.retry.Policy`. `max_attempts`, unless
+    #: None, says it in place of `max_retries`, and counts the first attempt.
     max_retries: int = 3
+    max_attempts: int | None = None
     retry_in: RetryIn = exponential()
 
-    #: Whether the errors that are kept of failed attempts have tracebacks: these show lines of code, not data, but the
-    #: messages of exceptions that led to the last one, too.
+    #: Whether kept errors have tracebacks: lines of code, not data, but also the messages of what led to the last one.
     keep_traceback: bool = True
 
     logger = getLogger("pq")
 
     def __init__(self, name: str, *args: Any, **options: Any) -> None:
         super().__init__(name, *args, **options)
-        self._policy = Policy(self.max_retries, self.retry_in)
+        again = self.max_retries if self.max_attempts is None else whole("max_attempts", self.max_attempts, 1) - 1
+        self._policy = Policy(again, self.retry_in)
         self._claims = Claim()
         self._blocks = threading.local()
 

@@ -323,6 +323,19 @@ def test_retries_are_checked_when_decorating(
     refused(lambda: queue.task(**options), error, *words)
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (0, ValueError, ["max_attempts must be at least 1: 0"]),
+        ("2", TypeError, ["max_attempts", "not str: '2'"]),
+        (True, TypeError, ["max_attempts", "not bool: True"]),
+    ],
+    ids=str,
+)
+def test_attempts_of_a_queue(untouched: Untouched, value: Any, error: type[Exception], words: list[str]) -> None:
+    refused(lambda: PQ(untouched.conn, max_attempts=value)["a"], error, *words)
+
+
 # -- what only the server can know
 
 

@@ -99,6 +99,14 @@ def test_after_an_exception_the_count_is_committed_and_nothing_else(
     assert queue.get(timeout=0) is None
 
 
+def test_attempts_instead_of_retries(dsn: str) -> None:
+    with PQ(dsn, max_attempts=1) as pq:
+        pq["a"].put("x")
+        with pytest.raises(ZeroDivisionError), pq["a"].item():
+            raise ZeroDivisionError
+        assert the_job(pq["a"]) == ("dead", 1, "ZeroDivisionError")
+
+
 def fail(queue: Queue, how: str, other: Queue) -> None:
     if how == "item":
         with queue.item() as job:
