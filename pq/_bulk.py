@@ -93,14 +93,14 @@ def interval(delay: timedelta | None) -> str | None:
 class Lines:
     """A file for COPY: the jobs of one queue as lines.
 
-    :param now: the server's clock.
+    :param now: the server's clock; naive, in UTC.
     :ivar error: what broke the iteration; the driver would tell of it in its own words.
     """
 
     def __init__(self, queue: str, rows: Iterator[Row], now: datetime) -> None:
         self._queue = _escaped(queue)
         self._rows = rows
-        self._now = now
+        self._now = now.replace(tzinfo=timezone.utc)
         self._rest = ""
         self.error: BaseException | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import timedelta, timezone
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -147,7 +147,7 @@ def _job(queue: Queue, row: tuple[Any, ...], lease: timedelta | None) -> Any:
     *columns, dequeued_at, attempts, expiries, _, _ = row
     if lease is None:
         return Job(queue, *columns)
-    held = {"attempts": attempts, "expiries": expiries, "dequeued_at": dequeued_at}
+    held = {"attempts": attempts, "expiries": expiries, "dequeued_at": dequeued_at.replace(tzinfo=timezone.utc)}
     return LeasedJob(queue, *columns, **held, lease=lease, policy=queue._policy)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from ._numbers import job_ids, whole
@@ -66,10 +66,10 @@ class JobInfo:
             schedule,
             expected,
             due,
-            _naive(dequeued),
+            dequeued,
             attempts,
             None if error is None else Failure.loads(error),
-            None if cancelled else _naive(failed),
+            None if cancelled else failed,
             cancelled,
             text,
             queue,
@@ -204,7 +204,3 @@ def _rank(state: str) -> int:
     if state not in STATES:
         raise ValueError(f"state must be one of {', '.join(STATES)}, not {state!r}")
     return STATES.index(state) + 1
-
-
-def _naive(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.astimezone(timezone.utc).replace(tzinfo=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ._db import Rows
@@ -29,16 +29,15 @@ class DeadJob(Job):
     :ivar died_at: when the last one failed; naive, in UTC.
     """
 
-    __slots__ = ("_dequeued_at", "attempts", "died_at", "error", "first_failed_at")
+    __slots__ = ("attempts", "died_at", "error", "first_failed_at")
 
     def __init__(self, queue: Queue, row: tuple[Any, ...]) -> None:
         *columns, dequeued_at, attempts, error, failed_at = row
         super().__init__(queue, *columns)
         self.attempts: int = attempts
         self.error = Failure.loads(error)
-        self.died_at = _naive(dequeued_at)
-        self.first_failed_at = self.died_at if failed_at is None else _naive(failed_at)
-        self._dequeued_at = dequeued_at
+        self.died_at: datetime = dequeued_at
+        self.first_failed_at = self.died_at if failed_at is None else failed_at
 
     @property  # type: ignore[misc]
     def data(self) -> Any:
@@ -82,7 +81,7 @@ class Dead:
         jobs = self.list(limit=PAGE, newest=False)
         while jobs:
             yield from jobs
-            jobs = self._jobs("next", dequeued_at=jobs[-1]._dequeued_at, id=jobs[-1].id, limit=PAGE)
+            jobs = self._jobs("next", dequeued_at=jobs[-1].died_at, id=jobs[-1].id, limit=PAGE)
 
     def list(self, limit: int = 100, newest: bool = True) -> _Jobs:
         """Some of them.
@@ -143,9 +142,5 @@ class Dead:
 
     def __repr__(self) -> str:
         return f"<pq.Dead of {self._queue!r}>"
-
-
-def _naive(moment: datetime) -> datetime:
-    return moment.astimezone(timezone.utc).replace(tzinfo=None)
 
 

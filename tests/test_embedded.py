@@ -525,7 +525,7 @@ def test_another_keeper_adopts_the_server(folder):
             assert any("keeper.py" in line for line in processes(folder).values())
         assert answers(server.dsn)
     assert not alive(pid)
-    assert not processes(folder)
+    eventually(lambda: not processes(folder))
 
 
 def test_close_stops_a_server_whose_keeper_was_killed(folder):

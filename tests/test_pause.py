@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import PATIENCE, Background, wait_until
+from driver import driver
 from versions import Library
 
 from pq import PQ, Queue
@@ -190,11 +191,11 @@ def test_puts_to_a_paused_queue_notify_nobody(pq: PQ, waiting: PQ, sql: Sql, con
     pq["a"].put_many(range(10))
     pq["a"].put(10, dt.timedelta(seconds=-1))
     conn.cursor().execute("select 1")
-    assert conn.notifies == []
+    assert driver.kept(conn) == []
     pq["a"].resume()
     assert get.result().data == 0
     conn.cursor().execute("select 1")
-    assert len(conn.notifies) == 1
+    assert len(driver.kept(conn)) == 1
 
 
 def test_a_job_that_becomes_due_during_a_pause_wakes_nobody(

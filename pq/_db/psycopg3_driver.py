@@ -24,7 +24,6 @@ class Psycopg3(Driver):
         package = import_module("psycopg")
         super().__init__(package, package.OperationalError)  # those of psycopg_pool are such
         self._tuples = import_module("psycopg.rows").tuple_row
-        self._aware = import_module("psycopg.types.datetime").TimestamptzLoader
         self._copying: WeakSet[Any] = WeakSet()
         self._inboxes: WeakKeyDictionary[Any, _Inbox] = WeakKeyDictionary()
         # one that is dropped with its PQ closes its socket, and need not be warned of
@@ -74,9 +73,7 @@ class Psycopg3(Driver):
 
     def _cursor(self, conn: Any) -> Any:
         """A cursor that returns plain tuples, whatever row_factory and cursor_factory the connection has."""
-        cursor = self._package.ClientCursor(conn, row_factory=self._tuples)
-        cursor.adapters.register_loader("timestamptz", self._aware)  # Django's may return naive ones
-        return cursor
+        return self._package.ClientCursor(conn, row_factory=self._tuples)
 
     def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
         if conn in self._copying:  # psycopg would wait for ever

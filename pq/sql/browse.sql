@@ -14,9 +14,10 @@ end
   case when due_at is not null then
     least(greatest(due_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
   end,
-  failed_at, error, state,
+  failed_at at time zone 'utc', error, state,
   (
     case state when 'ready' then expected_at when 'scheduled' then due_at when 'finished' then null else dequeued_at end
+    at time zone 'utc'
   )::text
 
 -- name: find
@@ -34,7 +35,7 @@ from (
     (
       select *, 1 as rank, expected_at as key from :table
       where :asks_ready and :ready and expected_at is not null
-        and (expected_at, id) > (%(ready_key)s::timestamptz, %(ready_id)s)
+        and (expected_at, id) > (:ready_key, %(ready_id)s)
       order by q_name, expected_at, id
       limit (select %(limit)s::bigint)
     )
@@ -49,7 +50,7 @@ from (
     (
       select *, 1, expected_at from :table
       where :asks_ready and :due and (
-        (expected_at, id) > (%(ready_key)s::timestamptz, %(ready_id)s) or (expected_at is null and id > %(untimed_id)s)
+        (expected_at, id) > (:ready_key, %(ready_id)s) or (expected_at is null and id > %(untimed_id)s)
       )
       order by expected_at, id
       limit (select %(limit)s::bigint)
@@ -59,25 +60,25 @@ from (
       select *, 2, due_at from (
         select * from :table
         where :asks_scheduled and q_name = %(queue)s and due_at > statement_timestamp()
-          and due_at >= %(scheduled_key)s::timestamptz
+          and due_at >= :scheduled_key
         order by q_name, due_at
         limit (select null::bigint)
       ) as pending
-      where dequeued_at is null and (due_at, id) > (%(scheduled_key)s::timestamptz, %(scheduled_id)s)
+      where dequeued_at is null and (due_at, id) > (:scheduled_key, %(scheduled_id)s)
       order by due_at, id
       limit (select %(limit)s::bigint)
     )
     union all
     (
       select *, 3, dequeued_at from :table
-      where :asks_running and :running and (dequeued_at, id) > (%(running_key)s::timestamptz, %(running_id)s)
+      where :asks_running and :running and (dequeued_at, id) > (:running_key, %(running_id)s)
       order by dequeued_at, id
       limit (select %(limit)s::bigint)
     )
     union all
     (
       select *, 4, dequeued_at from :table
-      where :asks_dead and :dead and (dequeued_at, id) > (%(dead_key)s::timestamptz, %(dead_id)s)
+      where :asks_dead and :dead and (dequeued_at, id) > (:dead_key, %(dead_id)s)
       order by q_name, dequeued_at, id
       limit (select %(limit)s::bigint)
     )
@@ -148,3 +149,15 @@ select
   (select count(*) from :table where :ready)
   + (select count(*) from :table where q_name = %(queue)s and due_at is not null and (:marker) is not true)
   + (select count(*) from :table where :dead)
+
+-- name: ready_key
+%(ready_key)s::timestamp at time zone 'utc'
+
+-- name: scheduled_key
+%(scheduled_key)s::timestamp at time zone 'utc'
+
+-- name: running_key
+%(running_key)s::timestamp at time zone 'utc'
+
+-- name: dead_key
+%(dead_key)s::timestamp at time zone 'utc'

@@ -12,7 +12,8 @@ q_name = %(queue)s and due_at <= statement_timestamp()
 due_at = '200000-01-01 00:00:00+00' and dequeued_at is not null
 
 -- name: columns
--- A job as get() returns it: data as text for the codec; times as naive UTC, clamped to what Python can hold.
+-- A job as get() returns it: data as text for the codec; times as naive UTC, which drivers can read whatever the
+-- session's DateStyle, clamped to what Python can hold.
 id, data::text, length(data::text),
   least(greatest(enqueued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc',
   case when schedule_at is not null then
@@ -21,7 +22,7 @@ id, data::text, length(data::text),
   case when expected_at is not null then
     least(greatest(expected_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
   end,
-  dequeued_at, attempts
+  dequeued_at at time zone 'utc', attempts
 
 -- name: wake
 -- For rows that are ready again: notify whoever waits, as the trigger does for those that are put. Why after the update,

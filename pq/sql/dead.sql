@@ -7,20 +7,20 @@ q_name = %(queue)s and error is not null and dequeued_at is not null and due_at 
 select count(*) from :table where :dead
 
 -- name: newest
-select :columns, error, failed_at from :table where :dead order by q_name desc, dequeued_at desc, id desc limit %(limit)s
+select :columns, error, failed_at at time zone 'utc' from :table where :dead order by q_name desc, dequeued_at desc, id desc limit %(limit)s
 
 -- name: oldest
-select :columns, error, failed_at from :table where :dead order by q_name, dequeued_at, id limit %(limit)s
+select :columns, error, failed_at at time zone 'utc' from :table where :dead order by q_name, dequeued_at, id limit %(limit)s
 
 -- name: next
 -- The page after a job, from the oldest to the newest.
-select :columns, error, failed_at from :table
-where :dead and (dequeued_at, id) > (%(dequeued_at)s, %(id)s)
+select :columns, error, failed_at at time zone 'utc' from :table
+where :dead and (dequeued_at, id) > (%(dequeued_at)s::timestamp at time zone 'utc', %(id)s)
 order by q_name, dequeued_at, id
 limit %(limit)s
 
 -- name: find
-select :columns, error, failed_at from :table where :dead and id = %(id)s
+select :columns, error, failed_at at time zone 'utc' from :table where :dead and id = %(id)s
 
 -- name: retry
 -- As if newly put: with no attempt made. :some is one of the two last.

@@ -42,11 +42,11 @@ returning id
 copy :table (q_name, data, schedule_at, expected_at) from stdin
 
 -- name: now
-select clock_timestamp()
+select clock_timestamp() at time zone 'utc'
 
 -- name: give_back
 -- Undo a claim of a job that nobody has seen; only if it is still that claim.
-update :table set dequeued_at = null where id = %(id)s and dequeued_at = %(dequeued_at)s
+update :table set dequeued_at = null where id = %(id)s and dequeued_at = %(dequeued_at)s::timestamp at time zone 'utc'
 
 -- name: put_back
 -- Undo one that has deleted it.
