@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from ._sql import array
-from ._when import TimeSpec, When, when
+from ._when import NOW, TimeSpec, When, when
 
 #: Jobs, and characters of data, that are put in one statement.
 JOBS = 1000
@@ -20,10 +20,6 @@ class Item(NamedTuple):
     data: Any
     schedule_at: TimeSpec = None
     expected_at: TimeSpec = None
-
-
-#: No time was given.
-NOW = When()
 
 
 class Row(NamedTuple):
@@ -74,9 +70,9 @@ def parameters(chunk: list[Row]) -> dict[str, Any]:
     return {
         **data,
         "schedule_at": _column(row.schedule.at for row in chunk),
-        "schedule_in": _column(interval(row.schedule.delay) for row in chunk),
+        "schedule_in": _column(_interval(row.schedule.delay) for row in chunk),
         "expected_at": _column(row.expected.at for row in chunk),
-        "expected_in": _column(interval(row.expected.delay) for row in chunk),
+        "expected_in": _column(_interval(row.expected.delay) for row in chunk),
     }
 
 
@@ -85,7 +81,17 @@ def _column(values: Iterable[object]) -> str:
     return array(found) if any(value is not None for value in found) else "{}"
 
 
-def interval(delay: timedelta | None) -> str | None:
+def times(schedule: When, expected: When) -> dict[str, Any]:
+    """The parameters of a statement for one job."""
+    return {
+        "schedule_at": schedule.at,
+        "schedule_in": _interval(schedule.delay),
+        "expected_at": expected.at,
+        "expected_in": _interval(expected.delay),
+    }
+
+
+def _interval(delay: timedelta | None) -> str | None:
     """As the server reads it. By the SQL standard a sign in front would count for all that has none of its own."""
     return None if delay is None else f"{delay.days} days +{delay.seconds}.{delay.microseconds:06} seconds"
 

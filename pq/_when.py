@@ -26,6 +26,10 @@ class When(NamedTuple):
     delay: timedelta | None = None
 
 
+#: No time was given.
+NOW = When()
+
+
 def when(name: str, spec: TimeSpec) -> When:
     """Read `spec`; `name` is what the error calls it.
 
@@ -33,7 +37,7 @@ def when(name: str, spec: TimeSpec) -> When:
     :raises ValueError: a text of another form, or a time out of range.
     """
     if spec is None:
-        return When()
+        return NOW
     if isinstance(spec, str):
         return When(delay=_bounded(name, spec, duration(name, spec)))
     if isinstance(spec, timedelta):

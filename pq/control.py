@@ -55,11 +55,8 @@ class Control(QueueRows):
             "reschedule",
             [id],
             schedules=schedule_at is not UNSET,
-            schedule_at=schedule.at,
-            schedule_in=_bulk.interval(schedule.delay),
             expects=expected_at is not UNSET,
-            expected_at=expected.at,
-            expected_in=_bulk.interval(expected.delay),
+            **_bulk.times(schedule, expected),
         )
         self._db.changed()
         return bool(changed)

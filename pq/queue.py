@@ -13,7 +13,7 @@ from . import _bulk
 from ._claim import Claim
 from ._iterators import BatchIterator, QueueIterator
 from ._numbers import timeout_seconds, whole
-from ._when import TimeSpec, when
+from ._when import NOW, TimeSpec, when
 from .browse import Browse
 from .control import Control
 from .dead import Dead
@@ -87,14 +87,10 @@ class Queue(Browse, Control, Items):
         """
         schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
         with self._db.using(conn):
-            ((id,),) = self._write(
-                "put",
-                data,
-                schedule_at=schedule.at,
-                schedule_in=_bulk.interval(schedule.delay),
-                expected_at=expected.at,
-                expected_in=_bulk.interval(expected.delay),
-            )
+            if schedule is expected is NOW:
+                ((id,),) = self._write("put", data)
+            else:
+                ((id,),) = self._write("put_timed", data, **_bulk.times(schedule, expected))
             self._db.changed()
         return int(id)
 

@@ -105,10 +105,10 @@ def test_a_plan_lives_for_a_second(dsn: str, clock: Clock) -> None:
             clock.now += step
             pq["a"].put(1)
         assert [[part.split()[0] for part in text.split("; ")] for text in proxy.seen] == [
-            ["set", "execute"],
-            ["set", "execute"],
-            ["deallocate", "prepare", "set", "execute"],
-            ["set", "execute"],
+            ["execute"],
+            ["execute"],
+            ["deallocate", "prepare", "execute"],
+            ["execute"],
         ]
         assert len(prepared(conn)) == 1
         assert len(pq["a"]) == 6

@@ -26,8 +26,9 @@ LIFE = 1.0
 #: Seconds without, after the server had lost one.
 PAUSE = 60.0
 
-#: Otherwise the server may choose to plan anew each time, by what it expects of the parameters.
-GENERIC = "set local plan_cache_mode = force_generic_plan"
+#: Otherwise the server may choose to plan anew each time, by what it expects of the parameters. Not for all of the
+#: session: the application's own statements and functions may be executed there, too.
+GENERIC = "set local plan_cache_mode = force_generic_plan; "
 
 _PARAMETER = re.compile(r"%%|%\((\w+)\)s")
 
@@ -97,10 +98,10 @@ class _Session:
         name, prepare, execute = _prepared(sql, self.losses)
         made = self.made.get(name)
         if made is not None and now - made <= LIFE:
-            return f"{GENERIC}; {execute}"
+            return execute
         self.made[name] = now
         begin = prepare if made is None else f"deallocate {name}; {prepare}"
-        return f"{begin}; {GENERIC}; {execute}"
+        return f"{begin}; {execute}"
 
     def forget(self, now: float) -> None:
         self.made.clear()
@@ -115,4 +116,5 @@ def _prepared(sql: str, losses: int = 0) -> tuple[str, str, str]:
     name = f"pq_{sha256(sql.encode()).hexdigest()[:16]}_{losses}"
     body = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}" if match[1] else match[0], sql)
     arguments = ", ".join(f"%({name})s" for name in names)
-    return name, f"prepare {name} as {body}", f"execute {name}({arguments})"
+    generic = "" if sql.startswith("insert") else GENERIC  # of which there is but one plan
+    return name, f"prepare {name} as {body}", f"{generic}execute {name}({arguments})"

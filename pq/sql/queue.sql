@@ -3,8 +3,13 @@
 -- would never be seen.
 
 -- name: put
--- The trigger of the table sets due_at and wakes whoever waits. Relative times go by way of UTC: else a day would last
--- 23 or 25 hours when the clocks of the session's time zone change.
+-- The trigger of the table wakes whoever waits.
+insert into :table (q_name, data) values (%(queue)s, %(data)s)
+returning id
+
+-- name: put_timed
+-- Another trigger sets due_at. Relative times go by way of UTC: else a day would last 23 or 25 hours when the clocks of
+-- the session's time zone change.
 insert into :table (q_name, data, schedule_at, expected_at)
 values (
   %(queue)s, %(data)s,
