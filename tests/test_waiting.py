@@ -21,10 +21,12 @@ import pytest
 from conftest import PATIENCE, Background, wait_until
 from driver import driver, either
 from kinds import SEVERAL, WITH_PSYCOPG3, kit_of, make_pq, terminate
+from proxy import Proxy
 from psycopg2.extensions import make_dsn
 
 from pq import PQ, ConnectionLost, Queue, TableMissing
 from pq import _sql as sql_files
+from pq._db import later, listener
 from pq._db.driver import Driver
 from pq._db.line import Gate, Line
 from pq._db.listener import Channel
@@ -103,6 +105,13 @@ def gate_key(sql: Sql, queue: str = "a") -> int:
 
 def no_gates(sql: Sql) -> None:
     wait_until(lambda: not gates(sql), "the release of the gates")
+
+
+def gates_are_left(sql: Sql, kind: str) -> None:
+    """At once on a session of the application's, soon on one of pq's."""
+    if kind == "connection":
+        assert not gates(sql)
+    no_gates(sql)
 
 
 # -- no put is missed: each step of the protocol, and what becomes of the put without it
@@ -193,6 +202,40 @@ class Race:
         wait_until(lambda: "a" in self._pq._db._room._channels)
         self._sql(INSERT)
         return [waiter]
+
+    def put_before_coming_back(self) -> list[Background]:
+        """As before the gate, which is still held."""
+        self._come_and_go()
+        return self.put_before_the_gate()
+
+    def put_before_coming_back_while_another_leads(self) -> list[Background]:
+        """That one reads the notification."""
+
+        def come_back() -> bool | None:
+            with self._pq._db.waiter("a") as waiter:
+                return waiter.wait(math.inf) or None
+
+        self._waiting("b")
+        self._come_and_go()
+        channel = self._pq._db._room._channels["a"]
+        channel.stale = False
+        self._sql(INSERT)
+        wait_until(lambda: channel.stale, "the notification")
+        return [Background(come_back)]
+
+    def put_under_way_when_coming_back(self) -> list[Background]:
+        producer = self._connect()
+        producer.cursor().execute(INSERT)
+        self._come_and_go(sure=False)
+        waiter = self._waiting(sure=False)
+        producer.commit()
+        return [waiter]
+
+    def _come_and_go(self, sure: bool = True) -> None:
+        self._monkeypatch.setattr(listener, "LINGER", HOUR)
+        waiter = self._waiting(sure=sure)
+        self._sql(INSERT)
+        assert waiter.result() is not None
 
     def earlier_row_becomes_due(self) -> list[Background]:
         self._pq["a"].put("later", schedule_at="1h")
@@ -496,12 +539,33 @@ def test_nothing_is_left_when_nobody_waits(dsn: str, sql: Sql, kind: str, outcom
             with pytest.raises(ZeroDivisionError), pq._db.waiter("a") as waiter:
                 waiter.wait(time.monotonic() + 0.1)
                 raise ZeroDivisionError
-        assert not gates(sql)
+        gates_are_left(sql, kind)
         line = pq._db._room._listener.line
         if line is not None:  # else the machine was too slow for it
             with line._session.conn.cursor() as cursor:
                 cursor.execute("select pg_listening_channels()")
                 assert cursor.fetchall() == []
+
+
+def test_who_comes_back_soon_finds_the_gate_held(dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "LINGER", HOUR)
+    with Proxy(dsn) as proxy, PQ(proxy.dsn, poll_interval=HOUR) as pq:
+        for number in range(3):
+            waiter = waiting(pq)
+            sql(INSERT)
+            assert waiter.result() is not None, number
+        assert sum("listen" in text for text in proxy.seen) == 1
+        assert len(gates(sql)) == 1
+    no_gates(sql)
+
+
+def test_the_thread_that_leaves_a_gate_ends(dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(later, "IDLE", 0.01)
+    with PQ(dsn) as pq:
+        for _ in range(2):
+            assert pq["a"].get(timeout=0.1) is None
+            no_gates(sql)
+            wait_until(lambda: pq._db._room._tidying._thread is None, "the end of the thread")
 
 
 # -- where LISTEN can't work
@@ -742,7 +806,7 @@ def test_ctrl_c_while_waiting_leaves_all_intact(dsn: str, sql: Sql, kind: str, r
             pq["a"].get(timeout=HOUR)
         thread.result()
         if not others:
-            assert not gates(sql)
+            gates_are_left(sql, kind)
         others.append(waiting(pq))
         for n in range(len(others)):
             pq["a"].put(n)

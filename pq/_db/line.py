@@ -124,6 +124,11 @@ class Line:
         channels = self._session.use(self._driver.notified, self._pattern)
         return [queue for queue, gate in self.gates.items() if gate.channel in channels]
 
+    @property
+    def lingers(self) -> bool:
+        """Whether its session may have gates that nobody needs just now: on the application's they'd stay."""
+        return self.hears and isinstance(self._session, _Own)
+
     def pending(self) -> bool:
         """Whether a notification has been read from the socket already."""
         return self._driver.has_notified(self._session.conn, self._pattern)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from .waiting import Waiter
 
 logger = logging.getLogger("pq")
+
+#: Seconds for which a queue's gate is kept when the last waiter has gone. Most come again soon, to wait for the next
+#: job, and need not leave it and take it. The longer, the more puts notify nobody.
+LINGER = 0.1
 
 #: Seconds of a first pause; each further one is twice as long, up to the poll interval.
 FIRST_PAUSE = 0.005
@@ -31,11 +36,12 @@ class Channel:
         self.sure = False  # a put from now on will notify
         self.look_at = look_at  # monotonic seconds; when to look although nothing has happened
         self.pause = FIRST_PAUSE
+        self.until = math.inf  # monotonic seconds; nobody waits, and then it is forgotten
 
     @property
     def needs_look(self) -> bool:
         """Not while a waiter is out to look."""
-        return self.stale and not any(waiter.called for waiter in self.waiters)
+        return self.stale and bool(self.waiters) and not any(waiter.called for waiter in self.waiters)
 
     def happened(self) -> None:
         """Something that may have brought a job: a waiter looks at once, and the leader when that one is back."""
@@ -93,11 +99,27 @@ class Listener:
         now = time.monotonic()
         if self.busy:
             return now + self._lengthen()
-        return min((now if c.needs_look else c.look_at for c in self.channels.values()), default=now)
+        times = (now if c.needs_look else c.look_at if c.waiters else c.until for c in self.channels.values())
+        return min(times, default=now)
+
+    def vacate(self, channel: Channel) -> bool:
+        """Its last waiter has gone. Whether it is kept for a while."""
+        if self.line is None or not self.line.lingers or self.closed:
+            del self.channels[channel.queue]
+            return False
+        channel.until = time.monotonic() + LINGER
+        return True
 
     def superfluous(self) -> bool:
         """Whether there is something to give up."""
+        self._forget(time.monotonic())
         return self.line is not None and (self.closed or not self.line.gates.keys() <= self.channels.keys())
+
+    def _forget(self, now: float) -> None:
+        """Forget channels that nobody has come back to in time."""
+        for channel in list(self.channels.values()):
+            if not channel.waiters and channel.until <= now:
+                del self.channels[channel.queue]
 
     def _tend(self) -> list[int]:
         now = time.monotonic()
@@ -108,10 +130,12 @@ class Listener:
             self._hear(self.line)
         self._source.tidy()
         with self.lock:
+            self._forget(now)
             # if one of them is to be looked at, others go along: one statement in each interval, not one for each
-            is_time = any(channel.look_at <= now for channel in self.channels.values())
+            waited_for = [channel for channel in self.channels.values() if channel.waiters]
+            is_time = any(channel.look_at <= now for channel in waited_for)
             soon = now + self._poll_interval / 2 if is_time else now
-            for channel in self.channels.values():
+            for channel in waited_for:
                 if channel.look_at <= (soon if channel.sure else now):
                     channel.look_at = now + self._poll_interval
                     if channel.sure:
@@ -179,6 +203,7 @@ class Listener:
         self.busy = False
         self._line_at = time.monotonic() + self._lengthen()
         with self.lock:
+            self._forget(math.inf)
             self._look_blindly(self.channels.values())
         self._hang_up()
 

@@ -29,11 +29,15 @@ land on somebody else's server session, there is nothing but that.
 
 One session per PQ and process, the *line*, serves all waiting threads. One of these, the *leader*, sits on it; the
 others sleep on a condition each. An event calls one waiter of the queue, not all; when that one has found a job, or has
-gone away, the leader looks whether there are more and calls the next. There is no thread of its own, so none to leak.
+gone away, the leader looks whether there are more and calls the next.
+
+Who got a job mostly comes back for the next. So a gate is kept for a moment when the last waiter has gone, except on a
+session of the application's. If nobody waits who could then leave it, a thread does that, and ends.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -43,7 +47,8 @@ from threading import get_ident
 from typing import Any
 from weakref import WeakSet
 
-from .listener import Channel, Listener
+from .later import Later
+from .listener import LINGER, Channel, Listener
 from .sockets import Bell, wait_readable
 from .sources import SingleConnection, Source
 
@@ -104,6 +109,7 @@ class WaitingRoom:
         self._channels = self._listener.channels
         self._leader: int | None = None  # the ident of a thread
         self._bell: Bell | None = None
+        self._tidying = Later(self._tidy, 2 * LINGER)
 
     def forked(self) -> None:
         _inherited.append(self._listener.line)  # never closed here: that would say goodbye on the parent's socket
@@ -117,10 +123,13 @@ class WaitingRoom:
     def admit(self, waiter: Waiter) -> None:
         with self.lock:
             for queue in waiter.queues:
-                if queue not in self._channels:
-                    self._channels[queue] = Channel(queue, time.monotonic() + self._poll_interval)
+                channel = self._channels.get(queue)
+                if channel is None:
+                    channel = self._channels[queue] = Channel(queue, time.monotonic() + self._poll_interval)
+                if not channel.waiters:
                     self._ring()
-                self._channels[queue].waiters.append(waiter)
+                channel.waiters.append(waiter)
+                channel.until = math.inf
 
     def wait(self, waiter: Waiter, deadline: float) -> bool:
         try:
@@ -152,6 +161,7 @@ class WaitingRoom:
             self._resign(waiter)
 
     def leave(self, waiter: Waiter) -> None:
+        lingers = False
         with self.lock:
             if self._leader == get_ident():  # interrupted in the middle of wait()
                 self._leader = None
@@ -162,7 +172,9 @@ class WaitingRoom:
                     if waiter.called:  # if it has found a job there may be more; and maybe it has not looked
                         channel.stale = True
                 if channel is not None and not channel.waiters:
-                    del self._channels[queue]
+                    lingers |= self._listener.vacate(channel)
+        if lingers:
+            self._tidying.ask()
         self._tidy()
 
     def _is_sure(self, waiter: Waiter) -> bool:
@@ -198,6 +210,7 @@ class WaitingRoom:
             for channel in self._channels.values():
                 for _ in channel.waiters:
                     channel.call()
+        self._tidying.stop()
         self._tidy()
 
     # -- who leads
