@@ -149,7 +149,10 @@ def _put(args: argparse.Namespace) -> None:
 
 def _list(args: argparse.Namespace) -> None:
     with _queue(args) as queue:
-        jobs = queue.list(args.state, args.limit, args.after)
+        try:
+            jobs = queue.list(args.state, args.limit, args.after)
+        except ValueError as error:  # the job, after which to go on, is in another state by now
+            raise PQError(str(error)) from None
     if args.json:
         print_json([as_json(job) for job in jobs])
         return

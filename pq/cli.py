@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from . import __version__, _commands, _sql, _work, errors, schema
 from ._commands import positive
 from ._db import own_driver
+from ._output import print_text
 from .manager import PQ
 
 EPILOG = """\
@@ -163,7 +164,7 @@ def _add_dead(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         action.add_argument("queue", help="its name")
         if name == "list":
             action.add_argument("--limit", type=positive, default=100, help="at most so many (default: 100)")
-            action.add_argument("--json", action="store_true", help="a line of JSON for each, with the job's data")
+            action.add_argument("--json", action="store_true", help="a JSON document, with the jobs' data")
         else:
             action.add_argument("ids", nargs="*", type=int, metavar="ID")
             action.add_argument("--all", action="store_true", help="all of them")
@@ -194,7 +195,7 @@ def _doctor(args: argparse.Namespace) -> int:
     with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
         findings = pq.doctor()
     for finding in findings:
-        print(json.dumps(finding._asdict()) if args.json else finding)
+        print_text(json.dumps(finding._asdict()) if args.json else str(finding))
     if not findings and not args.json:
         print(f"table {_name(args)}: nothing is wrong")
     return int(any(finding.severity != "note" for finding in findings))

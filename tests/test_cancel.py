@@ -443,7 +443,7 @@ def test_wrong_times_and_names_are_refused(pq: PQ, sql: Sql) -> None:
 
 
 @pytest.mark.parametrize("how", ["move", "at once", "later", "priority"])
-def test_a_job_whose_lease_has_expired_is_rescheduled_and_moved_as_one_that_is_ready(pq: PQ, sql: Sql, how: str) -> None:
+def test_a_job_whose_lease_has_expired_is_rescheduled_and_moved_as_a_ready_one(pq: PQ, sql: Sql, how: str) -> None:
     queue = pq["a"]
     id = queue.put(1)
     held = take(queue, "1s")
