@@ -7,11 +7,12 @@ import json
 import os
 import re
 import sys
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 from . import __version__, _commands, _sql, _work, errors, schema
 from ._commands import positive
-from ._db import own_driver
+from ._db import interruptible, own_driver
 from ._output import print_text
 from .manager import PQ
 
@@ -56,7 +57,8 @@ def _run(argv: list[str] | None) -> int:
         parser.print_help()
         return 0
     try:
-        return int(args.run(args) or 0)
+        with interruptible() if hasattr(args, "dsn") else nullcontext():  # the others have threads
+            return int(args.run(args) or 0)
     except (ValueError, TypeError, _work.UsageError) as error:
         _complain(error)
         return 2

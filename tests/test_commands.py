@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, execute
+from conftest import PATIENCE, execute, wait_until
 
 import pq as package
 from pq import PQ, Worker, _work, cli
@@ -549,6 +550,25 @@ def test_a_terminal_that_knows_ascii_only_is_shown_escapes(dsn: str) -> None:
     done = run(dsn, "dead", "list", "ü", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"})
     assert (done.returncode, done.stderr) == (0, "")
     assert "faul: \\xf6" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["list", "a"], ["put", "a", "1"]], ids=lambda command: command[0])
+def test_ctrl_c_ends_a_command_and_its_statement(
+    dsn: str, pq: PQ, sql: Sql, connect: Callable[..., Any], command: list[str]
+) -> None:
+    waits = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    other = connect()
+    other.cursor().execute("lock table queue in access exclusive mode")
+    process = subprocess.Popen([sys.executable, "-m", "pq", *command, "--dsn", dsn], cwd=ROOT, stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: sql(waits), "the statement")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=PATIENCE) == (None, b"")
+        assert process.returncode == 130
+        wait_until(lambda: not sql(waits), "the end of the statement")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_real_terminal_is_asked(dsn: str) -> None:
