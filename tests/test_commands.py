@@ -212,6 +212,19 @@ def test_show_has_all_about_a_job(call: Calls, pq: PQ) -> None:
     assert output.endswith('\n{"kind": "dead"}\n')
 
 
+def test_show_has_the_result_and_does_not_read_it(call: Calls, pq: PQ, tmp_path: Path) -> None:
+    queue = pq["a/pickle"]
+    first, second = queue.put_many([1, 2])
+    assert "result           -\n" in call("show", "a", str(first))
+    assert call.json("show", "a", str(first))["result"] is None
+    queue.get(block=False, lease="1h").done(Bomb(tmp_path / "made"))  # type: ignore[union-attr]
+    pq["a"].get(block=False, lease="1h").progress({"pressed": 5})  # type: ignore[union-attr]
+    assert "cposix" in call.json("show", "a/pickle", str(first))["result"]
+    assert call.json("show", "a", str(second))["result"] == {"pressed": 5}
+    assert 'result           {"pressed": 5}\n' in call("show", "a", str(second))
+    assert not (tmp_path / "made").exists()
+
+
 def test_an_empty_queue_is_shown_as_such(call: Calls) -> None:
     assert call.json("list", "none") == []
     assert call.json("queues") == []
