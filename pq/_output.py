@@ -59,7 +59,7 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return f"{value.isoformat(' ', 'seconds')}Z"
-    return _printable(str(value))
+    return printable(str(value)).replace("\n", "\\n")
 
 
 def cut(text: str) -> str:
@@ -71,12 +71,12 @@ def cut(text: str) -> str:
 def print_text(text: str) -> None:
     """Lines, in which what can't be shown is escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    text = "\n".join(_printable(line) for line in text.split("\n"))
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    print(printable(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """What others wrote must not command the terminal."""
     if text.isprintable():
         return text  # which may be long
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    escaped = (each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text)
+    return "".join(escaped)

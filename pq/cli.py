@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from . import __version__, _commands, _sql, _work, errors, schema
 from ._commands import positive
 from ._db import interruptible, own_driver
-from ._output import print_text
+from ._output import print_text, printable
 from .manager import PQ
 
 EPILOG = """\
@@ -78,7 +78,7 @@ def _run(argv: list[str] | None) -> int:
 def _complain(error: object) -> None:
     """One line, but for an `EmbeddedError`, which ends with the server's last words."""
     text = str(error) if isinstance(error, errors.EmbeddedError) else " ".join(str(error).split())
-    print(f"pq: {text}", file=sys.stderr)
+    print(f"pq: {printable(text)}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -178,7 +178,7 @@ def _add_dead(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 def _create(args: argparse.Namespace) -> None:
     with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
         pq.create()
-        print(f"table {_name(args)}: version {pq.version()}")
+        print_text(f"table {_name(args)}: version {pq.version()}")
 
 
 def _sql_script(args: argparse.Namespace) -> None:
@@ -190,7 +190,7 @@ def _version(args: argparse.Namespace) -> None:
         found = pq.version()
     state = f"version {found}" if found else "missing"
     hint = "" if found >= schema.VERSION else ", to be brought up by create"
-    print(f"pq {__version__}, for version {schema.VERSION}; table {_name(args)}: {state}{hint}")
+    print_text(f"pq {__version__}, for version {schema.VERSION}; table {_name(args)}: {state}{hint}")
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -199,7 +199,7 @@ def _doctor(args: argparse.Namespace) -> int:
     for finding in findings:
         print_text(json.dumps(finding._asdict()) if args.json else str(finding))
     if not findings and not args.json:
-        print(f"table {_name(args)}: nothing is wrong")
+        print_text(f"table {_name(args)}: nothing is wrong")
     return int(any(finding.severity != "note" for finding in findings))
 
 

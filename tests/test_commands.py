@@ -545,6 +545,16 @@ def run(dsn: str, *args: str, **options: Any) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, "-m", "pq", *args], **options)
 
 
+@pytest.mark.parametrize("command", ["create", "version", "count"])
+def test_a_name_does_not_command_the_terminal_or_break_the_command(dsn: str, command: str) -> None:
+    name = ["a"] if command == "count" else []
+    done = run(dsn, command, *name, "--table", "ü\x1b[2J", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"})
+    assert done.returncode == (1 if name else 0)
+    output = done.stderr if name else done.stdout
+    assert r'"\xfc\x1b[2J"' in output
+    assert output.count("\n") == 1
+
+
 def test_data_goes_through_a_pipe(dsn: str) -> None:
     done = run(dsn, "put", "a", "-", input='{"kind": "Cox"}')
     assert (done.returncode, done.stderr) == (0, "")
