@@ -11,7 +11,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from ._output import as_json, cut, members, print_json, print_table, print_text
+from ._output import as_json, cut, members, print_json, print_table, print_text, value_of
 from ._when import TimeSpec, duration
 from .browse import STATES, QueueInfo
 from .errors import PQError
@@ -149,7 +149,10 @@ def _put(args: argparse.Namespace) -> None:
 
 def _list(args: argparse.Namespace) -> None:
     with _queue(args) as queue:
-        jobs = queue.list(args.state, args.limit, args.after)
+        try:
+            jobs = queue.list(args.state, args.limit, args.after)
+        except ValueError as error:  # the job, after which to go on, is in another state by now
+            raise PQError(str(error)) from None
     if args.json:
         print_json([as_json(job) for job in jobs])
         return
@@ -174,11 +177,15 @@ def _count(args: argparse.Namespace) -> None:
 def _show(args: argparse.Namespace) -> None:
     with _queue(args) as queue:
         job = queue[args.id]
+        # as it stands in the table: Queue.result would load a pickle
+        rows = queue._run(queue._sql["result"], id=job.id)
+    result = rows[0][0] if rows else None
     if args.json:
-        print_json(as_json(job))
+        print_json(as_json(job) | {"result": result and value_of(result)})
         return
+    shown = members(job) | {"result": result}
     left_out = ("error", "text")
-    print_table([(name, value) for name, value in members(job).items() if name not in left_out])
+    print_table([(name, value) for name, value in shown.items() if name not in left_out])
     if job.error is not None:
         print_text(f"\n{job.error.traceback or job.error}".rstrip())
     print_text(f"\n{job.text}")

@@ -26,11 +26,11 @@ def as_json(job: JobInfo) -> dict[str, Any]:
     """For JSON. The data is what stands in the table, not decoded by the queue: a pickle could run code."""
     found = members(job)
     error, text = found.pop("error"), found.pop("text")
-    return found | {"error": error and error._asdict(), "data": _value(text)}
+    return found | {"error": error and error._asdict(), "data": value_of(text)}
 
 
-def _value(text: str) -> Any:
-    """The text itself if it holds a number that Python can't read or write, or is nested too deeply for it."""
+def value_of(text: str) -> Any:
+    """As JSON; the text itself if it holds a number that Python can't read or write, or is nested too deeply for it."""
     try:
         value = json.loads(text)
         json.dumps([[value]], allow_nan=False)  # as deep as it will be in the document
@@ -59,21 +59,24 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return f"{value.isoformat(' ', 'seconds')}Z"
-    return _printable(str(value).replace("\n", " "))
+    return printable(str(value)).replace("\n", "\\n")
 
 
 def cut(text: str) -> str:
-    """As much of it as a table shows."""
+    """As much of it as a table shows, in one line."""
+    text = text[: WIDTH + 1].replace("\n", " ")
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
 
 
 def print_text(text: str) -> None:
     """Lines, in which what can't be shown is escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    text = "\n".join(_printable(line) for line in text.split("\n"))
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    print(printable(text).encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """What others wrote must not command the terminal."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    if text.isprintable():
+        return text  # which may be long
+    escaped = (each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text)
+    return "".join(escaped)

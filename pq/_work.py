@@ -8,12 +8,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
 from . import tasks
+from ._output import print_json, print_text, value_of
 from .dead import DeadJob
+from .errors import PQError
 from .manager import PQ
 from .worker import Worker
 from .worker.supervisor import Supervisor, command, orphaned
@@ -121,32 +122,30 @@ def dead(args: argparse.Namespace) -> int:
     with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
         jobs = pq[args.queue].dead
         if args.action == "list":
-            for line in _lines(jobs.list(args.limit, newest=True), args.json):
-                print(line)
+            _list(jobs.list(args.limit, newest=True), args.json)
             return 0
         if bool(args.ids) is args.all:
             raise ValueError("name ids, or --all, and not both")
         which: dict[str, Any] = {"all": True} if args.all else {"ids": args.ids}
-        if args.action == "retry":
-            print(f"{jobs.retry(**which, in_=args.within)} to be tried again")
-        else:
-            print(f"{jobs.discard(**which)} deleted")
+        count = jobs.retry(**which, in_=args.within) if args.action == "retry" else jobs.discard(**which)
+    print(f"{count} to be tried again" if args.action == "retry" else f"{count} deleted")
+    missing = len(set(args.ids)) - count
+    if missing > 0:
+        raise PQError(f"{missing} are no dead jobs of queue {args.queue!r}")
     return 0
 
 
-def _lines(jobs: list[DeadJob], as_json: bool) -> Iterator[str]:
+def _list(jobs: list[DeadJob], as_json: bool) -> None:
+    if as_json:
+        names = ("id", "attempts", "first_failed_at", "died_at")
+        print_json(
+            [
+                {name: getattr(job, name) for name in names}
+                | {"error": job.error._asdict(), "data": value_of(job.text)}
+                for job in jobs
+            ]
+        )
+        return
     for job in jobs:
-        if as_json:
-            yield json.dumps(
-                {
-                    "id": job.id,
-                    "attempts": job.attempts,
-                    "first_failed_at": f"{job.first_failed_at.isoformat()}Z",
-                    "died_at": f"{job.died_at.isoformat()}Z",
-                    "error": job.error._asdict(),
-                    "data": job.text,
-                }
-            )
-        else:
-            error = " ".join(str(job.error).split())
-            yield f"{job.id}  {job.died_at:%Y-%m-%d %H:%M:%S}Z  {job.attempts} attempts  {error[:200]}"
+        error = " ".join(str(job.error).split())
+        print_text(f"{job.id}  {job.died_at:%Y-%m-%d %H:%M:%S}Z  {job.attempts} attempts  {error[:200]}")

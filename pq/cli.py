@@ -7,11 +7,13 @@ import json
 import os
 import re
 import sys
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 from . import __version__, _commands, _sql, _work, errors, schema
 from ._commands import positive
-from ._db import own_driver
+from ._db import interruptible, own_driver
+from ._output import print_text, printable
 from .manager import PQ
 
 EPILOG = """\
@@ -55,7 +57,8 @@ def _run(argv: list[str] | None) -> int:
         parser.print_help()
         return 0
     try:
-        return int(args.run(args) or 0)
+        with interruptible() if hasattr(args, "dsn") else nullcontext():  # the others have threads
+            return int(args.run(args) or 0)
     except (ValueError, TypeError, _work.UsageError) as error:
         _complain(error)
         return 2
@@ -75,7 +78,7 @@ def _run(argv: list[str] | None) -> int:
 def _complain(error: object) -> None:
     """One line, but for an `EmbeddedError`, which ends with the server's last words."""
     text = str(error) if isinstance(error, errors.EmbeddedError) else " ".join(str(error).split())
-    print(f"pq: {text}", file=sys.stderr)
+    print(f"pq: {printable(text)}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -163,7 +166,7 @@ def _add_dead(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
         action.add_argument("queue", help="its name")
         if name == "list":
             action.add_argument("--limit", type=positive, default=100, help="at most so many (default: 100)")
-            action.add_argument("--json", action="store_true", help="a line of JSON for each, with the job's data")
+            action.add_argument("--json", action="store_true", help="a JSON document, with the jobs' data")
         else:
             action.add_argument("ids", nargs="*", type=int, metavar="ID")
             action.add_argument("--all", action="store_true", help="all of them")
@@ -175,7 +178,7 @@ def _add_dead(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 def _create(args: argparse.Namespace) -> None:
     with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
         pq.create()
-        print(f"table {_name(args)}: version {pq.version()}")
+        print_text(f"table {_name(args)}: version {pq.version()}")
 
 
 def _sql_script(args: argparse.Namespace) -> None:
@@ -187,16 +190,16 @@ def _version(args: argparse.Namespace) -> None:
         found = pq.version()
     state = f"version {found}" if found else "missing"
     hint = "" if found >= schema.VERSION else ", to be brought up by create"
-    print(f"pq {__version__}, for version {schema.VERSION}; table {_name(args)}: {state}{hint}")
+    print_text(f"pq {__version__}, for version {schema.VERSION}; table {_name(args)}: {state}{hint}")
 
 
 def _doctor(args: argparse.Namespace) -> int:
     with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
         findings = pq.doctor()
     for finding in findings:
-        print(json.dumps(finding._asdict()) if args.json else finding)
+        print_text(json.dumps(finding._asdict()) if args.json else str(finding))
     if not findings and not args.json:
-        print(f"table {_name(args)}: nothing is wrong")
+        print_text(f"table {_name(args)}: nothing is wrong")
     return int(any(finding.severity != "note" for finding in findings))
 
 

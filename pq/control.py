@@ -39,7 +39,7 @@ class Control(QueueRows):
     def reschedule(
         self, id: int, schedule_at: TimeSpec | Unset = UNSET, expected_at: TimeSpec | Unset = UNSET
     ) -> bool:
-        """Change the times of a job that is ready or scheduled.
+        """Change the times of a job that is ready or scheduled. After an expired lease its holder has lost it by that.
 
         :param schedule_at: as for `put`; None: it is ready now. If it is not given, that stays as it is.
         :param expected_at: as for `put`; None: no priority. Likewise.
@@ -62,7 +62,8 @@ class Control(QueueRows):
         return bool(changed)
 
     def move(self, id: int, queue: str) -> bool:
-        """Put a job that is ready or scheduled into another queue; it keeps its id, its times and its data.
+        """Put a job that is ready or scheduled into another queue; it keeps its id, its times and its data. So a pickle
+        that was signed, which holds for one queue only, can't be read in the other.
 
         :param queue: the other queue's name, as for `PQ`: of ``jobs/pickle`` it is ``jobs``.
         :returns: as for `reschedule`.

@@ -97,8 +97,10 @@ class Dead:
         """The dead job of that id.
 
         :raises JobNotFound: there is none.
+        :raises TypeError: the id is no int.
         """
-        jobs = self._jobs("find", id=job_ids(job_id)[0])
+        (number,) = job_ids([job_id])
+        jobs = self._jobs("find", id=number)
         if not jobs:
             raise JobNotFound(job_id=job_id, queue=self._queue.name)
         return jobs[0]

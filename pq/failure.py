@@ -48,7 +48,7 @@ class Failure(NamedTuple):
         try:
             found = json.loads(text)
             return cls(str(found["type"]), str(found["message"]), found.get("traceback"))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return cls("Failure", text)
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ._numbers import timeout_seconds
 from ._rows import QueueRows
-from .errors import LoopLeft
+from .errors import LoopLeft, PQError
 from .lease import LeasedJob, logger
 
 if TYPE_CHECKING:
@@ -55,10 +55,12 @@ class Handling:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._transaction = ExitStack()
+        self._is_outermost = True
         self.job: ItemJob | None = None
 
     def begin(self, timeout: float) -> bool:
         """Take the next job, if there is one; else no transaction stays open."""
+        self._is_outermost = not self._queue._db.in_transaction
         with ExitStack() as stack:
             cursor = stack.enter_context(self._queue._transaction())
             for job in self._queue._claims.take(self._queue, 1, timeout, LEASE):
@@ -74,21 +76,39 @@ class Handling:
         """
         assert self.job is not None
         known = False
+        late = None
         try:
             with self._transaction:
-                known = self.job.__exit__(type(error), error, None)
-                if self.job.settled is False:
-                    raise _Undone
-                self._queue._db.execute(f"release {SAVEPOINT}")
+                try:
+                    known = self._settle(self.job, error)
+                except self._queue._db.driver.Error as failure:
+                    if error is not None or isinstance(failure, PQError):
+                        raise
+                    late = failure
+                    self._settle(self.job, failure)
+            if self._is_outermost:
+                self.job.settled = True
         except _Undone:
-            return False
+            known = False
         except Exception:
             if error is None:
                 raise
             logger.exception("could not settle job %s in queue %r; it is as it was", self.job.id, self._queue.name)
-            return False
-        if not self._queue._db.in_transaction:
-            self.job.settled = True
+            known = False
+        if late is not None:
+            raise late
+        return known
+
+    def _settle(self, job: ItemJob, error: BaseException | None) -> bool:
+        """
+        :raises Error: the driver's, of what the block has done: it went on after a statement that had failed, or a
+            deferred constraint is violated. It would be raised at each try, so it must count.
+        """
+        known = job.__exit__(type(error), error, None)
+        if job.settled is False:
+            raise _Undone
+        check = "set constraints all immediate; " if self._is_outermost else ""  # else they are the application's
+        self._queue._db.execute(f"{check}release {SAVEPOINT}")
         return known
 
 
@@ -108,11 +128,11 @@ class Items(QueueRows):
                     job.cursor.execute(...)
 
         At the end of the block the job is done, and that is committed together with what else was done in the block
-        with ``job.cursor``, or with this PQ by this thread. On an exception all of that is undone; in the same
-        transaction its error is kept, and it is tried again after the pause of the queue's `retry_in` or, after
-        `max_retries` of them, dead. Then the exception goes on, unless it is `Retry` or `Discard`. If the program or
-        the connection breaks, or on what is no `Exception`, such as Ctrl-C, the job is as it was, and the attempt does
-        not count.
+        with ``job.cursor``, or with this PQ by this thread. On an exception, also of a deferred constraint, all of that
+        is undone; in the same transaction its error is kept, and it is tried again after the pause of the queue's
+        `retry_in` or, after `max_retries` of them, dead. Then the exception goes on, unless it is `Retry` or `Discard`.
+        If the program or the connection breaks, or on what is no `Exception`, such as Ctrl-C, the job is as it was, and
+        the attempt does not count.
 
         The job can also be ended in the block, by `LeasedJob.done` with a result, `LeasedJob.retry` and so on.
 

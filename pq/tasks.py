@@ -145,7 +145,8 @@ class Queue(BaseQueue):
         :param timeout: how long it may run: then it is tried again, or dead, whatever it still does. Default: no bound.
         :param result: keep what it returns; `Queue.result` reads it.
         :raises TypeError: an argument of another type.
-        :raises ValueError: a time of another form or out of range; negative `max_retries`; an empty name.
+        :raises ValueError: a time of another form or out of range; negative `max_retries`; an empty name. When it
+            decorates: another function has that name in this process; the same one, after a reload, takes its place.
         """
         when("schedule_at", schedule_at)
         when("expected_at", expected_at)
@@ -162,6 +163,10 @@ class Queue(BaseQueue):
         )
 
         def decorate(handler: Any) -> Task:
+            if name is not None and not _replaces(handler, self.handler_registry.get(name)):
+                raise ValueError(
+                    f"two tasks have the name {name!r}: {_path(self.handler_registry[name])} and {_path(handler)}"
+                )
             task = Task(self, handler, name, schedule_at, expected_at, options)
             self.handler_registry[task.name] = handler
             self.has_tasks = True
@@ -270,6 +275,18 @@ class PQ(BasePQ):
     if TYPE_CHECKING:
 
         def __getitem__(self, name: str) -> Queue: ...
+
+
+def _path(handler: Any) -> str:
+    qualname = getattr(handler, "__qualname__", None)  # a partial has none
+    return repr(handler) if qualname is None else f"{handler.__module__}.{qualname}"
+
+
+def _replaces(handler: Any, other: Any) -> bool:
+    """Whether one may take the place of the other, a task or None: if it is the same, defined once more."""
+    if other is None or not hasattr(other, "_task"):
+        return True  # what somebody has put into the registry by hand
+    return bool(handler == other or _path(handler) == _path(other))
 
 
 def _text(retry_in: RetryIn) -> str | None:

@@ -29,6 +29,7 @@ from versions import Library
 import pq as this_library
 from pq import PQ
 from pq.embedded import find_binaries
+from pq.tasks import Queue
 
 NOBODY = os.environ.get("PQ_TEST_PG_USER", "nobody")
 
@@ -53,6 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("PQ_TEST_DSN"),
         help="test on this running server instead; the role must be a superuser",
     )
+
+
+@pytest.fixture(autouse=True)
+def _tasks_of_one_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks are known in the whole process, by names that another test may use, too."""
+    monkeypatch.setattr(Queue, "handler_registry", dict(Queue.handler_registry))
 
 
 def pytest_configure() -> None:

@@ -401,6 +401,17 @@ def test_all_queues_with_their_counts_and_times(pq: PQ, sql: Sql) -> None:
     assert "paused" not in pq
 
 
+@pytest.mark.parametrize("column", ["enqueued_at", "schedule_at"])
+def test_a_time_that_python_cannot_hold_hides_no_queue(pq: PQ, sql: Sql, column: str) -> None:
+    for name, time in [("bc", "0100-01-01 BC"), ("never", "-infinity"), ("far", "20000-01-01"), ("ever", "infinity")]:
+        sql(f"insert into queue (q_name, data, {column}) values (%s, '1', %s)", (name, time))
+    found = {info.name: info for info in pq.queues()}
+    assert found["bc"].ready_since == found["never"].ready_since == dt.datetime.min
+    first = "ready_since" if column == "enqueued_at" else "next_due"
+    assert getattr(found["far"], first) == getattr(found["ever"], first) == dt.datetime.max
+
+
+
 @pytest.mark.parametrize("analyzed", [False, True], ids=["no statistics", "statistics"])
 def test_many_queues_are_found_without_reading_the_finished(pq: PQ, sql: Sql, analyzed: bool) -> None:
     sql("alter table queue set (autovacuum_enabled = off)")

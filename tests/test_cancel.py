@@ -442,6 +442,27 @@ def test_wrong_times_and_names_are_refused(pq: PQ, sql: Sql) -> None:
     assert sql(ROWS) == before
 
 
+@pytest.mark.parametrize("how", ["move", "at once", "later", "priority"])
+def test_a_job_whose_lease_has_expired_is_rescheduled_and_moved_as_a_ready_one(pq: PQ, sql: Sql, how: str) -> None:
+    queue = pq["a"]
+    id = queue.put(1)
+    held = take(queue, "1s")
+    held.extend("0s")
+    assert queue[id].state == "ready"
+    if how == "move":
+        assert queue.move(id, "b")
+    else:
+        times = {"at once": {"schedule_at": None}, "later": {"schedule_at": "1h"}, "priority": {"expected_at": "0s"}}
+        assert queue.reschedule(id, **times[how])
+    with pytest.raises(LeaseLost):
+        held.done()
+    queue = pq["b" if how == "move" else "a"]
+    assert queue[id].state == ("scheduled" if how == "later" else "ready")
+    assert sql("select dequeued_at, expiries, attempts from queue") == [(None, 1, 1)]
+    if how != "later":
+        assert (take(queue).id, queue[id].attempts) == (id, 2)
+
+
 @pytest.mark.parametrize("state", ["ready", "scheduled"])
 def test_a_job_is_moved(pq: PQ, sql: Sql, state: str) -> None:
     id = make(pq["a"], state)

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE, execute
+from conftest import PATIENCE, execute, wait_until
 
 import pq as package
 from pq import PQ, Worker, _work, cli
@@ -168,6 +169,13 @@ def test_list_shows_what_the_library_does_in_its_order(call: Calls, pq: PQ) -> N
     assert [line.split()[:2] for line in lines[1:]] == [[str(job["id"]), job["state"]] for job in listed]
 
 
+@pytest.mark.parametrize("state", ["dead", "finished"])
+def test_a_page_after_a_job_in_another_state_is_a_failure(call: Calls, pq: PQ, state: str) -> None:
+    id = in_each_state(pq)[state]
+    _, errors = call.both("list", "a", "--state", "ready", "--after", str(id), code=1)
+    assert f"is {state}" in errors
+
+
 def test_list_can_be_narrowed(call: Calls, pq: PQ) -> None:
     ids = in_each_state(pq)
     for state, id in ids.items():
@@ -202,6 +210,19 @@ def test_show_has_all_about_a_job(call: Calls, pq: PQ) -> None:
     output = call("show", "a", str(ids["dead"]))
     assert "ValueError: rotten\\x1b[2J\n" in output
     assert output.endswith('\n{"kind": "dead"}\n')
+
+
+def test_show_has_the_result_and_does_not_read_it(call: Calls, pq: PQ, tmp_path: Path) -> None:
+    queue = pq["a/pickle"]
+    first, second = queue.put_many([1, 2])
+    assert "result           -\n" in call("show", "a", str(first))
+    assert call.json("show", "a", str(first))["result"] is None
+    queue.get(block=False, lease="1h").done(Bomb(tmp_path / "made"))  # type: ignore[union-attr]
+    pq["a"].get(block=False, lease="1h").progress({"pressed": 5})  # type: ignore[union-attr]
+    assert "cposix" in call.json("show", "a/pickle", str(first))["result"]
+    assert call.json("show", "a", str(second))["result"] == {"pressed": 5}
+    assert 'result           {"pressed": 5}\n' in call("show", "a", str(second))
+    assert not (tmp_path / "made").exists()
 
 
 def test_an_empty_queue_is_shown_as_such(call: Calls) -> None:
@@ -265,6 +286,46 @@ def test_data_does_not_command_the_terminal_or_break_the_table(call: Calls, sql:
         assert "\\x9b2J\\u202eü" in output
         assert "\x9b" not in output
     assert len(call("list", "a").splitlines()) == 2
+
+
+def test_names_are_shown_in_one_line_and_apart(call: Calls, pq: PQ) -> None:
+    names = ["a b", "a\nb", "a\tb"]
+    for name in names:
+        pq[name].put(1)
+    lines = call("queues").splitlines()
+    assert len(lines) == len(set(lines)) == 1 + len(names)
+
+
+# -- dead jobs
+
+
+def test_dead_jobs_are_listed_the_newest_first(call: Calls, pq: PQ) -> None:
+    for number in range(3):
+        pq["a"].put({"number": number})
+        pq["a"].get(block=False, lease="1h").fail(ValueError(f"rotten\x1b[2J\n{number}"))  # type: ignore[union-attr]
+    lines = call("dead", "list", "a", "--limit", "2").splitlines()
+    assert [line.partition("attempts")[2] for line in lines] == [f"  ValueError: rotten\\x1b[2J {n}" for n in (2, 1)]
+    found = call.json("dead", "list", "a")
+    assert call.json("dead", "list", "none") == []
+    for job, known in zip(found, pq["a"].dead.list(), strict=True):
+        assert (job["id"], job["attempts"], job["data"]) == (known.id, 1, known.data)
+        assert job["error"] == known.error._asdict()
+        assert (moment(job["first_failed_at"]), moment(job["died_at"])) == (known.first_failed_at, known.died_at)
+
+
+@pytest.mark.parametrize(("action", "left"), [("retry", {"ready": 2}), ("discard", {})])
+def test_of_dead_jobs_all_that_are_named_must_be_there(
+    call: Calls, pq: PQ, action: str, left: dict[str, int]
+) -> None:
+    for _ in range(2):
+        pq["a"].put(1)
+        pq["a"].get(block=False, lease="1h").fail("why")  # type: ignore[union-attr]
+    first, second = (str(job.id) for job in pq["a"].dead)
+    output, errors = call.both("dead", action, "a", first, first, str(2**70), code=1)
+    assert (output[:2], errors[:6]) == ("1 ", "pq: 1 ")
+    assert call("dead", action, "a", second).startswith("1 ")
+    assert call("dead", action, "a", "--all").startswith("0 ")
+    assert {state: count for state, count in pq["a"].counts().items() if count} == left
 
 
 # -- changes
@@ -484,6 +545,16 @@ def run(dsn: str, *args: str, **options: Any) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, "-m", "pq", *args], **options)
 
 
+@pytest.mark.parametrize("command", ["create", "version", "count"])
+def test_a_name_does_not_command_the_terminal_or_break_the_command(dsn: str, command: str) -> None:
+    name = ["a"] if command == "count" else []
+    done = run(dsn, command, *name, "--table", "ü\x1b[2J", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"})
+    assert done.returncode == (1 if name else 0)
+    output = done.stderr if name else done.stdout
+    assert r'"\xfc\x1b[2J"' in output
+    assert output.count("\n") == 1
+
+
 def test_data_goes_through_a_pipe(dsn: str) -> None:
     done = run(dsn, "put", "a", "-", input='{"kind": "Cox"}')
     assert (done.returncode, done.stderr) == (0, "")
@@ -498,6 +569,29 @@ def test_a_terminal_that_knows_ascii_only_is_shown_escapes(dsn: str) -> None:
     done = run(dsn, "list", "ü", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"})
     assert (done.returncode, done.stderr) == (0, "")
     assert '"\\xf6"' in done.stdout
+    execute(dsn, "insert into queue (q_name, data, dequeued_at, error) values ('ü', '1', now(), 'faul: ö')")
+    done = run(dsn, "dead", "list", "ü", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "faul: \\xf6" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["list", "a"], ["put", "a", "1"]], ids=lambda command: command[0])
+def test_ctrl_c_ends_a_command_and_its_statement(
+    dsn: str, pq: PQ, sql: Sql, connect: Callable[..., Any], command: list[str]
+) -> None:
+    waits = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    other = connect()
+    other.cursor().execute("lock table queue in access exclusive mode")
+    process = subprocess.Popen([sys.executable, "-m", "pq", *command, "--dsn", dsn], cwd=ROOT, stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: sql(waits), "the statement")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=PATIENCE) == (None, b"")
+        assert process.returncode == 130
+        wait_until(lambda: not sql(waits), "the end of the statement")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_real_terminal_is_asked(dsn: str) -> None:

@@ -139,6 +139,8 @@ def run(command: list[str]) -> None:
             pass  # has its own tests, and the page of the commands its options
         case ["python", "-m", "pq", "doctor", *_]:
             assert main(command[3:]) == 1  # the server of the tests has fsync off
+        case ["python", "-m", "pq", "dead", "retry", _, "17", "18"]:
+            assert main(command[3:]) == 1  # there are no such jobs
         case ["python", "-m", "pq", *arguments]:
             assert main(arguments) == 0
         case ["python", "-m", "tests.torture", *_]:

@@ -119,7 +119,7 @@ def test_it_comes_back_as_it_was_kept(type: str, message: str, traceback: str | 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "by hand", "5", "null", "[]", "{}", '"x"', '{"type": "x"}', '{"message": "x"}', "[" * 900, "{"],
+    ["", "by hand", "5", "null", "[]", "{}", '"x"', '{"type": "x"}', '{"message": "x"}', "[" * 900, "[" * 100_000, "{"],
     ids=lambda text: text[:20],
 )
 def test_a_text_that_somebody_else_has_written_is_the_message(text: str) -> None:

@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -136,6 +136,50 @@ def test_an_error_of_the_database_is_an_exception_as_any(pq: PQ) -> None:
         assert job is not None
         job.cursor.execute("select 1 / 0")
     assert the_job(queue) == ("ready", 1, caught.type.__name__)
+
+
+CAUGHT = "select 1 / 0"
+DEFERRED = "insert into leaves values (5)"
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["open", "ended by the block"])
+@pytest.mark.parametrize("how", ["item", "items"])
+@pytest.mark.parametrize("statement", [CAUGHT, DEFERRED], ids=["caught", "deferred"])
+def test_an_error_that_only_the_end_shows_counts(
+    pq: PQ, sql: Sql, effects: Callable[[], list[str]], statement: str, how: str, ended: bool
+) -> None:
+    """Else the job would be the next one again and again."""
+    sql("create table trees (id int primary key)")
+    sql("create table leaves (tree int references trees deferrable initially deferred)")
+    queue = pq["a"]
+    queue.put("x")
+    with pytest.raises(driver.Error) as caught:
+        for job in queue.items() if how == "items" else [None]:
+            with queue.item() if job is None else nullcontext(job) as it:
+                write(it)
+                assert it is not None
+                if ended:
+                    it.done()
+                with suppress(driver.Error):
+                    it.cursor.execute(statement)
+    assert effects() == []
+    assert the_job(queue) == ("ready", 1, caught.type.__name__)
+    with queue.item(timeout=0) as it:
+        assert it is not None
+        assert it.attempts == 2
+
+
+def test_constraints_of_a_transaction_around_it_stay_deferred(pq: PQ, sql: Sql) -> None:
+    sql("create table trees (id int primary key)")
+    sql("create table leaves (tree int references trees deferrable initially deferred)")
+    queue = pq["a"]
+    queue.put("x")
+    with queue as cursor:
+        with queue.item() as job:
+            assert job is not None
+            job.cursor.execute(DEFERRED)
+        cursor.execute("insert into trees values (5)")
+    assert the_job(queue) == ("finished", 1, None)
 
 
 @pytest.mark.parametrize("how", ["item", "with job"])

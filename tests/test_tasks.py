@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 import sys
 import types
@@ -344,6 +345,34 @@ def test_the_registry_comes_before_the_import_path(queue: Queue, module: types.M
     id = eat("Cox")
     queue.work(burst=True)
     assert calls == [(id, ("Cox",), {})]
+
+
+@pytest.mark.parametrize("other", ["default", "other"])
+def test_a_name_is_that_of_one_task_only(queue: Queue, dsn: str, other: str) -> None:
+    task = queue.task(name="eat")(record)
+    with PQ(dsn) as pq, pytest.raises(ValueError, match=f"'eat': {__name__}.record and {__name__}.plain"):
+        pq[other].task(name="eat")(plain)
+    assert not hasattr(plain, "_task")
+    id = task("Cox")
+    queue.work(burst=True)
+    assert calls == [(id, ("Cox",), {})]
+
+
+def test_a_task_that_is_defined_again_takes_its_own_place(queue: Queue) -> None:
+    def define(word: str) -> Any:
+        @queue.task(name="eat")
+        def eat(job_id: int) -> None:
+            calls.append(word)
+
+        return eat
+
+    define("old")
+    define("new")()
+    queue.work(burst=True)
+    assert calls == ["new"]
+    queue.task(name="part")(functools.partial(record, "part"))
+    with pytest.raises(ValueError, match="'part'"):
+        queue.task(name="part")(functools.partial(record, "another"))
 
 
 def test_a_task_inside_a_class_is_found(queue: Queue) -> None:

@@ -21,9 +21,9 @@
 """
 
 from .database import Database, Rows
-from .drivers import own_driver
+from .drivers import interruptible, own_driver
 from .literal import Literal
 from .sockets import Bell, wait_readable
 from .waiting import Waiter
 
-__all__ = ["Bell", "Database", "Literal", "Rows", "Waiter", "own_driver", "wait_readable"]
+__all__ = ["Bell", "Database", "Literal", "Rows", "Waiter", "interruptible", "own_driver", "wait_readable"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -61,6 +62,12 @@ def own_driver() -> Driver:
         except ImportError:
             pass
     raise ImportError(f"none of these can be imported: {', '.join(PREFERRED)}")
+
+
+def interruptible() -> AbstractContextManager[None]:
+    """Inside, Ctrl-C ends statements on connections of pq's own; for a process of one thread."""
+    found = own_driver()
+    return found.interruptible() if isinstance(found, Psycopg2) else nullcontext()
 
 
 @cache

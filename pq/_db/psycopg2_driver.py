@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
+from select import select
 from typing import Any
 
 from .driver import Driver
@@ -15,6 +18,7 @@ class Psycopg2(Driver):
     def __init__(self, package: str = "psycopg2") -> None:
         self._extensions = import_module(package + ".extensions")
         super().__init__(import_module(package), import_module(package + ".pool").PoolError)
+        self._interruptible = False
 
     # -- connections
 
@@ -59,8 +63,39 @@ class Psycopg2(Driver):
 
     def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
         with self._cursor(conn) as cursor:
-            cursor.execute(sql, params)
+            with self._waiting() if self._interruptible else nullcontext():
+                cursor.execute(sql, params)
             return cursor.fetchall() if cursor.description is not None else []
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside, Ctrl-C ends a statement: else libpq returns only at its end. For a process of one thread, since the
+        way of waiting is that of all connections. Not while connecting, where libpq would forget its timeout."""
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self._extensions.set_wait_callback(self._wait)
+        try:
+            yield
+        finally:
+            self._extensions.set_wait_callback(None)
+
+    def _wait(self, conn: Any) -> None:
+        try:
+            while (state := conn.poll()) != self._extensions.POLL_OK:
+                if state == self._extensions.POLL_READ:
+                    select([conn], [], [])
+                else:
+                    select([], [conn], [])
+        except KeyboardInterrupt:
+            with suppress(self.Error):
+                conn.cancel()  # the server would go on
+            raise
 
     def copy(self, conn: Any, sql: str, file: Any) -> int:
         cursor = self._cursor(conn)

@@ -11,8 +11,12 @@ pq_wanted as materialized (
 )
 
 -- name: which
--- Whether nobody has it: ready or scheduled.
-dequeued_at is null
+-- Whether nobody has it: ready or scheduled. One whose lease has expired is ready, too.
+(dequeued_at is null or due_at <= statement_timestamp())
+
+-- name: given_back
+-- As a claim makes ready what was leased: whoever had it is fenced out.
+dequeued_at = null, expiries = expiries + case when dequeued_at is null then 0 else 1 end
 
 -- name: unfinished
 -- In place of "which".
@@ -47,8 +51,9 @@ select id, id in (select id from pq_done) from pq_wanted
 with :free, pq_changed as (
   update :table set
     schedule_at = case when %(schedules)s then :new_schedule else schedule_at end,
-    due_at = case when %(schedules)s then :new_schedule else due_at end,
-    expected_at = case when %(expects)s then :new_expected else expected_at end
+    due_at = case when %(schedules)s then :new_schedule when dequeued_at is null then due_at end,
+    expected_at = case when %(expects)s then :new_expected else expected_at end,
+    :given_back
   where id = any (array(select id from pq_free))
   returning id, tableoid, q_name
 ), pq_done as (
@@ -70,7 +75,7 @@ coalesce(
 
 -- name: move
 with :free, pq_changed as (
-  update :table set q_name = %(target)s
+  update :table set q_name = %(target)s, due_at = case when dequeued_at is null then due_at end, :given_back
   where id = any (array(select id from pq_free))
   returning id, tableoid, q_name
 ), pq_done as (

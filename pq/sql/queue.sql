@@ -82,7 +82,8 @@ with recursive :names_found
 select q_name from pq_names order by q_name
 
 -- name: queues
--- The counts read what they count, within the indexes but for how long the ready jobs are.
+-- The counts read what they count, within the indexes but for how long the ready jobs are. Times are clamped to what
+-- Python can hold, here before min(), since greatest() of null and a time is that time.
 with recursive :names_found
 select
   names.q_name, ready.count + due.count, scheduled.count, running.count, dead.count,
@@ -96,11 +97,16 @@ select
   exists (select from :table as job where job.q_name = names.q_name and :marker)
 from pq_names as names,
   lateral (
-    select count(*), min(greatest(enqueued_at, schedule_at)) as since from :table as job
+    select
+      count(*),
+      min(
+        least(greatest(enqueued_at, schedule_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
+      ) as since
+    from :table as job
     where job.q_name = names.q_name and dequeued_at is null and due_at is null
   ) as ready,
   lateral (
-    select count(*), min(due_at) as since from :table as job
+    select count(*), min(greatest(due_at, '0001-01-01 00:00:00+00')) as since from :table as job
     where job.q_name = names.q_name and due_at <= statement_timestamp()
   ) as due,
   lateral (
