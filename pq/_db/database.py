@@ -235,7 +235,8 @@ class Database:
     def using(self, conn: Any, savepoint: bool = False) -> AbstractContextManager[None]:
         """Have this thread execute in a transaction of the application's; None changes nothing.
 
-        :raises TypeError: `conn` is, or leads to, no connection of a known driver.
+        :raises TypeError: `conn` is, or leads to, no connection of a known driver. Where to look for that would begin a
+            transaction, the first statement raises it.
         :raises ValueError: it is a server-side cursor.
         """
         return nullcontext() if conn is None else self._using(Joined(self, conn), savepoint)

@@ -26,11 +26,20 @@ def connection_of(given: object) -> tuple[Driver, Any]:
         raise TypeError(f"conn must be {ACCEPTED}, not {_named(given)}{behind}") from None
 
 
-def _behind(given: Any) -> Any:
+def begins(given: object) -> bool:
+    """Whether to look for the connection begins a transaction: of a Session or Connection of SQLAlchemy."""
+    return _is_of_sqlalchemy(given) and (hasattr(given, "get_bind") or hasattr(given, "in_transaction"))
+
+
+def _is_of_sqlalchemy(given: object) -> bool:
+    """But for asyncio: there the connection is of its kind, and the session would have to be awaited."""
     modules = [cls.__module__ for cls in type(given).__mro__]
-    if any(module.startswith("sqlalchemy.") for module in modules):
-        # one of asyncio has a connection of its kind, which its session would have to be awaited for
-        return None if any(".asyncio" in module for module in modules) else _behind_sqlalchemy(given)
+    return any(module.startswith("sqlalchemy.") for module in modules) and not any(".asyncio" in m for m in modules)
+
+
+def _behind(given: Any) -> Any:
+    if _is_of_sqlalchemy(given):
+        return _behind_sqlalchemy(given)
     if hasattr(given, "ensure_connection"):  # Django's opens itself when it is used
         given.ensure_connection()
         return given.connection

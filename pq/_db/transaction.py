@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .joining import connection_of
+from .joining import begins, connection_of
 
 if TYPE_CHECKING:
     from .database import Database, Params, Rows
@@ -84,8 +84,10 @@ class Joined(Transaction):
     owned = False
 
     def __init__(self, database: Database, given: object) -> None:
-        super().__init__(database, *connection_of(given))
+        super().__init__(database, database.source.driver, None)
         self._given = given
+        if not begins(given):  # which the first statement is to do: the application may be about to do it itself
+            self._find()
 
     @property
     def commits_at_once(self) -> bool:

@@ -124,6 +124,27 @@ def test_a_session_that_commits_in_a_block_goes_on_in_its_next_transaction(
     assert [job.data for job in pq["a"].get_many(9)] == [1, 2]
 
 
+@pytest.mark.parametrize("kind", ["session", "scoped session", "connection"])
+def test_a_block_begins_nothing_before_its_first_statement(
+    pq: PQ, make_engine: Callable[..., Any], kind: str
+) -> None:
+    engine = make_engine()
+    make = {
+        "session": lambda: orm.Session(engine, future=True),
+        "scoped session": lambda: orm.scoped_session(orm.sessionmaker(engine, future=True)),
+        "connection": engine.connect,
+    }[kind]
+    with closing(make()) as given:
+        for n in range(2):
+            with pq.using(given), given.begin():
+                pq["a"].put(n)
+        with pq.using(given):
+            for n in range(2, 4):
+                with given.begin():
+                    pq["a"].put(n)
+    assert [job.data for job in pq["a"].get_many(9)] == [0, 1, 2, 3]
+
+
 def test_with_job_after_the_connection_is_somebody_elses(pq: PQ, make_engine: Callable[..., Any]) -> None:
     engine = make_engine(pool_size=1, max_overflow=0)
     pq["a"].put(1)
