@@ -279,6 +279,35 @@ def test_a_block_inside_of_a_transaction_of_pq_is_apart_from_it(dsn: str, app: G
         assert [job.data for job in pq["a"].get_many(9)] == [2]
 
 
+def block_of(cm: Any) -> Iterator[None]:
+    with cm:
+        yield
+
+
+@pytest.mark.parametrize("ends_in", ["this thread", "another thread"])
+@pytest.mark.parametrize("outer", ["using", "block of pq"])
+def test_a_block_in_a_generator_can_end_after_the_one_around_it(
+    dsn: str, pq: PQ, app: Given, outer: str, ends_in: str
+) -> None:
+    def end() -> None:
+        if ends_in == "this thread":
+            generator.close()
+        else:
+            with pq.using(app.given):
+                generator.close()
+                pq["a"].put("there")
+
+    with closing(psycopg2.connect(dsn)) as other:
+        with pq.using(other) if outer == "using" else pq["a"]:
+            generator = block_of(pq.using(app.given))
+            next(generator)
+        end() if ends_in == "this thread" else Background(end).result()
+        pq["a"].put("committed")
+        other.rollback()
+        app.conn.rollback()
+        assert [job.data for job in pq["a"].get_many(9)] == ["committed"]
+
+
 def test_an_exception_in_a_block_leaves_the_transaction_as_it_is(pq: PQ, app: Given) -> None:
     with pytest.raises(ZeroDivisionError), pq.using(app.given):
         pq["a"].put(1)

@@ -243,14 +243,14 @@ class Database:
 
     @contextmanager
     def _using(self, joined: Joined, savepoint: bool) -> Iterator[None]:
-        outer, self.source.transaction = self.source.transaction, joined
+        self.source.transaction = joined
         try:
             if savepoint:
                 self.require_transaction("a savepoint")
             with joined.savepoint() if savepoint else nullcontext():
                 yield
         finally:
-            self.source.transaction = outer
+            self.source.leave(joined)
 
     def require_transaction(self, what: str) -> None:
         """

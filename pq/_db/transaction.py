@@ -19,15 +19,19 @@ class Transaction:
 
     :ivar changed: whether something was put.
     :ivar owned: whether it is on a connection of the thread's source.
+    :ivar over: whether the thread that began or joined it has left it.
+    :ivar outer: what the thread executed in before.
     """
 
     owned = True
+    outer: Transaction | None = None
 
     def __init__(self, database: Database, driver: Driver, conn: Any) -> None:
         self._database = database
         self.driver = driver
         self.conn = conn
         self.changed = False
+        self.over = False
         self._pid = os.getpid()
         self._depth = 0
 
@@ -163,5 +167,5 @@ class OwnTransaction(Transaction):
             self._end()
 
     def _end(self) -> None:
-        self._source.transaction = None
+        self._source.leave(self)
         self._source.release(self.conn, bool(self.conn.closed))
