@@ -337,6 +337,19 @@ def test_a_savepoint_lets_the_transaction_go_on(pq: PQ, app: Given) -> None:
     assert [job.data for job in pq["a"].get_many(9)] == ["kept"]
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback", "terminate"])
+def test_the_error_in_a_block_with_a_savepoint_that_is_gone_goes_on(pq: PQ, sql: Sql, app: Given, end: str) -> None:
+    with pytest.raises(ZeroDivisionError), pq.using(app.given, savepoint=True):
+        pq["a"].put(1)
+        if end == "terminate":
+            sql("select pg_terminate_backend(%s, 30000)", (app.package.pid(app.conn),))
+        else:
+            getattr(app.conn, end)()
+        raise ZeroDivisionError
+    assert app.status != IN_TRANSACTION, "refuses to go on"
+    assert len(pq["a"]) == (1 if end == "commit" else 0)
+
+
 def test_a_block_of_a_queue_is_a_savepoint_there_with_a_cursor_of_that_connection(pq: PQ, app: Given) -> None:
     with pq.using(app.given):
         with pytest.raises(ZeroDivisionError), pq["a"] as cursor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import getLogger
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .joining import begins, connection_of
@@ -12,6 +13,8 @@ from .joining import begins, connection_of
 if TYPE_CHECKING:
     from .database import Database, Params, Rows
     from .driver import Driver
+
+logger = getLogger("pq")
 
 
 class Transaction:
@@ -64,7 +67,11 @@ class Transaction:
             yield
         except BaseException:
             if not self.conn.closed and self._pid == os.getpid():
-                self.run(f"rollback to savepoint {name}; release savepoint {name}")
+                try:
+                    self.run(f"rollback to savepoint {name}; release savepoint {name}")
+                except self.driver.Error:
+                    # the transaction was ended in the block, or the connection is lost: nothing is left to be undone
+                    logger.warning("could not go back to a savepoint", exc_info=True)
             raise
         else:
             self.run(f"release savepoint {name}")
