@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import psycopg2
+import psycopg2.extras
 import pytest
 from conftest import Background, execute, wait_until
 from driver import BOTH
@@ -473,6 +474,16 @@ def test_a_connection_of_asyncio_is_a_type_error(pq: PQ, dsn: str) -> None:
                     pq["a"].put(1, conn=given)
 
     asyncio.run(attempt())
+
+
+def test_so_is_one_of_psycopg2_in_asynchronous_mode(pq: PQ, dsn: str) -> None:
+    with closing(psycopg2.connect(dsn, async_=True)) as conn:
+        psycopg2.extras.wait_select(conn)
+        for given in (conn, conn.cursor()):
+            with pytest.raises(TypeError, match="asynchronous psycopg2"):
+                pq["a"].put(1, conn=given)
+        with pytest.raises(TypeError, match="asynchronous"):
+            PQ(conn)
 
 
 @pytest.mark.parametrize("name", INSTALLED)

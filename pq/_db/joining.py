@@ -65,4 +65,6 @@ def _behind_sqlalchemy(given: Any) -> Any:
 
 def _named(given: object) -> str:
     kind = type(given)
+    if getattr(given, "async_", False):  # which psycopg2 does not tell by the class
+        return f"asynchronous {kind.__module__}.{kind.__name__}"
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

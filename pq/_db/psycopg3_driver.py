@@ -81,6 +81,8 @@ class Psycopg3(Driver):
     def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
         if conn in self._copying:  # psycopg would wait for ever
             raise self._package.InternalError("another statement, COPY, is under way on this connection")
+        if conn.pgconn.pipeline_status:  # there are no rows before its end, and with them no outcome
+            raise self._package.NotSupportedError("pq does not work in pipeline mode")
         cursor = self._cursor(conn)
         try:
             cursor.execute(sql, params)

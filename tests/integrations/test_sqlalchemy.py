@@ -242,3 +242,9 @@ def test_an_engine_whose_last_connection_is_given(make_engine: Callable[..., Any
 def test_an_engine_of_another_driver_is_refused() -> None:
     with pytest.raises(TypeError, match="psycopg2 or psycopg"):
         PQ(sqlalchemy.create_engine("sqlite://"))
+
+
+@pytest.mark.skipif("psycopg" not in DRIVERS, reason="there is no psycopg 3, or no dialect for it")
+def test_an_asynchronous_engine_is_refused_as_such() -> None:
+    with pytest.raises(TypeError, match="not asynchronously psycopg"):
+        PQ(sqlalchemy.create_engine("postgresql+psycopg_async://"))
