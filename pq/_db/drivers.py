@@ -73,4 +73,5 @@ def driver(package: str) -> Driver:
 
 
 def _packages(given: object) -> list[str]:
-    return [cls.__module__.split(".")[0] for cls in type(given).__mro__]
+    # not type(): a wrapper, as monitoring has them, shows the class of what is in it
+    return [cls.__module__.split(".")[0] for cls in given.__class__.__mro__]

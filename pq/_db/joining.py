@@ -33,7 +33,7 @@ def begins(given: object) -> bool:
 
 def _is_of_sqlalchemy(given: object) -> bool:
     """But for asyncio: there the connection is of its kind, and the session would have to be awaited."""
-    modules = [cls.__module__ for cls in type(given).__mro__]
+    modules = [cls.__module__ for cls in given.__class__.__mro__]
     return any(module.startswith("sqlalchemy.") for module in modules) and not any(".asyncio" in m for m in modules)
 
 
