@@ -448,6 +448,31 @@ def test_a_failed_statement_leaves_what_the_driver_leaves(dsn: str, app: Given) 
     assert app.status == FAILED
 
 
+class Wrapped:
+    """As monitoring has them: in place of a connection, and hardly to be told from it."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.__dict__["wrapped"] = wrapped
+
+    @property
+    def __class__(self) -> Any:
+        return type(self.wrapped)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.wrapped, name, value)
+
+
+@pytest.mark.parametrize("app", GIVEN, indirect=True)
+def test_a_wrapper_stands_for_what_is_in_it(sql: Sql, pq: PQ, app: Given) -> None:
+    check_both_ends(app, sql, lambda: pq["a"].put(1, conn=Wrapped(app.given)))
+    on_it = PQ(Wrapped(app.conn))
+    assert on_it["a"].get().data == 1
+    assert on_it["a"].get(timeout=0.1) is None
+
+
 class Thing:
     pass
 
@@ -540,6 +565,17 @@ def test_a_job_that_went_to_somebody_else_aborts_the_effect(pq: PQ, sql: Sql, ap
     app.conn.commit()
     assert sql("select * from effect") == []
     assert "a" not in pq
+
+
+def test_a_job_of_another_pq_is_not_settled_outside_of_the_transaction(dsn: str, pq: PQ, app: Given) -> None:
+    with PQ(dsn) as other:
+        jobs = [job_of(other)]
+        for end in (pq.done, pq["a"].done):
+            with pytest.raises(ValueError, match="another PQ"):
+                end(jobs, conn=app.given)
+        jobs[0].done(conn=app.given)
+    app.conn.rollback()
+    assert pq["a"].counts()["running"] == 1
 
 
 @pytest.mark.parametrize("raised", [None, ZeroDivisionError])
