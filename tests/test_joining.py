@@ -409,6 +409,19 @@ def test_a_transaction_begun_by_hand_is_one(pq: PQ, autocommit: Given) -> None:
     assert len(pq["a"]) == 1
 
 
+def test_so_is_with_conn_of_psycopg2(pq: PQ, dsn: str) -> None:
+    pq["a"].put(1)
+    with closing(psycopg2.connect(dsn)) as conn:
+        conn.autocommit = True
+        with pytest.raises(ZeroDivisionError), conn:
+            assert pq["a"].get(conn=conn).data == 1
+            raise ZeroDivisionError
+        assert len(pq["a"]) == 1
+        with conn:
+            assert pq["a"].get(conn=conn).data == 1
+        assert len(pq["a"]) == 0
+
+
 # -- what goes wrong
 
 

@@ -132,6 +132,14 @@ def test_pipeline_mode_is_refused_before_anything_is_done(conn: Any, pq: PQ) -> 
     pq["a"].put(2, conn=conn)
 
 
+@pytest.mark.usefixtures("preferred")
+def test_times_are_read_whatever_style_the_database_has(dsn: str, sql: Sql) -> None:
+    sql("do $$ begin execute format('alter database %I set datestyle to german', current_database()); end $$")
+    with PQ(dsn) as pq:
+        pq["a"].put(1)
+        assert pq["a"].get().data == 1
+
+
 def test_both_drivers_side_by_side(dsn: str, conn: Any, pool: Any) -> None:
     """PQ on either, on the same queues, in the same thread, one in the block of the other."""
     with PQ(BOTH["psycopg2"].connect(dsn)) as old:

@@ -14,7 +14,7 @@ from logging import getLogger
 from typing import Any, NoReturn
 
 from ..errors import ConnectionLost, PQError
-from .driver import Driver
+from .driver import PING, Driver
 from .drivers import is_engine
 from .own import OwnConnections
 from .plans import Plans
@@ -257,7 +257,10 @@ class Database:
         :raises ValueError: the connection that the application has us use is in autocommit mode.
         """
         joined = self.joined
-        if joined is not None and joined.commits_at_once:
+        if joined is None or not joined.commits_at_once:
+            return
+        joined.run(PING)  # in `with conn:` psycopg2 begins with the first statement, and tells no sooner
+        if joined.commits_at_once:
             raise ValueError(f"{what} needs a transaction, but the connection given is in autocommit mode: begin one")
 
     def copy(self, sql: str, file: Any) -> int:

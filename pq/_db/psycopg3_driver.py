@@ -37,9 +37,12 @@ class Psycopg3(Driver):
         return dict(import_module("psycopg.conninfo").conninfo_to_dict(dsn))
 
     def _open(self, parameters: dict[str, str]) -> Any:
-        return self._own.connect(  # type: ignore[attr-defined]
+        conn = self._own.connect(  # type: ignore[attr-defined]
             **parameters, autocommit=True, prepare_threshold=None, cursor_factory=self._package.ClientCursor
         )
+        if not (conn.info.parameter_status("DateStyle") or "").startswith("ISO"):
+            conn.execute("set datestyle to iso")  # psycopg reads times of no other; psycopg2 does the same
+        return conn
 
     def _parameters_of(self, conn: Any) -> dict[str, str]:
         info = conn.info
