@@ -26,6 +26,12 @@ def connection_of(given: object) -> tuple[Driver, Any]:
         raise TypeError(f"conn must be {ACCEPTED}, not {_named(given)}{behind}") from None
 
 
+def note_error(given: Any) -> None:
+    """Django looks whether a connection that it keeps is still of use only if it has heard of an error."""
+    if hasattr(given, "ensure_connection"):
+        given.errors_occurred = True
+
+
 def begins(given: object) -> bool:
     """Whether to look for the connection begins a transaction: of a Session or Connection of SQLAlchemy."""
     return _is_of_sqlalchemy(given) and (hasattr(given, "get_bind") or hasattr(given, "in_transaction"))
@@ -41,6 +47,8 @@ def _behind(given: Any) -> Any:
     if _is_of_sqlalchemy(given):
         return _behind_sqlalchemy(given)
     if hasattr(given, "ensure_connection"):  # Django's opens itself when it is used
+        if hasattr(given, "close_if_health_check_failed"):
+            given.close_if_health_check_failed()
         given.ensure_connection()
         return given.connection
     if hasattr(given, "fetchone"):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .joining import begins, connection_of
+from .joining import begins, connection_of, note_error
 
 if TYPE_CHECKING:
     from .database import Database, Params, Rows
@@ -120,6 +120,7 @@ class Joined(Transaction):
         self.driver, self.conn = connection_of(self._given)
 
     def _fail(self, error: Exception) -> NoReturn:
+        note_error(self._given)
         if self.driver.table_is_missing(error):
             super()._fail(error)
         raise error
