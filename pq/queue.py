@@ -223,7 +223,7 @@ class Queue(Browse, Control, Items):
             of ``with job:``.
         :param conn: as for `done`.
         :raises LeasesLost: as for `done`.
-        :raises ValueError: a job stands there twice; nothing was changed.
+        :raises ValueError: a job stands there twice, or is of another `PQ`; nothing was changed.
         """
         settle_all(self._db, outcomes, conn)
 

@@ -52,11 +52,13 @@ def settle_all(database: Database, outcomes: Iterable[tuple[LeasedJob, BaseExcep
 
     :param conn: as of `Database.using`.
     :raises LeasesLost: some were not ours any more.
-    :raises ValueError: a job stands there twice.
+    :raises ValueError: a job stands there twice, or is in a table of another PQ, or on another connection.
     """
     given = [job.success() if error is None else job.failure(error) for job, error in outcomes]
     if len({settlement.job for settlement in given}) < len(given):
         raise ValueError("a job can be settled only once")
+    if any(job.queue._db.source is not database.source or job.queue._db.table != database.table for job, *_ in given):
+        raise ValueError("a job of another PQ can't be settled here")  # nor in `conn`, of which that knows nothing
     with database.using(conn):
         lost = settle(given)
     if lost:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import psycopg2
+import psycopg2.extras
 import pytest
 from conftest import Background, execute, wait_until
 from driver import BOTH
@@ -279,6 +280,35 @@ def test_a_block_inside_of_a_transaction_of_pq_is_apart_from_it(dsn: str, app: G
         assert [job.data for job in pq["a"].get_many(9)] == [2]
 
 
+def block_of(cm: Any) -> Iterator[None]:
+    with cm:
+        yield
+
+
+@pytest.mark.parametrize("ends_in", ["this thread", "another thread"])
+@pytest.mark.parametrize("outer", ["using", "block of pq"])
+def test_a_block_in_a_generator_can_end_after_the_one_around_it(
+    dsn: str, pq: PQ, app: Given, outer: str, ends_in: str
+) -> None:
+    def end() -> None:
+        if ends_in == "this thread":
+            generator.close()
+        else:
+            with pq.using(app.given):
+                generator.close()
+                pq["a"].put("there")
+
+    with closing(psycopg2.connect(dsn)) as other:
+        with pq.using(other) if outer == "using" else pq["a"]:
+            generator = block_of(pq.using(app.given))
+            next(generator)
+        end() if ends_in == "this thread" else Background(end).result()
+        pq["a"].put("committed")
+        other.rollback()
+        app.conn.rollback()
+        assert [job.data for job in pq["a"].get_many(9)] == ["committed"]
+
+
 def test_an_exception_in_a_block_leaves_the_transaction_as_it_is(pq: PQ, app: Given) -> None:
     with pytest.raises(ZeroDivisionError), pq.using(app.given):
         pq["a"].put(1)
@@ -306,6 +336,19 @@ def test_a_savepoint_lets_the_transaction_go_on(pq: PQ, app: Given) -> None:
             raise ZeroDivisionError
     app.conn.commit()
     assert [job.data for job in pq["a"].get_many(9)] == ["kept"]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback", "terminate"])
+def test_the_error_in_a_block_with_a_savepoint_that_is_gone_goes_on(pq: PQ, sql: Sql, app: Given, end: str) -> None:
+    with pytest.raises(ZeroDivisionError), pq.using(app.given, savepoint=True):
+        pq["a"].put(1)
+        if end == "terminate":
+            sql("select pg_terminate_backend(%s, 30000)", (app.package.pid(app.conn),))
+        else:
+            getattr(app.conn, end)()
+        raise ZeroDivisionError
+    assert app.status != IN_TRANSACTION, "refuses to go on"
+    assert len(pq["a"]) == (1 if end == "commit" else 0)
 
 
 def test_a_block_of_a_queue_is_a_savepoint_there_with_a_cursor_of_that_connection(pq: PQ, app: Given) -> None:
@@ -366,6 +409,19 @@ def test_a_transaction_begun_by_hand_is_one(pq: PQ, autocommit: Given) -> None:
     assert len(pq["a"]) == 1
 
 
+def test_so_is_with_conn_of_psycopg2(pq: PQ, dsn: str) -> None:
+    pq["a"].put(1)
+    with closing(psycopg2.connect(dsn)) as conn:
+        conn.autocommit = True
+        with pytest.raises(ZeroDivisionError), conn:
+            assert pq["a"].get(conn=conn).data == 1
+            raise ZeroDivisionError
+        assert len(pq["a"]) == 1
+        with conn:
+            assert pq["a"].get(conn=conn).data == 1
+        assert len(pq["a"]) == 0
+
+
 # -- what goes wrong
 
 
@@ -405,6 +461,31 @@ def test_a_failed_statement_leaves_what_the_driver_leaves(dsn: str, app: Given) 
     assert app.status == FAILED
 
 
+class Wrapped:
+    """As monitoring has them: in place of a connection, and hardly to be told from it."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.__dict__["wrapped"] = wrapped
+
+    @property
+    def __class__(self) -> Any:
+        return type(self.wrapped)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.wrapped, name, value)
+
+
+@pytest.mark.parametrize("app", GIVEN, indirect=True)
+def test_a_wrapper_stands_for_what_is_in_it(sql: Sql, pq: PQ, app: Given) -> None:
+    check_both_ends(app, sql, lambda: pq["a"].put(1, conn=Wrapped(app.given)))
+    on_it = PQ(Wrapped(app.conn))
+    assert on_it["a"].get().data == 1
+    assert on_it["a"].get(timeout=0.1) is None
+
+
 class Thing:
     pass
 
@@ -431,6 +512,16 @@ def test_a_connection_of_asyncio_is_a_type_error(pq: PQ, dsn: str) -> None:
                     pq["a"].put(1, conn=given)
 
     asyncio.run(attempt())
+
+
+def test_so_is_one_of_psycopg2_in_asynchronous_mode(pq: PQ, dsn: str) -> None:
+    with closing(psycopg2.connect(dsn, async_=True)) as conn:
+        psycopg2.extras.wait_select(conn)
+        for given in (conn, conn.cursor()):
+            with pytest.raises(TypeError, match="asynchronous psycopg2"):
+                pq["a"].put(1, conn=given)
+        with pytest.raises(TypeError, match="asynchronous"):
+            PQ(conn)
 
 
 @pytest.mark.parametrize("name", INSTALLED)
@@ -487,6 +578,17 @@ def test_a_job_that_went_to_somebody_else_aborts_the_effect(pq: PQ, sql: Sql, ap
     app.conn.commit()
     assert sql("select * from effect") == []
     assert "a" not in pq
+
+
+def test_a_job_of_another_pq_is_not_settled_outside_of_the_transaction(dsn: str, pq: PQ, app: Given) -> None:
+    with PQ(dsn) as other:
+        jobs = [job_of(other)]
+        for end in (pq.done, pq["a"].done):
+            with pytest.raises(ValueError, match="another PQ"):
+                end(jobs, conn=app.given)
+        jobs[0].done(conn=app.given)
+    app.conn.rollback()
+    assert pq["a"].counts()["running"] == 1
 
 
 @pytest.mark.parametrize("raised", [None, ZeroDivisionError])

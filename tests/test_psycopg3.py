@@ -120,6 +120,26 @@ def test_what_is_asynchronous_is_refused(dsn: str) -> None:
         PQ(pool=psycopg_pool.AsyncConnectionPool(dsn, open=False))
 
 
+def test_pipeline_mode_is_refused_before_anything_is_done(conn: Any, pq: PQ) -> None:
+    pq["a"].put(1)
+    job = pq["a"].get(lease="1m")
+    deeds = [lambda: pq["a"].put(2, conn=conn), lambda: job.done(conn=conn), lambda: pq["a"].clear(conn=conn)]
+    for deed in deeds:
+        with pytest.raises(psycopg.NotSupportedError, match="pipeline mode"), conn.pipeline():
+            deed()
+        conn.commit()
+    assert pq["a"].counts()["running"] == 1
+    pq["a"].put(2, conn=conn)
+
+
+@pytest.mark.usefixtures("preferred")
+def test_times_are_read_whatever_style_the_database_has(dsn: str, sql: Sql) -> None:
+    sql("do $$ begin execute format('alter database %I set datestyle to german', current_database()); end $$")
+    with PQ(dsn) as pq:
+        pq["a"].put(1)
+        assert pq["a"].get().data == 1
+
+
 def test_both_drivers_side_by_side(dsn: str, conn: Any, pool: Any) -> None:
     """PQ on either, on the same queues, in the same thread, one in the block of the other."""
     with PQ(BOTH["psycopg2"].connect(dsn)) as old:

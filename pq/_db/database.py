@@ -14,7 +14,7 @@ from logging import getLogger
 from typing import Any, NoReturn
 
 from ..errors import ConnectionLost, PQError
-from .driver import Driver
+from .driver import PING, Driver
 from .drivers import is_engine
 from .own import OwnConnections
 from .plans import Plans
@@ -235,28 +235,32 @@ class Database:
     def using(self, conn: Any, savepoint: bool = False) -> AbstractContextManager[None]:
         """Have this thread execute in a transaction of the application's; None changes nothing.
 
-        :raises TypeError: `conn` is, or leads to, no connection of a known driver.
+        :raises TypeError: `conn` is, or leads to, no connection of a known driver. Where to look for that would begin a
+            transaction, the first statement raises it.
         :raises ValueError: it is a server-side cursor.
         """
         return nullcontext() if conn is None else self._using(Joined(self, conn), savepoint)
 
     @contextmanager
     def _using(self, joined: Joined, savepoint: bool) -> Iterator[None]:
-        outer, self.source.transaction = self.source.transaction, joined
+        self.source.transaction = joined
         try:
             if savepoint:
                 self.require_transaction("a savepoint")
             with joined.savepoint() if savepoint else nullcontext():
                 yield
         finally:
-            self.source.transaction = outer
+            self.source.leave(joined)
 
     def require_transaction(self, what: str) -> None:
         """
         :raises ValueError: the connection that the application has us use is in autocommit mode.
         """
         joined = self.joined
-        if joined is not None and joined.commits_at_once:
+        if joined is None or not joined.commits_at_once:
+            return
+        joined.run(PING)  # in `with conn:` psycopg2 begins with the first statement, and tells no sooner
+        if joined.commits_at_once:
             raise ValueError(f"{what} needs a transaction, but the connection given is in autocommit mode: begin one")
 
     def copy(self, sql: str, file: Any) -> int:

@@ -22,6 +22,8 @@ def driver_of(conn: object) -> Driver:
     """
     for package in _packages(conn):
         if package in ("psycopg2", "psycopg2cffi") and callable(getattr(conn, "get_transaction_status", None)):
+            if getattr(conn, "async_", False):
+                raise TypeError("an asynchronous connection of psycopg2 can't be used")
             return driver(package)
         if package == "psycopg" and isinstance(conn, import_module(package).Connection):
             return driver(package)
@@ -40,9 +42,11 @@ def driver_of_pool(pool: Any) -> Driver:
     """
     packages = _packages(pool)
     if is_engine(pool):
-        if pool.dialect.driver in ("psycopg2", "psycopg2cffi", "psycopg") and not pool.dialect.is_async:
-            return driver(pool.dialect.driver)
-        raise TypeError(f"the engine must use psycopg2 or psycopg, not {pool.dialect.driver}")
+        dialect = pool.dialect
+        if dialect.driver in ("psycopg2", "psycopg2cffi", "psycopg") and not dialect.is_async:
+            return driver(dialect.driver)
+        how = "asynchronously " if dialect.is_async else ""
+        raise TypeError(f"the engine must use psycopg2 or psycopg, not {how}{dialect.driver}")
     if "psycopg_pool" in packages:
         if isinstance(pool, import_module("psycopg_pool").ConnectionPool):
             return driver("psycopg")
@@ -76,4 +80,5 @@ def driver(package: str) -> Driver:
 
 
 def _packages(given: object) -> list[str]:
-    return [cls.__module__.split(".")[0] for cls in type(given).__mro__]
+    # not type(): a wrapper, as monitoring has them, shows the class of what is in it
+    return [cls.__module__.split(".")[0] for cls in given.__class__.__mro__]

@@ -26,12 +26,29 @@ def connection_of(given: object) -> tuple[Driver, Any]:
         raise TypeError(f"conn must be {ACCEPTED}, not {_named(given)}{behind}") from None
 
 
+def note_error(given: Any) -> None:
+    """Django looks whether a connection that it keeps is still of use only if it has heard of an error."""
+    if hasattr(given, "ensure_connection"):
+        given.errors_occurred = True
+
+
+def begins(given: object) -> bool:
+    """Whether to look for the connection begins a transaction: of a Session or Connection of SQLAlchemy."""
+    return _is_of_sqlalchemy(given) and (hasattr(given, "get_bind") or hasattr(given, "in_transaction"))
+
+
+def _is_of_sqlalchemy(given: object) -> bool:
+    """But for asyncio: there the connection is of its kind, and the session would have to be awaited."""
+    modules = [cls.__module__ for cls in given.__class__.__mro__]
+    return any(module.startswith("sqlalchemy.") for module in modules) and not any(".asyncio" in m for m in modules)
+
+
 def _behind(given: Any) -> Any:
-    modules = [cls.__module__ for cls in type(given).__mro__]
-    if any(module.startswith("sqlalchemy.") for module in modules):
-        # one of asyncio has a connection of its kind, which its session would have to be awaited for
-        return None if any(".asyncio" in module for module in modules) else _behind_sqlalchemy(given)
+    if _is_of_sqlalchemy(given):
+        return _behind_sqlalchemy(given)
     if hasattr(given, "ensure_connection"):  # Django's opens itself when it is used
+        if hasattr(given, "close_if_health_check_failed"):
+            given.close_if_health_check_failed()
         given.ensure_connection()
         return given.connection
     if hasattr(given, "fetchone"):
@@ -56,4 +73,6 @@ def _behind_sqlalchemy(given: Any) -> Any:
 
 def _named(given: object) -> str:
     kind = type(given)
+    if getattr(given, "async_", False):  # which psycopg2 does not tell by the class
+        return f"asynchronous {kind.__module__}.{kind.__name__}"
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

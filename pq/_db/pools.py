@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from abc import abstractmethod
 from importlib import import_module
 from typing import Any
@@ -121,12 +122,24 @@ class WaitingPool(Pool):
 
 
 class EnginePool(Pool):
-    """An Engine of SQLAlchemy."""
+    """An Engine of SQLAlchemy.
+
+    :raises TypeError: its pool has the same connection for several who ask, so for the application's sessions and pq.
+    """
 
     def __init__(self, engine: Any) -> None:
         super().__init__(engine)
+        kind = type(engine.pool).__name__
+        if kind in ("StaticPool", "SingletonThreadPool"):
+            raise TypeError(f"the engine must have a pool that lends a connection to one at a time, not a {kind}")
         self._timeout = import_module("sqlalchemy.exc").TimeoutError
         self._out: dict[int, Any] = {}
+        self._inherited: Any = None  # the pool that this process found when it was forked; a weak reference
+
+    def check_process(self) -> None:
+        if self._pid != os.getpid() and self._inherited() is not self.pool.pool:
+            self._pid = os.getpid()  # dispose(close=False), as SQLAlchemy advises, has made one of this process
+        super().check_process()
 
     @property
     def patience(self) -> float:
@@ -148,9 +161,19 @@ class EnginePool(Pool):
             pooled.invalidate()
         pooled.close()
 
+    def forked(self) -> None:
+        super().forked()
+        if self.pool is not None:
+            self._inherited = weakref.ref(self.pool.pool)
+        _parents.extend(self._out.values())  # kept, lest the collector roll back on the parent's sockets
+        self._out = {}
+
     def close(self) -> None:
         if self._pid == os.getpid():
             self.pool.dispose()
+
+
+_parents: list[Any] = []
 
 
 def source_of(pool: Any) -> Pool:

@@ -36,9 +36,12 @@ class Psycopg3(Driver):
         return dict(import_module("psycopg.conninfo").conninfo_to_dict(dsn))
 
     def _open(self, parameters: dict[str, str]) -> Any:
-        return self._own.connect(  # type: ignore[attr-defined]
+        conn = self._own.connect(  # type: ignore[attr-defined]
             **parameters, autocommit=True, prepare_threshold=None, cursor_factory=self._package.ClientCursor
         )
+        if not (conn.info.parameter_status("DateStyle") or "").startswith("ISO"):
+            conn.execute("set datestyle to iso")  # psycopg reads times of no other; psycopg2 does the same
+        return conn
 
     def _parameters_of(self, conn: Any) -> dict[str, str]:
         info = conn.info
@@ -78,6 +81,8 @@ class Psycopg3(Driver):
     def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
         if conn in self._copying:  # psycopg would wait for ever
             raise self._package.InternalError("another statement, COPY, is under way on this connection")
+        if conn.pgconn.pipeline_status:  # there are no rows before its end, and with them no outcome
+            raise self._package.NotSupportedError("pq does not work in pipeline mode")
         cursor = self._cursor(conn)
         try:
             cursor.execute(sql, params)

@@ -49,12 +49,24 @@ class Source(ABC):
 
     @property
     def transaction(self) -> Transaction | None:
-        """What this thread has open here."""
-        return getattr(self._threads, "transaction", None)
+        """What this thread has open here.
+
+        Blocks in generators may end in another order than they began, or in another thread: what is over is left out.
+        """
+        transaction: Transaction | None = getattr(self._threads, "transaction", None)
+        while transaction is not None and transaction.over:
+            transaction = self._threads.transaction = transaction.outer
+        return transaction
 
     @transaction.setter
-    def transaction(self, transaction: Transaction | None) -> None:
+    def transaction(self, transaction: Transaction) -> None:
+        transaction.outer = self.transaction
         self._threads.transaction = transaction
+
+    def leave(self, transaction: Transaction) -> None:
+        """The thread executes in it no longer."""
+        transaction.over = True
+        self._threads.transaction = self.transaction  # keeps its connection alive no longer
 
     @abstractmethod
     def acquire(self, timeout: float | None = None) -> Any:

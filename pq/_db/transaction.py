@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import getLogger
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .joining import connection_of
+from .joining import begins, connection_of, note_error
 
 if TYPE_CHECKING:
     from .database import Database, Params, Rows
     from .driver import Driver
+
+logger = getLogger("pq")
 
 
 class Transaction:
@@ -19,15 +22,19 @@ class Transaction:
 
     :ivar changed: whether something was put.
     :ivar owned: whether it is on a connection of the thread's source.
+    :ivar over: whether the thread that began or joined it has left it.
+    :ivar outer: what the thread executed in before.
     """
 
     owned = True
+    outer: Transaction | None = None
 
     def __init__(self, database: Database, driver: Driver, conn: Any) -> None:
         self._database = database
         self.driver = driver
         self.conn = conn
         self.changed = False
+        self.over = False
         self._pid = os.getpid()
         self._depth = 0
 
@@ -60,7 +67,11 @@ class Transaction:
             yield
         except BaseException:
             if not self.conn.closed and self._pid == os.getpid():
-                self.run(f"rollback to savepoint {name}; release savepoint {name}")
+                try:
+                    self.run(f"rollback to savepoint {name}; release savepoint {name}")
+                except self.driver.Error:
+                    # the transaction was ended in the block, or the connection is lost: nothing is left to be undone
+                    logger.warning("could not go back to a savepoint", exc_info=True)
             raise
         else:
             self.run(f"release savepoint {name}")
@@ -84,8 +95,10 @@ class Joined(Transaction):
     owned = False
 
     def __init__(self, database: Database, given: object) -> None:
-        super().__init__(database, *connection_of(given))
+        super().__init__(database, database.source.driver, None)
         self._given = given
+        if not begins(given):  # which the first statement is to do: the application may be about to do it itself
+            self._find()
 
     @property
     def commits_at_once(self) -> bool:
@@ -107,6 +120,7 @@ class Joined(Transaction):
         self.driver, self.conn = connection_of(self._given)
 
     def _fail(self, error: Exception) -> NoReturn:
+        note_error(self._given)
         if self.driver.table_is_missing(error):
             super()._fail(error)
         raise error
@@ -161,5 +175,5 @@ class OwnTransaction(Transaction):
             self._end()
 
     def _end(self) -> None:
-        self._source.transaction = None
+        self._source.leave(self)
         self._source.release(self.conn, bool(self.conn.closed))

@@ -14,7 +14,7 @@ if driver == "psycopg2":
 
 import django
 from django.conf import settings
-from django.db import connection, connections, models, transaction
+from django.db import close_old_connections, connection, connections, models, transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import path
@@ -146,6 +146,20 @@ with pq.using(connection):
     connection.close()
     mails.put(1)
 assert mails.get().data == 1
+
+# one that Django keeps, and that breaks, is replaced at the end of the request; or before, with health checks
+for checked in (False, True):
+    connection.close()
+    connection.settings_dict.update(CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=checked)
+    mails.put(1, conn=connection)
+    pq._db.execute(f"select pg_terminate_backend({connection.connection.info.backend_pid}, 30000)")
+    close_old_connections()
+    if not checked:
+        with raises(connection.Database.OperationalError):
+            mails.put(2, conn=connection)
+        close_old_connections()
+    mails.put(2, conn=connection)
+    assert [job.data for job in mails.get_many(9)] == [1, 2]
 
 # each has its own
 with transaction.atomic(), transaction.atomic(using="other"):

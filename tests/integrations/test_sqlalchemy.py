@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ import pytest
 from conftest import Background
 from psycopg2.extensions import parse_dsn
 
-from pq import PQ, LeaseLost
+from pq import PQ, ForkedConnection, LeaseLost
 
 sqlalchemy = pytest.importorskip("sqlalchemy", minversion="1.4")
 orm = pytest.importorskip("sqlalchemy.orm")
@@ -124,6 +125,27 @@ def test_a_session_that_commits_in_a_block_goes_on_in_its_next_transaction(
     assert [job.data for job in pq["a"].get_many(9)] == [1, 2]
 
 
+@pytest.mark.parametrize("kind", ["session", "scoped session", "connection"])
+def test_a_block_begins_nothing_before_its_first_statement(
+    pq: PQ, make_engine: Callable[..., Any], kind: str
+) -> None:
+    engine = make_engine()
+    make = {
+        "session": lambda: orm.Session(engine, future=True),
+        "scoped session": lambda: orm.scoped_session(orm.sessionmaker(engine, future=True)),
+        "connection": engine.connect,
+    }[kind]
+    with closing(make()) as given:
+        for n in range(2):
+            with pq.using(given), given.begin():
+                pq["a"].put(n)
+        with pq.using(given):
+            for n in range(2, 4):
+                with given.begin():
+                    pq["a"].put(n)
+    assert [job.data for job in pq["a"].get_many(9)] == [0, 1, 2, 3]
+
+
 def test_with_job_after_the_connection_is_somebody_elses(pq: PQ, make_engine: Callable[..., Any]) -> None:
     engine = make_engine(pool_size=1, max_overflow=0)
     pq["a"].put(1)
@@ -218,6 +240,40 @@ def test_an_engine_whose_last_connection_is_given(make_engine: Callable[..., Any
         assert pq["a"].get(conn=session, timeout=0.1) is None
 
 
+@pytest.mark.parametrize("kind", ["StaticPool", "SingletonThreadPool"])
+def test_an_engine_that_would_share_connections_is_refused(make_engine: Callable[..., Any], kind: str) -> None:
+    with pytest.raises(TypeError, match=f"one at a time, not a {kind}"):
+        PQ(make_engine(poolclass=getattr(sqlalchemy.pool, kind)))
+
+
+@pytest.mark.skipif(sqlalchemy.__version__ < "1.4.33", reason="dispose(close=False) is not known")
+def test_an_engine_is_of_use_after_a_fork_when_it_is_disposed_of(make_engine: Callable[..., Any], pq: PQ) -> None:
+    engine = make_engine()
+    on_it = PQ(engine)
+    on_it["a"].put("parent")
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with pytest.raises(ForkedConnection):
+                on_it["a"].put("not disposed of")
+            engine.dispose(close=False)
+            on_it["a"].put("child")
+            PQ(engine)["a"].put("anew")
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    on_it["a"].put("parent")
+    assert [job.data for job in pq["a"].get_many(9)] == ["parent", "child", "anew", "parent"]
+
+
 def test_an_engine_of_another_driver_is_refused() -> None:
     with pytest.raises(TypeError, match="psycopg2 or psycopg"):
         PQ(sqlalchemy.create_engine("sqlite://"))
+
+
+@pytest.mark.skipif("psycopg" not in DRIVERS, reason="there is no psycopg 3, or no dialect for it")
+def test_an_asynchronous_engine_is_refused_as_such() -> None:
+    with pytest.raises(TypeError, match="not asynchronously psycopg"):
+        PQ(sqlalchemy.create_engine("postgresql+psycopg_async://"))
