@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import CommitUnknown, ConnectionFailed, ConnectionLost, LeaseExpired, LeaseLost
 from .lease import LeasedJob
-from .retry import Policy, RetryIn
+from .retry import Policy, RetryIn, seconds
 from .settlement import Settlement
 
 if TYPE_CHECKING:
@@ -168,6 +169,17 @@ class Attempt:
             self.unsure = isinstance(error, CommitUnknown)
             return self.job.again(BREAK, error)
         return None
+
+
+def retry_in_text(retry_in: RetryIn) -> str | None:
+    """As it is stored in the job, for any version of pq; of a list its first pause, of a function none."""
+    if isinstance(retry_in, (list, tuple)):
+        return retry_in_text(retry_in[0])
+    if isinstance(retry_in, str) and "ms" in retry_in:  # pq 1.9.1 has no such unit
+        retry_in = seconds("retry_in", retry_in)
+    if isinstance(retry_in, timedelta):
+        return f"{math.ceil(retry_in.total_seconds())}s"
+    return retry_in if isinstance(retry_in, str) else None
 
 
 def _policy(max_retries: Any, retry_in: Any) -> Policy:

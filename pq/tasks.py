@@ -15,9 +15,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from functools import update_wrapper
 from logging import getLogger
 from pydoc import ErrorDuringImport, locate
@@ -25,13 +23,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._sql import check_text
 from ._when import TimeSpec, when
-from .attempt import Attempt, Call, Options, current
+from .attempt import Attempt, Call, Options, current, retry_in_text
 from .errors import TaskNotFound
 from .job import Job
 from .lease import LeasedJob
 from .manager import PQ as BasePQ
 from .queue import Queue as BaseQueue
-from .retry import Delay, Policy, RetryIn, seconds, span
+from .retry import Delay, Policy, RetryIn, span
 from .worker import Worker
 
 __all__ = ["PQ", "Queue", "Task", "Worker", "current"]
@@ -60,7 +58,7 @@ class Task:
         self._queue = queue
         self._schedule_at = schedule_at
         self._expected_at = expected_at
-        self._retry_in = _text(options.retry_in)
+        self._retry_in = retry_in_text(options.retry_in)
         # the names of 1.9.1, on both
         self._handler = handler._handler = handler
         self._path = handler._path = self.name
@@ -163,10 +161,9 @@ class Queue(BaseQueue):
         )
 
         def decorate(handler: Any) -> Task:
-            if name is not None and not _replaces(handler, self.handler_registry.get(name)):
-                raise ValueError(
-                    f"two tasks have the name {name!r}: {_path(self.handler_registry[name])} and {_path(handler)}"
-                )
+            other = None if name is None else self.handler_registry.get(name)
+            if not _replaces(handler, other):
+                raise ValueError(f"two tasks have the name {name!r}: {_path(other)} and {_path(handler)}")
             task = Task(self, handler, name, schedule_at, expected_at, options)
             self.handler_registry[task.name] = handler
             self.has_tasks = True
@@ -284,17 +281,12 @@ def _path(handler: Any) -> str:
 
 def _replaces(handler: Any, other: Any) -> bool:
     """Whether one may take the place of the other, a task or None: if it is the same, defined once more."""
-    if other is None or not hasattr(other, "_task"):
+    if not hasattr(other, "_task"):
         return True  # what somebody has put into the registry by hand
-    return bool(handler == other or _path(handler) == _path(other))
+    return bool(handler == other or _origins(handler) & _origins(other))
 
 
-def _text(retry_in: RetryIn) -> str | None:
-    """As it is stored in the job, for any version of pq; of a list its first pause, of a function none."""
-    if isinstance(retry_in, (list, tuple)):
-        return _text(retry_in[0])
-    if isinstance(retry_in, str) and "ms" in retry_in:  # pq 1.9.1 has no such unit
-        retry_in = seconds("retry_in", retry_in)
-    if isinstance(retry_in, timedelta):
-        return f"{math.ceil(retry_in.total_seconds())}s"
-    return retry_in if isinstance(retry_in, str) else None
+def _origins(handler: Any) -> set[Any]:
+    """Its module, or its file: a program's main module may be imported by its name as well."""
+    code = getattr(handler, "__code__", None)
+    return {_path(handler), (getattr(handler, "__qualname__", None), code and code.co_filename)} - {(None, None)}
