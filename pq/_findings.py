@@ -225,6 +225,18 @@ SERVER = (
         "Use a pooler, or fewer processes or threads, or a smaller max_connections= of PQ; or raise max_connections.",
     ),
     Check(
+        "rights",
+        "note",
+        "Role {role} does not have: {missing}.",
+        "If it is to put or take jobs: {command}",
+    ),
+    Check(
+        "read_only",
+        "note",
+        "Transactions of role {role} are read-only here: {reason}.",
+        "To put or take jobs, connect to the primary server (target_session_attrs=read-write), without that setting.",
+    ),
+    Check(
         "hidden_sessions",
         "note",
         "Role {role} may not see the transactions of {sessions} sessions of other roles, which may be old.",

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import _codec, _sql, schema
 from ._db import Database
+from ._numbers import timeout_seconds, whole
 from .browse import QueueInfo
 from .doctor import Finding, examine
 from .embedded import Embedded
@@ -63,9 +64,8 @@ class PQ:
             self.queue_class = queue_class
         if conn is None and pool is None:
             conn = os.environ.get("PQ_DSN") or os.environ.get("DATABASE_URL") or ""
-        if not max_connections >= 1:
-            raise ValueError(f"max_connections must be at least 1, not {max_connections!r}")
-        if not poll_interval > 0:
+        whole("max_connections", max_connections, 1)
+        if not timeout_seconds(poll_interval, "poll_interval") > 0:
             raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
         self.debug = debug
         self._table = _sql.Table(table, schema)

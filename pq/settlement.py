@@ -54,6 +54,10 @@ def settle_all(database: Database, outcomes: Iterable[tuple[LeasedJob, BaseExcep
     :raises LeasesLost: some were not ours any more.
     :raises ValueError: a job stands there twice, or is in a table of another PQ, or on another connection.
     """
+    outcomes = list(outcomes)
+    for job, _ in outcomes:
+        if not hasattr(job, "success"):
+            raise TypeError(f"only jobs taken under a lease can be settled, not {type(job).__name__}")
     given = [job.success() if error is None else job.failure(error) for job, error in outcomes]
     if len({settlement.job for settlement in given}) < len(given):
         raise ValueError("a job can be settled only once")

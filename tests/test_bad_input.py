@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import pickle
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -321,6 +322,23 @@ def test_retries_are_checked_when_decorating(
 ) -> None:
     queue = pq.tasks.PQ(untouched.conn)["a"]
     refused(lambda: queue.task(**options), error, *words)
+
+
+@pytest.mark.parametrize("name", ["max_connections", "poll_interval"])
+def test_numbers_of_another_type(untouched: Untouched, name: str) -> None:
+    refused(lambda: PQ(untouched.conn, **{name: "1"}), TypeError, name, "not str: '1'")
+
+
+@pytest.mark.parametrize("wrong", [1, "job", None])
+def test_what_is_no_job_under_a_lease(untouched: Untouched, wrong: Any) -> None:
+    refused(lambda: untouched.pq["a"].done([wrong]), TypeError, "lease", type(wrong).__name__)
+
+
+@pytest.mark.parametrize("what", [lambda pq: pq, lambda pq: pq["a"], lambda pq: pq["a"].list()[0]])
+def test_nothing_can_be_pickled(dsn: str, what: Callable[[PQ], Any]) -> None:
+    with PQ(dsn) as pq:
+        pq["a"].put(1)
+        refused(lambda: pickle.dumps(what(pq)), TypeError, "pickled", "DSN")
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def role(dsn: str, sql: Sql) -> Iterator[str]:
     """An ordinary role."""
-    sql("create role \"app role\" login; grant select, insert, update on queue to \"app role\"")
+    sql(
+        'create role "app role" login; grant select, insert, update, delete on queue to "app role";'
+        'grant usage on sequence queue_id_seq to "app role"'
+    )
     yield make_dsn(dsn, user="app role")
     sql('drop owned by "app role"; drop role "app role"')
 
@@ -512,10 +515,28 @@ def test_a_role_without_rights_of_its_own_is_told_what_it_can_not_see(
         assert "hidden_sessions" not in names(pq)
 
 
+def test_rights_that_are_missing(role: str, dsn: str, sql: Sql) -> None:
+    sql('revoke delete on queue from "app role"; revoke usage on sequence queue_id_seq from "app role"')
+    with PQ(role) as pq:
+        assert {finding.data["missing"] for finding in found(pq, "rights")} == {"delete", "usage of queue_id_seq"}
+        for finding in found(pq, "rights"):
+            assert finding.severity == "note"
+            sql(finding.remedy.partition(": ")[2])
+        assert not found(pq, "rights")
+        assert pq["a"].put(1)
+        pq["a"].clear()
+
+
+def test_a_session_that_can_only_read(dsn: str) -> None:
+    with PQ(make_dsn(dsn, options="-c default_transaction_read_only=on")) as pq:
+        (finding,) = found(pq, "read_only")
+        assert "default_transaction_read_only" in finding.what
+
+
 def test_a_role_that_may_not_read_the_table_is_told_so(role: str, sql: Sql) -> None:
     sql('revoke all on queue from "app role"')
     with PQ(role) as pq:
-        findings = [finding for finding in look(pq) if finding.name != "hidden_sessions"]
+        findings = [finding for finding in look(pq) if finding.name not in ("hidden_sessions", "rights")]
     assert {finding.name for finding in findings} == {"not_seen"}
     assert "overdue_job" in {finding.data["finding"] for finding in findings}
     assert "permission denied" in findings[0].what

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -525,3 +526,19 @@ def test_a_queue_by_itself(dsn: str, sql: Sql, kind: str) -> None:
         assert queue.get(timeout=0.01) is None
     finally:
         queue.close()
+
+
+@pytest.mark.parametrize("how", ["commit", "rollback"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_transaction_that_is_ended_by_sql_is_told(
+    dsn: str, caplog: pytest.LogCaptureFixture, how: str, fails: bool
+) -> None:
+    with PQ(dsn) as pq:
+        with suppress(ZeroDivisionError), pq["a"] as cursor:
+            pq["a"].put("before")
+            cursor.execute(how)
+            pq["a"].put("behind")
+            assert fails == bool(fails and 1 / 0)
+        assert len(pq["a"]) == (2 if how == "commit" else 1)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "within its block" in caplog.text

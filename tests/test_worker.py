@@ -496,6 +496,38 @@ def test_a_single_connection_that_is_gone_ends_the_worker(dsn: str) -> None:
             thread.result()
 
 
+@pytest.mark.parametrize("lacking", ["table", "rights", "writing"])
+def test_a_worker_that_was_not_set_up_says_so(dsn: str, sql: Sql, lacking: str) -> None:
+    sql("create role poor login")
+    options = {}
+    if lacking == "table":
+        options["table"] = "nothing"
+    elif lacking == "rights":
+        dsn = make_dsn(dsn, user="poor")
+    else:
+        dsn = make_dsn(dsn, options="-c default_transaction_read_only=on")
+    with PQ(dsn, **options) as pq:
+        worker = Worker(pq, ["a"])
+        with pytest.raises(driver.Error, match=r"create\(\)" if lacking == "table" else "permission|read-only"):
+            worker.run()
+    sql("drop role poor")
+
+
+def test_a_table_that_goes_later_is_an_outage(pq: PQ, sql: Sql) -> None:
+    worker = Worker(pq, ["a"])
+    thread = started(worker)
+    task = pq["a"].task(name="task")(lambda job_id: None)
+    task()
+    wait_until(lambda: worker.status()["counts"].get("done"), "the job")
+    sql("drop table queue")
+    wait_until(lambda: worker.status()["database"] == "TableMissing", "the outage")
+    pq.create()
+    task()
+    wait_until(lambda: worker.status()["counts"].get("done") == 2, "the job after it")
+    worker.stop()
+    thread.result()
+
+
 # -- what it tells
 
 

@@ -4,14 +4,15 @@ their SQLSTATE."""
 from __future__ import annotations
 
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 from .. import errors
 from . import dsns
+from .raising import Raising, both
 from .sockets import readable
 
 #: Options of the connections that pq opens; a DSN overrides them. A peer that vanished is given up
@@ -32,6 +33,7 @@ _AGAIN = ("40001", "40P01")
 _INVALID_TEXT, _LOCK_TIMEOUT, _CANCELED = "22P02", "55P03", "57014"
 # no such prepared statement; one too many; its result has changed
 _UNPREPARED = ("26000", "42P05", "0A000")
+_REFUSED = ("42501", "25006")
 
 # libpq's, which all drivers have
 _IDLE, _ACTIVE, _FAILED = 0, 1, 3
@@ -40,7 +42,7 @@ _IDLE, _ACTIVE, _FAILED = 0, 1, 3
 PING = "show transaction_isolation"
 
 
-class Driver(ABC):
+class Driver(Raising, ABC):
     """One driver package. Get it by `drivers`.
 
     :ivar Error: the base of its errors.
@@ -141,7 +143,7 @@ class Driver(ABC):
         try:
             return self._open({**CONNECT, **given})
         except self._package.OperationalError as error:
-            raise _both(errors.ConnectionFailed, self._package.OperationalError)(str(error).strip()) from error
+            raise both(errors.ConnectionFailed, self._package.OperationalError)(str(error).strip()) from error
 
     def clone(self, conn: Any) -> Any:
         """A second connection with the parameters of the first, in autocommit mode; None if they can't be known."""
@@ -238,6 +240,8 @@ class Driver(ABC):
             conn.commit()
 
     def rollback(self, conn: Any) -> None:
+        if sys.is_finalizing():
+            return  # blocks of threads that are no more end here, and those may have left the connection locked
         try:
             if conn.autocommit:
                 self.run(conn, "rollback")
@@ -264,6 +268,10 @@ class Driver(ABC):
     def was_canceled(self, error: BaseException) -> bool:
         return self._sqlstate(error) == _CANCELED
 
+    def is_refused(self, error: BaseException) -> bool:
+        """The role may not do that, or the session is read-only."""
+        return self._sqlstate(error) in _REFUSED
+
     def is_unprepared(self, error: BaseException) -> bool:
         return self._sqlstate(error) in _UNPREPARED
 
@@ -278,21 +286,3 @@ class Driver(ABC):
 
     def lock_timed_out(self, error: BaseException) -> bool:
         return self._sqlstate(error) == _LOCK_TIMEOUT
-
-    def raise_lost(self, cause: BaseException | None, message: str | None = None) -> NoReturn:
-        raise _both(errors.ConnectionLost, self._package.OperationalError)(message) from cause
-
-    def raise_commit_unknown(self, cause: BaseException, message: str | None = None) -> NoReturn:
-        raise _both(errors.CommitUnknown, self._package.OperationalError)(message) from cause
-
-    def raise_forked(self, message: str | None = None) -> NoReturn:
-        raise _both(errors.ForkedConnection, self._package.InterfaceError)(message)
-
-    def raise_table_missing(self, cause: BaseException, table: str, database: str) -> NoReturn:
-        raise _both(errors.TableMissing, self._package.ProgrammingError)(table=table, database=database) from cause
-
-
-@cache
-def _both(ours: type[errors.PQError], drivers: type[Exception]) -> Any:
-    """A subclass of both, under our name: what catches the driver's error goes on catching it."""
-    return type(ours.__name__, (ours, drivers), {"__module__": ours.__module__, "__doc__": ours.__doc__})

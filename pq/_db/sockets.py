@@ -34,7 +34,8 @@ class Bell:
         self._out, self._in = socket.socketpair()
         self._out.setblocking(False)
         self._in.setblocking(False)
-        weakref.finalize(self, _close_all, self._out, self._in)
+        # not at the end of the process: daemon threads may sleep on it
+        weakref.finalize(self, _close_all, self._out, self._in).atexit = False
 
     def fileno(self) -> int:
         return self._out.fileno()

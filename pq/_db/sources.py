@@ -13,7 +13,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakKeyDictionary, WeakSet
 
 from .driver import Driver
@@ -67,6 +67,9 @@ class Source(ABC):
         """The thread executes in it no longer."""
         transaction.over = True
         self._threads.transaction = self.transaction  # keeps its connection alive no longer
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a PQ, its queues and jobs can't be pickled: let the other process make a PQ of the same DSN")
 
     @abstractmethod
     def acquire(self, timeout: float | None = None) -> Any:

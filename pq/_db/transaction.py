@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import getLogger
@@ -66,7 +67,7 @@ class Transaction:
         try:
             yield
         except BaseException:
-            if not self.conn.closed and self._pid == os.getpid():
+            if not (self.conn.closed or sys.is_finalizing()) and self._pid == os.getpid():
                 try:
                     self.run(f"rollback to savepoint {name}; release savepoint {name}")
                 except self.driver.Error:
@@ -154,6 +155,7 @@ class OwnTransaction(Transaction):
 
     def commit(self) -> None:
         self._check_process()
+        self._check_open()
         try:
             if not self.driver.alive(self.conn):
                 self.driver.raise_lost(None)
@@ -167,12 +169,18 @@ class OwnTransaction(Transaction):
             self._source.changed()
 
     def rollback(self) -> None:
-        if self._pid != os.getpid():
-            return  # it is the parent's
+        if self._pid != os.getpid() or sys.is_finalizing():
+            return  # it is the parent's; or see Driver.rollback
+        self._check_open()
         try:
             self.driver.rollback(self.conn)
         finally:
             self._end()
+
+    def _check_open(self) -> None:
+        """By SQL the application may have ended what we began. It is too late for an error: what followed is done."""
+        if self.conn.autocommit and not self.conn.closed and self.driver.idle(self.conn):
+            logger.warning("a transaction was ended within its block: what followed was committed at once")
 
     def _end(self) -> None:
         self._source.leave(self)

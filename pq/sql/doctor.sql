@@ -219,5 +219,27 @@ from (
 ) as ids
 where last > %(ids)s * largest
 
+-- name: rights
+select current_user::text as role, missing, command
+from (
+  select
+    string_agg(name, ', ') as missing,
+    format('grant %%s on %%s to %%I;', string_agg(name, ', '), %(table)s::text, current_user) as command
+  from unnest(array['select', 'insert', 'update', 'delete']) as name
+  where not has_table_privilege(to_regclass(%(table)s), name)
+  union all
+  select 'usage of ' || sequence, format('grant usage on sequence %%s to %%I;', sequence, current_user)
+  from cast(case when to_regclass(%(table)s) is not null then pg_get_serial_sequence(%(table)s, 'id') end as regclass)
+    as sequence
+  where not has_sequence_privilege(sequence, 'usage')
+) as needed
+where missing is not null
+
+-- name: read_only
+select
+  current_user::text as role,
+  case when pg_is_in_recovery() then 'the server is a standby' else 'default_transaction_read_only is on' end as reason
+where pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on'
+
 -- name: clock
 select extract(epoch from clock_timestamp())::float8 as now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ..errors import ConnectionLost, LeaseLost, PQError
+from ..errors import ConnectionLost, LeaseLost, PQError, TableMissing
 from ..settlement import Settlement
 from .run import Run
 
@@ -51,6 +51,9 @@ class Consumer(threading.Thread):
         """The database does not serve us. False if it never will."""
         if isinstance(error, ConnectionLost) and not self._worker.intake.database.source.replaceable:
             raise error
+        refused = isinstance(error, TableMissing) or self._driver.is_refused(error)
+        if refused and not self._worker.outage.served:
+            raise error  # it is not down: this worker was not set up
         self._worker.rest(self._worker.outage.pause(error))
         return not self._worker.stopping
 

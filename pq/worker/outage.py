@@ -20,6 +20,7 @@ class Outage:
         self._lock = threading.Lock()
         self._pause = FIRST
         self.error: BaseException | None = None
+        self.served = False  # ever
 
     def pause(self, error: BaseException) -> float:
         """A thread has met this error. Returns for how many seconds it is to leave the database alone."""
@@ -34,6 +35,7 @@ class Outage:
 
     def over(self) -> None:
         """A thread was served."""
+        self.served = True
         if self.error is not None:
             with self._lock:
                 self.error = None

@@ -98,6 +98,7 @@ class Worker:
         second signal they are given back at once. A worker can run only once.
 
         :raises ConnectionLost: the one connection that the application has given is gone; pq can't replace it.
+        :raises Exception: at the beginning, if there is no table (`TableMissing`), or the role may not use it.
         """
         handlers: dict[str, Handler] = {"SIGTERM": self._signalled, "SIGINT": self._signalled, "SIGUSR1": self._asked}
         with Signals(handlers, self._bell):
@@ -224,8 +225,7 @@ class Worker:
 
     def rest(self, pause: float) -> None:
         """Sleep for so many seconds, but not when the worker stops."""
-        self._rest.wait(pause)
-        if self._rest.is_set():
+        if self._rest.wait(pause):
             time.sleep(min(pause, 0.1))
 
     def attempt(self, job: LeasedJob) -> Attempt:
