@@ -11,7 +11,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from ._output import as_json, cut, members, print_json, print_table, print_text, value_of
+from ._output import as_json, confirm, cut, members, print_json, print_table, print_text, value_of
 from ._when import TimeSpec, duration
 from .browse import STATES, QueueInfo
 from .errors import PQError
@@ -113,21 +113,6 @@ def _data(text: str) -> Any:
         raise ValueError(f"the data is no JSON: {error}") from None
 
 
-def _confirm(args: argparse.Namespace, question: str) -> None:
-    """Before anything is connected: a person may take long to answer.
-
-    :raises ValueError: nobody can be asked.
-    :raises PQError: the answer is no.
-    """
-    if args.yes:
-        return
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise ValueError("without a terminal to ask on, --yes is needed")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise PQError("nothing was changed")
-
-
 # -- what is done
 
 
@@ -193,7 +178,7 @@ def _show(args: argparse.Namespace) -> None:
 
 def _cancel(args: argparse.Namespace) -> None:
     ids = set(args.ids)
-    _confirm(args, f"Cancel {len(ids)} of the jobs of queue {args.queue!r}?")
+    confirm(args, f"Cancel {len(ids)} of the jobs of queue {args.queue!r}?")
     with _queue(args) as queue:
         count = queue.cancel(ids)
     print(f"{count} cancelled")
@@ -233,7 +218,7 @@ def _resume(args: argparse.Namespace) -> None:
 
 
 def _clear(args: argparse.Namespace) -> None:
-    _confirm(args, f"Delete all jobs of queue {args.queue!r}, the finished ones, too?")
+    confirm(args, f"Delete all jobs of queue {args.queue!r}, the finished ones, too?")
     with _queue(args) as queue:
         queue.clear()
     print_text(f"queue {args.queue!r} cleared")

@@ -1,7 +1,8 @@
-"""How the command line shows jobs and queues: as JSON, and as text for people."""
+"""How the command line shows jobs and queues, as JSON, and as text for people, and asks these."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from .browse import JobInfo, QueueInfo
+from .errors import PQError
 from .job import utc_format
 
 #: Characters of a job's data that a table shows.
@@ -80,3 +82,18 @@ def printable(text: str) -> str:
         return text  # which may be long
     escaped = (each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text)
     return "".join(escaped)
+
+
+def confirm(args: argparse.Namespace, question: str) -> None:
+    """Before anything is connected: a person may take long to answer.
+
+    :raises ValueError: nobody can be asked.
+    :raises PQError: the answer is no.
+    """
+    if args.yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ValueError("without a terminal to ask on, --yes is needed")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise PQError("nothing was changed")

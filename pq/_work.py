@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from . import tasks
-from ._output import print_json, print_text, value_of
+from ._output import confirm, print_json, print_text, value_of
 from .dead import DeadJob
 from .errors import PQError
 from .manager import PQ
@@ -119,13 +119,15 @@ def _log_handler(as_json: bool) -> logging.Handler:
 
 def dead(args: argparse.Namespace) -> int:
     """``pq dead list|retry|discard``."""
+    if args.action != "list" and bool(args.ids) is args.all:
+        raise ValueError("name ids, or --all, and not both")
+    if args.action == "discard":
+        confirm(args, f"Delete {'all' if args.all else len(set(args.ids))} of the dead jobs of queue {args.queue!r}?")
     with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
         jobs = pq[args.queue].dead
         if args.action == "list":
             _list(jobs.list(args.limit, newest=True), args.json)
             return 0
-        if bool(args.ids) is args.all:
-            raise ValueError("name ids, or --all, and not both")
         which: dict[str, Any] = {"all": True} if args.all else {"ids": args.ids}
         count = jobs.retry(**which, in_=args.within) if args.action == "retry" else jobs.discard(**which)
     print(f"{count} to be tried again" if args.action == "retry" else f"{count} deleted")

@@ -172,6 +172,8 @@ def _add_dead(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
             action.add_argument("--all", action="store_true", help="all of them")
         if name == "retry":
             action.add_argument("--in", dest="within", metavar="TIME", help="after this time, such as 30s or 1h30m")
+        if name == "discard":
+            action.add_argument("--yes", action="store_true", help="do not ask")
     dead.set_defaults(run=_work.dead)
 
 

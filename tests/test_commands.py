@@ -321,14 +321,18 @@ def test_of_dead_jobs_all_that_are_named_must_be_there(
         pq["a"].put(1)
         pq["a"].get(block=False, lease="1h").fail("why")  # type: ignore[union-attr]
     first, second = (str(job.id) for job in pq["a"].dead)
-    output, errors = call.both("dead", action, "a", first, first, str(2**70), code=1)
+    yes = ["--yes"] if action == "discard" else []
+    output, errors = call.both("dead", action, "a", first, first, str(2**70), *yes, code=1)
     assert (output[:2], errors[:6]) == ("1 ", "pq: 1 ")
-    assert call("dead", action, "a", second).startswith("1 ")
-    assert call("dead", action, "a", "--all").startswith("0 ")
+    assert call("dead", action, "a", second, *yes).startswith("1 ")
+    assert call("dead", action, "a", "--all", *yes).startswith("0 ")
     assert {state: count for state, count in pq["a"].counts().items() if count} == left
 
 
 # -- changes
+
+
+DESTROYING = [["cancel", "a", "1"], ["clear", "a"], ["dead", "discard", "a", "1"]]
 
 
 def test_cancel_ends_jobs(call: Calls, pq: PQ) -> None:
@@ -365,7 +369,7 @@ def test_on_a_terminal_it_is_asked_first(
     assert pq["a"].count() == 0
 
 
-@pytest.mark.parametrize("command", [["cancel", "a", "1"], ["clear", "a"]], ids=lambda command: command[0])
+@pytest.mark.parametrize("command", DESTROYING, ids=lambda command: command[0])
 @pytest.mark.parametrize("answer", ["n\n", "\n", ""], ids=repr)
 def test_any_other_answer_is_a_no(
     offline: Calls, monkeypatch: pytest.MonkeyPatch, command: list[str], answer: str
@@ -374,7 +378,7 @@ def test_any_other_answer_is_a_no(
     assert offline.both(*command, code=1)[0] == ""
 
 
-@pytest.mark.parametrize("command", [["cancel", "a", "1"], ["clear", "a"]], ids=lambda command: command[0])
+@pytest.mark.parametrize("command", DESTROYING, ids=lambda command: command[0])
 @pytest.mark.parametrize("stdin", [io.StringIO("y\n"), None], ids=["no terminal", "closed"])
 def test_where_nobody_can_be_asked_nothing_is_done(
     offline: Calls, monkeypatch: pytest.MonkeyPatch, command: list[str], stdin: Any

@@ -142,7 +142,7 @@ class Listener:
                         channel.stale = True
                     else:  # the row may be one that the waiter's own transaction has put
                         channel.happened()
-            queues = list(self.channels)
+            queues = set(self.channels)
             stale = [channel for channel in self.channels.values() if channel.needs_look]
         if self.line is None and stale and now >= self._line_at:
             self.line = open_line(self._source, self._table, self._listen_dsn)
