@@ -57,9 +57,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _tasks_of_one_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def _tasks_of_one_test_only() -> Iterator[None]:
     """Tasks are known in the whole process, by names that another test may use, too."""
-    monkeypatch.setattr(Queue, "handler_registry", dict(Queue.handler_registry))
+    known, Queue.handler_registry = Queue.handler_registry, dict(Queue.handler_registry)
+    yield  # not by monkeypatch, which would then be the last to be undone, after a test's PQ is closed
+    Queue.handler_registry = known
 
 
 def pytest_configure() -> None:

@@ -96,12 +96,13 @@ class _Session:
 
     def text(self, sql: str, now: float) -> str:
         name, prepare, execute = _prepared(sql, self.losses)
+        generic = "" if sql.startswith("insert") else GENERIC  # of which there is but one plan
         made = self.made.get(name)
         if made is not None and now - made <= LIFE:
-            return execute
+            return f"{generic}{execute}"
         self.made[name] = now
         begin = prepare if made is None else f"deallocate {name}; {prepare}"
-        return f"{begin}; {execute}"
+        return f"{begin}; {generic}{execute}"
 
     def forget(self, now: float) -> None:
         self.made.clear()
@@ -116,5 +117,4 @@ def _prepared(sql: str, losses: int = 0) -> tuple[str, str, str]:
     name = f"pq_{sha256(sql.encode()).hexdigest()[:16]}_{losses}"
     body = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}" if match[1] else match[0], sql)
     arguments = ", ".join(f"%({name})s" for name in names)
-    generic = "" if sql.startswith("insert") else GENERIC  # of which there is but one plan
-    return name, f"prepare {name} as {body}", f"{generic}execute {name}({arguments})"
+    return name, f"prepare {name} as {body}", f"execute {name}({arguments})"

@@ -31,7 +31,7 @@ class Bell:
     """Wakes a thread that sleeps on file descriptors."""
 
     def __init__(self) -> None:
-        self._out, self._in = socket.socketpair()
+        self._out, self._in = (_Socket(fileno=each.detach()) for each in socket.socketpair())
         self._out.setblocking(False)
         self._in.setblocking(False)
         # not at the end of the process: daemon threads may sleep on it
@@ -56,6 +56,13 @@ class Bell:
                 pass
         except BlockingIOError:
             pass
+
+
+class _Socket(socket.socket):
+    """One that may be open at the end of the process, without a warning."""
+
+    def __del__(self) -> None:
+        pass
 
 
 def _close_all(*sockets: socket.socket) -> None:
