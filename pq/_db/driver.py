@@ -7,7 +7,7 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from .. import errors
@@ -187,16 +187,17 @@ class Driver(Raising, ABC):
         self.run(conn, "commit")
         return rows
 
-    @contextmanager
-    def committed(self, conn: Any) -> Iterator[None]:
+    def committed(self, conn: Any) -> AbstractContextManager[None]:
         """What is executed inside is committed at the end, and with it what the application had begun before.
 
         Where it can be, without BEGIN and COMMIT around: one round trip, not three. Not on a connection with an
         isolation level of its own: it would not hold, or (psycopg2) be written to the session.
         """
-        if conn.autocommit:
-            yield
-        elif self.idle(conn) and self._is_plain(conn):
+        return nullcontext() if conn.autocommit else self._committed(conn)
+
+    @contextmanager
+    def _committed(self, conn: Any) -> Iterator[None]:
+        if self.idle(conn) and self._is_plain(conn):
             conn.autocommit = True
             try:
                 yield

@@ -10,7 +10,11 @@ import weakref
 
 def readable(fd: int, timeout: float = 0) -> bool:
     """Whether there is something to read, or the other side has closed, within `timeout` seconds."""
-    return bool(wait_readable((fd,), timeout))
+    if timeout or os.name == "nt":
+        return bool(wait_readable((fd,), timeout))
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def wait_readable(fds: tuple[int, ...], timeout: float) -> list[int]:

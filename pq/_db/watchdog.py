@@ -6,8 +6,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -32,22 +30,13 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self._asleep_until = 0.0
 
-    @contextmanager
-    def guard(self, conn: Any, seconds: float) -> Iterator[None]:
+    def guard(self, conn: Any, seconds: float) -> _Guard:
         """Cut the connection if the block lasts longer than `seconds`."""
+        return _Guard(self, conn, time.monotonic() + seconds)
+
+    def add(self, sock: socket.socket, deadline: float) -> None:
         if self._pid != os.getpid():
             self._reset()  # the thread stayed with the parent, and so did whoever held the lock
-        # A duplicate: the driver may close its descriptor at any time, and the number then mean somebody else's file.
-        # (The family given here plays no part in shutting down.)
-        with socket.fromfd(conn.fileno(), socket.AF_INET, socket.SOCK_STREAM) as sock:
-            try:
-                self._add(sock, time.monotonic() + seconds)
-                yield
-            finally:
-                with self._lock:
-                    self._guarded.pop(sock, None)
-
-    def _add(self, sock: socket.socket, deadline: float) -> None:
         with self._lock:
             self._guarded[sock] = deadline
             if self._thread is None:
@@ -59,6 +48,10 @@ class Watchdog:
                 self._thread = thread
             elif deadline < self._asleep_until:
                 self._changed.notify()
+
+    def remove(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._guarded.pop(sock, None)
 
     def close(self) -> None:
         """End the thread now."""
@@ -90,6 +83,28 @@ class Watchdog:
                 return True
             self._thread = None
             return False
+
+
+class _Guard:
+    """A context manager; by hand, since each `get` has one."""
+
+    def __init__(self, watchdog: Watchdog, conn: Any, deadline: float) -> None:
+        self._watchdog = watchdog
+        # A duplicate: the driver may close its descriptor at any time, and the number then mean somebody else's file.
+        # (The family given here plays no part in shutting down.)
+        self._sock = socket.fromfd(conn.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        try:
+            self._watchdog.add(self._sock, self._deadline)
+        except BaseException:  # interrupted: it would be cut later
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        with self._sock:
+            self._watchdog.remove(self._sock)
 
 
 def _cut(sock: socket.socket) -> None:
