@@ -11,6 +11,8 @@ import time
 from itertools import count
 from pathlib import Path
 
+from .history import History
+
 PRODUCERS = ("producer", "scheduler", "business", "feeder")
 CONSUMERS = ("worker", "leaser", "block", "single", "getter")
 
@@ -116,12 +118,18 @@ class Cast:
         end = time.monotonic() + patience
         for name, process in going.items():
             try:
-                if process.wait(max(0.1, end - time.monotonic())):
+                code = process.wait(max(0.1, end - time.monotonic()))
+                if code and not (code == -signal.SIGTERM and self._was_starting(name)):
                     self._died(name, process)
             except subprocess.TimeoutExpired:
                 self.deaths.append(f"{name} does not end")
                 process.kill()
                 process.wait()
+
+    def _was_starting(self, name: str) -> bool:
+        """One that has noted nothing may not have come to the handler of the signal."""
+        path = History.path(self._folder, name)
+        return not path.exists() or not path.stat().st_size
 
     def close(self) -> None:
         with self._lock:

@@ -24,9 +24,13 @@ class History:
     """
 
     def __init__(self, folder: Path, who: str) -> None:
-        self._file = (folder / f"{who}.jsonl").open("ab", buffering=0)
+        self._file = self.path(folder, who).open("ab", buffering=0)
         self._lock = threading.Lock()
         self._who = who
+
+    @staticmethod
+    def path(folder: Path, who: str) -> Path:
+        return folder / f"{who}.jsonl"
 
     def note(self, event: str, **more: Any) -> None:
         """The line is with the operating system when this returns: a kill -9 does not take it back."""
