@@ -42,7 +42,7 @@ REMEMBER = "drop table if exists t; create table t as select 7 as x"
 
 
 def eventually(condition):
-    """What close() has waited for, too: the system lets go of a process's locks a moment before the process has gone."""
+    """Also for what close() has waited for: a process is gone a moment after its locks are."""
     end = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < end, "not within %d seconds" % DEADLINE
@@ -459,7 +459,7 @@ def test_a_child_keeps_the_server_when_its_parent_closes_at_once(folder):
         running = postmaster(folder)
         os.close(close)
         reap(pid)
-        eventually(lambda: not alive(running))
+        eventually(lambda running=running: not alive(running))
 
 
 def test_a_child_of_a_closed_one_is_no_user(folder):
