@@ -18,7 +18,7 @@ FIGURES = [
     Figure("recovery", "from the end of a process until its jobs are elsewhere", "", recovery.recovery, 1, brief=False),
     Figure("backlog", "get, one consumer, by what else is in the table", "jobs/s", backlog.backlog),
     Figure("xmin", "get, while an old snapshot is held and jobs pass", "jobs/s", backlog.xmin, 2),
-    Figure("memory", "memory of a worker process", "MB", upkeep.memory, 1),
+    Figure("memory", "memory of a worker process", "MB", upkeep.memory),
     Figure("settings", "pq, with other settings of the server", "jobs/s", settings.settings, 2, brief=False),
     Figure("size", "table and indexes, retain=0", "MB", upkeep.size, 1),
 ]

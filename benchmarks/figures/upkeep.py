@@ -9,6 +9,9 @@ from functools import partial
 from ..run import Bench, Cell, say
 from ..sizes import amount
 
+#: Seconds until the server's statistics have what all sessions did: they tell at most once in a second.
+TOLD = 3.0
+
 #: Rows that autovacuum does not come for.
 DEAD = 1_000
 
@@ -36,6 +39,7 @@ def size(bench: Bench) -> Iterator[Cell]:
         site.child.ask("churn", jobs=bench.sizes.big)
         found = {f"after {amount(bench.sizes.big)} jobs": site.megabytes()}
         say("size: waiting for autovacuum")
+        time.sleep(TOLD)
         deadline = time.monotonic() + bench.sizes.patience
         while dead(bench, peer) > DEAD:
             if time.monotonic() > deadline:
