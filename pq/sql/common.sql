@@ -11,6 +11,20 @@ q_name = %(queue)s and due_at <= statement_timestamp()
 -- year to which no time of Python's reaches, so that it stands alone in the index.
 due_at = '200000-01-01 00:00:00+00' and dequeued_at is not null
 
+-- name: new_schedule
+-- As a person has given it. A relative time goes by way of UTC: else a day would last 23 or 25 hours when the clocks of
+-- the session's time zone change.
+coalesce(
+  %(schedule_at)s::timestamptz,
+  (statement_timestamp() at time zone 'utc' + %(schedule_in)s::interval) at time zone 'utc'
+)
+
+-- name: new_expected
+coalesce(
+  %(expected_at)s::timestamptz,
+  (statement_timestamp() at time zone 'utc' + %(expected_in)s::interval) at time zone 'utc'
+)
+
 -- name: columns
 -- A job as get() returns it: data as text for the codec; times as naive UTC, which drivers can read whatever the
 -- session's DateStyle, clamped to what Python can hold.

@@ -61,18 +61,6 @@ with :free, pq_changed as (
 )
 select id, id in (select id from pq_done) from pq_wanted
 
--- name: new_schedule
-coalesce(
-  %(schedule_at)s::timestamptz,
-  (statement_timestamp() at time zone 'utc' + %(schedule_in)s::interval) at time zone 'utc'
-)
-
--- name: new_expected
-coalesce(
-  %(expected_at)s::timestamptz,
-  (statement_timestamp() at time zone 'utc' + %(expected_in)s::interval) at time zone 'utc'
-)
-
 -- name: move
 with :free, pq_changed as (
   update :table set q_name = %(target)s, due_at = case when dequeued_at is null then due_at end, :given_back

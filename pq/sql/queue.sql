@@ -8,20 +8,9 @@ insert into :table (q_name, data) values (%(queue)s, %(data)s)
 returning id
 
 -- name: put_timed
--- Another trigger sets due_at. Relative times go by way of UTC: else a day would last 23 or 25 hours when the clocks of
--- the session's time zone change.
+-- Another trigger sets due_at.
 insert into :table (q_name, data, schedule_at, expected_at)
-values (
-  %(queue)s, %(data)s,
-  coalesce(
-    %(schedule_at)s::timestamptz,
-    (statement_timestamp() at time zone 'utc' + %(schedule_in)s::interval) at time zone 'utc'
-  ),
-  coalesce(
-    %(expected_at)s::timestamptz,
-    (statement_timestamp() at time zone 'utc' + %(expected_in)s::interval) at time zone 'utc'
-  )
-)
+values (%(queue)s, %(data)s, :new_schedule, :new_expected)
 returning id
 
 -- name: put_untimed
