@@ -13,9 +13,9 @@ from typing import Any
 
 from ._output import as_json, confirm, cut, members, print_json, print_table, print_text, value_of
 from ._when import TimeSpec, duration
+from ._work import opened
 from .browse import STATES, QueueInfo
 from .errors import PQError
-from .manager import PQ
 from .queue import Queue
 from .retention import UNSET
 
@@ -116,13 +116,9 @@ def _data(text: str) -> Any:
 # -- what is done
 
 
-def _table(args: argparse.Namespace) -> PQ:
-    return PQ(args.dsn, table=args.table, schema=args.schema)
-
-
 @contextmanager
 def _queue(args: argparse.Namespace) -> Iterator[Queue]:
-    with _table(args) as pq:
+    with opened(args) as pq:
         yield pq[args.queue]
 
 
@@ -225,7 +221,7 @@ def _clear(args: argparse.Namespace) -> None:
 
 
 def _queues(args: argparse.Namespace) -> None:
-    with _table(args) as pq:
+    with opened(args) as pq:
         queues = [members(queue) for queue in pq.queues()]
     if args.json:
         print_json(queues)
@@ -236,7 +232,7 @@ def _queues(args: argparse.Namespace) -> None:
 
 def _prune(args: argparse.Namespace) -> None:
     count = 0
-    with _table(args) as pq:
+    with opened(args) as pq:
         while deleted := pq.prune():
             count += deleted
     print(f"{count} deleted")

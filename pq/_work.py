@@ -117,13 +117,18 @@ def _log_handler(as_json: bool) -> logging.Handler:
     return handler
 
 
+def opened(args: argparse.Namespace) -> PQ:
+    """The table that a command is for."""
+    return PQ(args.dsn, table=args.table, schema=args.schema)
+
+
 def dead(args: argparse.Namespace) -> int:
     """``pq dead list|retry|discard``."""
     if args.action != "list" and bool(args.ids) is args.all:
         raise ValueError("name ids, or --all, and not both")
     if args.action == "discard":
         confirm(args, f"Delete {'all' if args.all else len(set(args.ids))} of the dead jobs of queue {args.queue!r}?")
-    with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
+    with opened(args) as pq:
         jobs = pq[args.queue].dead
         if args.action == "list":
             _list(jobs.list(args.limit, newest=True), args.json)

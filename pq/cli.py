@@ -14,7 +14,6 @@ from . import __version__, _commands, _sql, _work, errors, schema
 from ._commands import positive
 from ._db import interruptible, own_driver
 from ._output import print_text, printable
-from .manager import PQ
 
 EPILOG = """\
 The database is the first of: --dsn, PQ_DSN, DATABASE_URL, libpq's PGHOST, PGDATABASE and so on. Others can see
@@ -178,7 +177,7 @@ def _add_dead(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def _create(args: argparse.Namespace) -> None:
-    with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
+    with _work.opened(args) as pq:
         pq.create()
         print_text(f"table {_name(args)}: version {pq.version()}")
 
@@ -188,7 +187,7 @@ def _sql_script(args: argparse.Namespace) -> None:
 
 
 def _version(args: argparse.Namespace) -> None:
-    with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
+    with _work.opened(args) as pq:
         found = pq.version()
     state = f"version {found}" if found else "missing"
     hint = "" if found >= schema.VERSION else ", to be brought up by create"
@@ -196,7 +195,7 @@ def _version(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    with PQ(args.dsn, table=args.table, schema=args.schema) as pq:
+    with _work.opened(args) as pq:
         findings = pq.doctor()
     for finding in findings:
         print_text(json.dumps(finding._asdict()) if args.json else str(finding))
