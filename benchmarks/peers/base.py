@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -89,3 +90,25 @@ class Peer:
 
     def able(self, what: str) -> bool:
         return hasattr(self, what)
+
+
+class AsyncPeer(Peer):
+    """One whose worker is a coroutine.
+
+    :ivar found: the seconds that each stamped job took to arrive; its handler notes them.
+    """
+
+    found: list[float]
+
+    async def run(self) -> None:
+        """The worker."""
+        raise NotImplementedError
+
+    async def receive(self, samples: int) -> list[float]:
+        """Run the worker until so many have arrived."""
+        self.found = []  # not those of the last time
+        worker = asyncio.create_task(self.run())
+        while not worker.done() and len(self.found) < samples:
+            await asyncio.sleep(0.05)
+        worker.cancel()
+        return self.found

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .base import QUEUE, TEXT, Peer
+from .base import QUEUE, TEXT, AsyncPeer
 from .loops import Step
 from .raw import BATCH
 
 
-class PgQueuer(Peer):
+class PgQueuer(AsyncPeer):
     name = "pgqueuer"
     home = "pgqueuer"
     packages = ("pgqueuer[asyncpg]", "uvloop")
@@ -23,7 +23,6 @@ class PgQueuer(Peer):
     )
     remaining = "select count(*) from pgqueuer"
     batch = 10
-    found: list[float]
 
     async def queries(self) -> Any:
         import asyncpg
@@ -99,15 +98,8 @@ class PgQueuer(Peer):
     def consume(self, samples: int) -> list[float]:
         import uvloop
 
-        async def until() -> None:
-            self.found = []  # not those of the last time
-            worker = asyncio.create_task(self.run())
-            while not worker.done() and len(self.found) < samples:
-                await asyncio.sleep(0.05)
-            worker.cancel()
-
-        uvloop.run(until())
-        return self.found
+        found: list[float] = uvloop.run(self.receive(samples))
+        return found
 
 
 class PgQueuer1(PgQueuer):

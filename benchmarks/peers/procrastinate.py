@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .base import QUEUE, Peer
+from .base import QUEUE, AsyncPeer
 from .loops import Step
 from .raw import BATCH
 
@@ -15,7 +15,7 @@ from .raw import BATCH
 CONCURRENCY = 10
 
 
-class Procrastinate(Peer):
+class Procrastinate(AsyncPeer):
     name = "procrastinate"
     home = "procrastinate"
     packages = ("procrastinate", "psycopg[binary]")
@@ -26,7 +26,6 @@ class Procrastinate(Peer):
     )
     remaining = "select count(*) from procrastinate_jobs where status in ('todo', 'doing')"
     guess = 1_000
-    found: list[float]
 
     def app(self, connector: Any) -> Any:
         import procrastinate
@@ -81,12 +80,4 @@ class Procrastinate(Peer):
             await app.run_worker_async(concurrency=CONCURRENCY, install_signal_handlers=False)
 
     def consume(self, samples: int) -> list[float]:
-        async def until() -> None:
-            self.found = []  # not those of the last time
-            worker = asyncio.create_task(self.run())
-            while not worker.done() and len(self.found) < samples:
-                await asyncio.sleep(0.05)
-            worker.cancel()
-
-        asyncio.run(until())
-        return self.found
+        return asyncio.run(self.receive(samples))
