@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
 import psycopg2
 import pytest
-from conftest import Background, execute
-from psycopg2.extensions import make_dsn
+from conftest import Background
+from plan import filled_tables, nodes
 
 from pq import PQ, DecodeError, JobInfo, JobNotFound, LeasedJob, Queue, QueueInfo, _sql
 from pq.browse import STATES
@@ -302,21 +301,8 @@ TABLES = {
 @pytest.fixture(scope="module")
 def filled(server: str) -> Iterator[str]:
     """The DSN of a database with these tables."""
-    name = f"pq_test_{uuid.uuid4().hex[:8]}"
-    execute(server, f"create database {name} template template0")
-    dsn = make_dsn(server, dbname=name)
-    for table, sql in TABLES.items():
-        with PQ(dsn, table=table) as pq:
-            pq.create()
-        execute(dsn, f"alter table {table} set (autovacuum_enabled = off); {sql.format(table)}")
-    yield dsn
-    execute(server, f"drop database {name} with (force)")
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
+    with filled_tables(server, {table: sql.format(table) for table, sql in TABLES.items()}) as dsn:
+        yield dsn
 
 
 def explained(dsn: str, queue: Queue, look: Callable[[Queue], Any], monkeypatch: pytest.MonkeyPatch) -> Any:

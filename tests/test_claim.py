@@ -6,7 +6,6 @@ import datetime as dt
 import heapq
 import random
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import PATIENCE, Background, execute
 from driver import driver
+from plan import filled_tables, nodes
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from pq import PQ, Queue, _claim, _sql
@@ -329,21 +329,8 @@ FILLS = {
 @pytest.fixture(scope="module")
 def filled(server: str) -> Iterator[str]:
     """The DSN of a database with these tables."""
-    name = f"pq_test_{uuid.uuid4().hex[:8]}"
-    execute(server, f"create database {name} template template0")
-    dsn = make_dsn(server, dbname=name)
-    for table, fill in FILLS.items():
-        with PQ(dsn, table=table) as pq:
-            pq.create()
-        execute(dsn, f"alter table {table} set (autovacuum_enabled = off); {fill}")
-    yield dsn
-    execute(server, f"drop database {name} with (force)")
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
+    with filled_tables(server, FILLS) as dsn:
+        yield dsn
 
 
 @pytest.mark.parametrize("limit", [1, 100])

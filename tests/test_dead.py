@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from plan import nodes
 
 from pq import PQ, DecodeError, JobNotFound, LeasedJob, Queue, _sql
 
@@ -356,12 +357,6 @@ def test_tracebacks_can_be_switched_off(dsn: str, sql: Sql) -> None:
 
 
 # -- at what cost
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
 
 
 def test_finished_rows_cost_nothing(pq: PQ, sql: Sql) -> None:
