@@ -11,10 +11,15 @@
 """
 
 from . import retry
-from ._bulk import Item
-from ._iterators import QueueIterator
-from .browse import JobInfo, QueueInfo
-from .dead import Dead, DeadJob
+from ._jobs.bulk import Item
+from ._jobs.failure import Failure
+from ._jobs.job import Job
+from ._jobs.lease import LeasedJob
+from ._manager import PQ
+from ._queue.browse import JobInfo, QueueInfo
+from ._queue.dead import Dead, DeadJob
+from ._queue.iterators import QueueIterator
+from ._queue.queue import Queue
 from .errors import (
     CommitUnknown,
     ConnectionFailed,
@@ -36,11 +41,6 @@ from .errors import (
     TaskNotFound,
     TaskTimeout,
 )
-from .failure import Failure
-from .job import Job
-from .lease import LeasedJob
-from .manager import PQ
-from .queue import Queue
 from .worker import Worker
 
 __title__ = "pq"

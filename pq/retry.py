@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from ._numbers import whole
-from ._when import LIMIT, when
+from ._args import whole
+from ._times import LIMIT, when
 
 __all__ = ["Exponential", "Policy", "RetryIn", "exponential", "seconds", "span"]
 

@@ -21,16 +21,16 @@ from logging import getLogger
 from pydoc import ErrorDuringImport, locate
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ._sql import check_text
-from ._when import TimeSpec, when
-from .attempt import Attempt, Call, Options, current, retry_in_text
+from ._jobs.job import Job
+from ._jobs.lease import LeasedJob
+from ._manager import PQ as BasePQ
+from ._queue.queue import Queue as BaseQueue
+from ._times import TimeSpec, when
 from .errors import TaskNotFound
-from .job import Job
-from .lease import LeasedJob
-from .manager import PQ as BasePQ
-from .queue import Queue as BaseQueue
 from .retry import Delay, Policy, RetryIn, span
+from .sql import check_text
 from .worker import Worker
+from .worker.attempt import Attempt, Call, Options, current, retry_in_text
 
 __all__ = ["PQ", "Queue", "Task", "Worker", "current"]
 

@@ -6,8 +6,8 @@ from datetime import datetime, timezone
 from logging import getLogger
 
 from ._db import Literal
-from ._when import TimeSpec, when
-from .job import utc_format
+from ._jobs.job import utc_format
+from ._times import TimeSpec, when
 
 __all__ = ["Literal", "convert_time_spec", "logger", "utc_format"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pq._db import drivers
+from pq._db.drivers import detect as drivers
 
 
 class Psycopg2:

@@ -20,12 +20,14 @@ from conftest import PATIENCE, Background, execute, wait_until
 from psycopg2.extensions import make_dsn
 
 import pq as package
-from pq import DecodeError, settlement
-from pq._claim import Claim
+from pq import DecodeError
+from pq._jobs import settlement
+from pq._queue.claim import Claim
 from pq.tasks import PQ, Queue, Worker
-from pq.worker import Event, heartbeat, intake
+from pq.worker import Event, heartbeat
+from pq.worker import fetcher as intake
+from pq.worker.fetcher import HOLD, Intake
 from pq.worker.heartbeat import Heartbeat
-from pq.worker.intake import HOLD, Intake
 from pq.worker.run import Run
 
 Sql = Callable[..., list[tuple[Any, ...]]]

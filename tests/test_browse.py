@@ -13,8 +13,9 @@ import pytest
 from conftest import Background
 from plan import filled_tables, nodes
 
-from pq import PQ, DecodeError, JobInfo, JobNotFound, LeasedJob, Queue, QueueInfo, _sql
-from pq.browse import STATES
+from pq import PQ, DecodeError, JobInfo, JobNotFound, LeasedJob, Queue, QueueInfo
+from pq import sql as _sql
+from pq._queue.browse import STATES
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 HOUR = dt.timedelta(hours=1)

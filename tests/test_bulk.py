@@ -19,9 +19,10 @@ from kinds import ALL, make_pq
 from proxy import Proxy, cut_before
 from psycopg2.extensions import make_dsn
 
-from pq import PQ, DecodeError, Discard, Item, LeasedJob, LeaseLost, LeasesLost, Queue, Retry, _claim
-from pq._bulk import JOBS
-from pq._db import sources
+from pq import PQ, DecodeError, Discard, Item, LeasedJob, LeaseLost, LeasesLost, Queue, Retry
+from pq._db.sources import base as sources
+from pq._jobs.bulk import JOBS
+from pq._queue import claim as _claim
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 SECOND = dt.timedelta(seconds=1)

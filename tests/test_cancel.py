@@ -141,7 +141,7 @@ def test_a_row_that_is_locked_for_a_moment_is_waited_for(
     pq: PQ, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by a claim that promotes it, or a heartbeat."""
-    monkeypatch.setattr("pq.control.PAUSES", (0.01,) * 3000)
+    monkeypatch.setattr("pq._queue.control.PAUSES", (0.01,) * 3000)
     id = pq["a"].put(1)
     conn = connect()
     conn.cursor().execute("update queue set due_at = null")
@@ -269,7 +269,7 @@ def test_a_cancel_against_the_end_of_a_lease_has_one_winner(pq: PQ, end: str) ->
 
 def test_cancels_against_a_heartbeat_always_win(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lock on the row is no transaction that somebody has open."""
-    monkeypatch.setattr("pq.control.PAUSES", (0.01,) * 100)  # on a machine that stands still at times
+    monkeypatch.setattr("pq._queue.control.PAUSES", (0.01,) * 100)  # on a machine that stands still at times
     queue = pq["a"]
     over = threading.Event()
     ids = queue.put_many(range(30))

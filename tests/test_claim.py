@@ -16,8 +16,10 @@ from driver import driver
 from plan import filled_tables, nodes
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from pq import PQ, Queue, _claim, _sql
-from pq._db.plans import _prepared
+from pq import PQ, Queue
+from pq import sql as _sql
+from pq._db.prepared import _prepared
+from pq._queue import claim as _claim
 
 #: How many due rows a claim looks at.
 WINDOW = {"alone": 1000, "in a transaction": 100}

@@ -16,7 +16,9 @@ from conftest import PATIENCE, execute, wait_until
 from psycopg2.extensions import make_dsn, parse_dsn
 
 import pq
-from pq import PQ, _sql, schema
+from pq import PQ
+from pq import sql as _sql
+from pq._table import schema
 
 ROOT = Path(pq.__file__).parents[1]
 COMMAND = [sys.executable, "-m", "pq"]

@@ -20,8 +20,10 @@ import pytest
 from conftest import PATIENCE, execute, wait_until
 
 import pq as package
-from pq import PQ, Worker, _work, cli
-from pq.cli import main
+from pq import PQ, Worker
+from pq._cli import main as cli
+from pq._cli import work as _work
+from pq._cli.main import main
 
 ROOT = Path(package.__file__).parents[1]
 Sql = Callable[..., list[tuple[Any, ...]]]

@@ -19,7 +19,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, make_dsn, parse_dsn
 from psycopg2.pool import PoolError, SimpleConnectionPool, ThreadedConnectionPool
 
 from pq import PQ, ConnectionFailed, ConnectionLost, DecodeError, Queue, TableMissing
-from pq._db import own
+from pq._db.sources import dsn as own
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from plan import nodes
 
-from pq import PQ, DecodeError, JobNotFound, LeasedJob, Queue, _sql
+from pq import PQ, DecodeError, JobNotFound, LeasedJob, Queue
+from pq import sql as _sql
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 UTC = dt.timezone.utc
@@ -120,7 +121,7 @@ def test_no_dead_jobs(pq: PQ) -> None:
 def test_iteration_goes_over_all_pages_from_the_oldest(
     pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
-    monkeypatch.setattr("pq.dead.PAGE", 3)
+    monkeypatch.setattr("pq._queue.dead.PAGE", 3)
     ids = die(pq["a"], *range(10))
     if at_once:  # then by their ids
         sql("update queue set dequeued_at = now()")
@@ -132,13 +133,13 @@ def test_iteration_goes_over_all_pages_from_the_oldest(
 
 @pytest.mark.parametrize("number", [2, 3, 4])
 def test_pages_that_are_full_or_not(pq: PQ, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr("pq.dead.PAGE", 3)
+    monkeypatch.setattr("pq._queue.dead.PAGE", 3)
     ids = die(pq["a"], *range(number))
     assert [job.id for job in pq["a"].dead] == ids
 
 
 def test_jobs_may_be_discarded_and_retried_during_iteration(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pq.dead.PAGE", 2)
+    monkeypatch.setattr("pq._queue.dead.PAGE", 2)
     dead = pq["a"].dead
     ids = die(pq["a"], *range(6))
     seen = []

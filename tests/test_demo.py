@@ -20,7 +20,8 @@ import psutil
 import pytest
 from conftest import wait_until
 
-from pq import PQ, Queue, demo
+from pq import PQ, Queue
+from pq._cli import demo
 
 ROOT = Path(demo.__file__).parents[1]
 COMMAND = [sys.executable, "-m", "pq", "demo"]

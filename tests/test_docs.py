@@ -19,7 +19,7 @@ from driver import driver
 
 import pq as package
 from pq import PQ
-from pq.cli import main
+from pq._cli.main import main
 
 ROOT = Path(package.__file__).parents[1]
 DOCS = [page for page in sorted((ROOT / "docs").rglob("*.rst")) if "_build" not in page.parts]

@@ -19,9 +19,12 @@ from conftest import Background, Server, execute, wait_until
 from driver import driver, either
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from pq import PQ, ConnectionLost, _findings, _sql, schema
-from pq.cli import main
+from pq import PQ, ConnectionLost
+from pq import sql as _sql
+from pq._cli.main import main
+from pq._table import schema
 from pq.doctor import LIMITS, Finding, parts
+from pq.doctor import findings as _findings
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

@@ -10,7 +10,7 @@ from conftest import Background, execute, wait_until
 from driver import driver
 
 from pq import PQ, JobsLeft, SchemaError, TableMissing
-from pq.schema import steps
+from pq._table.schema import steps
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

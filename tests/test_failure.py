@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pq import LeaseLost
-from pq.failure import MESSAGE, TRACEBACK, Failure
+from pq._jobs.failure import MESSAGE, TRACEBACK, Failure
 
 
 class Outer:

@@ -22,7 +22,7 @@ from driver import driver
 from kinds import ALL, make_pq
 
 from pq import PQ, ForkedConnection, Queue
-from pq._db.sources import Given
+from pq._db.sources.base import Given
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

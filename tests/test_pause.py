@@ -16,7 +16,7 @@ from versions import Library
 
 from pq import PQ, Queue
 from pq import tasks as pq_tasks
-from pq.browse import STATES
+from pq._queue.browse import STATES
 from pq.tasks import Worker
 
 Sql = Callable[..., list[tuple[Any, ...]]]

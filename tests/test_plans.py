@@ -13,8 +13,8 @@ from kinds import WITH_PSYCOPG3, make_pq
 from proxy import Proxy
 
 from pq import PQ
-from pq._db import plans
-from pq._db.plans import PAUSE, _prepared
+from pq._db import prepared as plans
+from pq._db.prepared import PAUSE, _prepared
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

@@ -20,7 +20,7 @@ from kinds import make_pq
 
 import pq as this_library
 from pq import PQ, ConnectionFailed, ConnectionLost, Queue, TableMissing
-from pq._db import drivers
+from pq._db.drivers import detect as drivers
 
 if not (find_spec("psycopg") and find_spec("psycopg_pool")):
     pytest.skip("psycopg 3 is not installed", allow_module_level=True)

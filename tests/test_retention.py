@@ -15,8 +15,10 @@ from conftest import Background, execute
 from driver import driver
 from psycopg2.extensions import make_dsn
 
-from pq import PQ, DecodeError, Discard, JobNotFound, Queue, Retry, TableMissing, _sql, retention, schema
-from pq.retention import Pruner, Retention, current
+from pq import PQ, DecodeError, Discard, JobNotFound, Queue, Retry, TableMissing
+from pq import sql as _sql
+from pq._table import retention, schema
+from pq._table.retention import Pruner, Retention, current
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 DAY = timedelta(days=1)

@@ -20,7 +20,9 @@ from conftest import Background, execute, wait_until
 from driver import driver
 from psycopg2.extensions import make_dsn
 
-from pq import PQ, Queue, SchemaError, TableMissing, _sql, schema
+from pq import PQ, Queue, SchemaError, TableMissing
+from pq import sql as _sql
+from pq._table import schema
 
 # what pq 1.9.1 creates; tests/test_upgrade.py has the real one
 VERSION_1 = (

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pq import PQ, Item, LeasedJob, _sql
-from pq._sql import NAME_BYTES, Table, bind, bound, object_name, quote, statements
-from pq.settlement import held
+from pq import PQ, Item, LeasedJob
+from pq import sql as _sql
+from pq._jobs.settlement import held
+from pq.sql import NAME_BYTES, Table, bind, bound, object_name, quote, statements
 
 SQL_FILES = sorted(entry.name for entry in files("pq").joinpath("sql").iterdir() if entry.name.endswith(".sql"))
 

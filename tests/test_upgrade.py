@@ -14,7 +14,8 @@ from catalog import describe
 from conftest import execute, wait_until
 from versions import Library, result
 
-from pq import PQ, Queue, schema
+from pq import PQ, Queue
+from pq._table import schema
 
 LONG = "n" * 80
 

@@ -25,13 +25,14 @@ from proxy import Proxy
 from psycopg2.extensions import make_dsn
 
 from pq import PQ, ConnectionLost, Queue, TableMissing
-from pq import _sql as sql_files
-from pq._db import later, listener
-from pq._db.driver import Driver
-from pq._db.line import Gate, Line
-from pq._db.listener import Channel
+from pq import sql as sql_files
+from pq._db.drivers.base import Driver
 from pq._db.sockets import wait_readable
-from pq._db.waiting import Waiter, WaitingRoom
+from pq._wait import debounce as later
+from pq._wait import leader as listener
+from pq._wait.leader import Channel
+from pq._wait.room import Waiter, WaitingRoom
+from pq._wait.session import Gate, Line
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Connect = Callable[..., Any]
@@ -126,7 +127,7 @@ class Race:
         self._connect = connect
         self._monkeypatch = monkeypatch
         self._sleeping = False
-        monkeypatch.setattr("pq._db.waiting.wait_readable", self._sleep)
+        monkeypatch.setattr("pq._wait.room.wait_readable", self._sleep)
 
     def _sleep(self, fds: tuple[int, ...], timeout: float) -> list[int]:
         self._sleeping = True

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pq._when import LIMIT, When, duration, when
+from pq._times import LIMIT, When, duration, when
 from pq.utils import convert_time_spec, utc_format
 
 UTC = dt.timezone.utc

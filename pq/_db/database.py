@@ -13,16 +13,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from logging import getLogger
 from typing import Any, NoReturn
 
+from .._wait.polling import Polling
+from .._wait.room import Waiter, WaitingRoom
 from ..errors import ConnectionLost, PQError
-from .driver import PING, Driver
-from .drivers import is_engine
-from .own import OwnConnections
-from .plans import Plans
-from .polling import Polling
-from .pools import source_of
-from .sources import SingleConnection, Source
+from .drivers.base import PING, Driver
+from .drivers.detect import is_engine
+from .prepared import Plans
+from .sources.base import SingleConnection, Source
+from .sources.dsn import OwnConnections
+from .sources.pools import source_of
 from .transaction import Joined, OwnTransaction
-from .waiting import Waiter, WaitingRoom
 from .watchdog import Watchdog
 
 Params = Mapping[str, Any]

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .joining import begins, connection_of, note_error
+from .unwrap import begins, connection_of, note_error
 
 if TYPE_CHECKING:
     from .database import Database, Params, Rows
-    from .driver import Driver
+    from .drivers.base import Driver
 
 logger = getLogger("pq")
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..lease import LeasedJob
+from .._jobs.lease import LeasedJob
 from .run import Run
 
 logger = logging.getLogger("pq.tasks")

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from .._sql import array
+from .._jobs.settlement import held, note_cancelled
 from ..errors import TaskTimeout
-from ..settlement import held, note_cancelled
-from .intake import HOLD
+from ..sql import array
+from .fetcher import HOLD
 from .run import Run
 
 if TYPE_CHECKING:

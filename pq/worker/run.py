@@ -7,13 +7,13 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from ..attempt import Attempt
+from .._jobs.failure import TRACEBACK
+from .._jobs.lease import LeasedJob
 from ..errors import TaskTimeout
-from ..failure import TRACEBACK
-from ..lease import LeasedJob
+from .attempt import Attempt
 
 if TYPE_CHECKING:
-    from .consumer import Consumer
+    from .thread import Consumer
 
 #: Heartbeats for each lease: two may fail.
 BEATS = 3

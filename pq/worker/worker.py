@@ -12,25 +12,25 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from .._args import timeout_seconds, whole
 from .._db import Bell, wait_readable
-from .._numbers import timeout_seconds, whole
-from ..attempt import Attempt
+from .._jobs.lease import LeasedJob
+from .._jobs.settlement import Settlement
 from ..errors import TaskTimeout
-from ..lease import LeasedJob
 from ..retry import Delay, seconds
-from ..settlement import Settlement
-from .consumer import Consumer
+from .attempt import Attempt
+from .backoff import Outage
+from .completer import Settler
+from .duties import Janitor
 from .events import Event, Events, log
+from .fetcher import Intake, choose
 from .heartbeat import Heartbeat
-from .intake import Intake, choose
-from .janitor import Janitor
-from .outage import Outage
 from .run import Run
-from .settler import Settler
 from .signals import Handler, Signals
+from .thread import Consumer
 
 if TYPE_CHECKING:
-    from ..manager import PQ
+    from .._manager import PQ
     from ..tasks import Queue
 
 logger = logging.getLogger("pq.tasks")

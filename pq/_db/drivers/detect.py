@@ -1,0 +1,84 @@
+"""Which driver a connection or pool belongs to, and which one pq takes for connections of its own."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from .base import Driver
+from .psycopg2 import Psycopg2
+from .psycopg3 import Psycopg3
+
+#: For connections that pq opens itself: the first that can be imported.
+PREFERRED = ("psycopg2", "psycopg")
+
+
+def driver_of(conn: object) -> Driver:
+    """The driver of a connection.
+
+    :raises TypeError: it is no connection of a known driver.
+    """
+    for package in _packages(conn):
+        if package in ("psycopg2", "psycopg2cffi") and callable(getattr(conn, "get_transaction_status", None)):
+            if getattr(conn, "async_", False):
+                raise TypeError("an asynchronous connection of psycopg2 can't be used")
+            return driver(package)
+        if package == "psycopg" and isinstance(conn, import_module(package).Connection):
+            return driver(package)
+    raise TypeError(f"a psycopg2 or psycopg connection or a DSN is needed, not {type(conn).__name__}")
+
+
+def is_engine(given: object) -> bool:
+    """Whether it is an Engine of SQLAlchemy; one of asyncio has no pool of connections that we could use."""
+    return "sqlalchemy" in _packages(given) and hasattr(given, "dialect") and hasattr(given, "dispose")
+
+
+def driver_of_pool(pool: Any) -> Driver:
+    """The driver of a pool; one of the application's own making is taken for psycopg2's.
+
+    :raises TypeError: it is no pool.
+    """
+    packages = _packages(pool)
+    if is_engine(pool):
+        dialect = pool.dialect
+        if dialect.driver in ("psycopg2", "psycopg2cffi", "psycopg") and not dialect.is_async:
+            return driver(dialect.driver)
+        how = "asynchronously " if dialect.is_async else ""
+        raise TypeError(f"the engine must use psycopg2 or psycopg, not {how}{dialect.driver}")
+    if "psycopg_pool" in packages:
+        if isinstance(pool, import_module("psycopg_pool").ConnectionPool):
+            return driver("psycopg")
+    elif callable(getattr(pool, "getconn", None)) and callable(getattr(pool, "putconn", None)):
+        return driver("psycopg2cffi" if "psycopg2cffi" in packages else "psycopg2")
+    raise TypeError(f"pool must be a psycopg2 or psycopg_pool pool, not {type(pool).__name__}")
+
+
+def own_driver() -> Driver:
+    """The one for connections that pq opens itself.
+
+    :raises ImportError: there is none.
+    """
+    for package in PREFERRED:
+        try:
+            return driver(package)
+        except ImportError:
+            pass
+    raise ImportError(f"none of these can be imported: {', '.join(PREFERRED)}")
+
+
+def interruptible() -> AbstractContextManager[None]:
+    """Inside, Ctrl-C ends statements on connections of pq's own; for a process of one thread."""
+    found = own_driver()
+    return found.interruptible() if isinstance(found, Psycopg2) else nullcontext()
+
+
+@cache
+def driver(package: str) -> Driver:
+    return Psycopg3() if package == "psycopg" else Psycopg2(package)
+
+
+def _packages(given: object) -> list[str]:
+    # not type(): a wrapper, as monitoring has them, shows the class of what is in it
+    return [cls.__module__.split(".")[0] for cls in given.__class__.__mro__]

@@ -1,0 +1,120 @@
+"""What pq needs of psycopg2, or of psycopg2cffi, which has the same interface."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from importlib import import_module
+from select import select
+from typing import Any
+
+from .base import Driver
+
+
+class Psycopg2(Driver):
+    """psycopg2 or psycopg2cffi."""
+
+    def __init__(self, package: str = "psycopg2") -> None:
+        self._extensions = import_module(package + ".extensions")
+        super().__init__(import_module(package), import_module(package + ".pool").PoolError)
+        self._interruptible = False
+
+    # -- connections
+
+    def _parse(self, dsn: str) -> dict[str, str]:
+        return dict(self._extensions.parse_dsn(dsn))
+
+    def _open(self, parameters: dict[str, str]) -> Any:
+        # without any, psycopg2 complains where libpq would take PG* variables: there always are some here
+        conn = self._package.connect(**parameters)
+        conn.autocommit = True
+        return conn
+
+    def _parameters_of(self, conn: Any) -> dict[str, str] | None:
+        info = getattr(conn, "info", None)
+        if info is None:
+            return None
+        return {**info.dsn_parameters, **({"password": info.password} if info.password else {})}
+
+    def database_name(self, conn: Any) -> str:
+        return str(conn.get_dsn_parameters().get("dbname", "")) if hasattr(conn, "get_dsn_parameters") else ""
+
+    def _backend_pid(self, conn: Any) -> int:
+        return int(conn.get_backend_pid())
+
+    def _status(self, conn: Any) -> int:
+        return int(conn.get_transaction_status())
+
+    def _is_plain(self, conn: Any) -> bool:
+        return conn.isolation_level is None and conn.readonly is None and conn.deferrable is None
+
+    def _begin(self, conn: Any) -> str:
+        return "begin"  # all else has been written to the session
+
+    def _sqlstate(self, error: BaseException) -> str | None:
+        return getattr(error, "pgcode", None)
+
+    # -- statements
+
+    def _cursor(self, conn: Any) -> Any:
+        """A cursor that returns plain tuples, whatever cursor_factory the connection has."""
+        return conn.cursor(cursor_factory=self._extensions.cursor)
+
+    def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        with self._cursor(conn) as cursor:
+            with self._waiting() if self._interruptible else nullcontext():
+                cursor.execute(sql, params)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside, Ctrl-C ends a statement: else libpq returns only at its end. For a process of one thread, since the
+        way of waiting is that of all connections. Not while connecting, where libpq would forget its timeout."""
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self._extensions.set_wait_callback(self._wait)
+        try:
+            yield
+        finally:
+            self._extensions.set_wait_callback(None)
+
+    def _wait(self, conn: Any) -> None:
+        try:
+            while (state := conn.poll()) != self._extensions.POLL_OK:
+                if state == self._extensions.POLL_READ:
+                    select([conn], [], [])
+                else:
+                    select([], [conn], [])
+        except KeyboardInterrupt:
+            with suppress(self.Error):
+                conn.cancel()  # the server would go on
+            raise
+
+    def copy(self, conn: Any, sql: str, file: Any) -> int:
+        cursor = self._cursor(conn)
+        cursor.copy_expert(sql, file, 65536)
+        return int(cursor.rowcount)
+
+    # -- notifications
+
+    def listen(self, conn: Any) -> None:
+        """psycopg2 keeps all of them."""
+
+    def receive(self, conn: Any) -> None:
+        conn.poll()
+
+    def has_notified(self, conn: Any, channels: re.Pattern[str]) -> bool:
+        return any(channels.fullmatch(notify.channel) for notify in conn.notifies)
+
+    def _take(self, conn: Any, channels: re.Pattern[str]) -> set[str]:
+        ours = {notify.channel for notify in conn.notifies if channels.fullmatch(notify.channel)}
+        if ours:
+            conn.notifies[:] = [notify for notify in conn.notifies if notify.channel not in ours]
+        return ours

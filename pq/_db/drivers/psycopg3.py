@@ -1,0 +1,171 @@
+"""What pq needs of psycopg 3."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from .base import Driver
+from .literal import Literal
+
+#: The channels that pq listens on.
+_OURS = re.compile(rb"pq_[0-9a-f]{1,16}")
+
+
+class Psycopg3(Driver):
+    """psycopg 3, with parameters bound by the client: several statements are sent in one message, and nothing is
+    prepared without our knowing."""
+
+    pools_wait = True
+
+    def __init__(self) -> None:
+        package = import_module("psycopg")
+        super().__init__(package, package.OperationalError)  # those of psycopg_pool are such
+        self._tuples = import_module("psycopg.rows").tuple_row
+        self._copying: WeakSet[Any] = WeakSet()
+        self._inboxes: WeakKeyDictionary[Any, _Inbox] = WeakKeyDictionary()
+        # one that is dropped with its PQ closes its socket, and need not be warned of
+        self._own = type("Connection", (package.Connection,), {"__del__": lambda self: None})
+        package.adapters.register_dumper(Literal, _dumper(import_module("psycopg.adapt").Dumper))
+
+    # -- connections
+
+    def _parse(self, dsn: str) -> dict[str, str]:
+        return dict(import_module("psycopg.conninfo").conninfo_to_dict(dsn))
+
+    def _open(self, parameters: dict[str, str]) -> Any:
+        conn = self._own.connect(  # type: ignore[attr-defined]
+            **parameters, autocommit=True, prepare_threshold=None, cursor_factory=self._package.ClientCursor
+        )
+        if not (conn.info.parameter_status("DateStyle") or "").startswith("ISO"):
+            conn.execute("set datestyle to iso")  # psycopg reads times of no other; psycopg2 does the same
+        return conn
+
+    def _parameters_of(self, conn: Any) -> dict[str, str]:
+        info = conn.info
+        return {**info.get_parameters(), **({"password": info.password} if info.password else {})}
+
+    def database_name(self, conn: Any) -> str:
+        return str(conn.info.dbname)
+
+    def _backend_pid(self, conn: Any) -> int:
+        return int(conn.pgconn.backend_pid)
+
+    def _status(self, conn: Any) -> int:
+        return int(conn.pgconn.transaction_status)
+
+    def _is_plain(self, conn: Any) -> bool:
+        return conn.isolation_level is None and conn.read_only is None and conn.deferrable is None
+
+    def _begin(self, conn: Any) -> str:
+        modes = []
+        if conn.isolation_level is not None:
+            modes.append("isolation level " + conn.isolation_level.name.lower().replace("_", " "))
+        if conn.read_only is not None:
+            modes.append("read only" if conn.read_only else "read write")
+        if conn.deferrable is not None:
+            modes.append("deferrable" if conn.deferrable else "not deferrable")
+        return " ".join(["begin", ", ".join(modes)])
+
+    def _sqlstate(self, error: BaseException) -> str | None:
+        return getattr(error, "sqlstate", None)
+
+    # -- statements
+
+    def _cursor(self, conn: Any) -> Any:
+        """A cursor that returns plain tuples, whatever row_factory and cursor_factory the connection has."""
+        return self._package.ClientCursor(conn, row_factory=self._tuples)
+
+    def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        if conn in self._copying:  # psycopg would wait for ever
+            raise self._package.InternalError("another statement, COPY, is under way on this connection")
+        if conn.pgconn.pipeline_status:  # there are no rows before its end, and with them no outcome
+            raise self._package.NotSupportedError("pq does not work in pipeline mode")
+        cursor = self._cursor(conn)
+        try:
+            cursor.execute(sql, params)
+        except self.Error:
+            raise
+        except BaseException:
+            self._recover(conn)
+            raise
+        finally:
+            self._collect(conn)
+        while cursor.nextset():
+            pass
+        return [] if cursor.rownumber is None else list(cursor.fetchall())
+
+    def _recover(self, conn: Any) -> None:
+        """Psycopg itself ends what KeyboardInterrupt has cut off. After what else a signal handler may raise, the
+        connection could not be used any more."""
+        if not conn.closed and conn.pgconn.transaction_status == self._package.pq.TransactionStatus.ACTIVE:
+            conn.cancel()
+            while conn.pgconn.get_result() is not None:
+                pass
+
+    def copy(self, conn: Any, sql: str, file: Any) -> int:
+        cursor = self._cursor(conn)
+        with cursor.copy(sql) as copy:
+            self._copying.add(conn)
+            try:
+                while text := file.read(65536):
+                    copy.write(text)
+            finally:
+                self._copying.discard(conn)
+        return int(cursor.rowcount)
+
+    # -- notifications
+
+    def listen(self, conn: Any) -> None:
+        if conn not in self._inboxes:
+            self._inboxes[conn] = _Inbox(conn.pgconn)
+
+    def receive(self, conn: Any) -> None:
+        conn.pgconn.consume_input()
+        self._collect(conn)
+
+    def _collect(self, conn: Any) -> None:
+        """What came with an answer but behind it is still with libpq, and the socket says nothing of it any more."""
+        if conn in self._inboxes and not conn.closed and conn.lock.acquire(blocking=False):
+            try:
+                while (notify := conn.pgconn.notifies()) is not None:
+                    conn.pgconn.notify_handler(notify)
+            finally:
+                conn.lock.release()
+
+    def has_notified(self, conn: Any, channels: re.Pattern[str]) -> bool:
+        return any(map(channels.fullmatch, list(self._inbox(conn))))
+
+    def _take(self, conn: Any, channels: re.Pattern[str]) -> set[str]:
+        self._collect(conn)
+        inbox = self._inbox(conn)
+        ours = {channel for channel in list(inbox) if channels.fullmatch(channel)}
+        inbox -= ours
+        return ours
+
+    def _inbox(self, conn: Any) -> set[str]:
+        inbox = self._inboxes.get(conn)
+        return set() if inbox is None else inbox.channels
+
+
+class _Inbox:
+    """Takes pq's notifications out of what a connection receives; all others go the way that they went before."""
+
+    def __init__(self, pgconn: Any) -> None:
+        self.channels: set[str] = set()
+        self._others = pgconn.notify_handler
+        pgconn.notify_handler = self._receive
+
+    def _receive(self, notify: Any) -> None:
+        if _OURS.fullmatch(notify.relname):
+            self.channels.add(notify.relname.decode())
+        elif self._others is not None:
+            self._others(notify)
+
+
+def _dumper(base: Any) -> Any:
+    """A class of psycopg's, for `Literal`."""
+    dump = {"dump": lambda self, literal: bytes(literal), "quote": lambda self, literal: bytes(literal)}
+    return type("LiteralDumper", (base,), dump)

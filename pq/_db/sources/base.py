@@ -1,0 +1,212 @@
+"""Where connections come from.
+
+A source hands a connection to one thread at a time (`acquire`, `release`), and knows the transaction that a thread has
+open on it. Here is what they have in common, and the one for a single connection of the
+application's; `pools` has those for its pools, `own` the one for a DSN.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakKeyDictionary, WeakSet
+
+from ..drivers.base import Driver
+from ..drivers.detect import driver_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..._wait.room import WaitingRoom
+    from ..transaction import Transaction
+
+#: Seconds after an answer for which a connection is taken to be alive. The less, the rarer a `CommitUnknown`; the more,
+#: the fewer round trips. One that is closed in order, as when the server ends, is noticed in any case; what vanishes
+#: without a word hardly does so just after an answer.
+HOT = 1.0
+
+
+class Source(ABC):
+    """Connections for the threads of this process.
+
+    `replaceable`: a lost connection can be replaced by another. `owned`: pq opened the connections.
+    """
+
+    driver: Driver
+    replaceable = True
+    owned = False
+
+    def __init__(self) -> None:
+        self._threads = threading.local()
+        self._pid = os.getpid()
+        self._answered: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        _sources.add(self)
+
+    @property
+    def transaction(self) -> Transaction | None:
+        """What this thread has open here.
+
+        Blocks in generators may end in another order than they began, or in another thread: what is over is left out.
+        """
+        transaction: Transaction | None = getattr(self._threads, "transaction", None)
+        while transaction is not None and transaction.over:
+            transaction = self._threads.transaction = transaction.outer
+        return transaction
+
+    @transaction.setter
+    def transaction(self, transaction: Transaction) -> None:
+        transaction.outer = self.transaction
+        self._threads.transaction = transaction
+
+    def leave(self, transaction: Transaction) -> None:
+        """The thread executes in it no longer."""
+        transaction.over = True
+        self._threads.transaction = self.transaction  # keeps its connection alive no longer
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a PQ, its queues and jobs can't be pickled: let the other process make a PQ of the same DSN")
+
+    @abstractmethod
+    def acquire(self, timeout: float | None = None) -> Any:
+        """A connection for this thread alone, believed to be alive. Waits for one if need be.
+
+        :raises TimeoutError: none became free within `timeout` seconds.
+        """
+
+    @abstractmethod
+    def release(self, conn: Any, lost: bool = False) -> None:
+        """Hand it back; a `lost` one is thrown away."""
+
+    @abstractmethod
+    def open_line(self) -> Any:
+        """A further connection to listen on, outside of those that `acquire` gives; None if there can't be one."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all connections, the given ones, too."""
+
+    def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
+        """While the application has this thread use `conn`, keep others that come by way of this source from it."""
+        return nullcontext()
+
+    def proved(self, conn: Any) -> None:
+        """It has just answered."""
+        if self.replaceable:
+            self._answered[conn] = time.monotonic()
+
+    def is_doubtful(self, conn: Any) -> bool:
+        """Whether a lost connection may turn up now, that another would replace; not just after an answer."""
+        return self.replaceable and time.monotonic() - self._answered.get(conn, 0.0) > HOT
+
+    def changed(self) -> None:
+        """A put was committed. A line of its own hears of it from the server."""
+
+    def tidy(self) -> None:
+        """Close what has not been needed for a while."""
+
+    def forked(self) -> None:
+        """In a child process: forget what belongs to the parent, without touching its sockets."""
+        self._threads = threading.local()
+
+
+_sources: WeakSet[Source] = WeakSet()
+
+
+def wait(condition: threading.Condition, timeout: float | None) -> None:
+    """Wait to be called, without losing the call for the others when interrupted."""
+    try:
+        condition.wait(timeout)
+    except BaseException:
+        condition.notify()  # the call that we may have got was not for us alone
+        raise
+
+
+class Given(Source):
+    """The application's own connection or pool. There is one source for it, however many PQ use it: get it by `of`."""
+
+    _known: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+    _known_lock = threading.Lock()
+
+    @classmethod
+    def of(cls, given: Any) -> Self:
+        with Given._known_lock:
+            if given not in cls._known:
+                cls._known[given] = cls(given)
+            source: Self = cls._known[given]
+            return source
+
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        # weak: this object is the value to that key, and would keep it alive for ever
+        self._given = weakref.ref(given)
+
+    def check_process(self) -> None:
+        if self._pid != os.getpid():
+            self.driver.raise_forked()
+
+
+class SingleConnection(Given):
+    """One connection, shared by the application's threads: a transaction of one makes the others wait."""
+
+    replaceable = False
+
+    def __init__(self, conn: Any) -> None:
+        self.driver = driver_of(conn)
+        super().__init__(conn)
+        self._lock = threading.RLock()
+        self._rooms: WeakSet[WaitingRoom] = WeakSet()
+
+    @property
+    def conn(self) -> Any:
+        return self._given()
+
+    def acquire(self, timeout: float | None = None) -> Any:
+        self.check_process()
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError
+        try:
+            if not self.driver.alive(self.conn):
+                self.driver.raise_lost(None, "the connection given to PQ is closed")
+            return self.conn
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def release(self, conn: Any, lost: bool = False) -> None:
+        self._lock.release()
+        for room in list(self._rooms):  # what they sleep for may just have been read from the socket
+            room.hear()
+
+    def open_line(self) -> Any:
+        return None
+
+    def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
+        return self._lock if conn is self.conn else nullcontext()
+
+    def changed(self) -> None:
+        # the waiter's lock and the put belong to one server session, to which its own lock is no obstacle: the
+        # trigger can't know that somebody waits
+        for room in list(self._rooms):
+            room.look_again()
+
+    def add_room(self, room: WaitingRoom) -> None:
+        self._rooms.add(room)
+
+    def close(self) -> None:
+        if self._pid == os.getpid():
+            self.conn.close()
+
+
+def _after_fork_in_child() -> None:
+    Given._known_lock = threading.Lock()  # the parent's may be held by a thread that is not here
+    for source in list(_sources):
+        source.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

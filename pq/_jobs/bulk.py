@@ -1,0 +1,147 @@
+"""Many jobs at once, as the server reads them: arrays for INSERT, lines for COPY. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+from .._times import NOW, TimeSpec, When, when
+from ..sql import array
+
+#: Jobs, and characters of data, that are put in one statement.
+JOBS = 1000
+CHARACTERS = 1_000_000
+
+
+class Item(NamedTuple):
+    """A job for `Queue.put_many` or `Queue.load`, with times of its own. As for `Queue.put`."""
+
+    data: Any
+    schedule_at: TimeSpec = None
+    expected_at: TimeSpec = None
+
+
+class Row(NamedTuple):
+    """A job as it is written: JSON text, and its times."""
+
+    text: str
+    schedule: When
+    expected: When
+
+
+def rows(
+    items: Iterable[Any], encode: Callable[[Any], str], schedule_at: TimeSpec, expected_at: TimeSpec
+) -> Iterator[Row]:
+    """
+    :param items: data, or an `Item`, whose times, where it has any, take precedence over the others.
+    """
+    schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
+    for item in items:
+        if isinstance(item, Item):
+            yield Row(
+                encode(item.data),
+                schedule if item.schedule_at is None else when("schedule_at", item.schedule_at),
+                expected if item.expected_at is None else when("expected_at", item.expected_at),
+            )
+        else:
+            yield Row(encode(item), schedule, expected)
+
+
+def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """As many as are put in one statement."""
+    chunk: list[Row] = []
+    characters = 0
+    for row in rows:
+        chunk.append(row)
+        characters += len(row.text)
+        if len(chunk) == JOBS or characters >= CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def parameters(chunk: list[Row]) -> dict[str, Any]:
+    """For ``unnest`` of arrays of one length, or empty; the data alone if no job has times."""
+    data = {"data": array([row.text for row in chunk])}
+    if all(row.schedule == NOW and row.expected == NOW for row in chunk):
+        return data
+    return {
+        **data,
+        "schedule_at": _column(row.schedule.at for row in chunk),
+        "schedule_in": _column(_interval(row.schedule.delay) for row in chunk),
+        "expected_at": _column(row.expected.at for row in chunk),
+        "expected_in": _column(_interval(row.expected.delay) for row in chunk),
+    }
+
+
+def _column(values: Iterable[object]) -> str:
+    found = list(values)
+    return array(found) if any(value is not None for value in found) else "{}"
+
+
+def times(schedule: When, expected: When) -> dict[str, Any]:
+    """The parameters of a statement for one job."""
+    return {
+        "schedule_at": schedule.at,
+        "schedule_in": _interval(schedule.delay),
+        "expected_at": expected.at,
+        "expected_in": _interval(expected.delay),
+    }
+
+
+def _interval(delay: timedelta | None) -> str | None:
+    """As the server reads it. By the SQL standard a sign in front would count for all that has none of its own."""
+    return None if delay is None else f"{delay.days} days +{delay.seconds}.{delay.microseconds:06} seconds"
+
+
+class Lines:
+    """A file for COPY: the jobs of one queue as lines.
+
+    :param now: the server's clock; naive, in UTC.
+    :ivar error: what broke the iteration; the driver would tell of it in its own words.
+    """
+
+    def __init__(self, queue: str, rows: Iterator[Row], now: datetime) -> None:
+        self._queue = _escaped(queue)
+        self._rows = rows
+        self._now = now.replace(tzinfo=timezone.utc)
+        self._rest = ""
+        self.error: BaseException | None = None
+
+    def read(self, size: int = 8192) -> str:
+        """At most so many characters; none at the end."""
+        parts = [self._rest]
+        length = len(self._rest)
+        try:
+            while length < size and (row := next(self._rows, None)) is not None:
+                line = "\t".join(
+                    (self._queue, _escaped(row.text), self._moment(row.schedule), self._moment(row.expected))
+                )
+                parts += (line, "\n")
+                length += len(line) + 1
+        except BaseException as error:
+            self.error = error
+            raise
+        text = "".join(parts)
+        self._rest = text[size:]
+        return text[:size]
+
+    def _moment(self, when: When) -> str:
+        if when.delay is not None:
+            try:
+                return str(self._now + when.delay)
+            except OverflowError:
+                return str(_FIRST)
+        return "\\N" if when.at is None else str(when.at)
+
+
+#: As early as Python can tell a time; where a job is read, one that is earlier shows as this one.
+_FIRST = datetime.min.replace(tzinfo=timezone.utc)
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_ESCAPES)

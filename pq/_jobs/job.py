@@ -1,0 +1,74 @@
+"""An item of a queue."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .._queue.queue import Queue
+
+
+class Job:
+    """A job as `Queue.get` returns it.
+
+    :ivar id: primary key of the row.
+    :ivar enqueued_at: when it was put. Times are naive and in UTC.
+    :ivar schedule_at: when it became available, or None.
+    :ivar expected_at: its priority, or None.
+    """
+
+    __slots__ = ("__weakref__", "_data", "_queue", "_size", "enqueued_at", "expected_at", "id", "schedule_at")
+
+    def __init__(
+        self,
+        queue: Queue,
+        id: int,
+        data: Any,
+        size: int,
+        enqueued_at: datetime,
+        schedule_at: datetime | None,
+        expected_at: datetime | None,
+    ) -> None:
+        self._queue = queue
+        self.id = id
+        self._data = data
+        self._size = size
+        self.enqueued_at = enqueued_at
+        self.schedule_at = schedule_at
+        self.expected_at = expected_at
+
+    @property
+    def data(self) -> Any:
+        """The decoded data. Assigning writes it to the row at once, and `size` with it.
+
+        :raises JobNotFound: on assigning, when the row is gone.
+        """
+        return self._data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        self._size = self._queue.update(self.id, data)
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        """Length of the encoded data, in characters."""
+        return self._size
+
+    def __repr__(self) -> str:
+        times = " ".join(
+            f"{name}={_quoted(getattr(self, name))}" for name in ("enqueued_at", "schedule_at", "expected_at")
+        )
+        return f"<pq.{type(self).__name__} id={self.id} size={self.size} {times}>"
+
+
+def utc_format(moment: datetime) -> str:
+    """ISO 8601 in UTC with microseconds, such as ``2014-02-21T16:22:06.000000Z``; a naive time is UTC already."""
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
+    return moment.isoformat(timespec="microseconds") + "Z"
+
+
+def _quoted(moment: datetime | None) -> str:
+    return "None" if moment is None else f'"{utc_format(moment)}"'

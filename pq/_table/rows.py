@@ -1,0 +1,148 @@
+"""What lies under a queue: its connection, its rows in the table, and how data is encoded there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from .. import _codec
+from .. import sql as _sql
+from .._args import whole
+from .._db import Database, Literal, Rows
+from .._jobs import bulk as _bulk
+from .._times import TimeSpec
+from ..errors import DecodeError
+
+
+class QueueRows:
+    """The rows of one queue."""
+
+    #: Conversions before encoding and after decoding, by the suffix of the queue's name: ``(dumps, loads)``.
+    converters: ClassVar[Mapping[str, tuple[_codec.Convert, _codec.Convert]]] = {
+        "pickle": (_codec.dump_pickle, _codec.load_pickle),
+        "text": (_codec.check_str, _codec.check_str),
+    }
+
+    #: Data to JSON text, and back.
+    encode: Callable[..., str] = staticmethod(_codec.encode)
+    decode: Callable[..., Any] = staticmethod(_codec.decode)
+
+    #: Bytes in UTF-8 that a job's encoded data may have at most; None: as many as PostgreSQL takes, which is 1 GB.
+    max_size: int | None = None
+
+    #: The conversion of this queue.
+    dumps: Callable[..., Any] = staticmethod(lambda data: data)
+    loads: Callable[..., Any] = staticmethod(lambda data: data)
+
+    def __init__(
+        self,
+        name: str,
+        conn: Any = None,
+        pool: Any = None,
+        table: str = "queue",
+        schema: str | None = None,
+        *,
+        pickle_key: bytes | Sequence[bytes] | None = None,
+        **options: Any,
+    ) -> None:
+        _sql.check_text("queue name", name)
+        for option, value in options.items():
+            # a misspelt one must not go unnoticed; but in 1.9.1 a subclass could be given any
+            if not hasattr(type(self), option) and type(self).__module__.startswith("pq."):
+                raise TypeError(f"{type(self).__name__} has no option {option!r}")
+            self.__dict__[option] = value
+        if self.max_size is not None:
+            whole("max_size", self.max_size, 1)
+        self.name, suffix = self._split(name)  # by the options' converters
+        if suffix is not None:
+            self.dumps, self.loads = self.converters[suffix]
+            if suffix == "pickle" and pickle_key is not None:
+                signed = _codec.SignedPickle(self.name, pickle_key)
+                self.dumps, self.loads = signed.dumps, signed.loads
+        quoted = _sql.Table(table, schema).quoted
+        self._db = Database(conn, pool, quoted)
+        self._quoted = quoted
+        #: The table's name for SQL of your own, as a query parameter: ``cursor.execute("… from %s", (queue.table,))``.
+        self.table = Literal(quoted)
+
+    def __repr__(self) -> str:
+        return f"<pq.{type(self).__name__} {self.name!r}>"
+
+    def _split(self, name: str) -> tuple[str, str | None]:
+        """The name of the queue, and the key of the conversion if it ends in one.
+
+        :raises TypeError: it is no str.
+        :raises ValueError: PostgreSQL can't hold it.
+        """
+        stem, _, suffix = _sql.check_text("queue name", name).rpartition("/")
+        return (stem, suffix) if stem and suffix in self.converters else (name, None)
+
+    @property
+    def conn(self) -> Any:
+        """The connection given, or None."""
+        return None if isinstance(self._db.conn, str) else self._db.conn  # a DSN may hold a password
+
+    @property
+    def pool(self) -> Any:
+        """The pool given, or None."""
+        return self._db.pool
+
+    def _decoded(self, job_id: int, text: str) -> Any:
+        try:
+            return self.loads(self.decode(text))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise DecodeError(job_id=job_id, queue=self.name, reason=reason, fate="it is as it was") from error
+
+    def _text(self, data: Any) -> str:
+        """Data as it is put.
+
+        :raises ValueError: it is too large.
+        """
+        text = self.encode(self.dumps(data))
+        return text if self.max_size is None else _codec.check_size(text, self.max_size)
+
+    def _encoded(self, data: Any) -> str | None:
+        return None if data is None else self.encode(self.dumps(data))
+
+    def _encoded_rows(self, items: Iterable[Any], schedule_at: TimeSpec, expected_at: TimeSpec) -> Iterator[_bulk.Row]:
+        return _bulk.rows(items, self._text, schedule_at, expected_at)
+
+    def _put_chunk(self, chunk: list[_bulk.Row]) -> list[int]:
+        parameters = _bulk.parameters(chunk)
+        statement = "put_untimed" if len(parameters) == 1 else "put_many"
+        rows = self._run(self._sql[statement], prepare=True, **parameters)
+        self._db.changed()
+        return [id for (id,) in rows]
+
+    def _copy(self, lines: _bulk.Lines) -> int:
+        """In a transaction."""
+        try:
+            count = self._db.copy(self._sql["load"], lines)
+        except self._db.driver.Error as error:
+            raise (lines.error or self._meant(error)) from None
+        self._db.changed()
+        return count
+
+    def _write(self, statement: str, data: Any, **params: Any) -> Rows:
+        return self._run(self._sql[statement], prepare=True, data=self._text(data), **params)
+
+    def _run(self, sql: str, *, prepare: bool = False, lock_timeout: float | None = None, **params: Any) -> Rows:
+        try:
+            return self._db.execute(
+                sql, {"queue": self.name, **params}, prepare=prepare, lock_timeout=lock_timeout
+            )
+        except self._db.driver.Error as error:
+            raise self._meant(error) from None
+
+    def _meant(self, error: Exception) -> Exception:
+        if self._db.driver.text_is_invalid(error):  # the server's message quotes the data
+            return ValueError("the queue's encoder did not return valid JSON")
+        return error
+
+    def _statements(self, path: str, **instead: str) -> Mapping[str, str]:
+        return _sql.bound(path, self._quoted, **instead)
+
+    @property
+    def _sql(self) -> Mapping[str, str]:
+        return self._statements("queue.sql")

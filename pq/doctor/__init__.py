@@ -1,0 +1,174 @@
+"""What is wrong with the table now, and with the server as far as that matters to it; and what to do about it.
+
+Everything is read from catalogs, statistics and the ends of indexes, in short transactions of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from .. import sql as _sql
+from .._db import Database
+from .._table import schema
+from ..errors import ConnectionLost, SchemaError
+from . import findings as _findings
+from .findings import Check, Finding
+
+__all__ = ["LIMITS", "Finding", "examine"]
+
+#: How long each statement may take: it is to find out why a server is slow, and not to add to that.
+TIMEOUT = "3s"
+
+#: From when on something is wrong. In the SQL they are parameters.
+LIMITS: dict[str, Any] = {
+    # at 1,000 jobs a second there are more than half a million dead index entries by then
+    "transaction_age": timedelta(minutes=10),
+    # the same for what has no time, only transactions: a job takes two or three
+    "xmin_age": 1_000_000,
+    # a job in a "with" block may wait for another service, which for longer has probably hung
+    "idle_age": timedelta(minutes=5),
+    # autovacuum comes once a minute; a busy queue leaves half as many in that time
+    "dead_rows": 1_000_000,
+    # normal is nothing at all; the server's own warnings begin at a half, and at 1 every commit with a NOTIFY fails
+    "notify_queue": 0.1,
+    # twenty times the default lease; consumers that wait look every second
+    "overdue_age": timedelta(minutes=10),
+    # a backlog may be normal: longer
+    "waiting_age": timedelta(hours=1),
+    # the rest goes fast when every process opens one more
+    "connections": 0.9,
+    # the column's type must be changed in time: that rewrites the table
+    "ids": 0.8,
+    # seconds; what NTP keeps is far less, and a time that an application computes is rarely meant more exactly
+    "clock_skew": 2.0,
+    # more than so many of a kind say nothing more
+    "at_most": 10,
+    # of more queues than that only the first ones are looked at, to stay within the time
+    "queues": 10_000,
+}
+
+_PART = re.compile(r"^(create|drop) (?:unique )?(index|trigger) (?:if (?:not )?exists )?(:?\w+)[^;]*;", re.MULTILINE)
+
+
+def examine(database: Database, table: _sql.Table) -> list[Finding]:
+    """All that is wrong, errors first; empty if nothing is.
+
+    :raises ConnectionFailed: the database can't be reached.
+    :raises ConnectionLost: the connection broke meanwhile.
+    """
+    order = ("error", "warning", "note")
+    return sorted(_Examination(database, table).findings(), key=lambda finding: order.index(finding.severity))
+
+
+class _Examination:
+    def __init__(self, database: Database, table: _sql.Table) -> None:
+        self._database = database
+        self._table = table
+        self._sql = _sql.bound("doctor.sql", table.quoted)
+        self._words = {"table": table.quoted, "arguments": _arguments(table)}
+        self._params: dict[str, Any] = {**LIMITS, "table": table.quoted}
+        self._version = 0
+
+    def findings(self) -> Iterator[Finding]:
+        yield from self._carefully("the table", self._look_for_table)
+        found: list[Finding] = []
+        if 0 < self._version <= schema.VERSION:
+            self._params |= parts(self._table, self._version)
+            found = self._all(_findings.PARTS)
+        if self._version >= schema.VERSION and not any(finding.name.startswith("index") for finding in found):
+            found += self._all(_findings.JOBS)  # which without the indexes would read the whole table
+        yield from found
+        yield from self._all(_findings.SERVER)
+        yield from self._carefully(_findings.CLOCK_SKEW.name, self._look_at_clocks)
+        yield from self._carefully(_findings.POOLER.name, self._look_for_pooler)
+
+    def _all(self, checks: Iterable[Check]) -> list[Finding]:
+        return [finding for check in checks for finding in self._carefully(check.name, partial(self._look, check))]
+
+    def _carefully(self, what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+        """Look, in a short transaction. It may be the application's: an error ends no more than a savepoint of it, and
+        it goes on with the settings that it had."""
+        run = self._database.execute
+        with self._database.transaction():
+            try:
+                with self._database.transaction():
+                    ((timeout,),) = run("show statement_timeout")
+                    run(f"set local statement_timeout = '{TIMEOUT}'; set local transaction_read_only = on")
+                    found = list(look())
+                    run("select set_config('statement_timeout', %(timeout)s, true)", {"timeout": timeout})
+                    return found
+            except self._database.driver.Error as error:
+                if isinstance(error, ConnectionLost):
+                    raise
+                return [self._say(_findings.NOT_SEEN, finding=what, error=str(error).partition("\n")[0])]
+
+    def _say(self, check: Check, **data: Any) -> Finding:
+        return check.finding(data, self._words)
+
+    def _look(self, check: Check) -> Iterator[Finding]:
+        rows = self._database.execute(
+            f"select row_to_json(found)::text from ({self._sql[check.name]}) as found", self._params
+        )
+        return (self._say(check, **json.loads(row)) for (row,) in rows)
+
+    def _look_for_table(self) -> Iterator[Finding]:
+        try:
+            self._version = schema.version(self._database, self._table)
+        except SchemaError as error:
+            yield self._say(_findings.TABLE_UNKNOWN, error=str(error))
+            return
+        if not self._version:
+            yield self._say(_findings.TABLE_MISSING)
+        elif self._version != schema.VERSION:
+            which = _findings.TABLE_OUTDATED if self._version < schema.VERSION else _findings.TABLE_NEWER
+            yield self._say(which, version=self._version, expected=schema.VERSION)
+
+    def _look_at_clocks(self) -> Iterator[Finding]:
+        before = time.time()
+        ((now,),) = self._database.execute(self._sql["clock"])
+        after = time.time()
+        skew = now - (before + after) / 2
+        if abs(skew) - (after - before) / 2 > LIMITS["clock_skew"]:  # beyond what the round trip leaves open
+            yield self._say(_findings.CLOCK_SKEW, seconds=round(skew, 1))
+
+    def _look_for_pooler(self) -> Iterator[Finding]:
+        with self._database.transaction() as cursor:
+            if self._database.driver.backend_is_hidden(cursor.connection):
+                yield self._say(_findings.POOLER)
+
+
+def parts(table: _sql.Table, version: int) -> dict[str, list[str]]:
+    """The names of the indexes and triggers of a table of that version, the indexes' definitions, and the names of
+    triggers that it must not have; all read from the steps that create and drop them."""
+    there: dict[str, tuple[str, str]] = {}
+    obsolete = set()
+    for step in schema.steps():
+        for match in _PART.finditer(step.sql if step.version <= version else ""):
+            action, kind, word = match.groups()
+            name = _sql.object_name(table.name, word[1:]) if word.startswith(":") else word
+            there.pop(name, None)
+            obsolete.discard(name)
+            if action == "create":
+                there[name] = kind, schema._bind(match[0], table)
+            elif kind == "trigger":
+                obsolete.add(name)
+    indexes = {name: sql for name, (kind, sql) in there.items() if kind == "index"}
+    return {
+        "indexes": list(indexes),
+        "definitions": [sql.replace("create index", "create index concurrently", 1) for sql in indexes.values()],
+        "triggers": [name for name, (kind, _) in there.items() if kind == "trigger"],
+        "obsolete": list(obsolete),
+    }
+
+
+def _arguments(table: _sql.Table) -> str:
+    """Of the command line, for this table."""
+    given = {"--table": None if table.name == "queue" else table.name, "--schema": table.schema}
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value is not None)
