@@ -21,7 +21,8 @@ from .run import Bench, say
 from .server import Server
 from .sizes import FULL, QUICK, TINY, Sizes
 
-DOCS = ROOT / "docs"
+#: Where the pages of the documentation include the results from.
+GENERATED = ROOT / "docs" / "_generated"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     if args.docs:
         for name, content in report.files(found).items():
-            (DOCS / name).write_text(content, "utf-8")
+            (GENERATED / name).write_text(content, "utf-8")
     return 0
 
 
@@ -95,7 +96,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", metavar="PEER", choices=list(PEERS), help=", ".join(PEERS))
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="install the peers there, or find them there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured, round by round")
-    parser.add_argument("--docs", action="store_true", help="write the tables and the plot of docs/performance.rst")
+    parser.add_argument("--docs", action="store_true", help="write the tables and the plot to docs/_generated")
     parser.add_argument("--list", action="store_true", help="list the figures")
     parser.set_defaults(sizes=FULL)
     args = parser.parse_args(arguments)

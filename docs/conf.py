@@ -15,7 +15,7 @@ copyright = author
 release = version = pq.__version__
 
 extensions = ["sphinx.ext.autodoc"]
-exclude_patterns = ["_build", "performance-*.rst"]  # these are included
+exclude_patterns = ["_build", "_generated"]  # the generated parts are included by other pages
 default_role = "py:obj"  # `Queue.get` in a docstring becomes a link where it can
 
 autodoc_member_order = "bysource"

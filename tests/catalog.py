@@ -6,10 +6,10 @@ from typing import Any
 
 from conftest import execute
 
-# the retention is the owner's choice, see docs/retention.rst
+# the retention is the owner's choice, see docs/howto/retention.rst
 COMMENT = "nullif(regexp_replace(col_description(attrelid, attnum), ' ?[(]pq keeps .*[)]', ''), '')"
 
-# indexes that pq 1.9.1 made are left to it, see docs/upgrading.rst
+# indexes that pq 1.9.1 made are left to it, see docs/howto/upgrading.rst
 PARTS = {
     "columns": f"""
         select attnum, attname::text, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid),

@@ -173,7 +173,7 @@ def test_the_grants_of_the_operations_page_suffice(dsn: str, sql: Callable[..., 
     with PQ(psycopg2.extensions.make_dsn(dsn, options=f"-c role={role}"), schema="jobs") as pq:
         with pytest.raises(driver.errors.InsufficientPrivilege):
             pq["a"].put(1)
-        for block in blocks(ROOT / "docs" / "operations.rst", "sql"):
+        for block in blocks(ROOT / "docs" / "howto" / "operations.rst", "sql"):
             if block.text.startswith("grant"):
                 sql(block.text.replace(ROLE, role))
         pq.create()
@@ -191,12 +191,12 @@ def test_the_grants_of_the_operations_page_suffice(dsn: str, sql: Callable[..., 
 
 
 def test_the_reference_names_all_that_is_public() -> None:
-    text = (ROOT / "docs" / "reference.rst").read_text("utf-8")
+    text = (ROOT / "docs" / "reference" / "api.rst").read_text("utf-8")
     assert [name for name in package.__all__ if not re.search(rf"\bpq\.{name}\b", text)] == []
 
 
 def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "docs" / "commands.rst").read_text("utf-8")
+    text = (ROOT / "docs" / "reference" / "commands.rst").read_text("utf-8")
     options = set()
     commands = ["create", "sql", "version", "doctor", "put", "list", "count", "show", "cancel", "reschedule", "move"]
     commands += ["pause", "resume", "clear", "queues", "prune", "work", "dead", "demo"]
@@ -223,7 +223,7 @@ def test_no_snippet_escapes_these_tests(page: Path) -> None:
 
 @pytest.mark.parametrize("page", ["guarantees", "losses"])
 def test_the_tests_that_a_page_names_are_there(page: str) -> None:
-    text = (ROOT / "docs" / f"{page}.rst").read_text("utf-8")
+    text = (ROOT / "docs" / "reference" / f"{page}.rst").read_text("utf-8")
     named = set(re.findall(r"(test_\w+\.py)(?:::(\w+))?", text))
     assert len(named) > 10
     for path, name in named:

@@ -640,7 +640,7 @@ def test_the_command_fails_like_the_others(dsn: str, args: list[str], code: int)
 
 
 def test_the_documentation_has_all_findings() -> None:
-    page = Path(__file__).parents[1].joinpath("docs", "doctor.rst").read_text("utf-8")
+    page = Path(__file__).parents[1].joinpath("docs", "howto", "doctor.rst").read_text("utf-8")
     kinds = (_findings.PARTS, _findings.JOBS, _findings.SERVER, vars(_findings).values())
     checks = {check for group in kinds for check in group if isinstance(check, _findings.Check)}
     assert len(checks) > 25

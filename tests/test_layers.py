@@ -113,7 +113,7 @@ def test_pure_modules_read_no_clock_and_open_nothing() -> None:
 
 
 def test_the_design_page_shows_these_layers() -> None:
-    page = PACKAGE.parent / "docs" / "design.rst"
+    page = PACKAGE.parent / "docs" / "explanation" / "design.rst"
     if not page.exists():
         pytest.skip("tested as installed, without the source tree")
     section = page.read_text("utf-8").partition("\nLayers\n")[2]

@@ -1,7 +1,7 @@
 """How pq 1.9.1 lost, delayed or dropped jobs, found in its source: none of it happens any more.
 
 Each test runs one program with this version and with the real 1.9.1, and knows what both print: so it shows the fault,
-and that it is gone. ``docs/losses.rst`` lists them, and those that other tests prove.
+and that it is gone. ``docs/reference/losses.rst`` lists them, and those that other tests prove.
 """
 
 from __future__ import annotations
@@ -758,6 +758,6 @@ def test_a_task_that_loses_the_lease_of_another_job_fails(tasks: PQ) -> None:
 
 
 def test_the_list_names_all_of_these() -> None:
-    text = (ROOT / "docs" / "losses.rst").read_text("utf-8")
+    text = (ROOT / "docs" / "reference" / "losses.rst").read_text("utf-8")
     tests = re.findall(r"^def (test_\w+)\(trial: ", Path(__file__).read_text("utf-8"), re.MULTILINE)
     assert [name for name in tests if f"test_losses.py::{name}``" not in text] == []

@@ -1,4 +1,4 @@
-"""The programs of docs/examples, killed at each word that they say to the server, and then run again to their end."""
+"""The programs of examples/, killed at each word that they say to the server, and then run again to their end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pq import PQ
 
 pytest.importorskip("sqlalchemy", minversion="2")
 
-EXAMPLES = Path(package.__file__).parents[1] / "docs" / "examples"
+EXAMPLES = Path(package.__file__).parents[1] / "examples"
 DRIVERS = [name for name in ("psycopg2", "psycopg") if find_spec(name)]
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -45,7 +45,7 @@ class Program:
             [sys.executable, str(Path(__file__).with_name("runner.py")), str(EXAMPLES / f"{name}.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(EXAMPLES.parents[1])},
+            env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
             text=True,
         )
         assert self._answer() == "ready"
