@@ -11,15 +11,15 @@
 """
 
 from . import retry
-from ._jobs.bulk import Item
+from ._jobs.bulk import NewJob
 from ._jobs.failure import Failure
 from ._jobs.job import Job
 from ._jobs.lease import LeasedJob
 from ._manager import PQ
+from ._queue import Queue
 from ._queue.browse import JobInfo, QueueInfo
 from ._queue.dead import Dead, DeadJob
 from ._queue.iterators import QueueIterator
-from ._queue.queue import Queue
 from .errors import (
     CommitUnknown,
     ConnectionFailed,
@@ -59,7 +59,6 @@ __all__ = [
     "EmbeddedError",
     "Failure",
     "ForkedConnection",
-    "Item",
     "Job",
     "JobInfo",
     "JobNotFound",
@@ -69,6 +68,7 @@ __all__ = [
     "LeasedJob",
     "LeasesLost",
     "LoopLeft",
+    "NewJob",
     "PQError",
     "Queue",
     "QueueInfo",

@@ -1,7 +1,8 @@
-"""Numbers that users give. Pure."""
+"""Checks of the arguments that users give. Pure."""
 
 from __future__ import annotations
 
+import enum
 import math
 import reprlib
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from numbers import Real
 from typing import Any
 
 
-def whole(name: str, number: int, least: int = 0) -> int:
+def integer(name: str, number: int, least: int = 0) -> int:
     """The number, if it is an int and not too small; `name` is what the error calls it.
 
     :raises TypeError: it is no int.
@@ -48,3 +49,34 @@ def job_ids(ids: Any) -> list[int]:
         if isinstance(id, bool) or not isinstance(id, int):
             raise TypeError(f"a job id must be an int, not {type(id).__name__}: {reprlib.repr(id)}")
     return found
+
+
+def check_text(kind: str, text: object) -> str:
+    """The text, if PostgreSQL can hold it as a non-empty name.
+
+    :raises TypeError: not a str.
+    :raises ValueError: empty, or with a NUL character or a lone surrogate.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{kind} must be a str, not {type(text).__name__}: {reprlib.repr(text)}")
+    if not text:
+        raise ValueError(f"{kind} must not be empty")
+    if "\0" in text:
+        raise ValueError(f"{kind} must not have a NUL character: {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{kind} must not have a lone surrogate: {text!r}") from None
+    return text
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`: an argument that was not given, where None means something."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = Unset.UNSET

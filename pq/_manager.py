@@ -8,17 +8,17 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from . import _codec
-from . import sql as _sql
-from ._args import timeout_seconds, whole
+from ._args import UNSET, Unset, check_text, integer, timeout_seconds
 from ._db import Database
 from ._jobs.lease import LeasedJob
 from ._jobs.settlement import settle_all
+from ._queue import Queue
 from ._queue.browse import QueueInfo
-from ._queue.queue import Queue
-from ._table import schema
-from ._table.retention import BATCH, UNSET, Change, Pruner, Retention, Span, Unset, read
+from ._table import Table, schema
+from ._table.retention import BATCH, Change, Pruner, Retention, Span, read
 from .doctor import Finding, examine
 from .embedded import Embedded
+from .sql import TableName
 
 
 class PQ:
@@ -66,20 +66,14 @@ class PQ:
             self.queue_class = queue_class
         if conn is None and pool is None:
             conn = os.environ.get("PQ_DSN") or os.environ.get("DATABASE_URL") or ""
-        whole("max_connections", max_connections, 1)
+        integer("max_connections", max_connections, 1)
         if not timeout_seconds(poll_interval, "poll_interval") > 0:
             raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
         self.debug = debug
-        self._table = _sql.Table(table, schema)
-        self._db = Database(
-            conn,
-            pool,
-            self._table.quoted,
-            max_connections=max_connections,
-            poll_interval=poll_interval,
-            listen_dsn=listen_dsn,
-        )
-        self._sql = _sql.bound("queue.sql", self._table.quoted)
+        place = TableName(table, schema)
+        self._db = Database(conn, pool, place.quoted, max_connections=max_connections)
+        self._table = Table(place, self._db, poll_interval=poll_interval, listen_dsn=listen_dsn)
+        self._sql = self._table.statements("queue.sql")
         self._pruner = Pruner(self._db)
         if pickle_key is not None:
             _codec.check_keys(pickle_key)
@@ -123,7 +117,7 @@ class PQ:
         :raises ValueError: a time of another form, negative, out of range, or with fractions of a second.
         :raises SchemaError: a table of that name is no queue table; or it was in use for too long to be changed.
         """
-        schema.create(self._db, self._table, Change(retain, retain_dead))
+        schema.create(self._table, Change(retain, retain_dead))
 
     def drop(self, force: bool = False) -> None:
         """Drop the table, and what else `create` has made; nothing happens if there is no table.
@@ -135,7 +129,7 @@ class PQ:
 
         What of yours depends on it, such as a view or a foreign key, is not dropped: the driver's error says so.
         """
-        schema.drop(self._db, self._table, force)
+        schema.drop(self._table, force)
 
     def reset(self, force: bool = False) -> None:
         """Empty the table; finished jobs go, and no queue is paused any more. Ids go on from where they were.
@@ -144,7 +138,7 @@ class PQ:
 
         :raises TableMissing: there is none, too.
         """
-        schema.reset(self._db, self._table, force)
+        schema.reset(self._table, force)
 
     @property
     def retention(self) -> Retention:
@@ -167,7 +161,7 @@ class PQ:
 
         :raises SchemaError: a table of that name is no queue table.
         """
-        return schema.version(self._db, self._table)
+        return schema.version(self._table)
 
     def doctor(self) -> list[Finding]:
         """What is wrong with the table now, or with the server as far as that matters, and what to do about it.
@@ -176,7 +170,7 @@ class PQ:
 
         :returns: the worst first; empty if nothing is. A role that may not see something gets a ``'note'`` of it.
         """
-        return examine(self._db, self._table)
+        return examine(self._table)
 
     def __getitem__(self, name: str) -> Queue:
         """The queue of that name; always the same object.
@@ -184,7 +178,7 @@ class PQ:
         :raises TypeError: the name is not a str.
         :raises ValueError: it is empty, or has a NUL character or a lone surrogate.
         """
-        _sql.check_text("queue name", name)
+        check_text("queue name", name)
         try:
             return self._queues[name]
         except KeyError:
@@ -192,8 +186,10 @@ class PQ:
 
     def _make(self, name: str) -> Queue:
         # from what was given to PQ, as in 1.9.1: a subclass may do with its arguments what it likes
-        queue = (self.queue_class or Queue)(name, *self._args, **self._options)
-        queue._db = self._db
+        kind = self.queue_class or Queue
+        queue = kind.__new__(kind)
+        queue._table = self._table
+        queue.__init__(name, *self._args, **self._options)  # type: ignore[misc]
         return queue
 
     def using(self, conn: Any, *, savepoint: bool = False) -> AbstractContextManager[None]:
@@ -224,12 +220,12 @@ class PQ:
 
     def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], *, conn: Any = None) -> None:
         """`Queue.settle` for jobs of several queues."""
-        settle_all(self._db, outcomes, conn)
+        settle_all(self._table, outcomes, conn)
 
     def __contains__(self, name: object) -> bool:
         """Whether that queue has jobs, ready, scheduled, running or dead, or is paused."""
         try:
-            name = _sql.check_text("queue name", name)
+            name = check_text("queue name", name)
         except (TypeError, ValueError):
             return False  # no queue can have that name
         ((found,),) = self._db.execute(self._sql["has_jobs"], {"queue": self._make(name).name})
@@ -250,7 +246,7 @@ class PQ:
     def close(self) -> None:
         """Close all connections, those given, too; stop the embedded server if nobody else uses it."""
         try:
-            self._db.close()
+            self._table.close()
         finally:
             if self._embedded is not None:
                 self._embedded.close()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import reprlib
 from datetime import datetime, timedelta, timezone
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 #: What `schedule_at` and `expected_at` accept.
 TimeSpec = str | timedelta | datetime | None
+
+#: A span of time: ``'30s'``, ``'1h30m'``, or a timedelta.
+Delay = str | timedelta
 
 #: A relative time further away than this is refused: the server's ``now()`` plus it must stay within year 9999,
 #: the last one that Python can read back.
@@ -80,3 +83,26 @@ def _out_of_range(name: str, spec: object) -> ValueError:
     shown = text if len(text) <= 40 else text[:40] + "..."
     reach = f"relative times reach {LIMIT.days} days, absolute ones the years 1 to 9999"
     return ValueError(f"{name} is out of range: {shown!r}; {reach}")
+
+
+def delay_of(name: str, spec: Any) -> timedelta:
+    """A span of time that is not negative; `name` is what the error calls it.
+
+    :raises TypeError: neither a str nor a timedelta.
+    :raises ValueError: a text of another form, negative or out of range.
+    """
+    if not isinstance(spec, (str, timedelta)):
+        raise TypeError(f"{name} must be a str or timedelta, not {type(spec).__name__}: {reprlib.repr(spec)}")
+    delay = when(name, spec).delay
+    assert delay is not None
+    if delay < timedelta():
+        raise ValueError(f"{name} must not be negative: {spec}")
+    return delay
+
+
+def positive_delay(name: str, spec: Any) -> timedelta:
+    """Read a span of time that is not empty; the errors are those of `delay_of`, and a ValueError for zero."""
+    delay = delay_of(name, spec)
+    if not delay:
+        raise ValueError(f"{name} must be positive, not {spec!r}")
+    return delay

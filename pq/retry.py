@@ -8,43 +8,16 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
-from ._args import whole
-from ._times import LIMIT, when
+from ._args import integer
+from ._times import LIMIT, Delay, delay_of
 
-__all__ = ["Exponential", "Policy", "RetryIn", "exponential", "seconds", "span"]
-
-#: A pause: ``'30s'``, ``'1h30m'``, or a timedelta.
-Delay = str | timedelta
+__all__ = ["Exponential", "Policy", "RetryIn", "exponential"]
 
 #: Called with the number of the attempt that failed (1, 2, …) and its exception; None: do not try again.
 Chooser = Callable[[int, BaseException], "Delay | None"]
 
 RetryIn = Delay | None | Sequence[Delay] | Chooser
-
-
-def seconds(name: str, spec: Any) -> timedelta:
-    """A span of time that is not negative; `name` is what the error calls it.
-
-    :raises TypeError: neither a str nor a timedelta.
-    :raises ValueError: a text of another form, negative or out of range.
-    """
-    if not isinstance(spec, (str, timedelta)):
-        raise TypeError(f"{name} must be a str or timedelta, not {type(spec).__name__}: {reprlib.repr(spec)}")
-    delay = when(name, spec).delay
-    assert delay is not None
-    if delay < timedelta():
-        raise ValueError(f"{name} must not be negative: {spec}")
-    return delay
-
-
-def span(name: str, spec: Any) -> timedelta:
-    """The same, but longer than nothing."""
-    delay = seconds(name, spec)
-    if not delay:
-        raise ValueError(f"{name} must be longer than nothing")
-    return delay
 
 
 @dataclass(frozen=True)
@@ -80,7 +53,7 @@ def exponential(first: Delay = "5s", factor: float = 2, most: Delay = "1h", jitt
         raise ValueError(f"factor must be a finite number of at least 1, not {factor!r}")
     if not 0 <= jitter <= 1:
         raise ValueError(f"jitter must be a number from 0 to 1, not {jitter!r}")
-    return Exponential(seconds("first", first), factor, seconds("most", most), jitter)
+    return Exponential(delay_of("first", first), factor, delay_of("most", most), jitter)
 
 
 class Policy:
@@ -95,7 +68,7 @@ class Policy:
     """
 
     def __init__(self, max_retries: int = 0, retry_in: RetryIn = "30s") -> None:
-        self.max_retries = whole("max_retries", max_retries)
+        self.max_retries = integer("max_retries", max_retries)
         self._choose: Chooser | None = None
         self._delays: list[timedelta] = []
         if retry_in is None:
@@ -105,9 +78,9 @@ class Policy:
         elif isinstance(retry_in, Sequence) and not isinstance(retry_in, (str, bytes, bytearray)):
             if not retry_in:
                 raise ValueError("retry_in must not be empty")
-            self._delays = [seconds("retry_in", item) for item in retry_in]
+            self._delays = [delay_of("retry_in", item) for item in retry_in]
         else:
-            self._delays = [seconds("retry_in", retry_in)]
+            self._delays = [delay_of("retry_in", retry_in)]
 
     def after(self, retried: int) -> Policy:
         """The same for a job that was tried again so often already."""
@@ -131,4 +104,4 @@ class Policy:
         if self._choose is None:
             return self._delays[min(attempt, len(self._delays)) - 1]
         chosen = self._choose(attempt, error)
-        return None if chosen is None else seconds("retry_in", chosen)
+        return None if chosen is None else delay_of("retry_in", chosen)

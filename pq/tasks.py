@@ -21,14 +21,14 @@ from logging import getLogger
 from pydoc import ErrorDuringImport, locate
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ._args import check_text
 from ._jobs.job import Job
 from ._jobs.lease import LeasedJob
 from ._manager import PQ as BasePQ
-from ._queue.queue import Queue as BaseQueue
-from ._times import TimeSpec, when
+from ._queue import Queue as BaseQueue
+from ._times import Delay, TimeSpec, positive_delay, when
 from .errors import TaskNotFound
-from .retry import Delay, Policy, RetryIn, span
-from .sql import check_text
+from .retry import Policy, RetryIn
 from .worker import Worker
 from .worker.attempt import Attempt, Call, Options, current, retry_in_text
 
@@ -155,8 +155,8 @@ class Queue(BaseQueue):
             max_retries,
             retry_in,
             transactional,
-            None if lease is None else span("lease", lease),
-            None if timeout is None else span("timeout", timeout),
+            None if lease is None else positive_delay("lease", lease),
+            None if timeout is None else positive_delay("timeout", timeout),
             result,
         )
 

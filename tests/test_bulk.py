@@ -19,7 +19,7 @@ from kinds import ALL, make_pq
 from proxy import Proxy, cut_before
 from psycopg2.extensions import make_dsn
 
-from pq import PQ, DecodeError, Discard, Item, LeasedJob, LeaseLost, LeasesLost, Queue, Retry
+from pq import PQ, DecodeError, Discard, LeasedJob, LeaseLost, LeasesLost, NewJob, Queue, Retry
 from pq._db.sources import base as sources
 from pq._jobs.bulk import JOBS
 from pq._queue import claim as _claim
@@ -99,7 +99,7 @@ def leased(queue: Queue, number: int) -> list[LeasedJob]:
 def asleep(pq: PQ, get: Callable[..., Any], *args: Any) -> Background:
     """A thread that waits for jobs of queue a, and has looked in vain."""
     thread = Background(get, *args, timeout=PATIENCE)
-    channels = pq._db._room._channels
+    channels = pq._table._room._channels
     wait_until(lambda: "a" in channels and channels["a"].sure, "sleep")
     return thread
 
@@ -137,7 +137,7 @@ def test_data_comes_back_from_an_encoder_that_escapes_nothing(dsn: str, write: A
 
 @WRITERS
 def test_pickles(dsn: str, write: Any) -> None:
-    data = [dt.datetime(2000, 1, 1), {1, 2}, b"\x00\xff", Item, "\\"]
+    data = [dt.datetime(2000, 1, 1), {1, 2}, b"\x00\xff", NewJob, "\\"]
     with PQ(dsn, pickle_key=b"key") as pq:
         write(pq["a/pickle"], data)
         assert taken(pq["a/pickle"]) == data
@@ -159,7 +159,7 @@ def test_times_of_all_forms(dsn: str, sql: Sql, write: Any, own: bool, zone: str
         for schedule_at, _ in FORMS:
             for expected_at, _ in FORMS:
                 if own:
-                    write(queue, [Item(0, schedule_at, expected_at)], "9d", "9d")
+                    write(queue, [NewJob(0, schedule_at, expected_at)], "9d", "9d")
                 else:
                     write(queue, [0], schedule_at, expected_at)
         after = sql("select clock_timestamp() at time zone 'utc'")[0][0]
@@ -177,7 +177,7 @@ def test_times_of_all_forms(dsn: str, sql: Sql, write: Any, own: bool, zone: str
 def test_an_item_without_times_has_the_common_ones(pq: PQ, sql: Sql, write: Any) -> None:
     moments = [dt.datetime(year, 1, 1) for year in (2001, 2002, 2003)]
     common, schedule, expected = moments
-    write(pq["a"], [1, Item(2), Item(3, schedule), Item(4, expected_at=expected)], common, common)
+    write(pq["a"], [1, NewJob(2), NewJob(3, schedule), NewJob(4, expected_at=expected)], common, common)
     assert sql("select schedule_at at time zone 'utc', expected_at at time zone 'utc' from queue order by id") == [
         (common, common),
         (common, common),
@@ -189,7 +189,8 @@ def test_an_item_without_times_has_the_common_ones(pq: PQ, sql: Sql, write: Any)
 @WRITERS
 def test_the_longest_times_into_the_past_and_the_future(pq: PQ, write: Any) -> None:
     far = dt.timedelta(days=2_000_000)
-    write(pq["a"], [Item("future", expected_at=far), Item("past", expected_at=-far), Item("now", expected_at="0s")])
+    jobs = [NewJob("future", expected_at=far), NewJob("past", expected_at=-far), NewJob("now", expected_at="0s")]
+    write(pq["a"], jobs)
     assert taken(pq["a"]) == ["past", "now", "future"]
 
 
@@ -210,8 +211,8 @@ def test_relative_times_are_by_the_servers_clock(
 @pytest.mark.parametrize(
     ("items", "error"),
     [
-        ([1, Item(2, "soon")], ValueError),
-        ([1, Item(2, expected_at=5)], TypeError),  # type: ignore[arg-type]
+        ([1, NewJob(2, "soon")], ValueError),
+        ([1, NewJob(2, expected_at=5)], TypeError),  # type: ignore[arg-type]
         ([1, {2}], TypeError),
         ([1, float("nan")], ValueError),
         (5, TypeError),

@@ -136,7 +136,7 @@ def test_of_a_new_table_nothing_is_found(pq: PQ, durable: None) -> None:
     [
         ("select 1", "table_missing"),
         (_sql.bind(schema.steps()[0].sql, {"table": "queue"}), "table_outdated"),
-        ("".join(schema._bind(step.sql, _sql.Table("queue")) for step in schema.steps()[:2]), "table_outdated"),
+        ("".join(schema._bind(step.sql, _sql.TableName("queue")) for step in schema.steps()[:2]), "table_outdated"),
     ],
     ids=["none", "1.9.1", "2"],
 )
@@ -217,7 +217,7 @@ def test_remedies_are_for_the_table_that_is_looked_at(
     empty_dsn: str, table: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with PQ(empty_dsn, **table) as pq:
-        name = pq._table
+        name = pq._table.name
         cure(empty_dsn, look(pq)[0], capsys)
         for kind in ("ready_index", "notify_trigger", "due_insert_trigger"):
             own = _sql.quote(_sql.object_name(name.name, kind))
@@ -238,8 +238,8 @@ def test_remedies_are_for_the_table_that_is_looked_at(
 @pytest.mark.parametrize("version", range(1, schema.VERSION + 1))
 def test_the_parts_that_a_table_is_to_have_are_those_that_its_steps_leave(empty_dsn: str, version: int) -> None:
     for step in schema.steps()[:version]:
-        execute(empty_dsn, schema._bind(step.sql, _sql.Table("queue")))
-    expected = parts(_sql.Table("queue"), version)
+        execute(empty_dsn, schema._bind(step.sql, _sql.TableName("queue")))
+    expected = parts(_sql.TableName("queue"), version)
     indexes = "select relname from pg_index join pg_class on oid = indexrelid where indrelid = 'queue'::regclass"
     triggers = "select tgname from pg_trigger where tgrelid = 'queue'::regclass and not tgisinternal"
     assert {name for (name,) in execute(empty_dsn, indexes)} == {"queue_pkey", *expected["indexes"]}

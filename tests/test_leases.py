@@ -67,7 +67,7 @@ def sleeping(pq: PQ, get: Callable[..., Any]) -> Background:
     thread = Background(get)
 
     def asleep() -> bool:
-        room = pq._db._room
+        room = pq._table._room
         with room.lock:
             channel = room._channels.get("a")
             gate = channel and room._listener.line and room._listener.line.gates.get("a")

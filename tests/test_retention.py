@@ -18,7 +18,8 @@ from psycopg2.extensions import make_dsn
 from pq import PQ, DecodeError, Discard, JobNotFound, Queue, Retry, TableMissing
 from pq import sql as _sql
 from pq._table import retention, schema
-from pq._table.retention import Pruner, Retention, current
+from pq._table import table as table_module
+from pq._table.retention import Pruner, Retention
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 DAY = timedelta(days=1)
@@ -45,7 +46,7 @@ def test_a_new_table_keeps_finished_jobs_for_7_days_and_dead_ones_for_30(empty_d
 
 def test_a_table_made_by_the_printed_sql_is_a_new_one(empty_dsn: str) -> None:
     for _ in range(2):
-        execute(empty_dsn, schema.script(_sql.Table("queue")))
+        execute(empty_dsn, schema.script(_sql.TableName("queue")))
         with PQ(empty_dsn) as pq:
             assert pq.retention == NEW
 
@@ -53,7 +54,7 @@ def test_a_table_made_by_the_printed_sql_is_a_new_one(empty_dsn: str) -> None:
 @pytest.mark.parametrize("version", [1, 2, 3])
 @pytest.mark.parametrize("by", ["create", "printed", "printed since"])
 def test_an_older_table_keeps_everything_until_somebody_says_otherwise(dsn: str, version: int, by: str) -> None:
-    table = _sql.Table("queue", "old")
+    table = _sql.TableName("queue", "old")
     execute(dsn, "create schema old")
     for step in schema.steps()[:version]:
         execute(dsn, schema._bind(step.sql, table))
@@ -188,7 +189,7 @@ def test_others_than_the_owner_can_read_and_not_set_it(pq: PQ, dsn: str, sql: Sq
     sql(f"create role {role} login")
     try:
         with PQ(make_dsn(dsn, options=f"-c role={role}")) as other:
-            assert other.retention == current(other._db) == NEW
+            assert other.retention == other._table.retention() == NEW
             other.create(retain="7d", retain_dead="30d")
             with pytest.raises(driver.errors.InsufficientPrivilege):
                 other.create(retain="8d")
@@ -203,25 +204,25 @@ def test_others_than_the_owner_can_read_and_not_set_it(pq: PQ, dsn: str, sql: Sq
 def test_the_current_retention_is_asked_for_once_in_a_while(
     pq: PQ, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert current(pq._db) == NEW
+    assert pq._table.retention() == NEW
     with PQ(dsn) as other:
         other.create(retain=0)
-        assert current(other._db).deletes_on_completion
-    assert current(pq._db) == NEW
-    assert current(pq["a"]._db) == NEW
-    monkeypatch.setattr(retention, "FRESH", 0.0)
-    assert current(pq._db).deletes_on_completion
+        assert other._table.retention().deletes_on_completion
+    assert pq._table.retention() == NEW
+    assert pq["a"]._table.retention() == NEW
+    monkeypatch.setattr(table_module, "FRESH", 0.0)
+    assert pq._table.retention().deletes_on_completion
 
 
 def test_what_this_process_sets_is_current_at_once(pq: PQ) -> None:
-    assert current(pq._db) == NEW
+    assert pq._table.retention() == NEW
     pq.create(retain=0)
-    assert current(pq._db).deletes_on_completion
+    assert pq._table.retention().deletes_on_completion
 
 
 def test_without_a_table_nothing_is_deleted_on_completion(empty_dsn: str) -> None:
     with PQ(empty_dsn) as pq, pq["a"] as cursor:
-        assert current(pq._db) == ALWAYS
+        assert pq._table.retention() == ALWAYS
         assert Pruner(pq._db).run_once() == 0
         cursor.execute("select 1")  # the transaction goes on
 

@@ -521,7 +521,7 @@ def test_the_printed_sql_makes_the_same_table_however_often_it_runs(
 ) -> None:
     by_hand, by_create = make_database(table=False), make_database(table=False)
     created(by_create, table=name, schema=place)
-    quoted = _sql.Table(name, place).quoted
+    quoted = _sql.TableName(name, place).quoted
     where = [f"--table={name}"] if place is None else [f"--table={name}", f"--schema={place}"]
     for _ in range(2):
         run_script(psql, by_hand, *where)

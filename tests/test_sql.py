@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pq import PQ, Item, LeasedJob
+from pq import PQ, LeasedJob, NewJob
 from pq import sql as _sql
 from pq._jobs.settlement import held
-from pq.sql import NAME_BYTES, Table, bind, bound, object_name, quote, statements
+from pq.sql import NAME_BYTES, TableName, bind, bound, object_name, quote, statements
 
 SQL_FILES = sorted(entry.name for entry in files("pq").joinpath("sql").iterdir() if entry.name.endswith(".sql"))
 
@@ -54,7 +54,7 @@ ODD_NAMES = [
     ],
 )
 def test_the_name_of_a_table(name: str, schema: str | None, quoted: str) -> None:
-    assert Table(name, schema).quoted == quoted
+    assert TableName(name, schema).quoted == quoted
 
 
 def test_tables_of_any_name_work_beside_each_other(empty_dsn: str) -> None:
@@ -108,7 +108,7 @@ def check_states(pq: PQ) -> None:
     """The statements find the jobs in the table, and none elsewhere."""
     queue = pq["a"]
     past = dt.datetime(2000, 1, 1)
-    first, second, due, scheduled = queue.put_many([1, 2, Item(3, schedule_at=past), Item(4, schedule_at="1h")])
+    first, second, due, scheduled = queue.put_many([1, 2, NewJob(3, schedule_at=past), NewJob(4, schedule_at="1h")])
     assert list(pq) == ["a"]
     (info,) = pq.queues()
     assert (info.ready, info.scheduled) == (3, 1)

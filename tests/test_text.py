@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pq import PQ, DecodeError, Item, Queue, _codec
+from pq import PQ, DecodeError, NewJob, Queue, _codec
 
 TEXTS = ["", "plain", "ünïcödé 🍎", "NUL \0", "lone \ud800", '"quoted"', "null", "[1]"]
 
@@ -19,7 +19,7 @@ def test_a_text_comes_back_and_is_stored_as_a_json_string(pq: PQ, sql: Callable[
     queue = pq["a/text"]
     assert queue.name == "a"
     queue.put(TEXTS[0])
-    queue.put_many([*TEXTS[1:3], Item(TEXTS[3], schedule_at=None)])
+    queue.put_many([*TEXTS[1:3], NewJob(TEXTS[3], schedule_at=None)])
     queue.load(TEXTS[4:])
     stored = [json.loads(text) for (text,) in sql("select data::text from queue order by id")]
     assert stored == TEXTS

@@ -30,7 +30,7 @@ from pq._db.drivers.base import Driver
 from pq._db.sockets import wait_readable
 from pq._wait import debounce as later
 from pq._wait import leader as listener
-from pq._wait.leader import Channel
+from pq._wait.leader import WaitedQueue
 from pq._wait.room import Waiter, WaitingRoom
 from pq._wait.session import Gate, Line
 
@@ -62,7 +62,7 @@ def asleep(pq: PQ, queue: str = "a", waiters: int = 1, sure: bool = True) -> Non
     """
 
     def settled() -> bool:
-        room = pq._db._room
+        room = pq._table._room
         with room.lock:
             channel = room._channels.get(queue)
             line = room._listener.line
@@ -82,7 +82,7 @@ def asleep(pq: PQ, queue: str = "a", waiters: int = 1, sure: bool = True) -> Non
 
 def waiting(pq: PQ, queue: str = "a", sure: bool = True) -> Background:
     """A thread that waits for a job, and sleeps."""
-    before = len(getattr(pq._db._room._channels.get(queue), "waiters", ()))
+    before = len(getattr(pq._table._room._channels.get(queue), "waiters", ()))
     thread = Background(pq[queue].get, timeout=HOUR)
     asleep(pq, queue, before + 1, sure)
     return thread
@@ -186,7 +186,7 @@ class Race:
         """It does not look, since it was interrupted, say."""
 
         def leave() -> None:
-            with self._pq._db.waiter("a") as waiter:
+            with self._pq._table.waiter("a") as waiter:
                 waiter.wait(math.inf)
 
         first = self._waiting()
@@ -200,7 +200,7 @@ class Race:
         """Somebody came for that while the leader slept."""
         self._waiting("b")
         waiter = Background(self._pq["a"].get, timeout=HOUR)
-        wait_until(lambda: "a" in self._pq._db._room._channels)
+        wait_until(lambda: "a" in self._pq._table._room._channels)
         self._sql(INSERT)
         return [waiter]
 
@@ -213,12 +213,12 @@ class Race:
         """That one reads the notification."""
 
         def come_back() -> bool | None:
-            with self._pq._db.waiter("a") as waiter:
+            with self._pq._table.waiter("a") as waiter:
                 return waiter.wait(math.inf) or None
 
         self._waiting("b")
         self._come_and_go()
-        channel = self._pq._db._room._channels["a"]
+        channel = self._pq._table._room._channels["a"]
         channel.stale = False
         self._sql(INSERT)
         wait_until(lambda: channel.stale, "the notification")
@@ -334,7 +334,7 @@ MUTANTS = [
     ("the_one_called_leaves", "no hand-over", no_hand_over),
     ("put_to_another_queue", "leader not woken", method(WaitingRoom, "_ring", lambda *args: None)),
     ("earlier_row_becomes_due", "due rows overlooked", look(due_in=None)),
-    ("earlier_row_becomes_due", "no look after an event", method(Channel, "happened", Channel.call)),
+    ("earlier_row_becomes_due", "no look after an event", method(WaitedQueue, "happened", WaitedQueue.call)),
 ]
 
 
@@ -392,7 +392,7 @@ def test_the_deadline_holds_in_a_storm_of_notifications(patient: PQ, sql: Sql, c
 @pytest.mark.parametrize("how", [{"timeout": 0}, {"block": False}, {"block": False, "timeout": 5}])
 def test_get_without_blocking_does_not_enter_the_waiting_room(patient: PQ, sql: Sql, how: dict[str, Any]) -> None:
     assert patient["a"].get(**how) is None
-    assert patient._db._room._listener.line is None
+    assert patient._table._room._listener.line is None
 
 
 def test_nothing_is_remembered_from_one_call_to_the_next(patient: PQ, sql: Sql) -> None:
@@ -537,11 +537,11 @@ def test_nothing_is_left_when_nobody_waits(dsn: str, sql: Sql, kind: str, outcom
         elif outcome == "nothing":
             assert pq["a"].get(timeout=0.1) is None
         else:
-            with pytest.raises(ZeroDivisionError), pq._db.waiter("a") as waiter:
+            with pytest.raises(ZeroDivisionError), pq._table.waiter("a") as waiter:
                 waiter.wait(time.monotonic() + 0.1)
                 raise ZeroDivisionError
         gates_are_left(sql, kind)
-        line = pq._db._room._listener.line
+        line = pq._table._room._listener.line
         if line is not None:  # else the machine was too slow for it
             with line._session.conn.cursor() as cursor:
                 cursor.execute("select pg_listening_channels()")
@@ -566,7 +566,7 @@ def test_the_thread_that_leaves_a_gate_ends(dsn: str, sql: Sql, monkeypatch: pyt
         for _ in range(2):
             assert pq["a"].get(timeout=0.1) is None
             no_gates(sql)
-            wait_until(lambda: pq._db._room._tidying._thread is None, "the end of the thread")
+            wait_until(lambda: pq._table._room._tidying._thread is None, "the end of the thread")
 
 
 # -- where LISTEN can't work
@@ -602,7 +602,7 @@ def test_polling_sleeps_until_the_next_row_is_due(patient: PQ) -> None:
 @pytest.mark.usefixtures("pooled")
 def test_polling_looks_once_more_at_the_deadline(patient: PQ, sql: Sql) -> None:
     waiter = Background(patient["a"].get, timeout=1)
-    wait_until(lambda: "a" in patient._db._room._channels)
+    wait_until(lambda: "a" in patient._table._room._channels)
     sql(INSERT)
     assert waiter.result() is not None
 
@@ -637,7 +637,7 @@ def test_a_burst_of_notifications_is_drained_and_forgotten(dsn: str, sql: Sql, k
     with make_pq(kind, dsn, poll_interval=HOUR) as pq:
         waiter = waiting(pq)
         sql(BURST, (Gate(gate_key(sql)).channel,))
-        line = pq._db._room._listener.line
+        line = pq._table._room._listener.line
         assert line is not None
         pq["a"].put(1)
         assert waiter.result().data == 1

@@ -11,9 +11,9 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
+from .._args import UNSET
+from .._queue import Queue
 from .._queue.browse import STATES, QueueInfo
-from .._queue.queue import Queue
-from .._table.retention import UNSET
 from .._times import TimeSpec, duration
 from ..errors import PQError
 from .output import as_json, confirm, cut, members, print_json, print_table, print_text, value_of

@@ -187,7 +187,7 @@ def _create(args: argparse.Namespace) -> None:
 
 
 def _sql_script(args: argparse.Namespace) -> None:
-    print(schema.script(_sql.Table(args.table, args.schema), args.since), end="")
+    print(schema.script(_sql.TableName(args.table, args.schema), args.since), end="")
 
 
 def _version(args: argparse.Namespace) -> None:
@@ -209,7 +209,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _name(args: argparse.Namespace) -> str:
-    return _sql.Table(args.table, args.schema).quoted
+    return _sql.TableName(args.table, args.schema).quoted
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -20,10 +20,10 @@
     database          statements, transactions and waiting: what the rest of pq uses
 """
 
-from .._wait.room import Waiter
-from .database import Database, Rows
+from .database import Database
+from .drivers.base import Rows
 from .drivers.detect import interruptible, own_driver
 from .drivers.literal import Literal
-from .sockets import Bell, wait_readable
+from .sockets import Waker, wait_readable
 
-__all__ = ["Bell", "Database", "Literal", "Rows", "Waiter", "interruptible", "own_driver", "wait_readable"]
+__all__ = ["Database", "Literal", "Rows", "Waker", "interruptible", "own_driver", "wait_readable"]

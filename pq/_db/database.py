@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from logging import getLogger
-from typing import Any, NoReturn
+from typing import Any
 
-from .._wait.polling import Polling
-from .._wait.room import Waiter, WaitingRoom
-from ..errors import ConnectionLost, PQError
-from .drivers.base import PING, Driver
+from ..errors import ConnectionLost
+from .drivers.base import PING, Driver, Params, Rows
 from .drivers.detect import is_engine
 from .prepared import Plans
 from .sources.base import SingleConnection, Source
@@ -24,9 +22,6 @@ from .sources.dsn import OwnConnections
 from .sources.pools import source_of
 from .transaction import Joined, OwnTransaction
 from .watchdog import Watchdog
-
-Params = Mapping[str, Any]
-Rows = list[tuple[Any, ...]]
 
 logger = getLogger("pq")
 
@@ -50,10 +45,8 @@ class Database:
 
     :param conn: a connection of psycopg2 or psycopg 3, or a DSN.
     :param pool: a pool of psycopg2, or of psycopg_pool; takes precedence.
-    :param table: the quoted name of the queue table, for error messages and for waiting.
+    :param table: the quoted name of the queue table, for error messages.
     :param max_connections: bound on the connections that pq opens itself, for a DSN.
-    :param poll_interval: seconds; how long a waiter sleeps at most before it looks again.
-    :param listen_dsn: where to listen, if not with the parameters of the other connections.
     :raises TypeError: `conn` or `pool` is something else.
     :raises ValueError: a DSN is malformed.
     """
@@ -65,8 +58,6 @@ class Database:
         table: str,
         *,
         max_connections: int = 10,
-        poll_interval: float = 1.0,
-        listen_dsn: str | None = None,
     ) -> None:
         self.conn = conn
         self.pool = pool
@@ -78,10 +69,6 @@ class Database:
             self.source = OwnConnections(conn, max_connections)
         else:
             self.source = SingleConnection.of(conn)
-        self.poll_interval = poll_interval
-        self._room = WaitingRoom(self.source, table, poll_interval, listen_dsn)
-        if listen_dsn is not None:
-            self.driver.parameters(listen_dsn)
         self._plans = Plans(self.driver)
         self._watchdog = Watchdog()
         self._slack = 1
@@ -169,7 +156,7 @@ class Database:
                     logger.warning("a statement was cancelled after %.0f seconds", bound)
                     raise TimeoutError from error
                 else:
-                    self.fail(conn, error, changes)
+                    self.driver.fail(conn, error, changes, self.table)
             finally:
                 self.source.release(conn, lost)
 
@@ -187,20 +174,6 @@ class Database:
     def _guard(self, conn: Any, bound: float | None) -> AbstractContextManager[None]:
         return nullcontext() if bound is None else self._watchdog.guard(conn, bound + SILENCE)
 
-    def fail(self, conn: Any, error: BaseException, changes: bool) -> NoReturn:
-        """Raise what an error of the driver means.
-
-        :param changes: what was under way changes something, and was to be committed.
-        """
-        if isinstance(error, self.driver.Error) and not isinstance(error, PQError):
-            if self.driver.is_lost(conn, error):
-                if changes:
-                    self.driver.raise_commit_unknown(error)
-                self.driver.raise_lost(error)
-            if self.driver.table_is_missing(error):
-                self.driver.raise_table_missing(error, self.table, self.driver.database_name(conn))
-        raise error
-
     # -- transactions
 
     @contextmanager
@@ -215,7 +188,7 @@ class Database:
             with outer.savepoint(), outer.conn.cursor(**cursor_kwargs) as cursor:
                 yield cursor
             return
-        transaction = OwnTransaction(self)
+        transaction = OwnTransaction(self.source, self.table)
         try:
             with transaction.conn.cursor(**cursor_kwargs) as cursor:
                 yield cursor
@@ -224,7 +197,7 @@ class Database:
             raise
         transaction.commit()
 
-    def whole(self) -> AbstractContextManager[Any]:
+    def grouped(self) -> AbstractContextManager[Any]:
         """For statements that belong together: a transaction, or the one that the application has open, without a
         savepoint, of which many would slow down the server."""
         if self.joined is None:
@@ -239,7 +212,7 @@ class Database:
             transaction, the first statement raises it.
         :raises ValueError: it is a server-side cursor.
         """
-        return nullcontext() if conn is None else self._using(Joined(self, conn), savepoint)
+        return nullcontext() if conn is None else self._using(Joined(self.source, self.table, conn), savepoint)
 
     @contextmanager
     def _using(self, joined: Joined, savepoint: bool) -> Iterator[None]:
@@ -275,25 +248,9 @@ class Database:
         else:
             self.source.changed()
 
-    # -- waiting
-
-    def waiter(self, queue: str) -> Waiter | Polling:
-        """A place to wait for a queue; a context manager."""
-        if self.joined is not None:  # it may see another table than we do, so notifications alone won't do
-            # the last connection of a pool may be the application's: no line then
-            return Polling(self, self.poll_interval, queue, self._room.enter(queue) if self.source.owned else None)
-        if isinstance(self.source, SingleConnection) and self.in_transaction:
-            return Polling(self, self.poll_interval, queue)  # the only connection hears nothing in a transaction
-        return self._room.enter(queue)
-
-    def waiter_for_all(self, queues: Iterable[str]) -> Waiter:
-        """The same for several queues at once, outside of a transaction."""
-        return self._room.enter(*queues)
-
     # -- the end
 
     def close(self) -> None:
         """Close all connections, those given to pq, too."""
-        self._room.close()
         self.source.close()
         self._watchdog.close()

@@ -14,11 +14,10 @@ import re
 import time
 from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-if TYPE_CHECKING:
-    from .drivers.base import Driver
+from .drivers.base import Driver
 
 #: Seconds that a plan lives, and in which a statement must be repeated to be worth one.
 LIFE = 1.0

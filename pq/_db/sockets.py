@@ -31,7 +31,7 @@ def wait_readable(fds: tuple[int, ...], timeout: float) -> list[int]:
     return [fd for fd, _ in poll.poll(timeout * 1000)]
 
 
-class Bell:
+class Waker:
     """Wakes a thread that sleeps on file descriptors."""
 
     def __init__(self) -> None:

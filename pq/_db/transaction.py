@@ -7,13 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import getLogger
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from .drivers.base import Driver, Params, Rows
+from .sources.base import Source
 from .unwrap import begins, connection_of, note_error
-
-if TYPE_CHECKING:
-    from .database import Database, Params, Rows
-    from .drivers.base import Driver
 
 logger = getLogger("pq")
 
@@ -30,8 +28,9 @@ class Transaction:
     owned = True
     outer: Transaction | None = None
 
-    def __init__(self, database: Database, driver: Driver, conn: Any) -> None:
-        self._database = database
+    def __init__(self, source: Source, table: str, driver: Driver, conn: Any) -> None:
+        self._source = source
+        self._table = table
         self.driver = driver
         self.conn = conn
         self.changed = False
@@ -80,7 +79,7 @@ class Transaction:
             self._depth -= 1
 
     def _fail(self, error: Exception) -> NoReturn:
-        self._database.fail(self.conn, error, changes=False)
+        self.driver.fail(self.conn, error, False, self._table)
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():
@@ -95,8 +94,8 @@ class Joined(Transaction):
 
     owned = False
 
-    def __init__(self, database: Database, given: object) -> None:
-        super().__init__(database, database.source.driver, None)
+    def __init__(self, source: Source, table: str, given: object) -> None:
+        super().__init__(source, table, source.driver, None)
         self._given = given
         if not begins(given):  # which the first statement is to do: the application may be about to do it itself
             self._find()
@@ -108,12 +107,12 @@ class Joined(Transaction):
 
     def run(self, sql: str, params: Params | None = None) -> Rows:
         self._find()
-        with self._database.source.exclusive(self.conn):
+        with self._source.exclusive(self.conn):
             return super().run(sql, params)
 
     def copy(self, sql: str, file: Any) -> int:
         self._find()
-        with self._database.source.exclusive(self.conn):
+        with self._source.exclusive(self.conn):
             return super().copy(sql, file)
 
     def _find(self) -> None:
@@ -130,12 +129,13 @@ class Joined(Transaction):
 class OwnTransaction(Transaction):
     """A transaction of pq's, from its beginning to its end."""
 
-    def __init__(self, database: Database) -> None:
-        self._source = database.source
-        super().__init__(database, database.source.driver, self._begin(database))
+    def __init__(self, source: Source, table: str) -> None:
+        self._source = source
+        self._table = table
+        super().__init__(source, table, source.driver, self._begin())
         self._source.transaction = self
 
-    def _begin(self, database: Database) -> Any:
+    def _begin(self) -> Any:
         """Begin, on another connection if the first turns out to be lost."""
         driver = self._source.driver
         replaceable = self._source.replaceable
@@ -150,7 +150,7 @@ class OwnTransaction(Transaction):
                 driver.rollback(conn)  # interrupted, it may have begun
                 self._source.release(conn, lost)
                 if not lost or not once_more:
-                    database.fail(conn, error, changes=False)
+                    driver.fail(conn, error, False, self._table)
             once_more = False
 
     def commit(self) -> None:
@@ -162,7 +162,7 @@ class OwnTransaction(Transaction):
             self.driver.commit(self.conn)
         except BaseException as error:
             self.driver.rollback(self.conn)
-            self._database.fail(self.conn, error, changes=True)
+            self.driver.fail(self.conn, error, True, self._table)
         finally:
             self._end()
         if self.changed:

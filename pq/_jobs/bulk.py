@@ -14,7 +14,7 @@ JOBS = 1000
 CHARACTERS = 1_000_000
 
 
-class Item(NamedTuple):
+class NewJob(NamedTuple):
     """A job for `Queue.put_many` or `Queue.load`, with times of its own. As for `Queue.put`."""
 
     data: Any
@@ -34,11 +34,11 @@ def rows(
     items: Iterable[Any], encode: Callable[[Any], str], schedule_at: TimeSpec, expected_at: TimeSpec
 ) -> Iterator[Row]:
     """
-    :param items: data, or an `Item`, whose times, where it has any, take precedence over the others.
+    :param items: data, or an `NewJob`, whose times, where it has any, take precedence over the others.
     """
     schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
     for item in items:
-        if isinstance(item, Item):
+        if isinstance(item, NewJob):
             yield Row(
                 encode(item.data),
                 schedule if item.schedule_at is None else when("schedule_at", item.schedule_at),

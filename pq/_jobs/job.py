@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .._queue.queue import Queue
+from .._table.rows import QueueRows
 
 
 class Job:
@@ -22,7 +21,7 @@ class Job:
 
     def __init__(
         self,
-        queue: Queue,
+        queue: QueueRows,
         id: int,
         data: Any,
         size: int,
@@ -48,7 +47,7 @@ class Job:
 
     @data.setter
     def data(self, data: Any) -> None:
-        self._size = self._queue.update(self.id, data)
+        self._size = self._queue._update(self.id, data)
         self._data = data
 
     @property

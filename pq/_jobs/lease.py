@@ -6,16 +6,15 @@ from datetime import datetime, timedelta
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .._times import Delay, delay_of
 from ..errors import Discard, LeaseLost, Retry
-from ..retry import Delay, Policy, seconds
+from ..retry import Policy
 from .failure import Failure
 from .job import Job
 from .settlement import Settlement, note_cancelled, settle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from .._queue.queue import Queue
 
 logger = getLogger("pq")
 
@@ -56,8 +55,8 @@ class LeasedJob(Job):
         self.cancelled = False
 
     @property
-    def queue(self) -> Queue:
-        """The queue that it is in."""
+    def queue(self) -> Any:
+        """The `Queue` that the job is in."""
         return self._queue
 
     # -- the ways in which it ends
@@ -121,7 +120,7 @@ class LeasedJob(Job):
 
     def again(self, in_: Delay | None, error: BaseException | str | None) -> Settlement:
         """As `retry`."""
-        pause = self.policy.usual(self.attempts) if in_ is None else seconds("in_", in_)
+        pause = self.policy.usual(self.attempts) if in_ is None else delay_of("in_", in_)
         return Settlement(self, "retry", pause or None, None if error is None else self._failure(error))
 
     def settle(self, settlement: Settlement, conn: Any = None) -> None:
@@ -134,7 +133,7 @@ class LeasedJob(Job):
 
     def extend(self, by: Delay | None = None, *, conn: Any = None) -> None:
         """Hold the lease from now on for this long; None: for as long as it was at first."""
-        lease = self.lease if by is None else seconds("by", by)
+        lease = self.lease if by is None else delay_of("by", by)
         self._change("extend", conn, lease=lease.total_seconds())
 
     def progress(self, data: Any, *, conn: Any = None) -> None:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Protocol
 
-from .._table.retention import current
+from .._table import Table
 from ..errors import LeasesLost, PQError
 from ..sql import array
 
-if TYPE_CHECKING:
-    from .._db import Database
-    from .lease import LeasedJob
-
 #: How many are settled in one statement.
 MOST = 1000
+
+
+class Delivery(Protocol):
+    """One delivery of a job under a lease: a `LeasedJob`."""
+
+    id: int
+    attempts: int
+    dequeued_at: datetime
+    lease: timedelta
+    settled: bool | None
+    cancelled: bool
+
+    @property
+    def queue(self) -> Any: ...
+    def success(self, result: Any = None) -> Settlement: ...
+    def failure(self, error: BaseException) -> Settlement: ...
 
 
 class Settlement(NamedTuple):
@@ -28,26 +40,26 @@ class Settlement(NamedTuple):
     :ivar result: as JSON.
     """
 
-    job: LeasedJob
+    job: Delivery
     outcome: str
     delay: timedelta | None = None
     error: str | None = None
     result: str | None = None
 
 
-def settle(settlements: Sequence[Settlement], lock_timeout: float | None = None) -> list[LeasedJob]:
+def settle(settlements: Sequence[Settlement], lock_timeout: float | None = None) -> list[Delivery]:
     """Settle deliveries of queues of one table, each only if it is still held.
 
     :param lock_timeout: seconds, as of `Database.execute`; nothing of a statement whose lock timed out took effect.
     :returns: the jobs that were not ours any more.
     """
-    lost: list[LeasedJob] = []
+    lost: list[Delivery] = []
     for start in range(0, len(settlements), MOST):
         lost += _settle(settlements[start : start + MOST], lock_timeout)
     return lost
 
 
-def settle_all(database: Database, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], conn: Any) -> None:
+def settle_all(table: Table, outcomes: Iterable[tuple[Delivery, BaseException | None]], conn: Any) -> None:
     """The same, by how each went.
 
     :param conn: as of `Database.using`.
@@ -61,9 +73,9 @@ def settle_all(database: Database, outcomes: Iterable[tuple[LeasedJob, BaseExcep
     given = [job.success() if error is None else job.failure(error) for job, error in outcomes]
     if len({settlement.job for settlement in given}) < len(given):
         raise ValueError("a job can be settled only once")
-    if any(job.queue._db.source is not database.source or job.queue._db.table != database.table for job, *_ in given):
+    if any(not job.queue._table.is_same(table) for job, *_ in given):
         raise ValueError("a job of another PQ can't be settled here")  # nor in `conn`, of which that knows nothing
-    with database.using(conn):
+    with table.database.using(conn):
         lost = settle(given)
     if lost:
         first = lost[0]
@@ -73,11 +85,11 @@ def settle_all(database: Database, outcomes: Iterable[tuple[LeasedJob, BaseExcep
         )
 
 
-def _settle(given: Sequence[Settlement], lock_timeout: float | None) -> list[LeasedJob]:
+def _settle(given: Sequence[Settlement], lock_timeout: float | None) -> list[Delivery]:
     queue = given[0].job.queue
     sql = queue._statements("lease.sql")
     rows = queue._run(
-        sql["settle_and_remove" if current(queue._db).deletes_on_completion else "settle"],
+        sql["settle_and_remove" if queue._table.retention().deletes_on_completion else "settle"],
         prepare=True,
         lock_timeout=lock_timeout,
         **held([settlement.job for settlement in given]),
@@ -97,7 +109,7 @@ def _settle(given: Sequence[Settlement], lock_timeout: float | None) -> list[Lea
     return lost
 
 
-def note_cancelled(lost: Sequence[LeasedJob]) -> None:
+def note_cancelled(lost: Sequence[Delivery]) -> None:
     """Say on those of the jobs that were cancelled that they were.
 
     The deliveries are lost in any case, which must be told although this can't be found out.
@@ -112,13 +124,13 @@ def note_cancelled(lost: Sequence[LeasedJob]) -> None:
             job.cancelled = job.id in found
 
 
-def locked(jobs: Sequence[LeasedJob]) -> set[int]:
+def locked(jobs: Sequence[Delivery]) -> set[int]:
     """The ids of those that are ours, in rows that another transaction has locked."""
     queue = jobs[0].queue
     return {id for (id,) in queue._run(queue._statements("lease.sql")["locked"], **held(jobs))}
 
 
-def held(jobs: Sequence[LeasedJob]) -> dict[str, Any]:
+def held(jobs: Sequence[Delivery]) -> dict[str, Any]:
     """The parameters that name deliveries."""
     return {
         "ids": array(job.id for job in jobs),

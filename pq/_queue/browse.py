@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .._args import job_ids, whole
+from .._args import integer, job_ids
 from .._jobs.failure import Failure
 from .._table.rows import QueueRows
 from ..errors import JobNotFound
@@ -135,7 +135,7 @@ class Browse(QueueRows):
         :raises TypeError: `limit` is no int; `after` is something else.
         :raises JobNotFound: there is no job of that id any more.
         """
-        whole("limit", limit)
+        integer("limit", limit)
         first, last = (1, _LIVE) if state is None else (_rank(state), _rank(state))
         keys: dict[str, str | int | None] = {"untimed_id": _BEFORE_ALL}
         for each in STATES:

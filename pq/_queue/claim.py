@@ -5,17 +5,14 @@ from __future__ import annotations
 import time
 from datetime import timedelta, timezone
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from .._db import Rows
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement, settle
-from .._table.retention import current
 from ..errors import DecodeError
-
-if TYPE_CHECKING:
-    from .queue import Queue
+from .base import QueueBase
 
 #: Ids below the last one taken that the next claim still looks at.
 SLACK = 1000
@@ -49,7 +46,7 @@ class Claim:
         self._mark = 0
         self._dropped_at = 0.0  # monotonic seconds
 
-    def take(self, queue: Queue, limit: int, timeout: float, lease: timedelta | None = None) -> list[Any]:
+    def take(self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None = None) -> list[Any]:
         """Take the best jobs of the queue that this belongs to.
 
         :param limit: how many at most.
@@ -68,7 +65,7 @@ class Claim:
                 return jobs
             # raised, the error would undo the end of the job that it tells of: on to the next
 
-    def wait(self, queue: Queue, limit: int, patience: float, lease: timedelta | None) -> list[Any]:
+    def wait(self, queue: QueueBase, limit: int, patience: float, lease: timedelta | None) -> list[Any]:
         """The same; if there are none, wait for the first.
 
         :param patience: seconds.
@@ -77,13 +74,13 @@ class Claim:
         found = self.take(queue, limit, patience, lease)
         if found or patience == 0:
             return found
-        with queue._db.waiter(queue.name) as waiter:
+        with queue._table.waiter(queue.name) as waiter:
             while not found and waiter.wait(deadline):
                 found = self.take(queue, limit, max(0.0, deadline - time.monotonic()), lease)
         return found
 
     def fetch(
-        self, queue: Queue, limit: int, timeout: float, lease: timedelta | None
+        self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None
     ) -> tuple[list[Any], list[Refusal]]:
         """The same, with those that could not be decoded."""
         rows = self._rows(queue, limit, timeout, lease)
@@ -92,7 +89,7 @@ class Claim:
         good = [job for job, refusal in zip(jobs, refused, strict=True) if refusal is None]
         return good, [refusal for refusal in refused if refusal is not None]
 
-    def _rows(self, queue: Queue, limit: int, timeout: float, lease: timedelta | None) -> Rows:
+    def _rows(self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None) -> Rows:
         params = {"queue": queue.name, "lease": None if lease is None else lease.total_seconds()}
         rows: Rows = []
         try:
@@ -135,15 +132,15 @@ def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return expected_at is None, expected_at, id
 
 
-def _statement(queue: Queue, timeout: float, lease: timedelta | None) -> str:
+def _statement(queue: QueueBase, timeout: float, lease: timedelta | None) -> str:
     how = "leased"
     if lease is None:
-        how = "removed" if current(queue._db, timeout).deletes_on_completion else "taken"
+        how = "removed" if queue._table.retention(timeout).deletes_on_completion else "taken"
     sql = queue._statements("claim.sql", taken=how, removes="does_remove" if how == "removed" else "removes")
     return sql["claim_in_transaction" if queue._db.in_transaction else "claim"]
 
 
-def _job(queue: Queue, row: tuple[Any, ...], lease: timedelta | None) -> Any:
+def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any:
     *columns, dequeued_at, attempts, expiries, _, _ = row
     if lease is None:
         return Job(queue, *columns)
@@ -151,7 +148,7 @@ def _job(queue: Queue, row: tuple[Any, ...], lease: timedelta | None) -> Any:
     return LeasedJob(queue, *columns, **held, lease=lease, policy=queue._policy)
 
 
-def _decode(queue: Queue, jobs: list[Any], rows: Rows) -> list[Refusal | None]:
+def _decode(queue: QueueBase, jobs: list[Any], rows: Rows) -> list[Refusal | None]:
     """Replace text by data. Where that can't be done the job is settled, and there is a refusal."""
     refused: list[Refusal | None] = []
     try:
@@ -168,7 +165,7 @@ def _decode(queue: Queue, jobs: list[Any], rows: Rows) -> list[Refusal | None]:
     return refused
 
 
-def _refused(queue: Queue, job: Any, row: tuple[Any, ...], error: DecodeError) -> Refusal:
+def _refused(queue: QueueBase, job: Any, row: tuple[Any, ...], error: DecodeError) -> Refusal:
     outcome = "left"
     if isinstance(job, LeasedJob):
         outcome = job.failed(error)
@@ -180,7 +177,7 @@ def _refused(queue: Queue, job: Any, row: tuple[Any, ...], error: DecodeError) -
     return Refusal(job, outcome, told)
 
 
-def _give_back(queue: Queue, jobs: list[Any], rows: Rows) -> None:
+def _give_back(queue: QueueBase, jobs: list[Any], rows: Rows) -> None:
     if isinstance(jobs[0], LeasedJob):
         settle([Settlement(job, "released") for job in jobs])
         return

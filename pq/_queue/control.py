@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from .._args import job_ids
+from .._args import UNSET, Unset, job_ids
 from .._jobs import bulk as _bulk
-from .._table.retention import UNSET, Unset, current
 from .._table.rows import QueueRows
 from .._times import TimeSpec, When, when
 from ..sql import array
@@ -33,7 +32,7 @@ class Control(QueueRows):
         :returns: how many were cancelled.
         :raises TypeError: an id is no int.
         """
-        removes = "does_remove" if current(self._db).deletes_on_completion else "removes"
+        removes = "does_remove" if self._table.retention().deletes_on_completion else "removes"
         return self._change("cancel", ids, which="unfinished", removes=removes)
 
     def reschedule(

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .._args import job_ids, whole
+from .._args import integer, job_ids
 from .._db import Rows
 from .._jobs.failure import Failure
 from .._jobs.job import Job
+from .._table.rows import QueueRows
+from .._times import Delay, delay_of
 from ..errors import JobNotFound
-from ..retry import Delay, seconds
-
-if TYPE_CHECKING:
-    from .queue import Queue
 
 #: How many jobs iteration reads at a time.
 PAGE = 100
@@ -31,7 +29,7 @@ class DeadJob(Job):
 
     __slots__ = ("attempts", "died_at", "error", "first_failed_at")
 
-    def __init__(self, queue: Queue, row: tuple[Any, ...]) -> None:
+    def __init__(self, queue: QueueRows, row: tuple[Any, ...]) -> None:
         *columns, dequeued_at, attempts, error, failed_at = row
         super().__init__(queue, *columns)
         self.attempts: int = attempts
@@ -57,7 +55,7 @@ class DeadJob(Job):
 
         :raises JobNotFound: it is not dead any more.
         """
-        if not self._queue.dead.retry(self.id, in_=in_):
+        if not Dead(self._queue).retry(self.id, in_=in_):
             raise JobNotFound(job_id=self.id, queue=self._queue.name)
 
 
@@ -67,7 +65,7 @@ _Jobs = list[DeadJob]  # inside of the class below, "list" is a method
 class Dead:
     """The dead jobs of a queue: ``queue.dead``. Iteration goes from the oldest to the newest."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: QueueRows) -> None:
         self._queue = queue
 
     def __len__(self) -> int:
@@ -91,7 +89,7 @@ class Dead:
         :raises TypeError: `limit` is no int.
         :raises ValueError: `limit` is negative.
         """
-        return self._jobs("newest" if newest else "oldest", limit=whole("limit", limit))
+        return self._jobs("newest" if newest else "oldest", limit=integer("limit", limit))
 
     def get(self, job_id: int) -> DeadJob:
         """The dead job of that id.
@@ -115,7 +113,7 @@ class Dead:
         :raises TypeError: neither ids nor `all`, or both; an argument of another type.
         :raises ValueError: `in_` of another form or out of range.
         """
-        delay = None if in_ is None else seconds("in_", in_).total_seconds()
+        delay = None if in_ is None else delay_of("in_", in_).total_seconds()
         count = self._act("retry", ids, all, delay=delay)
         self._queue._db.changed()
         return count

@@ -6,15 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from .._args import timeout_seconds
 from .._jobs.lease import LeasedJob, logger
-from .._table.rows import QueueRows
 from ..errors import LoopLeft, PQError
-
-if TYPE_CHECKING:
-    from .queue import Queue
+from .base import QueueBase
+from .claim import Claim
 
 #: Nobody else sees this lease: the transaction that begins it ends it, or is rolled back.
 LEASE = timedelta(hours=1)
@@ -52,7 +50,7 @@ class ItemJob(LeasedJob):
 class Handling:
     """The transaction around the next job of a queue."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Items) -> None:
         self._queue = queue
         self._transaction = ExitStack()
         self._is_outermost = True
@@ -116,8 +114,10 @@ class _Undone(Exception):
     """Roll back."""
 
 
-class Items(QueueRows):
+class Items(QueueBase):
     """Handles the jobs of a queue in one transaction each."""
+
+    _claims: Claim
 
     @contextmanager
     def item(self, timeout: float | None = None) -> Iterator[LeasedJob | None]:
@@ -146,7 +146,7 @@ class Items(QueueRows):
         :raises CommitUnknown: the connection broke at the commit: the job may be done, with its effects, or as it was.
         :raises DecodeError: never: a job that can't be decoded has failed, and the next is taken.
         """
-        handling = _next(cast("Queue", self), timeout)
+        handling = _next(self, timeout)
         if handling is None:
             yield None
             return
@@ -188,7 +188,7 @@ class Items(QueueRows):
                 return
 
 
-def _next(queue: Queue, timeout: float | None) -> Handling | None:
+def _next(queue: Items, timeout: float | None) -> Handling | None:
     wait = timeout_seconds(queue.timeout if timeout is None else timeout)
     deadline = time.monotonic() + wait
     handling = Handling(queue)
@@ -196,7 +196,7 @@ def _next(queue: Queue, timeout: float | None) -> Handling | None:
         return handling
     if wait == 0:
         return None
-    with queue._db.waiter(queue.name) as waiter:
+    with queue._table.waiter(queue.name) as waiter:
         while waiter.wait(deadline):
             if handling.begin(max(0.0, deadline - time.monotonic())):
                 return handling

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .._jobs.job import Job
-from ..retry import Delay
+from .._times import Delay
 
-if TYPE_CHECKING:
-    from .queue import Queue
+
+class Source(Protocol):
+    """The queue that is iterated."""
+
+    logger: Any
+
+    @property
+    def _db(self) -> Any: ...
+    def get(self, *, timeout: float | None, lease: Delay | None = None) -> Job | None: ...
+    def get_many(self, n: int, *, timeout: float | None, lease: Delay | None) -> list[Any]: ...
 
 
 class QueueIterator(Iterator["Job | None"]):
@@ -22,7 +30,7 @@ class QueueIterator(Iterator["Job | None"]):
 
     timeout: float | None = None
 
-    def __init__(self, queue: Queue, timeout: float | None = None, lease: Delay | None = None) -> None:
+    def __init__(self, queue: Source, timeout: float | None = None, lease: Delay | None = None) -> None:
         self.queue = queue
         self.timeout = timeout
         self.lease = lease
@@ -39,7 +47,7 @@ class BatchIterator(Iterator["list[Any]"]):
     :param linger: seconds.
     """
 
-    def __init__(self, queue: Queue, n: int, linger: float, timeout: float | None, lease: Delay | None) -> None:
+    def __init__(self, queue: Source, n: int, linger: float, timeout: float | None, lease: Delay | None) -> None:
         self._queue = queue
         self._n = n
         self._linger = linger

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from itertools import chain
-from logging import getLogger
 from typing import Any
 
-from .._args import timeout_seconds, whole
+from .._args import integer, timeout_seconds
 from .._jobs import bulk as _bulk
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import settle_all
-from .._times import NOW, TimeSpec, when
+from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, when
 from ..errors import JobNotFound
-from ..retry import Delay, Policy, RetryIn, exponential, seconds, span
 from .browse import Browse
 from .claim import Claim
 from .control import Control
@@ -44,27 +42,8 @@ class Queue(Browse, Control, Items):
     :raises TypeError: a name is not a str; `conn`, `pool` or `pickle_key` is something else; an unknown option.
     """
 
-    #: Seconds that `get` and iteration wait for a job; None waits without end.
-    timeout: float | None = 1
-
-    #: Keyword arguments for the cursor that ``with queue as cursor`` gives.
-    cursor_kwargs: Mapping[str, Any] = {}
-
-    #: How often a job under a lease is tried again, and after what pause; see `pq.retry.Policy`. `max_attempts`, unless
-    #: None, says it in place of `max_retries`, and counts the first attempt.
-    max_retries: int = 3
-    max_attempts: int | None = None
-    retry_in: RetryIn = exponential()
-
-    #: Whether kept errors have tracebacks: lines of code, not data, but also the messages of what led to the last one.
-    keep_traceback: bool = True
-
-    logger = getLogger("pq")
-
     def __init__(self, name: str, *args: Any, **options: Any) -> None:
         super().__init__(name, *args, **options)
-        again = self.max_retries if self.max_attempts is None else whole("max_attempts", self.max_attempts, 1) - 1
-        self._policy = Policy(again, self.retry_in)
         self._claims = Claim()
         self._blocks = threading.local()
 
@@ -99,7 +78,7 @@ class Queue(Browse, Control, Items):
     ) -> list[int]:
         """Put jobs, all of them or none, and return their ids, in order.
 
-        :param items: data as for `put`, or `Item` for what has times of its own. It is read bit by bit, and only the
+        :param items: data as for `put`, or `NewJob` for what has times of its own. It is read bit by bit, and only the
             ids are kept: more than 1,000 are put by several statements in one transaction.
         :param schedule_at: as for `put`, for all.
         :param expected_at: as for `put`, for all.
@@ -114,7 +93,7 @@ class Queue(Browse, Control, Items):
         with self._db.using(conn):
             if second is None:
                 return self._put_chunk(first)
-            with self._db.whole():
+            with self._db.grouped():
                 return [id for chunk in chain([first, second], chunks) for id in self._put_chunk(chunk)]
 
     def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
@@ -123,7 +102,7 @@ class Queue(Browse, Control, Items):
         The arguments and errors are those of `put_many`. The connection is busy meanwhile: `items` must not use this
         PQ. Relative times count from the beginning.
         """
-        with self._db.whole():
+        with self._db.grouped():
             ((now,),) = self._run(self._sql["now"])
             return self._copy(_bulk.Lines(self.name, self._encoded_rows(items, schedule_at, expected_at), now))
 
@@ -162,11 +141,11 @@ class Queue(Browse, Control, Items):
 
         All else is as for `get`.
         """
-        return self._take(whole("n", n, 1), block, timeout, lease, conn)
+        return self._take(integer("n", n, 1), block, timeout, lease, conn)
 
     def _take(self, n: int, block: bool, timeout: float | None, lease: Delay | None, conn: Any) -> list[Any]:
         wait = timeout_seconds(self.timeout if timeout is None else timeout)
-        held = None if lease is None else span("lease", lease)
+        held = None if lease is None else positive_delay("lease", lease)
         if not block:
             wait = 0.0
         with self._db.using(conn):
@@ -185,7 +164,7 @@ class Queue(Browse, Control, Items):
         :param lease: as for `get`.
         :param timeout: as for `get`.
         """
-        span("lease", lease)
+        positive_delay("lease", lease)
         found: Iterator[Any] = QueueIterator(self, timeout, lease)
         return found
 
@@ -204,8 +183,8 @@ class Queue(Browse, Control, Items):
         An error while it waits for more is logged, and what is there is returned.
         """
         if lease is not None:
-            span("lease", lease)
-        return BatchIterator(self, whole("n", n, 1), seconds("linger", linger).total_seconds(), timeout, lease)
+            positive_delay("lease", lease)
+        return BatchIterator(self, integer("n", n, 1), delay_of("linger", linger).total_seconds(), timeout, lease)
 
     def done(self, jobs: Iterable[LeasedJob], *, conn: Any = None) -> None:
         """Finish leased jobs, in one statement for each 1,000.
@@ -225,7 +204,7 @@ class Queue(Browse, Control, Items):
         :raises LeasesLost: as for `done`.
         :raises ValueError: a job stands there twice, or is of another `PQ`; nothing was changed.
         """
-        settle_all(self._db, outcomes, conn)
+        settle_all(self._table, outcomes, conn)
 
     def update(self, job_id: int, data: Any, *, conn: Any = None) -> int:
         """Replace a job's data, and return the size of the new.
@@ -234,10 +213,7 @@ class Queue(Browse, Control, Items):
         :raises JobNotFound: there is no such job in this queue.
         """
         with self._db.using(conn):
-            rows = self._write("update", data, id=int(job_id))
-        if not rows:
-            raise JobNotFound(job_id=job_id, queue=self.name)
-        return int(rows[0][0])
+            return self._update(job_id, data)
 
     def result(self, job_id: int) -> Any:
         """What a finished job left as its result, or a running one as its progress; None if it left nothing.
@@ -288,9 +264,6 @@ class Queue(Browse, Control, Items):
         block: AbstractContextManager[Any] = self._blocks.open.pop()
         return block.__exit__(*exc)
 
-    def _transaction(self) -> AbstractContextManager[Any]:
-        return self._db.transaction(**self.cursor_kwargs)
-
     def close(self) -> None:
         """Close the connections, those given to `PQ`, too."""
-        self._db.close()
+        self._table.close()

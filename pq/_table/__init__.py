@@ -1,0 +1,11 @@
+"""The queue table.
+
+    table       its name, database, statements, and waiting threads
+    rows        the rows of one queue, and how data is encoded there
+    schema      creating, upgrading and dropping the table
+    retention   how long rows are kept; pruning
+"""
+
+from .table import Table
+
+__all__ = ["Table"]

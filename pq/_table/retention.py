@@ -6,24 +6,17 @@ read it, only the table's owner can change it, and it costs neither a rewrite no
 
 from __future__ import annotations
 
-import enum
 import re
 import reprlib
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from .. import sql as _sql
-from .._args import whole
+from .._args import UNSET, Unset, integer
 from .._db import Database, Rows
-from .._times import duration
-from ..retry import Delay, seconds
-
-#: Seconds for which `current` does not ask again.
-FRESH = 60.0
+from .._times import Delay, delay_of, duration
+from ..sql import bound
 
 #: Rows that one statement deletes at most, by default, and how many times as many it may look at.
 BATCH = 1000
@@ -43,17 +36,6 @@ _ALWAYS = "always"
 _MARK = re.compile(r" ?\(pq keeps finished (\w+), dead (\w+)\)")
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
-
-class Unset(enum.Enum):
-    """The type of `UNSET`: an argument that was not given, where None means something."""
-
-    UNSET = "unset"
-
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET = Unset.UNSET
 
 #: For how long: ``'7d'`` or a timedelta; 0: not at all; None: for ever.
 Span = Delay | int | None
@@ -131,24 +113,6 @@ def read(database: Database, timeout: float | None = None) -> Retention:
     return Retention.of(_comment(database, timeout))
 
 
-_seen: WeakKeyDictionary[Database, tuple[float, Retention]] = WeakKeyDictionary()
-
-
-def current(database: Database, timeout: float | None = None) -> Retention:
-    """The same, but up to a minute old: no query more often than that."""
-    now = time.monotonic()
-    asked_at, found = _seen.get(database, (-FRESH, Retention()))
-    if now - asked_at >= FRESH:
-        found = read(database, timeout)
-        _seen[database] = now, found
-    return found
-
-
-def forget(database: Database) -> None:
-    """Call after a change, for `current`."""
-    _seen.pop(database, None)
-
-
 class Pruner:
     """Deletes the rows whose retention is over, in short statements.
 
@@ -193,7 +157,7 @@ class Pruner:
         :raises ValueError: `limit` is not positive.
         :raises TableMissing: there is no table, which `run_once` does not mind.
         """
-        whole("limit", limit, 1)
+        integer("limit", limit, 1)
         self._database.execute(_statements(self._database)["there"], {})
         complete = self._position == _BEFORE_ALL
         while not (deleted := self.run_once(limit)):
@@ -212,7 +176,7 @@ _BEFORE_ALL = -(2**63)
 
 
 def _statements(database: Database) -> Mapping[str, str]:
-    return _sql.bound("retention.sql", database.table)
+    return bound("retention.sql", database.table)
 
 
 def _comment(database: Database, timeout: float | None = None) -> str | None:
@@ -229,7 +193,7 @@ def _span(name: str, spec: Any) -> timedelta | None:
         raise TypeError(
             f"{name} must be a str, a timedelta, 0 or None, not {type(spec).__name__}: {reprlib.repr(spec)}"
         )
-    span = seconds(name, spec)
+    span = delay_of(name, spec)
     if span.microseconds:
         raise ValueError(f"{name} must be whole seconds: {span}")
     return span

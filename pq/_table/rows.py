@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from .. import _codec
-from .. import sql as _sql
-from .._args import whole
+from .._args import check_text, integer
 from .._db import Database, Literal, Rows
 from .._jobs import bulk as _bulk
 from .._times import TimeSpec
-from ..errors import DecodeError
+from ..errors import DecodeError, JobNotFound
+from ..sql import TableName
+from .table import Table
 
 
 class QueueRows:
@@ -26,6 +27,9 @@ class QueueRows:
     #: Data to JSON text, and back.
     encode: Callable[..., str] = staticmethod(_codec.encode)
     decode: Callable[..., Any] = staticmethod(_codec.decode)
+
+    #: Whether kept errors have tracebacks: lines of code, not data, but also the messages of what led to the last one.
+    keep_traceback: bool = True
 
     #: Bytes in UTF-8 that a job's encoded data may have at most; None: as many as PostgreSQL takes, which is 1 GB.
     max_size: int | None = None
@@ -45,25 +49,26 @@ class QueueRows:
         pickle_key: bytes | Sequence[bytes] | None = None,
         **options: Any,
     ) -> None:
-        _sql.check_text("queue name", name)
+        check_text("queue name", name)
         for option, value in options.items():
             # a misspelt one must not go unnoticed; but in 1.9.1 a subclass could be given any
             if not hasattr(type(self), option) and type(self).__module__.startswith("pq."):
                 raise TypeError(f"{type(self).__name__} has no option {option!r}")
             self.__dict__[option] = value
         if self.max_size is not None:
-            whole("max_size", self.max_size, 1)
+            integer("max_size", self.max_size, 1)
+        self._table: Table
         self.name, suffix = self._split(name)  # by the options' converters
         if suffix is not None:
             self.dumps, self.loads = self.converters[suffix]
             if suffix == "pickle" and pickle_key is not None:
                 signed = _codec.SignedPickle(self.name, pickle_key)
                 self.dumps, self.loads = signed.dumps, signed.loads
-        quoted = _sql.Table(table, schema).quoted
-        self._db = Database(conn, pool, quoted)
-        self._quoted = quoted
+        if "_table" not in self.__dict__:  # `PQ` has set its own before it calls this
+            place = TableName(table, schema)
+            self._table = Table(place, Database(conn, pool, place.quoted))
         #: The table's name for SQL of your own, as a query parameter: ``cursor.execute("… from %s", (queue.table,))``.
-        self.table = Literal(quoted)
+        self.table = Literal(self._table.quoted)
 
     def __repr__(self) -> str:
         return f"<pq.{type(self).__name__} {self.name!r}>"
@@ -74,8 +79,12 @@ class QueueRows:
         :raises TypeError: it is no str.
         :raises ValueError: PostgreSQL can't hold it.
         """
-        stem, _, suffix = _sql.check_text("queue name", name).rpartition("/")
+        stem, _, suffix = check_text("queue name", name).rpartition("/")
         return (stem, suffix) if stem and suffix in self.converters else (name, None)
+
+    @property
+    def _db(self) -> Database:
+        return self._table.database
 
     @property
     def conn(self) -> Any:
@@ -127,6 +136,16 @@ class QueueRows:
     def _write(self, statement: str, data: Any, **params: Any) -> Rows:
         return self._run(self._sql[statement], prepare=True, data=self._text(data), **params)
 
+    def _update(self, job_id: int, data: Any) -> int:
+        """Replace a job's data, and return the size of the new data.
+
+        :raises JobNotFound: this queue has no such job.
+        """
+        rows = self._write("update", data, id=int(job_id))
+        if not rows:
+            raise JobNotFound(job_id=job_id, queue=self.name)
+        return int(rows[0][0])
+
     def _run(self, sql: str, *, prepare: bool = False, lock_timeout: float | None = None, **params: Any) -> Rows:
         try:
             return self._db.execute(
@@ -141,7 +160,7 @@ class QueueRows:
         return error
 
     def _statements(self, path: str, **instead: str) -> Mapping[str, str]:
-        return _sql.bound(path, self._quoted, **instead)
+        return self._table.statements(path, **instead)
 
     @property
     def _sql(self) -> Mapping[str, str]:

@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import NamedTuple
 
-from .. import sql as _sql
 from .._db import Database
 from ..errors import JobsLeft, SchemaError
-from .retention import Change, forget
+from ..sql import TableName, bind, object_name, quote, read, statements
+from .retention import Change
+from .table import Table
 
 #: How long create() waits for a lock, and how often: while it waits for the table's, puts and gets queue up behind it.
 LOCK_TIMEOUT = "3s"
 ATTEMPTS = 5
 
-_SQL = _sql.statements("schema.sql")
+_SQL = statements("schema.sql")
 _MARK = re.compile(r"\(pq schema ([0-9]+)\)")
 _COLUMNS = ("id", "enqueued_at", "dequeued_at", "expected_at", "schedule_at", "q_name", "data")
 _OBJECTS = (
@@ -52,59 +53,59 @@ def steps() -> list[Step]:
     names = sorted(
         entry.name for entry in files("pq").joinpath("sql", "migrations").iterdir() if entry.name.endswith(".sql")
     )
-    return [Step(int(name[:4]), name[5:-4], _sql.read(f"migrations/{name}")) for name in names]
+    return [Step(int(name[:4]), name[5:-4], read(f"migrations/{name}")) for name in names]
 
 
 #: The version that this library works with.
 VERSION = len(steps())
 
 
-def create(database: Database, table: _sql.Table, change: Change) -> None:
+def create(table: Table, change: Change) -> None:
     """Bring the table to `VERSION`. A newer one is left as it is: steps only add.
 
     :param change: of its retention.
     :raises SchemaError: the table is something else, or was in use for too long, or is to be upgraded in a transaction
         whose snapshot may be too old for that.
     """
-    if version(database, table) >= VERSION and not change.wanted(database):
+    if version(table) >= VERSION and not change.wanted(table.database):
         return  # for that it was enough to look: no lock, and no right to change anything
-    _in_turn(database, table, lambda inside: _migrate(database, table, change, inside))
+    _in_turn(table, lambda inside: _migrate(table.database, table.name, change, inside))
 
 
-def drop(database: Database, table: _sql.Table, force: bool) -> None:
+def drop(table: Table, force: bool) -> None:
     """Drop the table and its functions, if there is one.
 
     :raises JobsLeft: there are jobs in it.
     :raises SchemaError: the table is something else, or was in use for too long.
     """
-    if version(database, table):
-        _in_turn(database, table, lambda inside: _end(database, table, "drop", force, inside))
+    if version(table):
+        _in_turn(table, lambda inside: _end(table.database, table.name, "drop", force, inside))
 
 
-def reset(database: Database, table: _sql.Table, force: bool) -> None:
+def reset(table: Table, force: bool) -> None:
     """Delete all rows.
 
     :raises JobsLeft: there are jobs in it.
     :raises SchemaError: the table is something else, or was in use for too long.
     """
-    version(database, table)
-    _in_turn(database, table, lambda inside: _end(database, table, "empty", force, inside))
+    version(table)
+    _in_turn(table, lambda inside: _end(table.database, table.name, "empty", force, inside))
 
 
-def _end(database: Database, table: _sql.Table, statement: str, force: bool, inside: bool) -> None:
+def _end(database: Database, table: TableName, statement: str, force: bool, inside: bool) -> None:
     run = database.execute
     with _lock(database, inside) as isolation:
         schema, _ = _find(database, table)
         if schema is None and statement == "drop":
             return  # somebody else was faster
-        target = _sql.Table(table.name, schema)
+        target = TableName(table.name, schema)
         run(_bind(_SQL["lock_table"], target))
         if not force:
             _refuse(database, target, isolation)
         run(_bind(_SQL[statement], target))
 
 
-def _refuse(database: Database, table: _sql.Table, isolation: str) -> None:
+def _refuse(database: Database, table: TableName, isolation: str) -> None:
     """:raises JobsLeft: there are jobs in it."""
     if isolation != "read committed":
         raise SchemaError(
@@ -117,20 +118,21 @@ def _refuse(database: Database, table: _sql.Table, isolation: str) -> None:
         raise JobsLeft(table=table.quoted, ready=ready, scheduled=scheduled, running=running, dead=dead)
 
 
-def _in_turn(database: Database, table: _sql.Table, work: Callable[[bool], None]) -> None:
+def _in_turn(table: Table, work: Callable[[bool], None]) -> None:
     """Do it in a transaction, again if it does not get a lock; not for ever.
 
     :param work: is told whether the transaction is one that was open.
 
     :raises SchemaError: the table was in use for too long.
     """
+    database = table.database
     inside = database.in_transaction
     attempts = 1 if inside else ATTEMPTS
     for attempt in range(1, attempts + 1):
         try:
             with database.transaction():
                 work(inside)
-            forget(database)
+            table.forget_retention()
             return
         except database.driver.Error as error:
             timed_out = database.driver.lock_timed_out(error)
@@ -144,7 +146,7 @@ def _in_turn(database: Database, table: _sql.Table, work: Callable[[bool], None]
                 raise
 
 
-def _migrate(database: Database, table: _sql.Table, change: Change, inside: bool) -> None:
+def _migrate(database: Database, table: TableName, change: Change, inside: bool) -> None:
     with _lock(database, inside) as isolation:
         _upgrade(database, table, isolation)
         change.make(database)
@@ -167,7 +169,7 @@ def _lock(database: Database, inside: bool) -> Iterator[str]:
     run("select set_config('lock_timeout', %(timeout)s, true)", {"timeout": timeout})
 
 
-def _upgrade(database: Database, table: _sql.Table, isolation: str) -> None:
+def _upgrade(database: Database, table: TableName, isolation: str) -> None:
     run = database.execute
     schema, version = _find(database, table)
     if 0 < version < VERSION and isolation != "read committed":
@@ -180,23 +182,23 @@ def _upgrade(database: Database, table: _sql.Table, isolation: str) -> None:
         if schema is None:
             raise SchemaError(f"table {table.quoted}: no schema of the search path exists")
         if not exists:
-            run(f"create schema {_sql.quote(schema)}")
-    target = _sql.Table(table.name, schema)
+            run(f"create schema {quote(schema)}")
+    target = TableName(table.name, schema)
     run(_bind(_SQL["announce"], target))
     for step in steps():
         if step.version > version:
             run(_bind(step.sql, target))
 
 
-def version(database: Database, table: _sql.Table) -> int:
+def version(table: Table) -> int:
     """The table's version; 0 if there is none.
 
     :raises SchemaError: it is something else.
     """
-    return _find(database, table)[1]
+    return _find(table.database, table.name)[1]
 
 
-def _find(database: Database, table: _sql.Table) -> tuple[str | None, int]:
+def _find(database: Database, table: TableName) -> tuple[str | None, int]:
     """The table's schema and version; None and 0 if there is no such table."""
     rows = database.execute(_SQL["find"], {"table": table.quoted})
     if not rows:
@@ -209,24 +211,24 @@ def _find(database: Database, table: _sql.Table) -> tuple[str | None, int]:
     return schema, int(mark.group(1)) if mark else 1
 
 
-def script(table: _sql.Table, since: int = 0) -> str:
+def script(table: TableName, since: int = 0) -> str:
     """The SQL that `create` executes, for somebody else to run: from version `since` on, in one transaction."""
     parts = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
     if table.schema is not None:
-        parts.append(f"create schema if not exists {_sql.quote(table.schema)};")
+        parts.append(f"create schema if not exists {quote(table.schema)};")
     parts.append(_bind(_SQL["announce"], table) + ";")
     parts += [_bind(step.sql, table).strip() for step in steps() if step.version > since]
     return "\n\n".join([*parts, "commit;"]) + "\n"
 
 
-def _bind(sql: str, table: _sql.Table) -> str:
+def _bind(sql: str, table: TableName) -> str:
     """Objects carry the table's name, so that two tables in one schema don't meet, and functions lie in its schema."""
     words = {"table": table.quoted, "table_text": _literal(table.quoted)}
     for kind in _OBJECTS:
-        name = _sql.quote(_sql.object_name(table.name, kind))
+        name = quote(object_name(table.name, kind))
         in_schema = kind.endswith("function") and table.schema is not None
-        words[kind] = f"{_sql.quote(table.schema or '')}.{name}" if in_schema else name
-    return _sql.bind(sql, words)
+        words[kind] = f"{quote(table.schema or '')}.{name}" if in_schema else name
+    return bind(sql, words)
 
 
 def _literal(text: str) -> str:

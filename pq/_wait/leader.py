@@ -8,13 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from .._db.sources.base import Source
 from .session import Busy, Line, Look, open_line
-
-if TYPE_CHECKING:
-    from .room import Waiter
+from .waiter import Waiter
 
 logger = logging.getLogger("pq")
 
@@ -26,7 +23,7 @@ LINGER = 0.1
 FIRST_PAUSE = 0.005
 
 
-class Channel:
+class WaitedQueue:
     """A queue that threads of this process wait for. Guarded by the room's lock."""
 
     def __init__(self, queue: str, look_at: float) -> None:
@@ -66,7 +63,7 @@ class Listener:
 
     def __init__(self, source: Source, table: str, poll_interval: float, listen_dsn: str | None) -> None:
         self.lock = threading.RLock()
-        self.channels: dict[str, Channel] = {}
+        self.channels: dict[str, WaitedQueue] = {}
         self.line: Line | None = None
         self.busy = False  # the single connection could not be had
         self.closed = False
@@ -102,7 +99,7 @@ class Listener:
         times = (now if c.needs_look else c.look_at if c.waiters else c.until for c in self.channels.values())
         return min(times, default=now)
 
-    def vacate(self, channel: Channel) -> bool:
+    def vacate(self, channel: WaitedQueue) -> bool:
         """Its last waiter has gone. Whether it is kept for a while."""
         if self.line is None or not self.line.lingers or self.closed:
             del self.channels[channel.queue]
@@ -164,7 +161,7 @@ class Listener:
                 if queue in self.channels:
                     self.channels[queue].happened()
 
-    def _look(self, line: Line, channels: list[Channel]) -> None:
+    def _look(self, line: Line, channels: list[WaitedQueue]) -> None:
         for channel in channels:
             channel.stale = False
         try:
@@ -178,7 +175,7 @@ class Listener:
             for channel in channels:
                 self._saw(line, channel, looks[channel.queue])
 
-    def _saw(self, line: Line, channel: Channel, look: Look) -> None:
+    def _saw(self, line: Line, channel: WaitedQueue, look: Look) -> None:
         channel.sure = look.sure
         pause = self._poll_interval
         if line.hears and not look.sure:
@@ -190,7 +187,7 @@ class Listener:
         if look.ready:
             channel.call()
 
-    def _look_blindly(self, channels: Iterable[Channel]) -> None:
+    def _look_blindly(self, channels: Iterable[WaitedQueue]) -> None:
         """Without a line: have waiters look, which see for themselves what is wrong."""
         with self.lock:
             for channel in channels:

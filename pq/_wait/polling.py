@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
-from .. import sql as _sql
+from .._db import Database
+from ..sql import array, bound
 from .leader import FIRST_PAUSE
-from .room import Waiter
-
-if TYPE_CHECKING:
-    from .._db.database import Database
+from .waiter import Waiter
 
 
 class Polling:
@@ -19,13 +16,15 @@ class Polling:
     :param waiter: may hear of a put meanwhile.
     """
 
-    def __init__(self, database: Database, poll_interval: float, queue: str, waiter: Waiter | None = None) -> None:
+    def __init__(
+        self, database: Database, table: str, poll_interval: float, queue: str, waiter: Waiter | None = None
+    ) -> None:
         self._database = database
         self._poll_interval = poll_interval
         self._pause = FIRST_PAUSE
         self._waiter = waiter
-        self._sql = _sql.bound("waiting.sql", database.table)["look"]
-        self._params = {"queues": _sql.array([queue]), "table": database.table}
+        self._sql = bound("waiting.sql", table)["look"]
+        self._params = {"queues": array([queue]), "table": table}
 
     def wait(self, deadline: float) -> bool:
         """As `Waiter.wait`."""

@@ -47,47 +47,11 @@ from threading import get_ident
 from typing import Any
 from weakref import WeakSet
 
-from .._db.sockets import Bell, wait_readable
+from .._db.sockets import Waker, wait_readable
 from .._db.sources.base import SingleConnection, Source
 from .debounce import Later
-from .leader import LINGER, Channel, Listener
-
-
-class Waiter:
-    """A thread's place among those that wait for queues: a context manager."""
-
-    def __init__(self, room: WaitingRoom, queues: tuple[str, ...]) -> None:
-        self._room = room
-        self.queues = queues
-        self.condition = threading.Condition(room.lock)
-        self.called = False  # sent to look,
-        self.looking = False  # and gone
-        self.last = False  # for the last time
-        self.cancelled = False
-
-    def wait(self, deadline: float) -> bool:
-        """True when it is time to look for a job, False when the deadline (monotonic seconds) has passed, or it was
-        cancelled."""
-        return self._room.wait(self, deadline)
-
-    def cancel(self) -> None:
-        """From another thread: no more waiting, neither now nor later."""
-        self._room.cancel(self)
-
-    def __enter__(self) -> Waiter:
-        try:
-            self._room.admit(self)
-            return self
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *exc: object) -> None:
-        try:
-            self._room.leave(self)
-        except BaseException:  # interrupted: nobody else would do it
-            self._room.leave(self)
-            raise
+from .leader import LINGER, Listener, WaitedQueue
+from .waiter import Waiter
 
 
 class WaitingRoom:
@@ -108,7 +72,7 @@ class WaitingRoom:
         self.lock = self._listener.lock
         self._channels = self._listener.channels
         self._leader: int | None = None  # the ident of a thread
-        self._bell: Bell | None = None
+        self._bell: Waker | None = None
         self._tidying = Later(self._tidy, 2 * LINGER)
 
     def forked(self) -> None:
@@ -125,7 +89,7 @@ class WaitingRoom:
             for queue in waiter.queues:
                 channel = self._channels.get(queue)
                 if channel is None:
-                    channel = self._channels[queue] = Channel(queue, time.monotonic() + self._poll_interval)
+                    channel = self._channels[queue] = WaitedQueue(queue, time.monotonic() + self._poll_interval)
                 if not channel.waiters:
                     self._ring()
                 channel.waiters.append(waiter)
@@ -218,7 +182,7 @@ class WaitingRoom:
     def _lead(self, waiter: Waiter, deadline: float) -> None:
         """See to the line, then sleep until something happens."""
         if self._bell is None:
-            self._bell = Bell()
+            self._bell = Waker()
         was_busy = self._listener.busy
         fds = self._listener.serve()
         if self._listener.busy and not was_busy:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .. import sql as _sql
 from .._db.drivers.base import Driver
 from .._db.sockets import readable
 from .._db.sources.base import SingleConnection, Source
 from .._db.watchdog import Watchdog
-from ..sql import array
+from ..sql import array, bound
 
 #: Seconds after which a statement on a line of our own counts as unanswered.
 PATIENCE = 5.0
@@ -77,7 +76,7 @@ class Line:
         self._session = session
         self._driver = session.driver
         self._table = table
-        self._sql = _sql.bound("waiting.sql", table)
+        self._sql = bound("waiting.sql", table)
         self._keys: dict[str, int] = {}  # of gates that we had, to take them again at once
         self.gates: dict[str, Gate] = {}
         self._pattern = re.compile("(?!)")  # of the channels

@@ -14,10 +14,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from .. import sql as _sql
-from .._db import Database
-from .._table import schema
+from .._table import Table, schema
 from ..errors import ConnectionLost, SchemaError
+from ..sql import TableName, object_name
 from . import findings as _findings
 from .findings import Check, Finding
 
@@ -57,22 +56,22 @@ LIMITS: dict[str, Any] = {
 _PART = re.compile(r"^(create|drop) (?:unique )?(index|trigger) (?:if (?:not )?exists )?(:?\w+)[^;]*;", re.MULTILINE)
 
 
-def examine(database: Database, table: _sql.Table) -> list[Finding]:
+def examine(table: Table) -> list[Finding]:
     """All that is wrong, errors first; empty if nothing is.
 
     :raises ConnectionFailed: the database can't be reached.
     :raises ConnectionLost: the connection broke meanwhile.
     """
     order = ("error", "warning", "note")
-    return sorted(_Examination(database, table).findings(), key=lambda finding: order.index(finding.severity))
+    return sorted(_Examination(table).findings(), key=lambda finding: order.index(finding.severity))
 
 
 class _Examination:
-    def __init__(self, database: Database, table: _sql.Table) -> None:
-        self._database = database
+    def __init__(self, table: Table) -> None:
+        self._database = table.database
         self._table = table
-        self._sql = _sql.bound("doctor.sql", table.quoted)
-        self._words = {"table": table.quoted, "arguments": _arguments(table)}
+        self._sql = table.statements("doctor.sql")
+        self._words = {"table": table.quoted, "arguments": _arguments(table.name)}
         self._params: dict[str, Any] = {**LIMITS, "table": table.quoted}
         self._version = 0
 
@@ -80,7 +79,7 @@ class _Examination:
         yield from self._carefully("the table", self._look_for_table)
         found: list[Finding] = []
         if 0 < self._version <= schema.VERSION:
-            self._params |= parts(self._table, self._version)
+            self._params |= parts(self._table.name, self._version)
             found = self._all(_findings.PARTS)
         if self._version >= schema.VERSION and not any(finding.name.startswith("index") for finding in found):
             found += self._all(_findings.JOBS)  # which without the indexes would read the whole table
@@ -120,7 +119,7 @@ class _Examination:
 
     def _look_for_table(self) -> Iterator[Finding]:
         try:
-            self._version = schema.version(self._database, self._table)
+            self._version = schema.version(self._table)
         except SchemaError as error:
             yield self._say(_findings.TABLE_UNKNOWN, error=str(error))
             return
@@ -144,7 +143,7 @@ class _Examination:
                 yield self._say(_findings.POOLER)
 
 
-def parts(table: _sql.Table, version: int) -> dict[str, list[str]]:
+def parts(table: TableName, version: int) -> dict[str, list[str]]:
     """The names of the indexes and triggers of a table of that version, the indexes' definitions, and the names of
     triggers that it must not have; all read from the steps that create and drop them."""
     there: dict[str, tuple[str, str]] = {}
@@ -152,7 +151,7 @@ def parts(table: _sql.Table, version: int) -> dict[str, list[str]]:
     for step in schema.steps():
         for match in _PART.finditer(step.sql if step.version <= version else ""):
             action, kind, word = match.groups()
-            name = _sql.object_name(table.name, word[1:]) if word.startswith(":") else word
+            name = object_name(table.name, word[1:]) if word.startswith(":") else word
             there.pop(name, None)
             obsolete.discard(name)
             if action == "create":
@@ -168,7 +167,7 @@ def parts(table: _sql.Table, version: int) -> dict[str, list[str]]:
     }
 
 
-def _arguments(table: _sql.Table) -> str:
+def _arguments(table: TableName) -> str:
     """Of the command line, for this table."""
     given = {"--table": None if table.name == "queue" else table.name, "--schema": table.schema}
     return "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value is not None)

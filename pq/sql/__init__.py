@@ -1,4 +1,4 @@
-"""SQL from ``sql/*.sql``, bound to one table. Pure.
+"""SQL from ``*.sql`` in this folder, bound to one table. Pure.
 
 A file holds statements, each after a line ``-- name: NAME``. ``:word`` stands for an identifier or a fragment and is
 replaced here; values are the driver's ``%(name)s`` parameters and never touched.
@@ -6,89 +6,19 @@ replaced here; values are the driver's ``%(name)s`` parameters and never touched
 
 from __future__ import annotations
 
-import hashlib
 import re
-import reprlib
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
 
-#: PostgreSQL cuts longer identifiers in silence (NAMEDATALEN - 1), so that two names could mean one object.
-NAME_BYTES = 63
+from .names import NAME_BYTES, TableName, object_name, quote
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_DOTTED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z_][A-Za-z0-9_]*)")
+__all__ = ["NAME_BYTES", "TableName", "array", "bind", "bound", "object_name", "quote", "read", "statements"]
+
 _NAME_LINE = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"\s*-- .*$", re.MULTILINE)
 _WORD = re.compile(r"(?<!:):([a-z_]+)\b")
 _PART = re.compile(r"\bpq_(?=\w)")
-
-
-class Table:
-    """The name of the queue table.
-
-    A plain identifier means its lower-case form, as it did unquoted in 1.9.1; ``app.queue`` without a schema is
-    schema and table; any other name is taken verbatim.
-
-    :raises TypeError: a name is not a str.
-    :raises ValueError: a name is empty, has a NUL character or is longer than 63 bytes.
-    """
-
-    def __init__(self, name: str, schema: str | None = None) -> None:
-        if schema is None and isinstance(name, str) and (dotted := _DOTTED.fullmatch(name)):
-            schema, name = dotted.groups()
-        self.name = _identifier("table", name)
-        self.schema = None if schema is None else _identifier("schema", schema)
-
-    @property
-    def quoted(self) -> str:
-        """The name as it stands in SQL, with its schema if one was given."""
-        prefix = "" if self.schema is None else quote(self.schema) + "."
-        return prefix + quote(self.name)
-
-    def __repr__(self) -> str:
-        return f"<Table {self.quoted}>"
-
-
-def _identifier(kind: str, name: str) -> str:
-    check_text(kind, name)
-    if len(name.encode()) > NAME_BYTES:
-        raise ValueError(f"{kind} {name!r} is too long: PostgreSQL allows {NAME_BYTES} bytes")
-    return name.lower() if _PLAIN.fullmatch(name) else name
-
-
-def check_text(kind: str, text: object) -> str:
-    """The text, if PostgreSQL can hold it as a non-empty name.
-
-    :raises TypeError: not a str.
-    :raises ValueError: empty, or with a NUL character or a lone surrogate.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"{kind} must be a str, not {type(text).__name__}: {reprlib.repr(text)}")
-    if not text:
-        raise ValueError(f"{kind} must not be empty")
-    if "\0" in text:
-        raise ValueError(f"{kind} must not have a NUL character: {text!r}")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{kind} must not have a lone surrogate: {text!r}") from None
-    return text
-
-
-def quote(identifier: str) -> str:
-    """The identifier in double quotes."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def object_name(table: str, suffix: str) -> str:
-    """The name of an object that belongs to `table`: ``table_suffix``, shortened by a hash where it is too long."""
-    name = f"{table}_{suffix}"
-    if len(name.encode()) <= NAME_BYTES:
-        return name
-    digest = hashlib.sha256(table.encode()).hexdigest()[:8]
-    room = NAME_BYTES - len(f"_{digest}_{suffix}")
-    return f"{table.encode()[:room].decode('utf-8', 'ignore')}_{digest}_{suffix}"
 
 
 def array(values: Iterable[object]) -> str:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement
+from .._times import delay_of
 from ..errors import CommitUnknown, ConnectionFailed, ConnectionLost, LeaseExpired, LeaseLost
-from ..retry import Policy, RetryIn, seconds
+from ..retry import Policy, RetryIn
 
 if TYPE_CHECKING:
-    from .._queue.queue import Queue
+    from .._queue import Queue
 
 #: How often in a row the lease of a job may expire, unless it is allowed more retries than that: a job that kills
 #: whoever runs it must not go on for ever, and one whose worker was killed by others must not be given up.
@@ -176,7 +177,7 @@ def retry_in_text(retry_in: RetryIn) -> str | None:
     if isinstance(retry_in, (list, tuple)):
         return retry_in_text(retry_in[0])
     if isinstance(retry_in, str) and "ms" in retry_in:  # pq 1.9.1 has no such unit
-        retry_in = seconds("retry_in", retry_in)
+        retry_in = delay_of("retry_in", retry_in)
     if isinstance(retry_in, timedelta):
         return f"{math.ceil(retry_in.total_seconds())}s"
     return retry_in if isinstance(retry_in, str) else None

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._args import whole
-from .._db import Database, Waiter
-from ..retry import Delay, span
+from .._args import integer
+from .._db import Database
+from .._times import Delay, positive_delay
+from .._wait import Waiter
 from .run import Run
 
 if TYPE_CHECKING:
@@ -45,12 +46,12 @@ class Intake:
         batch: int,
     ) -> None:
         self.queues = queues
-        self.batch = whole("batch", batch, 1)
+        self.batch = integer("batch", batch, 1)
         self._threads = threads
-        self._lease = span("lease", lease)
+        self._lease = positive_delay("lease", lease)
         self._strict = strict
         self._burst = burst
-        self._tickets = float("inf") if max_jobs is None else whole("max_jobs", max_jobs, 1)
+        self._tickets = float("inf") if max_jobs is None else integer("max_jobs", max_jobs, 1)
         self._changed = threading.Condition()
         self._stock: deque[Run] = deque()
         self._closed = False
@@ -135,7 +136,7 @@ class Intake:
             run = self._claim(worker, block)  # it may have been put back by that
         if run is not None or not block:
             return run
-        with self.database.waiter_for_all([queue.name for queue in self.queues]) as waiter:
+        with self.queues[0]._table.waiter_for_all([queue.name for queue in self.queues]) as waiter:
             with self._changed:
                 self._waiter = waiter
             try:

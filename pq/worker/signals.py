@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from .._db import Bell
+from .._db import Waker
 
 Handler = Callable[[int], None]
 
@@ -19,7 +19,7 @@ class Signals:
     :param bell: is rung: the functions are called in the main thread, which may sleep while another gets the signal.
     """
 
-    def __init__(self, handlers: dict[str, Handler], bell: Bell) -> None:
+    def __init__(self, handlers: dict[str, Handler], bell: Waker) -> None:
         self._handlers = {
             getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)
         }

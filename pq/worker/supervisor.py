@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from .._db import Bell, wait_readable
+from .._db import Waker, wait_readable
 from .signals import Handler, Signals
 
 logger = logging.getLogger("pq.tasks")
@@ -55,7 +55,7 @@ class Supervisor:
         self._final = {0, 2, 3}
         self._slots = [Slot() for _ in range(processes)]
         self._stopping = False
-        self._bell = Bell()
+        self._bell = Waker()
 
     def run(self) -> int:
         """Returns when all have ended: the highest of their exit codes."""

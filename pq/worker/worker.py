@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from .._args import timeout_seconds, whole
-from .._db import Bell, wait_readable
+from .._args import integer, timeout_seconds
+from .._db import Waker, wait_readable
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement
+from .._times import Delay, delay_of
 from ..errors import TaskTimeout
-from ..retry import Delay, seconds
 from .attempt import Attempt
 from .backoff import Outage
 from .completer import Settler
@@ -68,7 +68,7 @@ class Worker:
         strict: bool = False,
         batch: int = 500,
     ) -> None:
-        self.threads = whole("threads", threads, 1)
+        self.threads = integer("threads", threads, 1)
         self.intake = Intake(choose(pq, queues), self.threads, lease, strict, burst, max_jobs, batch)
         self.queues = self.intake.queues
         self.outage = Outage()
@@ -78,8 +78,8 @@ class Worker:
         self.stopping = False
         self.aborted = False
         self._max_idle = None if max_idle is None else timeout_seconds(max_idle, "max_idle")
-        self._grace = seconds("shutdown_timeout", shutdown_timeout).total_seconds()
-        self._bell = Bell()
+        self._grace = delay_of("shutdown_timeout", shutdown_timeout).total_seconds()
+        self._bell = Waker()
         self._lock = threading.Lock()
         self._rest = threading.Event()
         self._consumers: set[Consumer] = set()

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 from ... import errors
 from ..sockets import readable
@@ -34,6 +34,9 @@ _INVALID_TEXT, _LOCK_TIMEOUT, _CANCELED = "22P02", "55P03", "57014"
 # no such prepared statement; one too many; its result has changed
 _UNPREPARED = ("26000", "42P05", "0A000")
 _REFUSED = ("42501", "25006")
+
+Params = Mapping[str, Any]
+Rows = list[tuple[Any, ...]]
 
 # libpq's, which all drivers have
 _IDLE, _ACTIVE, _FAILED = 0, 1, 3
@@ -260,6 +263,21 @@ class Driver(Raising, ABC):
         return self._take(conn, channels)
 
     # -- errors
+
+    def fail(self, conn: Any, error: BaseException, changes: bool, table: str) -> NoReturn:
+        """Raise what an error of the driver means.
+
+        :param changes: what was under way changes something, and was to be committed.
+        :param table: the name of the queue table, for the message.
+        """
+        if isinstance(error, self.Error) and not isinstance(error, errors.PQError):
+            if self.is_lost(conn, error):
+                if changes:
+                    self.raise_commit_unknown(error)
+                self.raise_lost(error)
+            if self.table_is_missing(error):
+                self.raise_table_missing(error, table, self.database_name(conn))
+        raise error
 
     def is_lost(self, conn: Any, error: BaseException) -> bool:
         """Whether an error means that the connection is gone. The SQLSTATE does not tell: libpq reports the end of the

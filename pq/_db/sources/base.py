@@ -13,17 +13,15 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from ..drivers.base import Driver
+from ..drivers.base import Driver, Params, Rows
 from ..drivers.detect import driver_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..._wait.room import WaitingRoom
-    from ..transaction import Transaction
 
 #: Seconds after an answer for which a connection is taken to be alive. The less, the rarer a `CommitUnknown`; the more,
 #: the fewer round trips. One that is closed in order, as when the server ends, is noticed in any case; what vanishes
@@ -31,15 +29,41 @@ if TYPE_CHECKING:
 HOT = 1.0
 
 
+class Scope(Protocol):
+    """What a thread executes in; see `pq._db.transaction.Transaction`."""
+
+    driver: Driver
+    conn: Any
+    changed: bool
+    over: bool
+    owned: bool
+    outer: Any
+
+    @property
+    def commits_at_once(self) -> bool: ...
+    def run(self, sql: str, params: Params | None = None) -> Rows: ...
+    def copy(self, sql: str, file: Any) -> int: ...
+    def savepoint(self) -> AbstractContextManager[None]: ...
+
+
+class Room(Protocol):
+    """What a single connection tells the threads that wait on it."""
+
+    def hear(self) -> None: ...
+    def look_again(self) -> None: ...
+
+
 class Source(ABC):
     """Connections for the threads of this process.
 
     `replaceable`: a lost connection can be replaced by another. `owned`: pq opened the connections.
+    `hears_in_transactions`: notifications come through while this thread has a transaction open.
     """
 
     driver: Driver
     replaceable = True
     owned = False
+    hears_in_transactions = True
 
     def __init__(self) -> None:
         self._threads = threading.local()
@@ -48,22 +72,22 @@ class Source(ABC):
         _sources.add(self)
 
     @property
-    def transaction(self) -> Transaction | None:
+    def transaction(self) -> Scope | None:
         """What this thread has open here.
 
         Blocks in generators may end in another order than they began, or in another thread: what is over is left out.
         """
-        transaction: Transaction | None = getattr(self._threads, "transaction", None)
+        transaction: Scope | None = getattr(self._threads, "transaction", None)
         while transaction is not None and transaction.over:
             transaction = self._threads.transaction = transaction.outer
         return transaction
 
     @transaction.setter
-    def transaction(self, transaction: Transaction) -> None:
+    def transaction(self, transaction: Scope) -> None:
         transaction.outer = self.transaction
         self._threads.transaction = transaction
 
-    def leave(self, transaction: Transaction) -> None:
+    def leave(self, transaction: Scope) -> None:
         """The thread executes in it no longer."""
         transaction.over = True
         self._threads.transaction = self.transaction  # keeps its connection alive no longer
@@ -154,12 +178,13 @@ class SingleConnection(Given):
     """One connection, shared by the application's threads: a transaction of one makes the others wait."""
 
     replaceable = False
+    hears_in_transactions = False
 
     def __init__(self, conn: Any) -> None:
         self.driver = driver_of(conn)
         super().__init__(conn)
         self._lock = threading.RLock()
-        self._rooms: WeakSet[WaitingRoom] = WeakSet()
+        self._rooms: WeakSet[Room] = WeakSet()
 
     @property
     def conn(self) -> Any:
@@ -194,7 +219,7 @@ class SingleConnection(Given):
         for room in list(self._rooms):
             room.look_again()
 
-    def add_room(self, room: WaitingRoom) -> None:
+    def add_room(self, room: Room) -> None:
         self._rooms.add(room)
 
     def close(self) -> None:

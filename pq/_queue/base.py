@@ -1,0 +1,38 @@
+"""What the parts of a queue share: its options, its claims and its transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from logging import getLogger
+from typing import Any
+
+from .._args import integer
+from .._table.rows import QueueRows
+from ..retry import Policy, RetryIn, exponential
+
+
+class QueueBase(QueueRows):
+    """The options of a queue."""
+
+    #: Seconds that `get` and iteration wait for a job; None waits without end.
+    timeout: float | None = 1
+
+    #: Keyword arguments for the cursor that ``with queue as cursor`` gives.
+    cursor_kwargs: Mapping[str, Any] = {}
+
+    #: How often a job under a lease is tried again, and after what pause; see `pq.retry.Policy`. `max_attempts`, unless
+    #: None, says it in place of `max_retries`, and counts the first attempt.
+    max_retries: int = 3
+    max_attempts: int | None = None
+    retry_in: RetryIn = exponential()
+
+    logger = getLogger("pq")
+
+    def __init__(self, name: str, *args: Any, **options: Any) -> None:
+        super().__init__(name, *args, **options)
+        again = self.max_retries if self.max_attempts is None else integer("max_attempts", self.max_attempts, 1) - 1
+        self._policy = Policy(again, self.retry_in)
+
+    def _transaction(self) -> AbstractContextManager[Any]:
+        return self._db.transaction(**self.cursor_kwargs)

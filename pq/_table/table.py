@@ -1,0 +1,97 @@
+"""The queue table as the rest of pq uses it: its name, its database, its statements, and the threads that wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .._db import Database, Rows
+from .._wait import Polling, Waiter, WaitingRoom
+from ..sql import TableName, bound
+from .retention import Retention, read
+
+#: Seconds for which `Table.retention` answers from memory.
+FRESH = 60.0
+
+
+class Table:
+    """One queue table in one database, shared by all queues of a `PQ`.
+
+    :param name: the name of the table.
+    :param database: where the table is.
+    :param poll_interval: seconds; a waiter looks at least this often.
+    :param listen_dsn: a DSN for the connection that listens; default: the parameters of the other connections.
+    :raises ValueError: `listen_dsn` is malformed.
+    """
+
+    def __init__(
+        self, name: TableName, database: Database, *, poll_interval: float = 1.0, listen_dsn: str | None = None
+    ) -> None:
+        self.name = name
+        self.database = database
+        self._poll_interval = poll_interval
+        if listen_dsn is not None:
+            database.source.driver.parameters(listen_dsn)
+        self._room = WaitingRoom(database.source, name.quoted, poll_interval, listen_dsn)
+        self._retention = Retention()
+        self._retention_read_at = -FRESH  # monotonic seconds
+
+    @property
+    def quoted(self) -> str:
+        """The name as it stands in SQL."""
+        return self.name.quoted
+
+    def is_same(self, other: Table) -> bool:
+        """Return whether both are one table, reached by the same connections."""
+        return self.database.source is other.database.source and self.quoted == other.quoted
+
+    def statements(self, path: str, **instead: str) -> Mapping[str, str]:
+        """The statements of a file in ``pq/sql`` for this table; the arguments are those of `pq.sql.bound`."""
+        return bound(path, self.quoted, **instead)
+
+    def execute(self, sql: str, params: Mapping[str, Any] | None = None, **options: Any) -> Rows:
+        """Execute one statement; the arguments and errors are those of `Database.execute`."""
+        return self.database.execute(sql, params, **options)
+
+    # -- retention
+
+    def retention(self, timeout: float | None = None) -> Retention:
+        """Return how long rows are kept, as the table said at most a minute ago.
+
+        :param timeout: the seconds that the caller has, for `Database.execute`.
+        """
+        now = time.monotonic()
+        if now - self._retention_read_at >= FRESH:
+            self._retention = read(self.database, timeout)
+            self._retention_read_at = now
+        return self._retention
+
+    def forget_retention(self) -> None:
+        """Read the retention anew at the next call of `retention`; call this after it was changed."""
+        self._retention_read_at = -FRESH
+
+    # -- waiting
+
+    def waiter(self, queue: str) -> Waiter | Polling:
+        """Return a context manager: this thread's place among those that wait for a queue."""
+        database = self.database
+        if database.joined is not None:
+            # The application's transaction may see another table than the session that listens: look, and listen if a
+            # connection for that is certainly to be had (the last one of a pool may be the application's).
+            heard = self._room.enter(queue) if database.source.owned else None
+            return Polling(database, self.quoted, self._poll_interval, queue, heard)
+        if database.in_transaction and not database.source.hears_in_transactions:
+            return Polling(database, self.quoted, self._poll_interval, queue)
+        return self._room.enter(queue)
+
+    def waiter_for_all(self, queues: Iterable[str]) -> Waiter:
+        """Return a place to wait for several queues at once, outside of a transaction."""
+        return self._room.enter(*queues)
+
+    # -- the end
+
+    def close(self) -> None:
+        """Wake and refuse all waiters, and close all connections, those given to pq, too."""
+        self._room.close()
+        self.database.close()

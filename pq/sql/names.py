@@ -1,0 +1,62 @@
+"""The names of the table, and of the objects that belong to it. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from .._args import check_text
+
+#: PostgreSQL cuts longer identifiers in silence (NAMEDATALEN - 1), so that two names could mean one object.
+NAME_BYTES = 63
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DOTTED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z_][A-Za-z0-9_]*)")
+
+
+class TableName:
+    """The name of the queue table.
+
+    A plain identifier means its lower-case form, as it did unquoted in 1.9.1; ``app.queue`` without a schema is
+    schema and table; any other name is taken verbatim.
+
+    :raises TypeError: a name is not a str.
+    :raises ValueError: a name is empty, has a NUL character or is longer than 63 bytes.
+    """
+
+    def __init__(self, name: str, schema: str | None = None) -> None:
+        if schema is None and isinstance(name, str) and (dotted := _DOTTED.fullmatch(name)):
+            schema, name = dotted.groups()
+        self.name = _identifier("table", name)
+        self.schema = None if schema is None else _identifier("schema", schema)
+
+    @property
+    def quoted(self) -> str:
+        """The name as it stands in SQL, with its schema if one was given."""
+        prefix = "" if self.schema is None else quote(self.schema) + "."
+        return prefix + quote(self.name)
+
+    def __repr__(self) -> str:
+        return f"<TableName {self.quoted}>"
+
+
+def _identifier(kind: str, name: str) -> str:
+    check_text(kind, name)
+    if len(name.encode()) > NAME_BYTES:
+        raise ValueError(f"{kind} {name!r} is too long: PostgreSQL allows {NAME_BYTES} bytes")
+    return name.lower() if _PLAIN.fullmatch(name) else name
+
+
+def quote(identifier: str) -> str:
+    """The identifier in double quotes."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def object_name(table: str, suffix: str) -> str:
+    """The name of an object that belongs to `table`: ``table_suffix``, shortened by a hash where it is too long."""
+    name = f"{table}_{suffix}"
+    if len(name.encode()) <= NAME_BYTES:
+        return name
+    digest = hashlib.sha256(table.encode()).hexdigest()[:8]
+    room = NAME_BYTES - len(f"_{digest}_{suffix}")
+    return f"{table.encode()[:room].decode('utf-8', 'ignore')}_{digest}_{suffix}"
