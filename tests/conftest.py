@@ -7,7 +7,6 @@ system's), or those of ``--pg-bin``; or it is a running one, ``--pg-dsn``.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,32 +14,21 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import psycopg2.extensions
 import pytest
-from driver import driver
-from testing.postgresql import Postgresql
-from versions import Library
+from support import execute, wait_until
+from support.driver import driver
+from support.server import Server
+from support.versions import Library
 
 import pq as this_library
 from pq import PQ
 from pq.embedded import find_binaries
 from pq.tasks import Queue
-
-NOBODY = os.environ.get("PQ_TEST_PG_USER", "nobody")
-
-# PostgreSQL refuses to run as root: become somebody else, then exec
-AS_USER = (
-    "import os, pwd, sys; user = pwd.getpwnam(sys.argv[1]); os.setgroups([]); os.setgid(user.pw_gid);"
-    "os.setuid(user.pw_uid); os.environ['HOME'] = '/'; os.chdir('/'); os.execv(sys.argv[2], sys.argv[2:])"
-)
-
-#: Seconds that a test waits for something that must happen. Long: machines are slow, and only a failure waits so long.
-PATIENCE = 30.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,60 +57,6 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class Server(Postgresql):
-    """testing.postgresql, made to work as root, with psycopg2, and from binaries that others can't reach."""
-
-    DEFAULT_SETTINGS = dict(
-        Postgresql.DEFAULT_SETTINGS,
-        bin=None,
-        initdb_args="-U postgres -A trust -E UTF8 --locale=C --no-sync",
-        postgres_args=(
-            "-h 127.0.0.1 -c fsync=off -c synchronous_commit=off "
-            "-c full_page_writes=off -c max_connections=200 -c shared_buffers=64MB -c logging_collector=off"
-        ),
-    )
-
-    def initialize(self) -> None:
-        binaries = Path(self.settings.pop("bin"))
-        self.become: list[str] = []
-        if os.geteuid() == 0:
-            self.become = [sys.executable, "-S", "-c", AS_USER, NOBODY]
-            if not all(path.stat().st_mode & 0o001 for path in [binaries, *binaries.parents]):
-                binaries = self._copy(binaries)
-        self.initdb, self.postgres = str(binaries / "initdb"), str(binaries / "postgres")
-
-    def _copy(self, binaries: Path) -> Path:
-        """Into a folder that everybody can enter; never change the modes of those on the way to the original."""
-        home = Path(self.base_dir) / "package" / "install"
-        shutil.copytree(binaries.parent, home, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
-        libraries = binaries.parent.parent.with_name(binaries.parent.parent.name + ".libs")
-        if libraries.exists():  # auditwheel's, which the binaries look for in ../../../NAME.libs
-            shutil.copytree(libraries, home.parent.with_name(libraries.name))
-        return home / "bin"
-
-    def initialize_database(self) -> None:
-        if self.become:
-            os.chmod(self.base_dir, 0o711)
-            for folder in ("data", "tmp"):
-                shutil.chown(os.path.join(self.base_dir, folder), NOBODY)
-        args = self.settings["initdb_args"].split()
-        command = [*self.become, self.initdb, "-D", self.get_data_directory(), *args]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-    def get_server_commandline(self) -> list[str]:
-        return [*self.become, *super().get_server_commandline()]
-
-    def is_server_available(self) -> bool:
-        try:
-            psycopg2.connect(**self.dsn(database="template1")).close()
-        except psycopg2.OperationalError:
-            return False
-        return True
-
-    def poststart(self) -> None:
-        pass
-
-
 @pytest.fixture(scope="session")
 def pg_bin(request: pytest.FixtureRequest) -> Path:
     """The bin folder of the PostgreSQL under test."""
@@ -139,15 +73,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     with Server(bin=request.getfixturevalue("pg_bin")) as running:
         yield f"host=127.0.0.1 port={running.settings['port']} user=postgres dbname=postgres"
-
-
-def execute(dsn: str, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
-    """One statement on a connection of its own, in autocommit mode."""
-    with closing(psycopg2.connect(dsn)) as conn:
-        conn.autocommit = True
-        with conn.cursor() as cursor:
-            cursor.execute(sql, params)
-            return cursor.fetchall() if cursor.description is not None else []
 
 
 @pytest.fixture(scope="session")
@@ -263,42 +188,6 @@ def new(tmp_path: Path) -> Iterator[Library]:
     library = Library(this_library.__version__, Path(this_library.__file__).parents[1], tmp_path)
     yield library
     library.kill()
-
-
-def wait_until(condition: Callable[[], Any], what: str = "it", patience: float = PATIENCE) -> Any:
-    """Return the first true value of `condition`, looked at again and again."""
-    deadline = time.monotonic() + patience
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what} did not happen within {patience} s")
-        time.sleep(0.005)
-    return value
-
-
-class Background(threading.Thread):
-    """A function in a thread; `result()` joins it and returns its value, or raises its exception."""
-
-    def __init__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        super().__init__(daemon=True)
-        self._call = (function, args, kwargs)
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        function, args, kwargs = self._call
-        try:
-            self._value = function(*args, **kwargs)
-        except BaseException as error:
-            self._error = error
-
-    def result(self, patience: float = PATIENCE) -> Any:
-        self.join(patience)
-        if self.is_alive():
-            pytest.fail(f"thread did not end within {patience} s")
-        if self._error is not None:
-            raise self._error
-        return self._value
 
 
 @pytest.fixture(autouse=True)

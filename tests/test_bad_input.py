@@ -14,8 +14,8 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import pytest
-from conftest import execute
-from driver import driver
+from support import execute
+from support.driver import driver
 
 import pq.tasks
 from pq import PQ, JobNotFound, Queue, TableMissing

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_until
-from proxy import Proxy
 from psycopg2.extensions import make_dsn, parse_dsn
+from support import wait_until
+from support.proxy import Proxy
 
 import pq as package
 from pq import PQ

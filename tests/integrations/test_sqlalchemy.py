@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from conftest import Background
 from psycopg2.extensions import parse_dsn
+from support import Background
 
 from pq import PQ, ForkedConnection, LeaseLost
 

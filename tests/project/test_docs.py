@@ -1,0 +1,232 @@
+"""The documentation: its snippets run, in the order of the page, on a real database."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg2
+import pytest
+from support.driver import driver
+
+import pq as package
+from pq import PQ
+from pq._cli.main import main
+
+ROOT = Path(package.__file__).parents[1]
+DOCS = [page for page in sorted((ROOT / "docs").rglob("*.rst")) if "_build" not in page.parts]
+PAGES = [ROOT / "README.rst", ROOT / "CHANGES.rst", *DOCS]
+
+#: The database in the snippets, which stands for the test's.
+PLACEHOLDER = "postgresql://localhost/example"
+
+#: The role in the snippets: roles belong to the whole server, so each test has one of its own.
+ROLE = "app_role"
+
+#: Seconds that the snippets of a page may take: only one that hangs takes so long.
+PATIENCE = 60
+
+BLOCK = re.compile(
+    r"^(?P<skip>\.\. skip: \S.*\n\n)?"
+    r"(?P<indent> *)\.\. code-block:: (?P<language>\w+)\n"
+    r"(?: +:.*\n)*\n"
+    r"(?P<text>(?:(?P=indent) {3}.*\n|\n)+)",
+    re.MULTILINE,
+)
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page: Path, *languages: str) -> list[Block]:
+    """The code blocks of a page in these languages; without those that are marked ``.. skip: reason``."""
+    source = page.read_text("utf-8")
+    found = []
+    for match in BLOCK.finditer(source):
+        if match["language"] in languages and not match["skip"]:
+            text = re.sub(rf"^ {{{len(match['indent']) + 3}}}", "", match["text"], flags=re.MULTILINE)
+            found.append(Block(match["language"], text, source.count("\n", 0, match.start("text")) + 1))
+    return found
+
+
+def pages_with(*languages: str) -> Any:
+    return pytest.mark.parametrize(
+        "page", [page for page in PAGES if blocks(page, *languages)], ids=lambda page: page.stem
+    )
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """To run in. Not tmp_path: where the tests run as root, the embedded server's user could not enter it."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def role(sql: Callable[..., Any]) -> Iterator[str]:
+    """A role without any rights."""
+    ((number,),) = sql("select txid_current()")
+    name = f"{ROLE}_{os.getpid()}_{number}"
+    sql(f"create role {name}")
+    yield name
+    sql(f"drop owned by {name}")
+    sql(f"drop role {name}")
+
+
+def as_script(page: Path) -> str:
+    """The Python of a page, each line where it is on the page, so that a traceback leads there."""
+    lines: list[str] = []
+    for block in blocks(page, "python"):
+        lines += [""] * (block.line - 1 - len(lines)) + block.text.splitlines()
+    return "\n".join(lines) + "\n"
+
+
+@pages_with("python")
+def test_python_runs_and_prints_what_its_comments_say(page: Path, dsn: str, folder: Path) -> None:
+    if page.stem == "drivers":
+        pytest.importorskip("psycopg_pool")
+    script = folder / page.name
+    script.write_text(as_script(page).replace(PLACEHOLDER, dsn), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script.name],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PQ_DSN": dsn},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = iter(done.stdout.splitlines())
+    for expected in re.findall(r"^ *(?:print|\w+\.work)\(.*\)  # (.+)", as_script(page), re.MULTILINE):
+        assert expected in printed, f"{expected!r} is not printed, or not in its place:\n{done.stdout}"
+
+
+@pages_with("sh", "sql")
+def test_commands_and_sql_run(
+    page: Path, dsn: str, sql: Callable[..., Any], role: str, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setenv("PQ_DSN", dsn)
+    for block in blocks(page, "sh", "sql"):
+        text = block.text.replace(PLACEHOLDER, shlex.quote(dsn)).replace(ROLE, role)
+        if block.language == "sql":
+            sql(text)
+            continue
+        for line in text.strip().splitlines():
+            command, _, pipe = line.partition(" | ")
+            run(shlex.split(command))
+            output = capsys.readouterr().out
+            if pipe:
+                assert shlex.split(pipe) == ["psql", dsn]
+                sql(output)
+
+
+def run(command: list[str]) -> None:
+    """Run a command of the documentation as far as can be done in a test."""
+    match command:
+        case ["python", "-m", "pq", "demo"]:
+            pass  # has its own tests, and the page of the commands its options
+        case ["python", "-m", "pq", "doctor", *_]:
+            assert main(command[3:]) == 1  # the server of the tests has fsync off
+        case ["python", "-m", "pq", "dead", "retry", _, "17", "18"]:
+            assert main(command[3:]) == 1  # there are no such jobs
+        case ["python", "-m", "pq", *arguments]:
+            assert main(arguments) == 0
+        case ["python", "-m", "tests.torture", *_]:
+            pass  # has its own tests
+        case ["python", "-m", "pytest"]:
+            pass  # is running
+        case ["pip", "install", *options, target]:
+            assert options in ([], ["-e"])
+            assert re.fullmatch(r"\.\[(\w+)\]", target)[1] in extras()  # type: ignore[index]
+        case _:
+            pytest.fail(f"a command that this test does not know: {shlex.join(command)}")
+
+
+def extras() -> list[str]:
+    """The names in extras_require of setup.py."""
+    (given,) = (
+        keyword.value
+        for node in ast.walk(ast.parse((ROOT / "setup.py").read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "extras_require"
+    )
+    assert isinstance(given, ast.Dict)
+    return [ast.literal_eval(key) for key in given.keys if key is not None]
+
+
+def test_the_grants_of_the_operations_page_suffice(dsn: str, sql: Callable[..., Any], role: str) -> None:
+    with PQ(dsn, schema="jobs") as owner:
+        owner.create()
+    with PQ(psycopg2.extensions.make_dsn(dsn, options=f"-c role={role}"), schema="jobs") as pq:
+        with pytest.raises(driver.errors.InsufficientPrivilege):
+            pq["a"].put(1)
+        for block in blocks(ROOT / "docs" / "howto" / "operations.rst", "sql"):
+            if block.text.startswith("grant"):
+                sql(block.text.replace(ROLE, role))
+        pq.create()
+        pq["a"].put(1)
+        with pq["a"]:
+            job = pq["a"].get()
+            assert job is not None
+            job.data = 2
+        assert pq["a"].get(timeout=0.01) is None
+        assert len(pq["a"]) == 0
+        pq["a"].put(1, schedule_at="1h")
+        assert list(pq) == ["a"]
+        pq["a"].clear()
+        assert "a" not in pq
+
+
+def test_the_reference_names_all_that_is_public() -> None:
+    text = (ROOT / "docs" / "reference" / "api.rst").read_text("utf-8")
+    assert [name for name in package.__all__ if not re.search(rf"\bpq\.{name}\b", text)] == []
+
+
+def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "reference" / "commands.rst").read_text("utf-8")
+    options = set()
+    commands = ["create", "sql", "version", "doctor", "put", "list", "count", "show", "cancel", "reschedule", "move"]
+    commands += ["pause", "resume", "clear", "queues", "prune", "work", "dead", "demo"]
+    for command in ("", *commands, "dead list", "dead retry", "dead discard"):
+        with pytest.raises(SystemExit):
+            main([*command.split(), "--help"])
+        usage = capsys.readouterr().out
+        options |= set(re.findall(r"--[\w-]+", usage))
+        if not command:
+            assert re.findall(r"^    (\w+)(?:  |$)", usage, re.MULTILINE) == commands
+        assert f"``{command}" in text
+    assert {option for option in options if f"``{option}" not in text} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_snippet_escapes_these_tests(page: Path) -> None:
+    source = page.read_text("utf-8")
+    found = list(BLOCK.finditer(source))
+    assert len(found) == source.count("code-block::"), "a block that the pattern does not see"
+    assert {match["language"] for match in found} <= {"python", "sql", "sh", "text"}
+    assert source.count(".. skip:") == sum(bool(match["skip"]) for match in found) <= 1
+    assert not re.search(r"^(?!.*\.\. ).*::$", source, re.MULTILINE), "a literal block, which is not run"
+
+
+@pytest.mark.parametrize("page", ["guarantees", "losses"])
+def test_the_tests_that_a_page_names_are_there(page: str) -> None:
+    text = (ROOT / "docs" / "reference" / f"{page}.rst").read_text("utf-8")
+    named = set(re.findall(r"(test_\w+\.py)(?:::(\w+))?", text))
+    assert len(named) > 10
+    for path, name in named:
+        (file,) = (ROOT / "tests").rglob(path)
+        source = file.read_text("utf-8")
+        assert not name or f"def {name}(" in source, f"{path}::{name}"

@@ -1,0 +1,391 @@
+"""Taking a job: in which order, at what time, by whom, and at what cost."""
+
+from __future__ import annotations
+
+import datetime as dt
+import heapq
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from typing import Any
+
+import pytest
+from psycopg2.extensions import make_dsn, parse_dsn
+from support import PATIENCE, Background, execute
+from support.driver import driver
+from support.plan import filled_tables, nodes
+
+from pq import PQ, Queue
+from pq import sql as _sql
+from pq._db.prepared import _prepared
+from pq._queue import claim as _claim
+
+#: How many due rows a claim looks at.
+WINDOW = {"alone": 1000, "in a transaction": 100}
+
+CLAIMS = pytest.mark.parametrize("how", list(WINDOW))
+
+
+def take(queue: Queue, how: str) -> Any:
+    """The data of the next job, or None; taken by a statement alone or in a transaction."""
+    with nullcontext() if how == "alone" else queue:
+        job = queue.get(block=False)
+    return None if job is None else job.data
+
+
+def drain(queue: Queue, how: str) -> list[Any]:
+    found = []
+    while (data := take(queue, how)) is not None:
+        found.append(data)
+    return found
+
+
+# -- order
+
+
+@CLAIMS
+@pytest.mark.parametrize("due", [False, True], ids=["ready", "due"])
+def test_the_earliest_expected_comes_first_then_those_without_then_the_lowest_id(pq: PQ, how: str, due: bool) -> None:
+    queue = pq["a"]
+    in_order = [dt.datetime(2000, 1, 1), dt.timedelta(hours=-1), "0s", "1h", dt.datetime(3000, 1, 1), None]
+    jobs = [(random.randrange(len(in_order)), n) for n in range(40)]
+    for rank, n in jobs:
+        queue.put(n, dt.timedelta(seconds=-1) if due else None, in_order[rank])
+    assert drain(queue, how) == [n for _, n in sorted(jobs)]
+
+
+@CLAIMS
+def test_a_scheduled_job_competes_by_its_expected_time_once_it_is_due(
+    pq: PQ, sql: Callable[..., Any], how: str
+) -> None:
+    queue = pq["a"]
+    queue.put("late", expected_at="2h")
+    queue.put("none")
+    for name, expected in [("due, first", "1h"), ("due, second", "3h"), ("due, last", None)]:
+        queue.put(name, "1h", expected)
+    queue.put("not due", "1h", dt.datetime(2000, 1, 1))
+    sql("update queue set schedule_at = now() where data::text like '%due,%'")
+    assert drain(queue, how) == ["due, first", "late", "due, second", "none", "due, last"]
+
+
+@CLAIMS
+def test_no_job_is_taken_before_its_time_nor_passed_over_after_it(pq: PQ, sql: Callable[..., Any], how: str) -> None:
+    """One consumer, and jobs that become due while it works. All times are the server's."""
+    queue = pq["a"]
+    for n in range(80):
+        at = random.choice([None, dt.timedelta(milliseconds=random.randrange(1000))])
+        queue.put(n, at, random.choice([None, dt.timedelta(seconds=random.randrange(-9, 9))]))
+    deadline = time.monotonic() + PATIENCE
+    asked: dict[int, dt.datetime] = {}  # just before the claim that took it
+    while len(asked) < 80:
+        assert time.monotonic() < deadline
+        ((now,),) = sql("select clock_timestamp()")
+        data = take(queue, how)
+        assert data not in asked
+        if data is not None:
+            asked[data] = now
+    assert sql("select count(*) from queue where dequeued_at < schedule_at") == [(0,)]
+    rows = sql("select data::text::int, schedule_at, dequeued_at from queue")
+    order = [n for (n,) in sql("select data::text::int from queue order by expected_at, id")]
+    passed_over = [
+        (taken, better)
+        for taken, _, taken_at in rows
+        for better, due, better_at in rows
+        if better_at > taken_at
+        and (due is None or due <= asked[taken])
+        and order.index(better) < order.index(taken)
+    ]
+    assert passed_over == []
+
+
+@CLAIMS
+def test_a_burst_of_jobs_due_at_once_is_in_order_as_far_as_it_is_looked_at(
+    pq: PQ, sql: Callable[..., Any], how: str
+) -> None:
+    queue = pq["a"]
+    sql(
+        """
+        insert into queue (q_name, data, schedule_at, expected_at)
+        select 'a', to_json(i), now() - interval '1 hour' + i * interval '1 ms',
+          '2030-01-01'::timestamptz + i * 7919 %% 5000 * interval '1 hour'
+        from generate_series(0, 4999) as i
+        """,
+        (),
+    )
+    due = list(range(5000))
+    looked_at: list[tuple[int, int]] = []
+    for _ in range(20):
+        # a claim of its own makes ready what it did not take, and so the next one looks further
+        window = WINDOW[how] if how == "alone" else WINDOW[how] - len(looked_at)
+        for n in due[:window]:
+            heapq.heappush(looked_at, (n * 7919 % 5000, n))
+        del due[:window]
+        assert take(queue, how) == heapq.heappop(looked_at)[1]
+
+
+# -- the low-water mark
+
+
+def take_from_afar(pq: PQ, sql: Callable[..., Any]) -> Queue:
+    """A queue whose first job was given back when the mark was past it."""
+    queue = pq["a"]
+    sql("insert into queue (q_name, data) select 'a', to_json(i) from generate_series(1, 1200) as i")
+    for _ in range(1100):
+        queue.get()
+    sql("update queue set dequeued_at = null where id = (select min(id) from queue)")
+    return queue
+
+
+def test_what_is_ready_below_the_mark_is_found_before_the_queue_is_empty(
+    pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_claim, "FORGET", 1e9)
+    assert drain(take_from_afar(pq, sql), "alone") == [*range(1101, 1201), 1]
+
+
+def test_what_is_ready_below_the_mark_is_found_in_time(
+    pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = take_from_afar(pq, sql)
+    monkeypatch.setattr(_claim, "FORGET", 0.0)
+    assert drain(queue, "alone") == [1, *range(1101, 1201)]
+
+
+def test_a_prioritised_job_is_never_below_the_mark(
+    pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_claim, "FORGET", 1e9)
+    queue = take_from_afar(pq, sql)
+    sql("update queue set expected_at = now() where id = (select min(id) from queue)")
+    assert take(queue, "alone") == 1
+
+
+def test_taken_jobs_that_an_old_transaction_keeps_in_the_index_are_not_stepped_over_again(
+    pq: PQ, sql: Callable[..., Any], connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_claim, "FORGET", 1e9)
+    with connect().cursor() as old:
+        old.execute("set transaction isolation level repeatable read; select 1")
+        sql("insert into queue (q_name, data) select 'a', '1' from generate_series(1, 20000)")
+        sql("update queue set dequeued_at = now() where id in (select id from queue order by id limit 19000)")
+        pq["a"].get()
+        statements = _sql.bound("claim.sql", "queue")
+
+        def blocks(mark: int) -> int:
+            params = {"queue": "a", "mark": mark, "limit": 1}
+            (((plan,),),) = sql(f"explain (analyze, buffers, format json) {statements['claim']}", params)
+            return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+        assert blocks(pq["a"]._claims._mark) * 3 < blocks(0)
+
+
+# -- many consumers
+
+
+@CLAIMS
+@pytest.mark.parametrize("due", [False, True], ids=["ready", "due"])
+def test_eight_threads_get_each_job_once(pq: PQ, sql: Callable[..., Any], how: str, due: bool) -> None:
+    sql(
+        """
+        insert into queue (q_name, data, schedule_at, expected_at)
+        select 'a', to_json(i), case when %s then now() - interval '1 hour' end,
+          case when i %% 2 = 0 then now() + random() * interval '1 hour' end
+        from generate_series(1, 3000) as i
+        """,
+        (due,),
+    )
+    threads = [Background(drain, pq["a"], how) for _ in range(8)]
+    taken = [data for thread in threads for data in thread.result(patience=60)]
+    # a thread that finds all rows locked by the others is done: the rest is for the last one
+    taken += drain(pq["a"], how)
+    assert sorted(taken) == list(range(1, 3001))
+
+
+@pytest.mark.parametrize("due", [False, True], ids=["ready", "due"])
+def test_a_transaction_hides_only_the_jobs_that_it_has_taken(pq: PQ, due: bool) -> None:
+    queue = pq["a"]
+    for n in range(3):
+        queue.put(f"ready {n}")
+        queue.put(f"due {n}", dt.timedelta(seconds=-1), "0s" if due else None)
+    with queue:
+        job = queue.get(block=False)
+        assert job is not None
+        assert job.data == ("due 0" if due else "ready 0")
+        others = Background(drain, queue, "in a transaction").result()
+        assert len(others) == 5
+        assert job.data not in others
+
+
+@CLAIMS
+def test_a_transaction_that_takes_many_due_jobs_does_not_hide_those_behind(pq: PQ, how: str) -> None:
+    queue = pq["a"]
+    many = WINDOW["in a transaction"] + 20
+    for n in range(many + 3):
+        queue.put(n, dt.timedelta(seconds=n - 1000))
+    with queue:
+        assert [take(queue, "alone") for _ in range(many)] == list(range(many))
+        assert Background(drain, queue, how).result() == [many, many + 1, many + 2]
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_a_get_of_its_own_does_not_fail_by_the_databases_isolation_level(dsn: str, isolation: str) -> None:
+    execute(dsn, f"alter database {parse_dsn(dsn)['dbname']} set default_transaction_isolation = '{isolation}'")
+    execute(dsn, "insert into queue (q_name, data) select 'a', to_json(i) from generate_series(1, 500) as i")
+    with PQ(dsn) as pq:
+        threads = [Background(drain, pq["a"], "alone") for _ in range(8)]
+        taken = [data for thread in threads for data in thread.result(patience=60)]
+        taken += drain(pq["a"], "alone")
+    assert sorted(taken) == list(range(1, 501))
+
+
+# -- whose clock
+
+
+def test_relative_times_are_by_the_servers_clock(pq: PQ, sql: Callable[..., Any]) -> None:
+    """A statement alone begins its transaction: were it another clock, the times would not agree to a microsecond."""
+    pq["a"].put(1, schedule_at="5m", expected_at=dt.timedelta(days=-3))
+    assert sql("select schedule_at - enqueued_at, expected_at - enqueued_at from queue") == [
+        (dt.timedelta(minutes=5), dt.timedelta(days=-3))
+    ]
+
+
+def test_in_a_transaction_relative_times_count_from_the_put(pq: PQ, sql: Callable[..., Any]) -> None:
+    with pq["a"] as cursor:
+        cursor.execute("select clock_timestamp()")
+        (before,) = cursor.fetchone()
+        pq["a"].put(1, schedule_at="5m")
+    ((at,),) = sql("select schedule_at from queue")
+    assert before + dt.timedelta(minutes=5) < at
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe"])
+def test_a_day_has_24_hours_in_any_time_zone(dsn: str, sql: Callable[..., Any], zone: str) -> None:
+    with PQ(make_dsn(dsn, options=f"-c timezone={zone}")) as pq:
+        for days in range(0, 365, 30):
+            pq["a"].put(days, schedule_at=f"{days}d", expected_at=dt.timedelta(days=days))
+        wrong = """
+            select data::text from queue
+            where schedule_at <> expected_at
+              or extract(epoch from schedule_at) - extract(epoch from enqueued_at) <> data::text::int * 86400
+        """
+        assert sql(wrong) == []
+        job = pq["a"].get(block=False)
+        assert job is not None
+        assert sql("select schedule_at at time zone 'utc' from queue where id = %s", (job.id,)) == [(job.schedule_at,)]
+
+
+def test_what_becomes_due_during_a_long_transaction_is_got_in_it(pq: PQ) -> None:
+    queue = pq["a"]
+    with queue as cursor:
+        cursor.execute("select 1")  # now() stands still from here on
+        Background(queue.put, 1, dt.timedelta(milliseconds=200)).result()
+        job = queue.get(timeout=PATIENCE)
+        assert job is not None
+
+
+# -- at what cost
+
+
+FILLS = {
+    # 100,000 finished, as many ready, 20,000 in the future; statistics up to date
+    "known": """
+        insert into known (q_name, data, dequeued_at) select 'a', '1', now() from generate_series(1, 100000);
+        insert into known (q_name, data, expected_at)
+          select 'a', '1', case when i % 2 = 0 then now() + random() * interval '1 day' end
+          from generate_series(1, 100000) as i;
+        insert into known (q_name, data, schedule_at)
+          select 'a', '1', now() + interval '1 day' + i * interval '1 s' from generate_series(1, 20000) as i;
+        analyze known;
+    """,
+    # many of them due
+    "known_due": """
+        insert into known_due (q_name, data, dequeued_at) select 'a', '1', now() from generate_series(1, 20000);
+        insert into known_due (q_name, data, expected_at)
+          select 'a', '1', case when i % 2 = 0 then now() + random() * interval '1 day' end
+          from generate_series(1, 20000) as i;
+        insert into known_due (q_name, data, schedule_at)
+          select 'a', '1', now() - i * interval '1 s' from generate_series(1, 10000) as i;
+        analyze known_due;
+    """,
+    # no statistics at all
+    "unknown": """
+        insert into unknown (q_name, data, expected_at)
+          select 'a', '1', now() + random() * interval '1 day' from generate_series(1, 30000) as i;
+        insert into unknown (q_name, data, schedule_at)
+          select 'a', '1', now() - i * interval '1 s' from generate_series(1, 10000) as i;
+    """,
+    # statistics from a time when there were only other queues
+    "outdated": """
+        insert into outdated (q_name, data, expected_at)
+          select 'other ' || i % 1000, '1', now() + random() * interval '1 day' from generate_series(1, 20000) as i;
+        analyze outdated;
+        insert into outdated (q_name, data, expected_at)
+          select 'a', '1', now() + random() * interval '1 day' from generate_series(1, 30000) as i;
+        insert into outdated (q_name, data, schedule_at)
+          select 'a', '1', now() - i * interval '1 s' from generate_series(1, 10000) as i;
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def filled(server: str) -> Iterator[str]:
+    """The DSN of a database with these tables."""
+    with filled_tables(server, FILLS) as dsn:
+        yield dsn
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+@pytest.mark.parametrize("prepared", [False, True], ids=["", "generic plan"])
+@pytest.mark.parametrize("statement", ["claim", "claim_in_transaction"])
+@pytest.mark.parametrize("table", list(FILLS))
+def test_a_claim_reads_the_heads_of_two_indexes_whatever_the_statistics(
+    filled: str, table: str, statement: str, prepared: bool, limit: int
+) -> None:
+    query = _sql.bound("claim.sql", table)[statement]
+    with closing(driver.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
+        if prepared:
+            _, prepare, query = _prepared(query)
+            cursor.execute(f"set plan_cache_mode = force_generic_plan; {prepare}", {})
+        params = {"queue": "a", "mark": 1, "limit": limit}
+        cursor.execute(f"explain (analyze, buffers, format json) {query}", params)
+        plan = cursor.fetchone()[0][0]["Plan"]
+    window = WINDOW["alone"] if statement == "claim" else WINDOW["in a transaction"]
+    looked_at = 0 if table == "known" else window
+    looked_at += 3 * limit  # ready ones, those of the two that are better, and the update
+    indexes = {f"{table}_ready_index", f"{table}_due_index", f"{table}_pkey"}
+    for node in nodes(plan):
+        assert node["Node Type"] != "Seq Scan"
+        assert node.get("Index Name") in {None, *indexes}
+        if node["Node Type"] != "Bitmap Index Scan":  # that of the primary key counts what earlier tests rolled back
+            assert node["Actual Rows"] * node["Actual Loops"] <= looked_at + 1, node
+    # a promoted row costs a lookup by its id, a new version, and entries in both indexes
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100 + 25 * looked_at
+
+
+@pytest.mark.parametrize("prepared", [False, True], ids=["", "generic plan"])
+@pytest.mark.parametrize("statement", ["settle", "settle_and_remove", "extend_all"])
+@pytest.mark.parametrize("table", list(FILLS))
+def test_settling_reads_the_primary_key_whatever_the_statistics(
+    filled: str, table: str, statement: str, prepared: bool
+) -> None:
+    query = _sql.bound("lease.sql", table)[statement]
+    with closing(driver.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
+        if prepared:
+            _, prepare, query = _prepared(query)
+            cursor.execute(f"set plan_cache_mode = force_generic_plan; {prepare}", {})
+        params = {
+            "ids": "{1,2}",
+            "attempts": "{1,1}",
+            "dequeued_at": '{"2026-11-21 12:00Z","2026-11-21 12:00Z"}',
+            "outcomes": "{done,retry}",
+            "delays": "{NULL,1}",
+            "errors": "{NULL,NULL}",
+            "results": "{NULL,NULL}",
+            "leases": "{30,30}",
+        }
+        cursor.execute(f"explain (format json) {query}", params)
+        plan = cursor.fetchone()[0][0]["Plan"]
+    used = {node.get("Index Name") for node in nodes(plan) if node.get("Relation Name") == table}
+    assert used <= {None, f"{table}_pkey"}
+    assert not any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == table for node in nodes(plan))

@@ -1,0 +1,132 @@
+"""The torture finds what it is for: copies of pq in which one thing is broken do not get through it.
+
+Those of the waiting protocol are in `test_waiting`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import pq
+
+ROOT = Path(__file__).parents[2]
+
+
+#: How often the torture may try.
+RUNS = 4
+
+
+class Mutant(NamedTuple):
+    """:ivar shows: what the checker may find wrong; one of these is enough."""
+
+    file: str
+    old: str
+    new: str
+    shows: set[str]
+    faults: str = ""
+    seconds: int = 6
+
+
+MUTANTS = {
+    "acknowledges before handling": Mutant(
+        "attempt.py",
+        "            result = self._run(self._call)\n",
+        "            self.job.done()\n            result = self._run(self._call)\n",
+        {"lost"},
+    ),
+    "no row lock": Mutant(
+        "sql/claim.sql",
+        "for update skip locked",
+        "",
+        {"effect more than once"},
+    ),
+    "commits early in a block": Mutant(
+        "queue.py",
+        "        cursor = block.__enter__()\n",
+        '        cursor = block.__enter__()\n        cursor.execute("commit")\n',
+        {"aborted, but there", "order without job, or job without order"},
+    ),
+    "no fence": Mutant(
+        "sql/lease.sql",
+        """job.id = given.id and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
+    and (job.due_at is null) is false""",
+        "job.id = given.id",
+        {"effect more than once", "delivered after done", "dead and done", "unfinished"},
+        faults="freeze-long",
+        seconds=25,
+    ),
+    "promotes what is not due": Mutant(
+        "sql/common.sql",
+        "due_at <= statement_timestamp()",
+        "due_at is not null",
+        {"early"},
+    ),
+    "takes the newest first": Mutant(
+        "sql/claim.sql",
+        "id > %(mark)s\n  order by q_name, expected_at, id\n",
+        "id > %(mark)s\n  order by id desc\n",
+        {"passed over"},
+    ),
+    "a transactional task is done outside of its transaction": Mutant(
+        "attempt.py",
+        "                self.job.done(result if self.options.result else None)\n        except (Conn",
+        # what comes between the two is a moment, which a kill may not hit in so short a run
+        "            __import__('time').sleep(0.05)\n"
+        "            self.job.done(result if self.options.result else None)\n        except (Conn",
+        {"effect more than once", "effect of a job that is not done"},
+        faults="kill,commit-lost,terminate",
+        seconds=25,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[str]]]]:
+    """The torture of each mutant; several at a time, since they mostly wait."""
+    with ThreadPoolExecutor(3) as pool:
+        folders = {name: tmp_path_factory.mktemp("mutant") for name in MUTANTS}
+        yield {name: pool.submit(torture, mutant, folders[name]) for name, mutant in MUTANTS.items()}
+
+
+def torture(mutant: Mutant, folder: Path) -> list[str]:
+    """What was found wrong; on a slow machine it may take more than one run until a fault hits where it hurts."""
+    shutil.copytree(Path(pq.__file__).parent, folder / "pq", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests" / "torture", folder / "tests" / "torture")
+    file = folder / "pq" / mutant.file
+    source = file.read_text("utf-8")
+    assert mutant.old in source
+    file.write_text(source.replace(mutant.old, mutant.new), "utf-8")
+    found: list[str] = []
+    for seed in range(RUNS):
+        done = subprocess.run(
+            [
+                *[sys.executable, "-m", "tests.torture", "--small", "--json", "--drain", "5", "--seed", str(seed)],
+                *["--seconds", str(mutant.seconds), "--faults", mutant.faults, "--interval", "0.4"],
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        found += json.loads(done.stdout)["wrong"] if done.stdout else [done.stderr]
+        if mutant.shows & set(found):
+            assert done.returncode == 1
+            break
+    return found
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_torture_finds_a_mutant(runs: dict[str, Future[list[str]]], name: str) -> None:
+    assert MUTANTS[name].shows & set(runs[name].result())
