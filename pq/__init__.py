@@ -11,7 +11,6 @@
 """
 
 from . import retry
-from ._jobs.bulk import NewJob
 from ._jobs.failure import Failure
 from ._jobs.job import Job
 from ._jobs.lease import LeasedJob
@@ -20,6 +19,7 @@ from ._queue import Queue
 from ._queue.browse import JobInfo, QueueInfo
 from ._queue.dead import Dead, DeadJob
 from ._queue.iterators import QueueIterator
+from ._table.bulk import NewJob
 from .errors import (
     CommitUnknown,
     ConnectionFailed,

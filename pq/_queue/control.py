@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .._args import UNSET, Unset, job_ids
-from .._jobs import bulk as _bulk
+from .._table import bulk as _bulk
 from .._table.rows import QueueRows
 from .._times import TimeSpec, When, when
 from ..sql import array

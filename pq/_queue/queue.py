@@ -9,10 +9,10 @@ from itertools import chain
 from typing import Any
 
 from .._args import integer, timeout_seconds
-from .._jobs import bulk as _bulk
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import settle_all
+from .._table import bulk as _bulk
 from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, when
 from ..errors import JobNotFound
 from .browse import Browse

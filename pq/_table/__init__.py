@@ -2,6 +2,7 @@
 
     table       its name, database, statements, and waiting threads
     rows        the rows of one queue, and how data is encoded there
+    bulk        many new rows in one statement: arrays for INSERT, lines for COPY
     schema      creating, upgrading and dropping the table
     retention   how long rows are kept; pruning
 """

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from .. import _codec
 from .._args import check_text, integer
 from .._db import Database, Literal, Rows
-from .._jobs import bulk as _bulk
 from .._times import TimeSpec
 from ..errors import DecodeError, JobNotFound
 from ..sql import TableName
+from . import bulk as _bulk
 from .table import Table
 
 

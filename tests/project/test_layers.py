@@ -1,4 +1,7 @@
-"""The shape of the package: who may import whom, who touches a driver, how long a module may be."""
+"""The shape of the package: who may import whom, who touches a driver, how long a module may be.
+
+Imports for type checkers count, too: a module that names a type of a higher rank can't be read without it.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,31 @@ import pytest
 import pq
 
 PACKAGE = Path(pq.__file__).parent
-#: From the bottom up: a module imports from lower layers, never from its own.
-LAYERS = [
-    {"errors", "_numbers", "_when", "_codec", "_sql", "_findings", "failure"},
-    {"_db", "_bulk", "embedded", "retry"},
-    {"retention"},
-    {"schema", "_rows"},
-    {"job", "settlement", "doctor", "browse", "control"},
-    {"lease", "dead"},
-    {"_claim", "_iterators", "item"},
-    {"queue"},
-    {"manager"},
-    {"attempt"},
-    {"worker"},
-    {"tasks", "utils"},
-    {"__init__"},
-    {"demo", "_output"},
-    {"_work"},
-    {"_commands"},
-    {"cli"},
-    {"__main__"},
+
+#: What may be imported by everything: no connection, no clock, no thread. These import each other, without circles.
+PURE = {"errors", "retry", "sql", "_args", "_codec", "_times"}
+
+#: From the bottom up: a package imports from lower ranks, never from its own. So features don't import each other.
+RANKS = [
+    {"_db", "embedded"},
+    {"_wait"},
+    {"_table"},
+    {"_jobs"},
+    {"_queue"},
+    {"doctor"},
+    {"_manager", "worker"},
+    {"tasks", "utils", "__init__"},
+    {"_cli"},
 ]
-PARTS = set().union(*LAYERS)
+#: A program of one line, above all of them.
+TOP = {"__main__"}
+
 DRIVERS = {"psycopg2", "psycopg2cffi", "psycopg", "psycopg_pool", "asyncpg", "pg8000"}
+LINES = 300
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+#: Their dotted names; a package has the name of its folder.
+NAMES = {".".join(["pq", *module.parts]).removesuffix(".__init__"): module for module in MODULES}
 
 
 def parsed(module: Path) -> ast.Module:
@@ -43,52 +46,57 @@ def parsed(module: Path) -> ast.Module:
 
 
 def imports(module: Path) -> Iterator[str]:
-    """The dotted names that a module imports when it runs, anywhere in it; its own package's begin with "pq."."""
+    """The dotted names of what a module imports, anywhere in it: modules where they are modules, else names in them."""
     package = ("pq", *module.parent.parts)
-    for node in running(parsed(module)):
+    for node in ast.walk(parsed(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             origin = ".".join(filter(None, [base, node.module]))
-            # "from . import x": x may be a module, or a name of the package
-            yield from (f"{origin}.{alias.name}" if origin == base else origin for alias in node.names)
+            for alias in node.names:
+                name = f"{origin}.{alias.name}"
+                yield name if name in NAMES or node.module is None else origin
 
 
-def running(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes below, without what is for type checkers alone."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        yield child
-        yield from running(child)
+def own_imports(module: Path) -> Iterator[str]:
+    """The modules of pq among them."""
+    for name in imports(module):
+        if name.split(".")[0] == "pq":
+            yield name if name in NAMES else name.rpartition(".")[0]
 
 
-def layer(part: str) -> int:
-    return next(number for number, names in enumerate(LAYERS) if part in names)
+def part(name: str) -> str:
+    """The package or module at the top of pq that a dotted name belongs to."""
+    return (name.split(".") + ["__init__"])[1]
+
+
+def rank(part: str) -> int:
+    ranks = [PURE, *RANKS, TOP]
+    return next(number for number, parts in enumerate(ranks) if part in parts)
+
+
+def test_everything_has_a_rank() -> None:
+    assert {part(name) for name in NAMES} == set().union(PURE, *RANKS, TOP)
+    assert len(RANKS) <= 9
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_imports_point_downwards(module: Path) -> None:
+def test_imports_point_to_lower_ranks(module: Path) -> None:
     own = module.parts[0]
-    for name in imports(module):
-        package, _, rest = name.partition(".")
-        other = rest.split(".")[0]
-        if package == "pq" and other != own:
-            # what is no module is a name of the package itself
-            assert layer(other if other in PARTS else "__init__") < layer(own), f"{module} imports {name}"
+    for name in own_imports(module):
+        other = part(name)
+        if other != own:
+            below = rank(other) < rank(own) or {own, other} <= PURE
+            assert below, f"{module} imports {name}, which is not below"
 
 
-def test_there_are_no_cycles() -> None:
-    """Module by module, inside the packages, too."""
-    graph = {
-        module: {other for name in imports(module) for other in MODULES if name == ".".join(["pq", *other.parts])}
-        for module in MODULES
-        if module.stem != "__init__"
-    }
+def test_there_are_no_circles() -> None:
+    """Module by module, inside the packages, too. A package may import its parts: then they don't import it."""
+    graph = {NAMES[name]: {NAMES[other] for other in own_imports(NAMES[name]) if other != name} for name in NAMES}
     while graph:
         leaves = [module for module, others in graph.items() if not others & graph.keys()]
-        assert leaves, f"these import each other: {', '.join(map(str, graph))}"
+        assert leaves, f"these import each other: {', '.join(sorted(map(str, graph)))}"
         for module in leaves:
             del graph[module]
 
@@ -102,24 +110,52 @@ def test_no_module_but_those_of_db_touches_a_driver(module: Path) -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_no_module_is_long(module: Path) -> None:
-    lines = (PACKAGE / module).with_suffix(".py").read_text("utf-8").count("\n")
-    assert lines <= 300
+    assert (PACKAGE / module).with_suffix(".py").read_text("utf-8").count("\n") <= LINES
 
 
-def test_pure_modules_read_no_clock_and_open_nothing() -> None:
-    for name in sorted(LAYERS[0]):
-        found = {imported.split(".")[0] for imported in imports(Path(name))}
-        assert not found & {"os", "socket", "threading", "time", "select", "subprocess"}, name
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_docstrings_stand_alone(module: Path) -> None:
+    """Who reads one in an editor does not see the one above it."""
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            text = ast.get_docstring(node) or ""
+            assert not text.startswith(("The same", "As `", "As of")), f"{module}: {text}"
 
 
-def test_the_design_page_shows_these_layers() -> None:
+def is_pure(module: Path) -> bool:
+    first = (ast.get_docstring(parsed(module)) or "").partition("\n\n")[0]
+    return module.parts[0] in PURE or "Pure" in first
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if is_pure(m)], ids=str)
+def test_pure_modules_read_no_clock_and_open_nothing(module: Path) -> None:
+    """Those of the lowest rank, and those that say so in the first sentences of their docstring."""
+    found = {name.split(".")[0] for name in imports(module)}
+    assert not found & {"os", "socket", "threading", "time", "select", "subprocess", "contextvars"}
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"now", "utcnow", "today"}, f"{module}:{node.lineno}"
+        assert not (isinstance(node, ast.Name) and node.id == "open"), f"{module}:{node.lineno}"
+
+
+def test_public_modules_are_in_the_reference() -> None:
+    """A name without an underscore is a promise. `pq.sql` has the statements, which nobody imports."""
+    page = PACKAGE.parent / "docs" / "reference" / "api.rst"
+    if not page.exists():
+        pytest.skip("tested as installed, without the source tree")
+    text = page.read_text("utf-8")
+    public = {part(name) for name in NAMES if not part(name).startswith("_")} - {"sql"}
+    assert {name for name in public if f"pq.{name}" not in text} == set()
+
+
+def test_the_design_page_shows_these_ranks() -> None:
     page = PACKAGE.parent / "docs" / "explanation" / "design.rst"
     if not page.exists():
         pytest.skip("tested as installed, without the source tree")
     section = page.read_text("utf-8").partition("\nLayers\n")[2]
     table = section.partition("code-block:: text\n\n")[2].partition("\n\n")[0]
-    rows = [line[3:].partition("   ")[0].split() for line in table.splitlines()]
-    assert [set(names) for names in rows if names] == LAYERS
+    rows = [line[9:].partition("   ")[0].split() for line in table.splitlines()]
+    assert [set(names) for names in rows if names] == [PURE, *RANKS]
 
 
 def test_setup_does_not_import_pq() -> None:
@@ -134,8 +170,3 @@ def test_setup_does_not_import_pq() -> None:
     }
     assert "setuptools" in names
     assert not any(name.split(".")[0] == "pq" for name in names)
-
-
-def test_every_layer_is_there() -> None:
-    """A renamed module must not escape these tests."""
-    assert {module.parts[0] for module in MODULES} == PARTS

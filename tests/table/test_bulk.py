@@ -21,8 +21,8 @@ from support.proxy import Proxy, cut_before
 
 from pq import PQ, DecodeError, Discard, LeasedJob, LeaseLost, LeasesLost, NewJob, Queue, Retry
 from pq._db.sources import base as sources
-from pq._jobs.bulk import JOBS
 from pq._queue import claim as _claim
+from pq._table.bulk import JOBS
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 SECOND = dt.timedelta(seconds=1)
