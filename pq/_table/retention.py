@@ -88,7 +88,7 @@ class Change:
         if dead is not UNSET:
             self._parts["dead"] = _span("retain_dead", dead)
             if self._parts["dead"] == timedelta():
-                raise ValueError("retain_dead must be longer than nothing: a dead job waits for somebody's decision")
+                raise ValueError("retain_dead must be positive: a dead job waits for somebody's decision")
 
     def wanted(self, database: Database) -> bool:
         """Whether the table says something else. Who only repeats what it says needs no right to change it."""

@@ -84,7 +84,7 @@ def test_idle_connections_that_were_dropped_are_replaced(dsn: str, sql: Sql, kin
 @pytest.fixture
 def doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
     """However short ago it has answered, a connection is not taken to be alive."""
-    monkeypatch.setattr(pq._db.sources, "HOT", 0)
+    monkeypatch.setattr(pq._db.sources.base, "HOT", 0)
 
 
 @pytest.mark.usefixtures("doubtful")
@@ -192,7 +192,7 @@ def test_a_transaction_cut_at_its_commit_is_in_doubt(dsn: str, proxy: Proxy, sql
 def test_a_put_never_happens_twice(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str, hot: float, text: str
 ) -> None:
-    monkeypatch.setattr(pq._db.sources, "HOT", hot)
+    monkeypatch.setattr(pq._db.sources.base, "HOT", hot)
     for n, cut in enumerate((cut_before, cut_after)):
         with Proxy(dsn) as proxy, make_pq(kind, proxy.dsn) as made:
             made["a"].put("before")

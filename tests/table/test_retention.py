@@ -127,7 +127,7 @@ def test_what_is_given_is_kept_until_something_else_is_given(
         ({"retain": timedelta(milliseconds=1)}, ValueError, "retain must be whole seconds"),
         ({"retain": "9999999d"}, ValueError, "retain is out of range"),
         ({"retain": timedelta.max}, ValueError, "retain is out of range"),
-        ({"retain_dead": 0}, ValueError, "retain_dead must be longer than nothing"),
+        ({"retain_dead": 0}, ValueError, "retain_dead must be positive"),
         ({"retain_dead": b"1d"}, TypeError, "retain_dead must be .* not bytes"),
     ],
     ids=str,

@@ -25,11 +25,11 @@ from support.kinds import SEVERAL, WITH_PSYCOPG3, kit_of, make_pq, terminate
 from support.proxy import Proxy
 
 from pq import PQ, ConnectionLost, Queue, TableMissing
-from pq import sql as sql_files
 from pq._db.drivers.base import Driver
 from pq._db.sockets import wait_readable
 from pq._wait import debounce as later
 from pq._wait import leader as listener
+from pq._wait import session as session_module
 from pq._wait.leader import WaitedQueue
 from pq._wait.room import Waiter, WaitingRoom
 from pq._wait.session import Gate, Line
@@ -266,7 +266,7 @@ def statement(name: str, old: str, new: str) -> Mutant:
     """Another text in one of the line's statements."""
 
     def mutate(monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
-        bound = sql_files.bound
+        bound = session_module.bound
 
         def mutated(path: str, table: str, **instead: str) -> dict[str, str]:
             texts = dict(bound(path, table, **instead))
@@ -275,7 +275,7 @@ def statement(name: str, old: str, new: str) -> Mutant:
                 texts[name] = texts[name].replace(old, new)
             return texts
 
-        monkeypatch.setattr(sql_files, "bound", mutated)
+        monkeypatch.setattr(session_module, "bound", mutated)
 
     return mutate
 
@@ -825,7 +825,7 @@ def interrupted(function: Callable[[], Any], nth: int) -> bool:
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
         code = frame.f_code
-        if not code.co_filename.endswith(("_db/waiting.py", "_db/listener.py")):
+        if not code.co_filename.endswith(("_wait/room.py", "_wait/waiter.py", "_wait/leader.py")):
             return None
         return each_line
 

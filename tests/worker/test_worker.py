@@ -159,7 +159,7 @@ def test_run_once_performs_one_job_if_there_is_one(pq: PQ) -> None:
         ({"queues": ["a"], "threads": "2"}, TypeError, "threads must be an int"),
         ({"queues": ["a"], "max_jobs": 0}, ValueError, "max_jobs must be at least 1"),
         ({"queues": ["a"], "max_idle": -1}, ValueError, "max_idle must be a non-negative"),
-        ({"queues": ["a"], "lease": "0s"}, ValueError, "lease must be longer than nothing"),
+        ({"queues": ["a"], "lease": "0s"}, ValueError, "lease must be positive"),
         ({"queues": ["a"], "lease": 30}, TypeError, "lease must be a str or timedelta"),
         ({"queues": ["a"], "shutdown_timeout": "-1s"}, ValueError, "shutdown_timeout must be of the form"),
     ],
