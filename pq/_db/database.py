@@ -17,9 +17,11 @@ from ..errors import ConnectionLost
 from .drivers.base import PING, Driver, Params, Rows
 from .drivers.detect import is_engine
 from .prepared import Plans
-from .sources.base import SingleConnection, Source
-from .sources.dsn import OwnConnections
+from .sources.base import Source
+from .sources.dsn import DsnPool
 from .sources.pools import source_of
+from .sources.single import SingleConnection
+from .sources.sqlalchemy import EnginePool
 from .transaction import Joined, OwnTransaction
 from .watchdog import Watchdog
 
@@ -63,10 +65,12 @@ class Database:
         self.pool = pool
         self.table = table
         self.source: Source
-        if pool is not None or is_engine(conn):
-            self.source = source_of(conn if pool is None else pool)
+        if is_engine(given := conn if pool is None else pool):
+            self.source = EnginePool.of(given)
+        elif pool is not None:
+            self.source = source_of(pool)
         elif isinstance(conn, str):
-            self.source = OwnConnections(conn, max_connections)
+            self.source = DsnPool(conn, max_connections)
         else:
             self.source = SingleConnection.of(conn)
         self._plans = Plans(self.driver)

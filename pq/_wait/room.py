@@ -48,7 +48,8 @@ from typing import Any
 from weakref import WeakSet
 
 from .._db.sockets import Waker, wait_readable
-from .._db.sources.base import SingleConnection, Source
+from .._db.sources.base import Source
+from .._db.sources.single import SingleConnection
 from .debounce import Later
 from .leader import LINGER, Listener, WaitedQueue
 from .waiter import Waiter

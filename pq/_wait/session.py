@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from .._db.drivers.base import Driver
 from .._db.sockets import readable
-from .._db.sources.base import SingleConnection, Source
+from .._db.sources.base import Source
+from .._db.sources.single import SingleConnection
 from .._db.watchdog import Watchdog
 from ..sql import array, bound
 

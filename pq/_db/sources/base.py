@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from ..drivers.base import Driver, Params, Rows
-from ..drivers.detect import driver_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,13 +43,6 @@ class Scope(Protocol):
     def run(self, sql: str, params: Params | None = None) -> Rows: ...
     def copy(self, sql: str, file: Any) -> int: ...
     def savepoint(self) -> AbstractContextManager[None]: ...
-
-
-class Room(Protocol):
-    """What a single connection tells the threads that wait on it."""
-
-    def hear(self) -> None: ...
-    def look_again(self) -> None: ...
 
 
 class Source(ABC):
@@ -141,15 +133,6 @@ class Source(ABC):
 _sources: WeakSet[Source] = WeakSet()
 
 
-def wait(condition: threading.Condition, timeout: float | None) -> None:
-    """Wait to be called, without losing the call for the others when interrupted."""
-    try:
-        condition.wait(timeout)
-    except BaseException:
-        condition.notify()  # the call that we may have got was not for us alone
-        raise
-
-
 class Given(Source):
     """The application's own connection or pool. There is one source for it, however many PQ use it: get it by `of`."""
 
@@ -172,59 +155,6 @@ class Given(Source):
     def check_process(self) -> None:
         if self._pid != os.getpid():
             self.driver.raise_forked()
-
-
-class SingleConnection(Given):
-    """One connection, shared by the application's threads: a transaction of one makes the others wait."""
-
-    replaceable = False
-    hears_in_transactions = False
-
-    def __init__(self, conn: Any) -> None:
-        self.driver = driver_of(conn)
-        super().__init__(conn)
-        self._lock = threading.RLock()
-        self._rooms: WeakSet[Room] = WeakSet()
-
-    @property
-    def conn(self) -> Any:
-        return self._given()
-
-    def acquire(self, timeout: float | None = None) -> Any:
-        self.check_process()
-        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise TimeoutError
-        try:
-            if not self.driver.alive(self.conn):
-                self.driver.raise_lost(None, "the connection given to PQ is closed")
-            return self.conn
-        except BaseException:
-            self._lock.release()
-            raise
-
-    def release(self, conn: Any, lost: bool = False) -> None:
-        self._lock.release()
-        for room in list(self._rooms):  # what they sleep for may just have been read from the socket
-            room.hear()
-
-    def open_line(self) -> Any:
-        return None
-
-    def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
-        return self._lock if conn is self.conn else nullcontext()
-
-    def changed(self) -> None:
-        # the waiter's lock and the put belong to one server session, to which its own lock is no obstacle: the
-        # trigger can't know that somebody waits
-        for room in list(self._rooms):
-            room.look_again()
-
-    def add_room(self, room: Room) -> None:
-        self._rooms.add(room)
-
-    def close(self) -> None:
-        if self._pid == os.getpid():
-            self.conn.close()
 
 
 def _after_fork_in_child() -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..drivers.detect import own_driver
-from .base import Source, wait
+from .base import Source
+from .turns import Turn, Turns
 
 #: Seconds after which a connection that nobody has used is closed, while this process waits; one is kept.
 KEEP = 5.0
 
 
-class OwnConnections(Source):
-    """Connections that pq opens from a DSN, in autocommit mode: as many as there are threads at work, at most `limit`;
-    a further thread waits."""
+class DsnPool(Source):
+    """Connections that pq opens from a DSN, in autocommit mode: as many as there are threads at work, at most `limit`.
+    Further threads wait, and whoever has waited longest gets the next connection."""
 
     owned = True
 
@@ -32,14 +34,24 @@ class OwnConnections(Source):
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
-        self._returned = threading.Condition(self._lock)
+        self._turns = Turns(self._limit)
+        self._lent: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()
         self._idle: list[tuple[Any, float]] = []  # since when, in monotonic seconds; the one used last is last
-        self._open = 0
 
     def acquire(self, timeout: float | None = None) -> Any:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        turn = self._turns.take(timeout)
+        try:
+            conn = self._find()
+            self._lent[conn] = turn
+            return conn
+        except BaseException:
+            self._turns.give(turn)
+            raise
+
+    def _find(self) -> Any:
+        """An idle connection that is alive, or a new one."""
         while True:
-            conn = self._take(deadline)
+            conn = self._pop()
             alive = False
             try:
                 if conn is None:
@@ -51,33 +63,27 @@ class OwnConnections(Source):
             if alive:
                 return conn
 
-    def _take(self, deadline: float | None) -> Any:
-        """An idle connection, or None: the right to open one."""
+    def _pop(self) -> Any:
         with self._lock:
-            while not self._closed:
-                if self._idle:
-                    return self._idle.pop()[0]
-                if self._open < self._limit:
-                    self._open += 1
-                    return None
-                remaining = None if deadline is None else deadline - time.monotonic()
-                if remaining is not None and remaining <= 0:
-                    raise TimeoutError
-                wait(self._returned, remaining)
-        self.driver.raise_lost(None, "this PQ is closed")
+            if self._closed:
+                self.driver.raise_lost(None, "this PQ is closed")
+            return self._idle.pop()[0] if self._idle else None
 
     def release(self, conn: Any, lost: bool = False) -> None:
-        with self._lock:
-            if not (lost or self._closed or conn.closed) and self.driver.idle(conn):
-                self._idle.append((conn, time.monotonic()))
-                self._returned.notify()
-                return
-        self._discard(conn)
+        turn = self._lent.pop(conn, None)  # first: a connection that came back twice would go to two threads
+        if turn is None:
+            return
+        try:
+            usable = not (lost or conn.closed) and self.driver.idle(conn)
+            with self._lock:
+                if usable and not self._closed:
+                    self._idle.append((conn, time.monotonic()))
+                    return
+            self._discard(conn)
+        finally:
+            self._turns.give(turn)
 
     def _discard(self, conn: Any) -> None:
-        with self._lock:
-            self._open -= 1
-            self._returned.notify()
         try:
             if conn is not None:
                 conn.close()
@@ -100,7 +106,7 @@ class OwnConnections(Source):
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-            self._returned.notify_all()
+        self._turns.open()
         for conn, _ in idle:
             self._discard(conn)
 

@@ -1,20 +1,26 @@
-"""The application's pools."""
+"""Pools of psycopg2, of psycopg_pool, and of the application's own making."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-import weakref
 from abc import abstractmethod
-from importlib import import_module
+from logging import getLogger
 from typing import Any
+from weakref import WeakSet
 
-from ..drivers.detect import driver_of_pool, is_engine
-from .base import Given, wait
+from ..drivers.detect import driver_of_pool
+from .base import Given
+from .turns import Turns
+
+logger = getLogger("pq")
 
 #: Seconds that a thread waits for a pool that other threads of pq have emptied, where the pool itself does not wait.
 PATIENCE = 30.0
+
+#: Seconds after which it asks such a pool again: the application does not tell when it has put a connection back.
+ASK_AFTER = 1.0
 
 
 class Pool(Given):
@@ -23,6 +29,10 @@ class Pool(Given):
     def __init__(self, pool: Any) -> None:
         self.driver = driver_of_pool(pool)
         super().__init__(pool)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lent: WeakSet[Any] = WeakSet()
 
     @property
     def pool(self) -> Any:
@@ -31,25 +41,43 @@ class Pool(Given):
     @property
     @abstractmethod
     def patience(self) -> float:
-        """Seconds to wait for a connection, if the caller does not say."""
+        """How many seconds to wait for a connection if the caller does not say."""
 
     @abstractmethod
     def _get(self, deadline: float) -> Any:
-        """A connection, or the pool's error."""
+        """A connection.
+
+        :raises PoolError: the driver's: the pool has none, and none of pq's threads is about to give one back.
+        """
+
+    @abstractmethod
+    def _put(self, conn: Any, lost: bool) -> None:
+        """Put a connection back into the pool, or have the pool throw a lost one away."""
 
     def acquire(self, timeout: float | None = None) -> Any:
         self.check_process()
-        deadline = time.monotonic() + (self.patience if timeout is None else timeout)
+        deadline = time.monotonic() + (self.patience if timeout is None else min(timeout, self.patience))
         while True:
-            conn = self._get(deadline)
+            try:
+                conn = self._get(deadline)
+            except self.driver.PoolError as error:
+                if timeout is not None and self._lent and time.monotonic() >= deadline:
+                    raise TimeoutError from error  # the pool is well: pq's other threads have its connections
+                raise
             alive = False
             try:
+                self._lent.add(conn)
                 alive = self.driver.alive(conn)
             finally:
                 if not alive:
                     self.release(conn, lost=True)
             if alive:
                 return conn
+
+    def release(self, conn: Any, lost: bool = False) -> None:
+        if conn in self._lent:
+            self._lent.discard(conn)
+            self._put(conn, lost)
 
     def open_line(self) -> Any:
         if self.transaction is not None and self.transaction.owned:
@@ -60,41 +88,101 @@ class Pool(Given):
         finally:
             self.release(conn)
 
+    def forked(self) -> None:
+        super().forked()
+        self._reset()
+
 
 class PlainPool(Pool):
-    """psycopg2's: an empty one raises an error. It need not be thread-safe."""
+    """A pool with `getconn` and `putconn`, as psycopg2's, which raises an error when it is empty, or as one of the
+    application's that waits. It need not be thread-safe.
+
+    One thread at a time asks the pool, and the others stand in line, so none of them is overtaken. That thread may be
+    in `getconn` for long: the pool waits, or it connects, perhaps with the pool's own lock held. Who gives a connection
+    back meanwhile must neither wait for that, nor keep the connection that it may be waiting for, and so leaves the
+    call of `putconn` to a thread.
+    """
 
     patience = PATIENCE
 
-    def __init__(self, pool: Any) -> None:
-        super().__init__(pool)
-        self._lock = threading.RLock()
-        self._returned = threading.Condition(self._lock)
-        self._out = 0
+    def _reset(self) -> None:
+        super()._reset()
+        self._door = Turns(1)
+        self._changed = threading.Condition(threading.RLock())
+        self._asking = False
+        self._putting = 0
+        self._puts = 0  # so far
 
     def _get(self, deadline: float) -> Any:
-        with self._lock:
+        try:
+            turn = self._door.take(deadline - time.monotonic())
+        except TimeoutError as error:
+            raise self.driver.PoolError("connection pool exhausted") from error
+        try:
             while True:
+                puts = self._puts
                 try:
-                    conn = self.pool.getconn()
+                    return self._ask()
                 except self.driver.PoolError:
-                    # ours come back; were all of them the application's, this thread's among them, we'd wait in vain
-                    remaining = deadline - time.monotonic()
-                    if self._out == 0 or self.pool.closed or remaining <= 0:
+                    if not self._is_worthwhile(puts, deadline):
                         raise
-                    wait(self._returned, remaining)
-                else:
-                    self._out += 1
-                    return conn
+        finally:
+            self._door.give(turn)
 
-    def release(self, conn: Any, lost: bool = False) -> None:
-        with self._lock:
-            self._out -= 1
-            self._returned.notify()
+    def _ask(self) -> Any:
+        with self._changed:
+            while self._putting:  # a moment
+                self._changed.wait()
+            self._asking = True
+        try:
+            return self.pool.getconn()
+        finally:
+            with self._changed:
+                self._asking = False
+
+    def _is_worthwhile(self, puts: int, deadline: float) -> bool:
+        """Whether to ask the empty pool once more, after a wait for what pq's threads have.
+
+        If all connections were the application's, and this thread's among them, the wait would be in vain.
+        """
+        remaining = deadline - time.monotonic()
+        with self._changed:
+            if self._puts != puts:
+                return True
+            if not self._lent or self.pool.closed or remaining <= 0:
+                return False
+            self._changed.wait(min(remaining, ASK_AFTER))
+            return True
+
+    def _put(self, conn: Any, lost: bool) -> None:
+        with self._changed:
+            asking = self._asking
+            self._putting += not asking
+        if asking:
             try:
-                self.pool.putconn(conn, close=lost)
-            except self.driver.PoolError:
-                conn.close()  # the pool was closed meanwhile
+                threading.Thread(target=self._put_now, args=(conn, lost), name="pq putconn", daemon=True).start()
+                return
+            except RuntimeError:  # the interpreter is about to end
+                pass
+        try:
+            self._put_now(conn, lost)
+        finally:
+            with self._changed:
+                self._putting -= not asking
+                self._changed.notify_all()
+
+    def _put_now(self, conn: Any, lost: bool) -> None:
+        try:
+            self.pool.putconn(conn, close=lost)
+        except self.driver.PoolError:
+            conn.close()  # the pool was closed meanwhile
+        except Exception:
+            logger.exception("the pool does not take a connection back")
+            raise
+        finally:
+            with self._changed:
+                self._puts += 1
+                self._changed.notify_all()
 
     def close(self) -> None:
         if self._pid == os.getpid() and not self.pool.closed:
@@ -102,16 +190,17 @@ class PlainPool(Pool):
 
 
 class WaitingPool(Pool):
-    """psycopg_pool's: it waits itself, and has threads that replace lost connections."""
+    """A pool of psycopg_pool, which waits itself, serves those that wait in their order, and has threads that replace
+    lost connections."""
 
     @property
     def patience(self) -> float:
         return float(self.pool.timeout)
 
     def _get(self, deadline: float) -> Any:
-        return self.pool.getconn(timeout=deadline - time.monotonic())
+        return self.pool.getconn(timeout=max(0.0, deadline - time.monotonic()))
 
-    def release(self, conn: Any, lost: bool = False) -> None:
+    def _put(self, conn: Any, lost: bool) -> None:
         if lost:
             conn.close()
         self.pool.putconn(conn)
@@ -121,65 +210,9 @@ class WaitingPool(Pool):
             self.pool.close()
 
 
-class EnginePool(Pool):
-    """An Engine of SQLAlchemy.
-
-    :raises TypeError: its pool has the same connection for several who ask, so for the application's sessions and pq.
-    """
-
-    def __init__(self, engine: Any) -> None:
-        super().__init__(engine)
-        kind = type(engine.pool).__name__
-        if kind in ("StaticPool", "SingletonThreadPool"):
-            raise TypeError(f"the engine must have a pool that lends a connection to one at a time, not a {kind}")
-        self._timeout = import_module("sqlalchemy.exc").TimeoutError
-        self._out: dict[int, Any] = {}
-        self._inherited: Any = None  # the pool that this process found when it was forked; a weak reference
-
-    def check_process(self) -> None:
-        if self._pid != os.getpid() and self._inherited() is not self.pool.pool:
-            self._pid = os.getpid()  # dispose(close=False), as SQLAlchemy advises, has made one of this process
-        super().check_process()
-
-    @property
-    def patience(self) -> float:
-        return 0.0  # the engine has its own
-
-    def _get(self, deadline: float) -> Any:
-        try:
-            # not engine.raw_connection(), which in some versions wraps the driver's errors
-            pooled = self.pool.pool.connect()
-        except self._timeout as error:
-            raise self.driver.PoolError(str(error)) from error
-        conn = getattr(pooled, "driver_connection", None) or pooled.connection
-        self._out[id(conn)] = pooled
-        return conn
-
-    def release(self, conn: Any, lost: bool = False) -> None:
-        pooled = self._out.pop(id(conn))
-        if lost:
-            pooled.invalidate()
-        pooled.close()
-
-    def forked(self) -> None:
-        super().forked()
-        if self.pool is not None:
-            self._inherited = weakref.ref(self.pool.pool)
-        _parents.extend(self._out.values())  # kept, lest the collector roll back on the parent's sockets
-        self._out = {}
-
-    def close(self) -> None:
-        if self._pid == os.getpid():
-            self.pool.dispose()
-
-
-_parents: list[Any] = []
-
-
 def source_of(pool: Any) -> Pool:
-    """
+    """The source of a pool; an Engine has its own, `sqlalchemy.EnginePool`.
+
     :raises TypeError: it is no pool.
     """
-    if is_engine(pool):
-        return EnginePool.of(pool)
     return (WaitingPool if driver_of_pool(pool).pools_wait else PlainPool).of(pool)

@@ -1,0 +1,72 @@
+"""One connection of the application's."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from ..drivers.detect import driver_of
+from .base import Given
+from .turns import FairLock
+
+
+class Room(Protocol):
+    """What a single connection tells the threads that wait on it."""
+
+    def hear(self) -> None: ...
+    def look_again(self) -> None: ...
+
+
+class SingleConnection(Given):
+    """One connection, shared by the application's threads: a transaction of one makes the others wait, in the order in
+    which they came."""
+
+    replaceable = False
+    hears_in_transactions = False
+
+    def __init__(self, conn: Any) -> None:
+        self.driver = driver_of(conn)
+        super().__init__(conn)
+        self._lock = FairLock()
+        self._rooms: WeakSet[Room] = WeakSet()
+
+    @property
+    def conn(self) -> Any:
+        return self._given()
+
+    def acquire(self, timeout: float | None = None) -> Any:
+        self.check_process()
+        self._lock.acquire(timeout)
+        try:
+            if not self.driver.alive(self.conn):
+                self.driver.raise_lost(None, "the connection given to PQ is closed")
+            return self.conn
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def release(self, conn: Any, lost: bool = False) -> None:
+        self._lock.release()
+        for room in list(self._rooms):  # what they sleep for may just have been read from the socket
+            room.hear()
+
+    def open_line(self) -> Any:
+        return None
+
+    def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
+        return self._lock if conn is self.conn else nullcontext()
+
+    def changed(self) -> None:
+        # The waiter's lock and the put belong to one server session, to which its own lock is no obstacle: the trigger
+        # can't know that somebody waits.
+        for room in list(self._rooms):
+            room.look_again()
+
+    def add_room(self, room: Room) -> None:
+        self._rooms.add(room)
+
+    def close(self) -> None:
+        if self._pid == os.getpid():
+            self.conn.close()

@@ -1,0 +1,149 @@
+"""First come, first served: the hand-over that all sources share."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+
+#: Seconds after which a waiting thread looks for turns that their holders have dropped.
+LOOK_AFTER = 1.0
+
+
+class Turn:
+    """The right to one of a limited number of things. A turn that its holder drops without `Turns.give` comes back by
+    itself: an interrupted thread may not get as far as giving it back."""
+
+    __slots__ = ("_turns", "called", "held")
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self.held = False
+        self.called = threading.Lock()  # a waiting thread sleeps on it
+
+    def __del__(self) -> None:
+        if self.held:
+            self._turns.dropped.append(None)  # no lock: the garbage collector may be at work anywhere
+
+
+class Turns:
+    """A fixed number of turns. Whoever has waited longest gets the next one.
+
+    A semaphore would not do: the thread that gives a turn back and asks for the next one at once would overtake those
+    that sleep, again and again.
+
+    :param count: how many turns there are.
+    """
+
+    def __init__(self, count: int) -> None:
+        # reentrant, since a signal handler may use this PQ, too
+        self._lock = threading.RLock()
+        self._free: float = count
+        self._line: deque[Turn] = deque()
+        self.dropped: deque[None] = deque()
+
+    def take(self, timeout: float | None = None) -> Turn:
+        """Return a turn, which the caller must give back.
+
+        :param timeout: seconds; None waits as long as it takes.
+        :raises TimeoutError: no turn came in time.
+        """
+        turn = Turn(self)
+        with self._lock:
+            self._serve()
+            if self._free > 0 and not self._line:
+                self._free, turn.held = self._free - 1, True
+                return turn
+            turn.called.acquire()
+            self._line.append(turn)
+        try:
+            self._wait(turn, math.inf if timeout is None else time.monotonic() + timeout)
+            return turn
+        except BaseException:
+            self._leave(turn)
+            raise
+
+    def give(self, turn: Turn) -> None:
+        """Give a turn back. A second call does nothing."""
+        with self._lock:
+            if turn.held:
+                self._free, turn.held = self._free + 1, False
+            self._serve()
+
+    def open(self) -> None:
+        """From now on there is no limit: wake all who wait."""
+        with self._lock:
+            self._free = math.inf
+            self._serve()
+
+    def _wait(self, turn: Turn, deadline: float) -> None:
+        while True:
+            remaining = min(deadline - time.monotonic(), LOOK_AFTER)
+            if turn.called.acquire(timeout=max(0.0, remaining)):
+                return
+            with self._lock:
+                self._serve()
+                if turn.held:
+                    return
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
+
+    def _leave(self, turn: Turn) -> None:
+        with self._lock:
+            if turn in self._line:
+                self._line.remove(turn)
+            self.give(turn)
+
+    def _serve(self) -> None:
+        while self.dropped:
+            self.dropped.pop()
+            self._free += 1
+        while self._line and self._free > 0:
+            turn = self._line[0]
+            if not turn.held:
+                self._free, turn.held = self._free - 1, True
+            self._line.popleft()
+            turn.called.release()
+
+
+class FairLock:
+    """A lock that its thread may take several times, as `threading.RLock`, but with a line of those who wait."""
+
+    def __init__(self) -> None:
+        self._turns = Turns(1)
+        self._turn: Turn | None = None
+        self._depth = 0
+        # not the thread's ident, which a later thread may have, too
+        self._threads = threading.local()
+        self._owner: object = None
+
+    def acquire(self, timeout: float | None = None) -> None:
+        """
+        :param timeout: seconds; None waits as long as it takes.
+        :raises TimeoutError: the lock was not to be had in time.
+        """
+        me = self._me()
+        if self._owner is me:
+            self._depth += 1
+            return
+        turn = self._turns.take(timeout)
+        self._turn, self._owner, self._depth = turn, me, 1
+
+    def release(self) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._turn is not None:
+            turn, self._turn, self._owner = self._turn, None, None
+            self._turns.give(turn)
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def _me(self) -> object:
+        me: object = getattr(self._threads, "me", None)
+        if me is None:
+            me = self._threads.me = object()
+        return me
