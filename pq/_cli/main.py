@@ -158,6 +158,7 @@ def _add_work(commands: Any) -> None:
     )
     work.add_argument("-v", "--verbose", action="store_true", help="log more")
     work.add_argument("--log-json", action="store_true", help="log lines of JSON")
+    work.add_argument("--supervised", type=int, help=argparse.SUPPRESS)
     work.set_defaults(run=_work.work, **_work.DEFAULTS)
 
 

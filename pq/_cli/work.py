@@ -16,7 +16,7 @@ from .._manager import PQ
 from .._queue.dead import DeadJob
 from ..errors import PQError
 from ..worker import Worker
-from ..worker.supervisor import Supervisor, command, orphaned
+from ..worker.supervisor import Supervisor, command, supervised
 from .output import confirm, print_json, print_text, value_of
 
 #: Options that say how a worker is to be made.
@@ -42,7 +42,8 @@ def work(args: argparse.Namespace) -> int:
         return Supervisor(command(_arguments(args)), args.processes).run()
     worker = _worker(args)
     worker.queues[0]._db.execute("select 1")  # that there is a database is told now, and not in the log
-    worker.until(orphaned)
+    if args.supervised is not None:
+        supervised(args.supervised, worker.stop)
     worker.run()
     return 0
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from logging import getLogger
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .._logs import queue_log as logger
+from .._text import attribute, is_a
 from .._times import Delay, delay_of
+from .._traceback import cause_of
 from ..errors import Discard, LeaseLost, Retry
 from ..retry import Policy
 from .failure import Failure
@@ -15,8 +17,6 @@ from .settlement import Settlement, note_cancelled, settle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-logger = getLogger("pq")
 
 
 class LeasedJob(Job):
@@ -106,13 +106,14 @@ class LeasedJob(Job):
 
     def failure(self, error: BaseException) -> Settlement:
         """As `failed`."""
-        if isinstance(error, Retry):
+        # subclasses of the application's may lack these attributes, or have properties of their names
+        if is_a(error, Retry):
             try:
-                return self.again(error.in_, error.__cause__)
-            except (TypeError, ValueError) as bad:
+                return self.again(attribute(error, "in_"), cause_of(error))
+            except Exception as bad:
                 error = bad
-        if isinstance(error, Discard):
-            return Settlement(self, "dead", error=self._failure(error.reason))
+        if is_a(error, Discard):
+            return Settlement(self, "dead", error=self._failure(attribute(error, "reason") or error))
         pause = self._pause(error)
         if pause is None:
             return Settlement(self, "dead", error=self._failure(error))
@@ -152,19 +153,19 @@ class LeasedJob(Job):
             if self._is_unsettled():
                 self.done()
             return False
-        if isinstance(error, LeaseLost):
+        if is_a(error, LeaseLost):
             return False
         try:
             if not self._is_unsettled():
                 return False
-            if isinstance(error, Exception):
+            if is_a(error, Exception):
                 self.failed(error)
             else:
                 self.release()
         except Exception:  # the error that the application made is the one to tell of
             logger.exception("could not settle job %s in queue %r; its lease will expire", self.id, self._queue.name)
             return False
-        return isinstance(error, (Retry, Discard))
+        return is_a(error, (Retry, Discard))
 
     # -- inside
 
@@ -176,7 +177,9 @@ class LeasedJob(Job):
     def _pause(self, error: BaseException) -> timedelta | None:
         try:
             return self.policy.pause(self.attempts, error)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             logger.exception("the retry policy of queue %r failed; job %s is dead", self._queue.name, self.id)
             return None
 

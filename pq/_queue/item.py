@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 from .._args import timeout_seconds
-from .._jobs.lease import LeasedJob, logger
+from .._jobs.lease import LeasedJob
+from .._logs import queue_log as logger
 from ..errors import LoopLeft, PQError
 from .base import QueueBase
 from .claim import Claim

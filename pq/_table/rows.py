@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from .. import _codec
 from .._args import check_text, integer
 from .._db import Database, Literal, Rows
+from .._text import describe
 from .._times import TimeSpec
 from ..errors import DecodeError, JobNotFound
 from ..sql import TableName
@@ -100,8 +101,7 @@ class QueueRows:
         try:
             return self.loads(self.decode(text))
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise DecodeError(job_id=job_id, queue=self.name, reason=reason, fate="it is as it was") from error
+            raise DecodeError(job_id=job_id, queue=self.name, reason=describe(error), fate="it is as it was") from error
 
     def _text(self, data: Any) -> str:
         """Data as it is put.

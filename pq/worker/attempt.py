@@ -9,8 +9,10 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._calls import check_finished
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement
+from .._text import NAME, attribute, cut, is_a, message_of
 from .._times import delay_of
 from ..errors import CommitUnknown, ConnectionFailed, ConnectionLost, LeaseExpired, LeaseLost
 from ..retry import Policy, RetryIn
@@ -86,7 +88,7 @@ class Attempt:
             self.options = call.options
         except Exception as error:
             self._problem = error
-            self.name = str(self._data.get("function", "?"))[:200]
+            self.name = cut(message_of(self._data.get("function", "?")), NAME)
         job.policy = self._policy()
         if job.expiries > max(EXPIRIES, job.policy.max_retries):
             self._problem = LeaseExpired(attempt=job.attempts)
@@ -94,7 +96,7 @@ class Attempt:
     @property
     def _data(self) -> Mapping[str, Any]:
         data = self.job.data
-        return data if isinstance(data, Mapping) else {}
+        return dict(data) if is_a(data, dict) else {}  # a copy: of a pickle, the class may be anybody's
 
     def _policy(self) -> Policy:
         """What stands in the row counts, as for pq 1.9.1; but a list or a function of the task's can't stand there."""
@@ -126,7 +128,8 @@ class Attempt:
             result = self._run(self._call)
             return self.job.success(result if self.options.result else None)
         except Exception as error:
-            if isinstance(error, LeaseLost) and error.job_id == self.job.id:
+            lost = attribute(error, "job_id") if is_a(error, LeaseLost) else None
+            if is_a(lost, int) and lost == self.job.id:
                 raise
             return self.end(error)
 
@@ -146,7 +149,8 @@ class Attempt:
     def _run(self, call: Call) -> Any:
         token = _running.set(self.job)
         try:
-            return call.handler(self.job.id, *call.args, **call.kwargs)
+            result = call.handler(self.job.id, *call.args, **call.kwargs)
+            return check_finished(f"task `{cut(call.name, NAME)}`", result)
         finally:
             _running.reset(token)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 
-logger = logging.getLogger("pq.tasks")
+from .._logs import worker_log as logger
+from .._text import describe
 
 #: Seconds of the first pause; each further one is twice as long, up to the longest.
 FIRST = 0.1
@@ -26,8 +26,7 @@ class Outage:
         """A thread has met this error. Returns for how many seconds it is to leave the database alone."""
         with self._lock:
             if self.error is None:
-                text = " ".join(str(error).split())
-                logger.warning("the database does not serve this worker: %s: %s", type(error).__name__, text)
+                logger.warning("the database does not serve this worker: %s", describe(error))
             self.error = error
             pause = self._pause
             self._pause = min(2 * pause, LONGEST)

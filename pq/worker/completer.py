@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from .._jobs.settlement import MOST, Settlement, locked, settle
+from .._logs import worker_log as logger
 from ..errors import CommitUnknown, ConnectionLost
 from .attempt import UNSURE
 from .run import Run
 
 if TYPE_CHECKING:
     from .worker import Worker
-
-logger = logging.getLogger("pq.tasks")
 
 #: Seconds after which a job that has ended is settled at the latest, if the database allows.
 LINGER = 0.01

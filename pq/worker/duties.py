@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING
 
+from .._logs import worker_log as logger
 from .._table.retention import REST, Pruner
+from .._text import describe
 
 if TYPE_CHECKING:
     from .worker import Worker
 
-logger = logging.getLogger("pq.tasks")
+
 
 
 class Janitor:
@@ -42,7 +43,7 @@ class Janitor:
             self._pruner.run_once()
         except Exception as error:  # no right to delete; or no connection, of which the others tell
             if not self._told:
-                logger.warning("what need not be kept can't be deleted: %s: %s", type(error).__name__, error)
+                logger.warning("what need not be kept can't be deleted: %s", describe(error))
             self._told = True
             return REST
         return self._pruner.pause

@@ -1,4 +1,7 @@
-"""What a worker tells of its jobs: to the log, to counters, and to functions of the application's."""
+"""What a worker tells about its jobs: in the log, in counters, and to functions of the application's.
+
+Nothing here can raise: what an application's function, handler or exception does wrong is logged.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .._calls import check_finished, check_plain
 from .._jobs.lease import LeasedJob
+from .._logs import worker_log as logger
+from .._text import NAME, cut
 from .run import Run
 
-logger = logging.getLogger("pq.tasks")
-
-#: The events, and the level at which they are logged.
+#: The events, and the level at which each is logged: at INFO, a job has one line.
 LEVELS = {
-    "start": logging.INFO,
+    "start": logging.DEBUG,
     "done": logging.INFO,
     "retry": logging.WARNING,
     "dead": logging.ERROR,
@@ -24,12 +28,14 @@ LEVELS = {
 
 
 class Event(NamedTuple):
-    """What a worker tells of a job; see `Worker.on`.
+    """What happened to a job; see `Worker.on`.
 
-    :ivar name: ``'start'``, ``'done'``, ``'retry'``, ``'dead'``, ``'lost'``: the lease, to another delivery, or
-        ``'cancelled'``: the job, while it ran.
-    :ivar seconds: since the handler was called.
-    :ivar error: the exception that the attempt ended with, if any.
+    :ivar name: ``'start'``, ``'done'``, ``'retry'`` or ``'dead'``; ``'lost'`` if the lease went to another delivery, or
+        ``'cancelled'`` if somebody cancelled the job while it ran.
+    :ivar job: the `LeasedJob`.
+    :ivar task: the name of the task, or ``'?'`` if the job is no call of a task.
+    :ivar seconds: time since the handler was called.
+    :ivar error: the exception that ended the attempt, or None.
     """
 
     name: str
@@ -40,7 +46,10 @@ class Event(NamedTuple):
 
 
 class Events:
-    """:ivar counts: how many there were of each."""
+    """The hooks of a worker.
+
+    :ivar counts: how often each event happened.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,16 +57,19 @@ class Events:
         self.counts = dict.fromkeys(LEVELS, 0)
 
     def on(self, name: str, function: Callable[[Event], Any]) -> None:
+        """Register a function; see `Worker.on`."""
         if name not in LEVELS:
             raise ValueError(f"event must be one of {', '.join(LEVELS)}, not {name!r}")
+        check_plain(f"the function for {name!r}", function)
         self._functions[name].append(function)
 
     def tell(self, name: str, run: Run, error: BaseException | None = None) -> None:
-        """It has happened, and is committed.
+        """Log and count an event that is committed, and call the functions for it.
 
-        :param error: default: that of the attempt.
+        :param error: default: the error of the attempt.
         """
-        error = error or run.error
+        if error is None:
+            error = run.error
         if name == "lost" and run.job.cancelled:
             name = "cancelled"
         log(LEVELS[name], name, run, error)
@@ -65,25 +77,25 @@ class Events:
             self.counts[name] += 1
         for function in self._functions[name]:
             try:
-                function(Event(name, run.job, run.task, run.seconds, error))
-            except Exception:
-                logger.exception("what was to be called on %r failed", name)
+                check_finished("the function", function(Event(name, run.job, run.task, run.seconds, error)))
+            except BaseException as problem:  # sys.exit() in a hook must not end the thread that settles
+                logger.error("a function for the event %r failed", name, exc_info=problem)
 
 
 def log(level: int, what: str, run: Run, error: BaseException | None = None) -> None:
-    """A line with all that helps to find the job, but not its data."""
+    """Write a line with all that helps to find the job, but without its data.
+
+    The same values are fields of the record, for structured logs; ``event`` is what happened, without them.
+    """
     if not logger.isEnabledFor(level):
         return
     job = run.job
-    extra = {
-        "queue": job.queue.name,
-        "job_id": job.id,
-        "task": run.task,
-        "attempt": job.attempts,
-        "seconds": round(run.seconds, 6),
-    }
-    text = "%(queue)s: job %(job_id)s, %(task)s, attempt %(attempt)s: " + what
+    task = cut(run.task, NAME)
+    seconds = round(run.seconds, 6)
+    fields = {"event": what, "queue": job.queue.name, "job_id": job.id, "task": task, "attempt": job.attempts}
+    text = "%(queue)s: job %(job_id)s, %(task)s, attempt %(attempt)s: %(event)s"
     if what != "start":
+        fields["seconds"] = seconds
         text += " after %(seconds).3f s"
-    traceback = error if error is not None and job.queue.keep_traceback else None
-    logger.log(level, text, extra, extra=extra, exc_info=traceback)
+    shown = error if error is not None and job.queue.keep_traceback else None
+    logger.log(level, text, fields, extra=fields, exc_info=shown)

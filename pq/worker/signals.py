@@ -1,25 +1,28 @@
-"""Signals while a worker runs in the main thread."""
+"""Signals while a worker or a supervisor runs in the main thread."""
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from .._db import Waker
+from .._logs import worker_log as logger
 
 Handler = Callable[[int], None]
 
 
 class Signals:
-    """A context manager: inside, these signals call these functions. Outside of the main thread it does nothing.
+    """A context manager inside of which signals call functions. Outside of the main thread it does nothing.
 
-    :param bell: is rung: the functions are called in the main thread, which may sleep while another gets the signal.
+    :param handlers: the functions, by the names of the signals. Signals that this system does not have are left out.
+    :param bell: a `Waker`, which each signal wakes. Python calls the functions in the main thread, and that may sleep.
     """
 
-    def __init__(self, handlers: dict[str, Handler], bell: Waker) -> None:
+    def __init__(self, handlers: dict[str, Handler], bell: Any) -> None:
         self._handlers = {
             getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)
         }
@@ -42,3 +45,11 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._handlers[number](number)
+
+
+def report(status: Callable[[], dict[str, Any]]) -> None:
+    """Print what `Worker.status` returns to stderr, as a line of JSON. It never raises: stderr may be closed."""
+    try:
+        print(json.dumps(status(), default=repr), file=sys.stderr, flush=True)
+    except Exception as error:
+        logger.warning("the status could not be printed", exc_info=error)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,6 +14,7 @@ from .._args import integer, timeout_seconds
 from .._db import Waker, wait_readable
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement
+from .._logs import worker_log as logger
 from .._times import Delay, delay_of
 from ..errors import TaskTimeout
 from .attempt import Attempt
@@ -26,14 +25,12 @@ from .events import Event, Events, log
 from .fetcher import Intake, choose
 from .heartbeat import Heartbeat
 from .run import Run
-from .signals import Handler, Signals
+from .signals import Handler, Signals, report
 from .thread import Consumer
 
 if TYPE_CHECKING:
     from .._manager import PQ
     from ..tasks import Queue
-
-logger = logging.getLogger("pq.tasks")
 
 
 class Worker:
@@ -169,7 +166,7 @@ class Worker:
             self._bell.silence()
             if self._report:
                 self._report = False
-                print(json.dumps(self.status()), file=sys.stderr, flush=True)
+                report(self.status)
             with self._lock:
                 consumers = list(self._consumers)
             if not consumers or self.aborted:

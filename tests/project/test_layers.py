@@ -16,9 +16,9 @@ import pq
 PACKAGE = Path(pq.__file__).parent
 
 #: No connection, no clock, no thread.
-PURE = {"errors", "retry", "sql", "_args", "_codec", "_times"}
+PURE = {"errors", "retry", "sql", "_args", "_calls", "_codec", "_text", "_times", "_traceback"}
 #: What all others may import. These import each other, too, without circles.
-BASE = PURE | {"_loop"}
+BASE = PURE | {"_logs", "_loop"}
 
 #: From the bottom up: a package imports from lower ranks, never from its own. So features don't import each other.
 RANKS = [

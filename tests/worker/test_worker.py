@@ -532,7 +532,7 @@ def test_a_table_that_goes_later_is_an_outage(pq: PQ, sql: Sql) -> None:
 
 
 def test_hooks_and_counts(pq: PQ, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "pq.tasks")
+    caplog.set_level(logging.DEBUG, "pq.tasks")
     told: list[tuple[str, int, str, str]] = []
 
     @pq["a"].task(max_retries=1, retry_in=None)
@@ -689,13 +689,13 @@ def put(sql: Sql, name: str, *args: Any) -> int:
 def test_work_until_a_signal(folder: Path, dsn: str, sql: Sql) -> None:
     with Process(folder, dsn, "chores:pq", "--log-json") as worker:
         put(sql, "note", "one")
-        wait_until(lambda: "done after" in worker.text(), "the job")
+        wait_until(lambda: "done" in worker.text(), "the job")
         worker.process.send_signal(signal.SIGUSR1)
         wait_until(lambda: '"counts"' in worker.text(), "the status")
         worker.process.send_signal(signal.SIGTERM)
         assert worker.end() == 0
     lines = [json.loads(line) for line in worker.text().splitlines()]
-    assert [(line["queue"], line["attempt"]) for line in lines if "job_id" in line] == [("jobs", 1)] * 2
+    assert [(line["queue"], line["attempt"]) for line in lines if "job_id" in line] == [("jobs", 1)]
     assert [line["counts"]["done"] for line in lines if "counts" in line] == [1]
 
 
