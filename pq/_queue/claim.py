@@ -11,6 +11,7 @@ from .._db import Rows
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement, settle
+from .._wait import wait_for
 from ..errors import DecodeError
 from .base import QueueBase
 
@@ -74,10 +75,10 @@ class Claim:
         found = self.take(queue, limit, patience, lease)
         if found or patience == 0:
             return found
-        with queue._table.waiter(queue.name) as waiter:
-            while not found and waiter.wait(deadline):
-                found = self.take(queue, limit, max(0.0, deadline - time.monotonic()), lease)
-        return found
+        def claim(name: str) -> list[Any]:
+            return self.take(queue, limit, max(0.0, deadline - time.monotonic()), lease)
+
+        return wait_for(queue._table.waiter(queue.name), deadline, claim) or []
 
     def fetch(
         self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None

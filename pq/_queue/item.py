@@ -11,6 +11,7 @@ from typing import Any
 from .._args import timeout_seconds
 from .._jobs.lease import LeasedJob
 from .._logs import queue_log as logger
+from .._wait import wait_for
 from ..errors import LoopLeft, PQError
 from .base import QueueBase
 from .claim import Claim
@@ -197,8 +198,8 @@ def _next(queue: Items, timeout: float | None) -> Handling | None:
         return handling
     if wait == 0:
         return None
-    with queue._table.waiter(queue.name) as waiter:
-        while waiter.wait(deadline):
-            if handling.begin(max(0.0, deadline - time.monotonic())):
-                return handling
-    return None
+
+    def begin(name: str) -> Handling | None:
+        return handling if handling.begin(max(0.0, deadline - time.monotonic())) else None
+
+    return wait_for(queue._table.waiter(queue.name), deadline, begin)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from .._db import Database, Rows
 from .._wait import Polling, Waiter, WaitingRoom
-from ..sql import TableName, bound
+from ..sql import TableName, array, bound
 from .retention import Retention, read
 
 #: Seconds for which `Table.retention` answers from memory.
@@ -79,15 +79,20 @@ class Table:
         if database.joined is not None:
             # The application's transaction may see another table than the session that listens: look, and listen if a
             # connection for that is certainly to be had (the last one of a pool may be the application's).
-            heard = self._room.enter(queue) if database.source.owned else None
+            heard = self.waiter_for_all([queue]) if database.source.owned else None
             return Polling(database, self.quoted, self._poll_interval, queue, heard)
         if database.in_transaction and not database.source.hears_in_transactions:
             return Polling(database, self.quoted, self._poll_interval, queue)
-        return self._room.enter(queue)
+        return self.waiter_for_all([queue])
 
     def waiter_for_all(self, queues: Iterable[str]) -> Waiter:
         """Return a place to wait for several queues at once, outside of a transaction."""
-        return self._room.enter(*queues)
+        return self._room.enter(queues, self._peek)
+
+    def _peek(self, queues: Collection[str]) -> list[str]:
+        """Return those of some queues that have a job, as the connection of a claim sees it."""
+        sql = self.statements("waiting.sql")["peek"]
+        return [name for (name,) in self.execute(sql, {"queues": array(queues), "table": self.quoted})]
 
     # -- the end
 

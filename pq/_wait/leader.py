@@ -1,4 +1,4 @@
-"""What the leader of a waiting room does: keep the line, and look at the queues that threads wait for."""
+"""What the thread that leads a waiting room does: it keeps the listening session, and has waiters claim."""
 
 from __future__ import annotations
 
@@ -6,76 +6,50 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 
 from .._db.sources.base import Source
-from .session import Busy, Line, Look, open_line
-from .waiter import Waiter
+from .._db.sources.single import SingleConnection
+from .session import Busy, Look, Session, open_session
+from .waiter import FIRST_PAUSE, Reason, WaitedQueue
 
 logger = logging.getLogger("pq")
 
-#: Seconds for which a queue's gate is kept when the last waiter has gone. Most come again soon, to wait for the next
-#: job, and need not leave it and take it. The longer, the more puts notify nobody.
+#: Seconds for which a queue's gate is kept after the last waiter has gone. Most waiters come back soon, to wait for the
+#: next job, and then find the gate held. A longer time makes more puts notify nobody.
 LINGER = 0.1
 
-#: Seconds of a first pause; each further one is twice as long, up to the poll interval.
-FIRST_PAUSE = 0.005
+#: The listening session looks at least once in so many poll intervals, which shows that it is still alive.
+CHECK = 10
 
 
-class WaitedQueue:
-    """A queue that threads of this process wait for. Guarded by the room's lock."""
+class Leader:
+    """Keeps the listening session. Only the leading thread calls `serve`; other threads may read `session` and `busy`.
 
-    def __init__(self, queue: str, look_at: float) -> None:
-        self.queue = queue
-        self.waiters: deque[Waiter] = deque()
-        self.stale = True  # the leader has to look: something may have happened since it did
-        self.sure = False  # a put from now on will notify
-        self.look_at = look_at  # monotonic seconds; when to look although nothing has happened
-        self.pause = FIRST_PAUSE
-        self.until = math.inf  # monotonic seconds; nobody waits, and then it is forgotten
-
-    @property
-    def needs_look(self) -> bool:
-        """Not while a waiter is out to look."""
-        return self.stale and bool(self.waiters) and not any(waiter.called for waiter in self.waiters)
-
-    def happened(self) -> None:
-        """Something that may have brought a job: a waiter looks at once, and the leader when that one is back."""
-        self.stale = True
-        self.call()
-
-    def call(self) -> None:
-        """Send one waiter to look."""
-        for waiter in self.waiters:
-            if not waiter.called:
-                waiter.called = True
-                waiter.condition.notify()
-                return
-
-
-class Listener:
-    """Keeps the line. Only the leader uses it, but for `line` and `busy`, which others may read.
-
-    :ivar lock: guards the channels.
-    :ivar channels: by queue; the room adds and removes them.
+    :ivar lock: guards the queues.
+    :ivar queues: the queues that are waited for, by name; the room adds and removes them.
+    :ivar session: None while there is no connection to listen on.
+    :ivar has_waiters_claim: a waiter claims in each poll interval, whatever the session sees.
+    :ivar busy: the application's single connection is in use, so there was no way to look.
     """
 
     def __init__(self, source: Source, table: str, poll_interval: float, listen_dsn: str | None) -> None:
         self.lock = threading.RLock()
-        self.channels: dict[str, WaitedQueue] = {}
-        self.line: Line | None = None
-        self.busy = False  # the single connection could not be had
+        self.queues: dict[str, WaitedQueue] = {}
+        self.session: Session | None = None
+        self.busy = False
         self.closed = False
+        # on the single connection a waiter would see what the session sees there, and wait while that is busy
+        self.has_waiters_claim = listen_dsn is not None or not isinstance(source, SingleConnection)
         self._source = source
         self._table = table
         self._poll_interval = poll_interval
         self._listen_dsn = listen_dsn
-        self._line_at = 0.0  # monotonic seconds; when to open a line, not before
+        self._open_at = 0.0  # monotonic seconds; when to open a session, not before
         self._pause = FIRST_PAUSE
 
     def serve(self) -> list[int]:
-        """See to the line and the channels; returns the file descriptors to listen on."""
+        """Do what is to be done now, and return the file descriptors to listen on."""
         try:
             fds = self._tend()
             self.busy = False
@@ -91,125 +65,152 @@ class Listener:
             raise
         return []
 
-    def look_at(self) -> float:
-        """When to serve again at the latest, in monotonic seconds."""
+    def serve_at(self) -> float:
+        """Return when to serve again at the latest, in monotonic seconds."""
         now = time.monotonic()
         if self.busy:
             return now + self._lengthen()
-        times = (now if c.needs_look else c.look_at if c.waiters else c.until for c in self.channels.values())
-        return min(times, default=now)
+        return min((_due(queue, now) for queue in self.queues.values()), default=now)
 
-    def vacate(self, channel: WaitedQueue) -> bool:
-        """Its last waiter has gone. Whether it is kept for a while."""
-        if self.line is None or not self.line.lingers or self.closed:
-            del self.channels[channel.queue]
+    def vacate(self, queue: WaitedQueue) -> bool:
+        """Forget a queue whose last waiter has gone, now or, returning True, in a moment."""
+        if self.session is None or not self.session.lingers or self.closed:
+            del self.queues[queue.name]
             return False
-        channel.until = time.monotonic() + LINGER
+        queue.until = time.monotonic() + LINGER
         return True
 
-    def superfluous(self) -> bool:
-        """Whether there is something to give up."""
+    def has_surplus(self) -> bool:
+        """Return whether the session holds something that nobody needs."""
         self._forget(time.monotonic())
-        return self.line is not None and (self.closed or not self.line.gates.keys() <= self.channels.keys())
+        return self.session is not None and (self.closed or not self.session.gates.keys() <= self.queues.keys())
 
     def _forget(self, now: float) -> None:
-        """Forget channels that nobody has come back to in time."""
-        for channel in list(self.channels.values()):
-            if not channel.waiters and channel.until <= now:
-                del self.channels[channel.queue]
+        """Forget queues that nobody has come back to in time."""
+        for queue in [queue for queue in self.queues.values() if queue.until <= now and not queue.waiters]:
+            del self.queues[queue.name]
 
     def _tend(self) -> list[int]:
-        now = time.monotonic()
         if self.closed:
             self._hang_up()
             return []
-        if self.line is not None:
-            self._hear(self.line)
+        if self.session is not None:
+            self._hear(self.session)
         self._source.tidy()
+        now = time.monotonic()
         with self.lock:
             self._forget(now)
-            # if one of them is to be looked at, others go along: one statement in each interval, not one for each
-            waited_for = [channel for channel in self.channels.values() if channel.waiters]
-            is_time = any(channel.look_at <= now for channel in waited_for)
-            soon = now + self._poll_interval / 2 if is_time else now
-            for channel in waited_for:
-                if channel.look_at <= (soon if channel.sure else now):
-                    channel.look_at = now + self._poll_interval
-                    if channel.sure:
-                        channel.stale = True
-                    else:  # the row may be one that the waiter's own transaction has put
-                        channel.happened()
-            queues = set(self.channels)
-            stale = [channel for channel in self.channels.values() if channel.needs_look]
-        if self.line is None and stale and now >= self._line_at:
-            self.line = open_line(self._source, self._table, self._listen_dsn)
-            if not self.line.hears:
+            self._watch_the_clock(now)
+            names = set(self.queues)
+            stale = [queue for queue in self.queues.values() if queue.needs_look]
+        if self.session is None and stale and now >= self._open_at:
+            self.session = open_session(self._source, self._table, self._listen_dsn)
+            if not self.session.hears:
                 logger.warning("LISTEN does not work on this connection (a transaction pooler?): polling")
-        if self.line is None:
-            self._look_blindly(stale)
+        if self.session is None:
+            self._go_blind(stale)
             return []
-        self.line.keep(queues)
+        self.session.keep(names)
         if stale:
-            self._look(self.line, stale)
-        self._hear(self.line)
-        return [self.line.fileno()] if self.line.hears else []
+            self._look(self.session, stale)
+        self._hear(self.session)
+        return [self.session.fileno()] if self.session.hears else []
 
-    def _hear(self, line: Line) -> None:
-        queues = line.notified()
+    def _watch_the_clock(self, now: float) -> None:
+        """Have waiters claim whose poll interval is over, and the session look where it is time to.
+
+        Those whose time comes soon go along: one statement in each interval, not one for each queue.
+        """
+        waited_for = [queue for queue in self.queues.values() if queue.waiters]
+        soon = now + self._poll_interval / 2
+        if any(queue.claim_at <= now for queue in waited_for):
+            for queue in waited_for:
+                if queue.claim_at <= soon:
+                    queue.claim_at = now + self._poll_interval
+                    if self.has_waiters_claim:
+                        queue.call(Reason.TIME)
+                    else:
+                        queue.stale = True
+        if any(queue.look_at <= now for queue in waited_for):
+            for queue in waited_for:
+                if queue.look_at <= (soon if queue.sure else now):
+                    queue.look_at = now + self._poll_interval
+                    queue.stale = True
+                    if not queue.sure:  # the job may be one that the waiter's own transaction has put
+                        queue.call(Reason.TIME)
+
+    def _hear(self, session: Session) -> None:
+        names = session.notified()
         with self.lock:
-            for queue in queues:
-                if queue in self.channels:
-                    self.channels[queue].happened()
+            for name in names:
+                if name in self.queues:
+                    self.queues[name].happened()
 
-    def _look(self, line: Line, channels: list[WaitedQueue]) -> None:
-        for channel in channels:
-            channel.stale = False
+    def _look(self, session: Session, queues: list[WaitedQueue]) -> None:
+        for queue in queues:
+            queue.stale = False
         try:
-            looks = line.look([channel.queue for channel in channels])
+            looks = session.look([queue.name for queue in queues])
         except BaseException:
-            for channel in channels:
-                channel.stale = True
+            for queue in queues:
+                queue.stale = True
             raise
         with self.lock:
             self._pause = FIRST_PAUSE
-            for channel in channels:
-                self._saw(line, channel, looks[channel.queue])
+            for queue in queues:
+                self._saw(queue, looks.get(queue.name), session.hears)
 
-    def _saw(self, line: Line, channel: WaitedQueue, look: Look) -> None:
-        channel.sure = look.sure
-        pause = self._poll_interval
-        if line.hears and not look.sure:
-            pause = min(pause, channel.pause)
-            channel.pause *= 2
+    def _saw(self, queue: WaitedQueue, look: Look | None, hears: bool) -> None:
+        if look is None:  # there are more queues than gates: waiters claim from this one by the clock
+            queue.sure = False
+            queue.look_at = time.monotonic() + CHECK * self._poll_interval
+            return
+        queue.sure = look.sure
+        if look.sure:
+            pause, queue.unsure_pause = CHECK * self._poll_interval, FIRST_PAUSE
+        elif hears:
+            pause = min(self._poll_interval, queue.unsure_pause)
+            queue.unsure_pause = 2 * pause
+        else:
+            pause = self._poll_interval
         if look.due_in is not None:
             pause = min(pause, look.due_in)
-        channel.look_at = time.monotonic() + pause
+        queue.look_at = time.monotonic() + pause
         if look.ready:
-            channel.call()
+            queue.call(Reason.SEEN)
+        else:
+            queue.is_empty()
 
-    def _look_blindly(self, channels: Iterable[WaitedQueue]) -> None:
-        """Without a line: have waiters look, which see for themselves what is wrong."""
+    def _go_blind(self, queues: Iterable[WaitedQueue]) -> None:
+        """Without a session, have waiters claim, who see for themselves what is wrong."""
         with self.lock:
-            for channel in channels:
-                channel.stale = channel.sure = False
-                channel.look_at = min(channel.look_at, self._line_at)
-                channel.call()
+            for queue in queues:
+                queue.stale = queue.sure = False
+                queue.look_at = self._open_at
+                queue.call(Reason.TIME)
 
     def _lose(self) -> None:
-        """Be without a line, and thus without gates and LISTENs, until it is time to open another."""
+        """Be without a session, and thus without gates and LISTENs, until it is time to open another."""
         self.busy = False
-        self._line_at = time.monotonic() + self._lengthen()
+        self._open_at = time.monotonic() + self._lengthen()
         with self.lock:
             self._forget(math.inf)
-            self._look_blindly(self.channels.values())
+            self._go_blind(self.queues.values())
         self._hang_up()
 
     def _hang_up(self) -> None:
-        line, self.line = self.line, None
-        if line is not None:
-            line.close()
+        session, self.session = self.session, None
+        if session is not None:
+            session.close()
 
     def _lengthen(self) -> float:
         pause = min(self._pause, self._poll_interval)
         self._pause = pause * 2
         return pause
+
+
+def _due(queue: WaitedQueue, now: float) -> float:
+    """When there is something to do for a queue."""
+    if not queue.waiters:
+        return queue.until
+    return now if queue.needs_look else min(queue.look_at, queue.claim_at)

@@ -1,4 +1,4 @@
-"""Waiting where notifications do not tell all: looking again and again."""
+"""Waiting where notifications do not tell all: by looking again and again."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import time
 
 from .._db import Database
 from ..sql import array, bound
-from .leader import FIRST_PAUSE
-from .waiter import Waiter
+from .waiter import FIRST_PAUSE, Waiter
 
 
 class Polling:
-    """Waiting on a connection that can't listen, since the waiting thread's own transaction is open on it.
+    """A place to wait for a queue in a transaction, on whose connection no notification can be heard.
 
-    :param waiter: may hear of a put meanwhile.
+    It has the methods of `Waiter`. The pauses between two looks become longer, up to the poll interval.
+
+    :param table: the quoted name of the table.
+    :param poll_interval: seconds.
+    :param waiter: a place in the waiting room, where a put of somebody else may be heard of sooner.
     """
 
     def __init__(
@@ -22,12 +25,13 @@ class Polling:
         self._database = database
         self._poll_interval = poll_interval
         self._pause = FIRST_PAUSE
+        self._queue = queue
         self._waiter = waiter
         self._sql = bound("waiting.sql", table)["look"]
         self._params = {"queues": array([queue]), "table": table}
 
     def wait(self, deadline: float) -> bool:
-        """As `Waiter.wait`."""
+        """Sleep until it is time to claim. False if the deadline has passed."""
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return False
@@ -40,6 +44,13 @@ class Polling:
         else:
             self._waiter.wait(time.monotonic() + pause)
         return True
+
+    def ready(self) -> list[str]:
+        return [self._queue]
+
+    def empty(self, queue: str) -> None:
+        if self._waiter is not None:
+            self._waiter.empty(queue)
 
     def __enter__(self) -> Polling:
         if self._waiter is not None:

@@ -1,9 +1,8 @@
-"""The session that listens: a connection of its own, or the application's single one, between its statements."""
+"""The session that listens: on a connection of its own, or on the application's single one between its statements."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,14 +13,21 @@ from .._db.sources.single import SingleConnection
 from .._db.watchdog import Watchdog
 from ..sql import array, bound
 
-#: Seconds after which a statement on a line of our own counts as unanswered.
+#: Seconds after which the server gives up a statement of the listening session: a table may be locked for hours, and
+#: the gates would be held for as long.
+TIME_LIMIT = 4.0
+
+#: Seconds after which a connection of our own is cut, since the server does not answer at all.
 PATIENCE = 5.0
 
 #: Seconds that the leader waits for the single connection.
 BUSY = 0.05
 
-#: How many keys of gates a line remembers.
-MAX_KEYS = 1000
+#: How many keys of gates a session remembers, so that it can take these gates again at once.
+MAX_KEYS = 10_000
+
+#: Up to this number of gates, the server need not be asked how many are allowed.
+MODEST = 100
 
 
 class Busy(Exception):
@@ -29,82 +35,108 @@ class Busy(Exception):
 
 
 class Look(NamedTuple):
-    """What there is to know of a queue."""
+    """What the session knows of a queue.
 
-    sure: bool  # whoever puts a job that this look did not see will notify
-    due_in: float | None  # seconds until the next row becomes due
-    ready: bool  # a job can be had, unless somebody has it locked
+    :ivar sure: any put that this look did not see will notify.
+    :ivar due_in: seconds until the next row becomes due; None: there is no such row.
+    :ivar ready: there is a job, which somebody may have locked.
+    """
+
+    sure: bool
+    due_in: float | None
+    ready: bool
 
 
 @dataclass
 class Gate:
-    """The gate of a queue, which we hold, or may hold."""
+    """The gate of a queue, which the session holds, or may hold.
+
+    :ivar key: the key of the advisory lock.
+    :ivar next: transactions from this id on began to write when the gate was held.
+    :ivar left: the queue is paused, so the session only listens: the end of the pause is notified in any case.
+    """
 
     key: int
-    next: int | None = None  # transactions from this id on began writing when we held it
-    left: bool = False  # the queue is paused: only its end is notified, whoever holds the gate
+    next: int | None = None
+    left: bool = False
 
     @property
     def channel(self) -> str:
-        """As the trigger writes it: to_hex() of a negative number is its two's complement."""
+        """The channel on which the trigger notifies; to_hex() of a negative number is its two's complement."""
         return f"pq_{self.key & 0xFFFFFFFFFFFFFFFF:x}"
 
 
-def open_line(source: Source, table: str, listen_dsn: str | None) -> Line:
-    """The line of a source.
+def open_session(source: Source, table: str, listen_dsn: str | None) -> Session:
+    """Return a session that listens.
 
-    :raises Busy: it has a single connection, which is busy.
+    :raises Busy: the source has a single connection, which is in use.
     :raises Error: no connection can be had now.
     """
     driver = source.driver
     if listen_dsn is not None:
-        return Line(_Own(driver, driver.connect(listen_dsn)), table)
+        return Session(_Own(driver, driver.connect(listen_dsn)), table)
     if isinstance(source, SingleConnection):
-        return Line(_Shared(source), table)
+        return Session(_Shared(source), table)
     conn = source.open_line()
     if conn is None:
         raise driver.Error("the parameters for a further connection are not known")
-    return Line(_Own(driver, conn), table)
+    return Session(_Own(driver, conn), table)
 
 
-class Line:
+class Session:
     """What the threads that wait for the queues of one table say to the server, and hear from it.
 
-    Only the leader uses it; any thread may ask for `pending`. `hears`: notifications come through.
+    Only the leader uses it, but any thread may call `pending`.
+
+    :ivar hears: notifications come through.
+    :ivar gates: by the name of the queue.
     """
 
-    def __init__(self, session: _Own | _Shared, table: str) -> None:
-        self._session = session
-        self._driver = session.driver
+    def __init__(self, connection: _Own | _Shared, table: str) -> None:
+        self._connection = connection
+        self._driver = connection.driver
         self._table = table
         self._sql = bound("waiting.sql", table)
-        self._keys: dict[str, int] = {}  # of gates that we had, to take them again at once
+        self._keys: dict[str, int] = {}
+        self._most: int | None = None
         self.gates: dict[str, Gate] = {}
-        self._pattern = re.compile("(?!)")  # of the channels
+        self._queues: dict[str, str] = {}  # by the channel on which this session listens
         try:
-            self.hears = not session.use(self._driver.backend_is_hidden)
-            session.use(self._driver.listen)
+            self.hears = not connection.use(self._driver.backend_is_hidden)
+            connection.use(self._driver.listen)
         except BaseException:
-            session.close()
+            connection.close()
             raise
 
     def look(self, queues: Collection[str]) -> dict[str, Look]:
-        """Look at queues, each from behind its gate if that can be had: W1 to W4."""
-        for queue in queues:
-            if self.hears and queue not in self.gates:
-                self._take_gate(queue)
-        return {queue: self._seen(queue, *row) for queue, *row in self._look(queues)}
+        """Look at queues, each from behind its gate if that can be had: W1 to W4.
+
+        :returns: by queue; without those for which there are no more gates.
+        """
+        if self.hears:
+            new = [queue for queue in queues if queue not in self.gates]
+            allowed = self._allowed(len(new))
+            if new[:allowed]:
+                self._take_gates(new[:allowed])
+            beyond = frozenset(new[allowed:])
+            queues = [queue for queue in queues if queue not in beyond]
+        rows = self._run(self._sql["look"], {"queues": array(queues), "table": self._table}) if queues else []
+        self._remember((queue, key) for queue, key, *_ in rows)
+        self._leave_gates([queue for queue, key, _, _, paused, *_ in rows if self._is_wrong(queue, key, paused)])
+        self._step_aside([queue for queue, _, _, _, paused, *_ in rows if paused])
+        return {queue: self._seen(queue, *rest) for queue, _, *rest in rows}
+
+    def _is_wrong(self, queue: str, key: int, paused: bool) -> bool:
+        """Return whether the gate is another table's (the search path has changed), or was left during a pause that is
+        over."""
+        gate = self.gates.get(queue)
+        return gate is not None and (gate.key != key or (gate.left and not paused))
 
     def _seen(
-        self, queue: str, key: int, oldest: int, following: int, paused: bool, due_in: float | None, ready: bool
+        self, queue: str, oldest: int, following: int, paused: bool, due_in: float | None, ready: bool
     ) -> Look:
         gate = self.gates.get(queue)
-        # the search path has changed, and with it the table; or the queue is not paused any more
-        if gate is not None and (gate.key != key or (gate.left and not paused)):
-            self._leave_gate(queue)
-            gate = None
         if gate is not None and paused:
-            self._step_aside(gate)
             return Look(True, None, False)
         if gate is not None and gate.next is None:
             gate.next = following
@@ -112,93 +144,120 @@ class Line:
 
     def keep(self, queues: Collection[str]) -> None:
         """Leave the gates of all other queues."""
-        for queue in [queue for queue in self.gates if queue not in queues]:
-            self._leave_gate(queue)
+        self._leave_gates([queue for queue in self.gates if queue not in queues])
 
     def notified(self) -> list[str]:
-        """The queues that we were notified of; forgotten with this call."""
+        """Return the queues that notifications have come for since the last call."""
         if readable(self.fileno()):
-            self._session.read()
+            self._connection.read()
         elif not self.pending():
             return []
-        channels = self._session.use(self._driver.notified, self._pattern)
-        return [queue for queue, gate in self.gates.items() if gate.channel in channels]
+        channels = self._connection.use(self._driver.notified, self._queues)
+        return [self._queues[channel] for channel in channels]
 
     @property
     def lingers(self) -> bool:
-        """Whether its session may have gates that nobody needs just now: on the application's they'd stay."""
-        return self.hears and isinstance(self._session, _Own)
+        """Whether the session may hold gates that nobody needs just now; the application's would keep them."""
+        return self.hears and isinstance(self._connection, _Own)
 
     def pending(self) -> bool:
-        """Whether a notification has been read from the socket already."""
-        return self._driver.has_notified(self._session.conn, self._pattern)
+        """Return whether a notification has been read from the socket already."""
+        return self._driver.has_notified(self._connection.conn, self._queues)
 
     def fileno(self) -> int:
-        return int(self._session.conn.fileno())
+        return int(self._connection.conn.fileno())
 
     def close(self) -> None:
         """Give up all gates, and the connection if it is ours."""
         try:
-            if isinstance(self._session, _Shared):
+            if isinstance(self._connection, _Shared):
                 self.keep(())
         except (Busy, self._driver.Error):
             pass
         finally:
-            self._session.close()
+            self._connection.close()
 
-    def _look(self, queues: Collection[str]) -> list[tuple[Any, ...]]:
-        params = {"queues": array(queues), "table": self._table}
-        rows: list[tuple[Any, ...]] = self._session.use(self._driver.run, self._sql["look"], params)
-        if len(self._keys) >= MAX_KEYS:
-            self._keys.clear()
-        self._keys |= {queue: key for queue, key, *_ in rows}
+    # -- statements
+
+    def _run(self, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = self._connection.use(self._limited, sql, params)
         return rows
 
-    def _take_gate(self, queue: str) -> None:
-        if queue not in self._keys:
-            self._look([queue])
-        gate = Gate(self._keys[queue])
+    def _limited(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        """Execute statements in one message, which the server gives up after `TIME_LIMIT`."""
+        return self._driver.run(conn, f"set local statement_timeout = {TIME_LIMIT * 1000:.0f}; {sql}", params)
+
+    # -- gates
+
+    def _allowed(self, wanted: int) -> int:
+        """Return how many more gates this session may hold: each is an entry in the server's table of locks."""
+        if len(self.gates) + wanted <= MODEST:
+            return wanted
+        if self._most is None:
+            ((self._most,),) = self._run(self._sql["most_gates"])
+        return max(0, self._most - len(self.gates))
+
+    def _remember(self, keys: Iterable[tuple[str, int]]) -> None:
+        if len(self._keys) >= MAX_KEYS:
+            self._keys.clear()
+        self._keys.update(keys)
+
+    def _take_gates(self, queues: list[str]) -> None:
+        """W1 and W2 of several queues: LISTEN takes effect at the end of the message, when the gates are held."""
+        unknown = [queue for queue in queues if queue not in self._keys]
+        if unknown:
+            found = self._run(self._sql["keys"], {"queues": array(unknown), "table": self._table})
+            self._remember((queue, key) for queue, key in found)
+        gates = {queue: Gate(self._keys[queue]) for queue in queues}
 
         def take(conn: Any) -> None:
-            self._hold(queue, gate)  # whatever goes wrong from here on: we may have it
-            listen = f'listen "{gate.channel}"; {self._sql["take_gate"]}'
-            ((taken,),) = self._driver.run(conn, listen, {"key": gate.key})
-            if not taken:  # a put is just at P2
-                self._driver.run(conn, f'unlisten "{gate.channel}"')
-                self._hold(queue, None)
+            self._hold(gates)  # whatever goes wrong from here on, the session may have them
+            listen = "".join(f'listen "{gate.channel}"; ' for gate in gates.values())
+            keys = array(gate.key for gate in gates.values())
+            rows = self._limited(conn, listen + self._sql["take_gates"], {"keys": keys})
+            taken = {key for key, taken in rows if taken}  # where it is not taken, a put is just at P2
+            refused = {queue: gate for queue, gate in gates.items() if gate.key not in taken}
+            if refused:
+                self._limited(conn, "; ".join(f'unlisten "{gate.channel}"' for gate in refused.values()))
+                self._drop(refused)
 
-        self._session.use(take)
+        self._connection.use(take)
 
-    def _leave_gate(self, queue: str) -> None:
-        """Whatever came from there is forgotten."""
-        gate = self.gates[queue]
+    def _leave_gates(self, queues: list[str]) -> None:
+        """Leave gates, and forget what was notified there."""
+        if not queues:
+            return
+        gates = {queue: self.gates[queue] for queue in queues}
 
         def leave(conn: Any) -> None:
-            unlisten = f'unlisten "{gate.channel}"'
-            if not gate.left:
-                unlisten = f'{self._sql["leave_gate"]}; {unlisten}'
-            self._driver.run(conn, unlisten, {"key": gate.key})
-            self._driver.notified(conn, re.compile(gate.channel))
-            self._hold(queue, None)
+            unlisten = "; ".join(f'unlisten "{gate.channel}"' for gate in gates.values())
+            keys = array(gate.key for gate in gates.values() if not gate.left)
+            self._limited(conn, f"{self._sql['leave_gates']}; {unlisten}", {"keys": keys})
+            self._driver.notified(conn, {gate.channel for gate in gates.values()})
+            self._drop(gates)
 
-        self._session.use(leave)
+        self._connection.use(leave)
 
-    def _step_aside(self, gate: Gate) -> None:
-        """Leave it, and go on listening."""
-        if not gate.left:
-            self._session.use(self._driver.run, self._sql["leave_gate"], {"key": gate.key})
-            gate.left = True
+    def _step_aside(self, queues: list[str]) -> None:
+        """Leave the gates of paused queues, and go on listening."""
+        gates = [self.gates[queue] for queue in queues if queue in self.gates and not self.gates[queue].left]
+        if gates:
+            self._run(self._sql["leave_gates"], {"keys": array(gate.key for gate in gates)})
+            for gate in gates:
+                gate.left = True
 
-    def _hold(self, queue: str, gate: Gate | None) -> None:
-        if gate is None:
+    def _hold(self, gates: dict[str, Gate]) -> None:
+        self.gates |= gates
+        self._queues |= {gate.channel: queue for queue, gate in gates.items()}
+
+    def _drop(self, gates: dict[str, Gate]) -> None:
+        for queue, gate in gates.items():
             del self.gates[queue]
-        else:
-            self.gates[queue] = gate
-        self._pattern = re.compile("|".join(gate.channel for gate in self.gates.values()) or "(?!)")
+            self._queues.pop(gate.channel, None)
 
 
 class _Own:
-    """A connection for this alone."""
+    """A connection for the session alone."""
 
     def __init__(self, driver: Driver, conn: Any) -> None:
         self.driver = driver
@@ -247,7 +306,7 @@ class _Shared:
             self._source.release(conn)
 
     def read(self) -> None:
-        """Left to statements: it would take the answer to what another thread of the application executes."""
+        """Do nothing: this would take the answer to what another thread of the application executes."""
 
     def close(self) -> None:
-        pass  # it is the application's
+        """Do nothing: the connection is the application's."""

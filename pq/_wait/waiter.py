@@ -1,9 +1,109 @@
-"""A thread's place among those that wait."""
+"""The places of threads that wait, and the queues that they wait for."""
 
 from __future__ import annotations
 
+import enum
+import math
 import threading
-from typing import Any, Protocol
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Protocol, TypeVar
+
+#: Seconds of the first of several pauses; each further one is twice as long, up to the poll interval.
+FIRST_PAUSE = 0.005
+
+#: Up to this number of queues, a claim from each costs less than it would to find out which of them have jobs.
+FEW = 8
+
+#: Seconds for which the answer of a look at many queues is used, at least.
+FRESH = 0.05
+
+#: A look at many queues may take one part in so many of the time.
+SHARE = 20
+
+Found = TypeVar("Found")
+
+
+class Reason(enum.Enum):
+    """Why a waiter is to claim from a queue."""
+
+    TIME = "the poll interval is over"
+    EVENT = "a notification came"
+    SEEN = "the listening session has seen a job"
+    PEEKED = "the waiter's own session has seen a job"
+
+
+class WaitedQueue:
+    """A queue that threads of this process wait for. The room's lock guards it.
+
+    :ivar waiters: the places of the threads, the one that came first at the left.
+    :ivar stale: something may have happened since the listening session looked, so it must look again.
+    :ivar sure: any put that the listening session did not see will notify.
+    :ivar look_at: when the listening session looks although nothing has happened. All times are monotonic seconds.
+    :ivar claim_at: when one of the waiters claims although nothing has happened.
+    :ivar until: when the queue is forgotten, since nobody waits for it.
+    :ivar unsure_pause: seconds until the next look while it is not sure.
+    """
+
+    def __init__(self, name: str, poll_interval: float) -> None:
+        self.name = name
+        self.waiters: deque[Waiter] = deque()
+        self.stale = True
+        self.sure = False
+        self.look_at = math.inf
+        self.claim_at = 0.0
+        self.until = math.inf
+        self.unsure_pause = FIRST_PAUSE
+        self._retry_pause = FIRST_PAUSE
+        self._poll_interval = poll_interval
+
+    @property
+    def needs_look(self) -> bool:
+        """Whether the listening session must look now: not while a waiter is claiming."""
+        return self.stale and bool(self.waiters) and not any(self.name in waiter.called for waiter in self.waiters)
+
+    def admit(self, waiter: Waiter) -> None:
+        if not self.waiters:  # the thread has just claimed in vain
+            self.claim_at = time.monotonic() + self._poll_interval
+        self.waiters.append(waiter)
+        self.until = math.inf
+
+    def happened(self) -> None:
+        """Have a waiter claim, and the session look after that: a put may have brought several jobs."""
+        self.stale = True
+        self.call(Reason.EVENT)
+
+    def call(self, reason: Reason) -> None:
+        """Have one waiter claim, preferably one that is asleep."""
+        others = [waiter for waiter in self.waiters if self.name not in waiter.called]
+        for waiter in others:
+            if not waiter.called:
+                others = [waiter]
+                break
+        for waiter in others[:1]:
+            waiter.called[self.name] = reason
+            waiter.condition.notify()
+
+    def was_empty(self, reason: Reason) -> None:
+        """A waiter's claim has found nothing.
+
+        A job that was seen, and then could not be had, is locked. It may be so for a moment, by another claim that has
+        it or makes it ready, or for long, by a transaction. So the pauses until the next try become longer.
+        """
+        now = time.monotonic()
+        self.claim_at = now + self._poll_interval
+        if reason in (Reason.SEEN, Reason.PEEKED):
+            again = now + self._retry_pause
+            self._retry_pause = min(2 * self._retry_pause, self._poll_interval)
+            if reason is Reason.SEEN:
+                self.look_at = min(self.look_at, again)
+            else:
+                self.claim_at = min(self.claim_at, again)
+
+    def is_empty(self) -> None:
+        """A look has seen no job."""
+        self._retry_pause = FIRST_PAUSE
 
 
 class Room(Protocol):
@@ -13,30 +113,96 @@ class Room(Protocol):
 
     def admit(self, waiter: Waiter) -> None: ...
     def wait(self, waiter: Waiter, deadline: float) -> bool: ...
+    def found_empty(self, waiter: Waiter, queues: Iterable[str]) -> None: ...
     def cancel(self, waiter: Waiter) -> None: ...
     def leave(self, waiter: Waiter) -> None: ...
 
 
 class Waiter:
-    """A thread's place among those that wait for queues: a context manager."""
+    """A place among those that wait for queues: a context manager, for one thread at a time.
 
-    def __init__(self, room: Room, queues: tuple[str, ...]) -> None:
-        self._room = room
-        self.queues = queues
+    Claim first, and wait inside of the ``with`` block only when nothing was found. Inside, puts to these queues notify
+    this process, which costs them time: so leave it while you don't want jobs. It can be entered again; and for a
+    moment after it was left, what was taken on the server is kept, so that entering it again costs nothing.
+
+        waiter = table.waiter(names)
+        while True:
+            for name in waiter.ready():        # of many queues, those that a look has shown to have jobs
+                if jobs := claim(name):
+                    return jobs
+                waiter.empty(name)
+            with waiter:
+                waiter.wait(deadline)
+
+    :param peek: returns those of some queues that have a ready job, seen by the session that will claim.
+    :ivar called: the queues that this thread is to claim from, and why.
+    :ivar last: it was called at its deadline, for the last time.
+    """
+
+    def __init__(self, room: Room, queues: Iterable[str], peek: Callable[[Collection[str]], Collection[str]]) -> None:
+        self.queues = tuple(dict.fromkeys(queues))
         self.condition = threading.Condition(room.lock)
-        self.called = False  # sent to look,
-        self.looking = False  # and gone
-        self.last = False  # for the last time
+        self.called: dict[str, Reason] = {}
+        self.last = False
         self.cancelled = False
+        self._room = room
+        self._peek = peek
+        self._woken = False
+        self._peek_at = 0.0
 
     def wait(self, deadline: float) -> bool:
-        """True when it is time to look for a job, False when the deadline (monotonic seconds) has passed, or it was
-        cancelled."""
-        return self._room.wait(self, deadline)
+        """Sleep until there may be a job; `ready` then says in which queues.
+
+        :param deadline: in monotonic seconds.
+        :returns: False if the deadline has passed, or `cancel` was called.
+        :raises ConnectionLost: the PQ was closed.
+        """
+        self._woken = self._room.wait(self, deadline)
+        return self._woken
+
+    def ready(self) -> list[str]:
+        """Return the queues that are worth a claim, in the order in which they were given.
+
+        Just after `wait` these are the queues that something was heard of. Otherwise (before the first `wait`, or after
+        claims that found jobs) these are all queues if they are few. If they are many, they are those that had jobs
+        when this was last looked up: by one statement, a moment ago, or now. A queue is returned again until `empty`
+        is called for it.
+
+        :raises Error: the look failed; the errors are those of a claim.
+        """
+        if self._woken:
+            self._woken = False
+        elif len(self.queues) <= FEW:
+            return list(self.queues)
+        elif time.monotonic() >= self._peek_at:
+            with self._room.lock:
+                self.called = {**dict.fromkeys(self.queues, Reason.TIME), **self.called}
+        self._look_myself()
+        with self._room.lock:
+            return list(self.called) if len(self.called) <= 1 else [name for name in self.queues if name in self.called]
+
+    def empty(self, queue: str) -> None:
+        """Say that a claim has found nothing in a queue. It is not `ready` until something happens."""
+        self._room.found_empty(self, [queue])
 
     def cancel(self) -> None:
-        """From another thread: no more waiting, neither now nor later."""
+        """End `wait`, now and in the future. Any thread may call this."""
         self._room.cancel(self)
+
+    def _look_myself(self) -> None:
+        """Find out by one statement which of several queues have jobs, instead of a claim from each."""
+        with self._room.lock:
+            asked = [name for name, reason in self.called.items() if reason is Reason.TIME]
+        if len(asked) < 2:
+            return
+        began = time.monotonic()
+        seen = frozenset(self._peek(asked))
+        ended = time.monotonic()
+        self._peek_at = ended + max(FRESH, SHARE * (ended - began))
+        with self._room.lock:
+            still = [name for name in asked if self.called.get(name) is Reason.TIME]
+            self.called |= dict.fromkeys(seen.intersection(still), Reason.PEEKED)
+            self._room.found_empty(self, [name for name in still if name not in seen])
 
     def __enter__(self) -> Waiter:
         try:
@@ -52,3 +218,28 @@ class Waiter:
         except BaseException:  # interrupted: nobody else would do it
             self._room.leave(self)
             raise
+
+
+class Place(Protocol):
+    """What `wait_for` needs of a `Waiter`, or of a `Polling`."""
+
+    def wait(self, deadline: float) -> bool: ...
+    def ready(self) -> list[str]: ...
+    def empty(self, queue: str) -> None: ...
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def wait_for(place: Place, deadline: float, claim: Callable[[str], Found]) -> Found | None:
+    """Wait until a claim finds something, and return that; None if nothing was found until the deadline.
+
+    :param deadline: in monotonic seconds.
+    :param claim: is given the name of a queue.
+    """
+    with place:
+        while place.wait(deadline):
+            for queue in place.ready():
+                if found := claim(queue):
+                    return found
+                place.empty(queue)
+    return None

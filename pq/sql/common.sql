@@ -38,15 +38,36 @@ id, data::text, length(data::text),
   end,
   dequeued_at at time zone 'utc', attempts
 
+-- name: gate
+-- The key of the gate of the queue `changed.q_name` in the table `changed.tableoid`. It must be the key that the notify
+-- trigger computes, in whatever session: so this spells the table's name out where quote_all_identifiers would have
+-- format() put more quotes around it, and it hashes bytes, not what the collation of the column makes of them.
+select hashtextextended(
+  (
+    case when current_setting('quote_all_identifiers')::boolean then (
+      select string_agg(
+        case
+          when part ~ '^[a-z_][a-z0-9_]*$' collate "C"
+            and not exists (select from pg_get_keywords() where word = part and catcode <> 'U')
+          then part
+          else '"' || replace(part, '"', '""') || '"'
+        end,
+        '.' order by place
+      )
+      from unnest(array[nspname::text, relname::text]) with ordinality as parts (part, place)
+    )
+    else format('%%I.%%I', nspname, relname)
+    end || ' ' || changed.q_name
+  ) collate "C", 0
+) as key
+from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+where pg_class.oid = changed.tableoid
+
 -- name: wake
 -- For rows that are ready again: notify whoever waits, as the trigger does for those that are put. Why after the update,
 -- and why in one expression, is told there. :changed is what the update returns.
 (
-  select pg_notify('pq_' || to_hex(key), '')
-  from (
-    select hashtextextended(format('%%I.%%I %%s', nspname, relname, q_name), 0) as key
-    from pg_class join pg_namespace on pg_namespace.oid = relnamespace
-    where pg_class.oid = changed.tableoid
-  ) as gate
-  where case when pg_try_advisory_lock(key) then not pg_advisory_unlock(key) else true end
+  select pg_notify('pq_' || to_hex(gate.key), '')
+  from (:gate) as gate
+  where case when pg_try_advisory_lock(gate.key) then not pg_advisory_unlock(gate.key) else true end
 )

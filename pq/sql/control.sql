@@ -81,13 +81,9 @@ where not exists (select from :table where q_name = %(queue)s and :marker)
 -- Notify even if nobody seems to wait: who waits for a paused queue has left its gate.
 with pq_changed as (
   delete from :table where q_name = %(queue)s and :marker
-  returning tableoid
+  returning tableoid, q_name
 )
-select pg_notify(
-  'pq_' || to_hex(hashtextextended(format('%%I.%%I %%s', nspname, relname, %(queue)s::text), 0)), ''
-)
-from pg_class join pg_namespace on pg_namespace.oid = relnamespace
-where pg_class.oid in (select tableoid from pq_changed)
+select pg_notify('pq_' || to_hex(gate.key), '') from pq_changed as changed, lateral (:gate) as gate
 
 -- name: paused
 select exists (select from :table where q_name = %(queue)s and :marker)

@@ -1,45 +1,73 @@
--- The statements of the listening session; pq/_db/waiting.py says why these steps, in this order.
+-- The statements of threads that wait; the docstring of pq/_wait says why these steps, in this order. A column of the user's
+-- table could have any name, so all columns but those of the table are qualified.
 
 -- name: look
--- For each of the queues: its name; the gate's key, which must be computed as in the notify trigger; the oldest
--- transaction that is writing, and the next that will; whether it is paused, and if not, the seconds until a row becomes due; whether one is ready or due.
--- All but the second transaction in one snapshot: that is read later (age() counts from the transaction to begin next),
--- since a snapshot doesn't tell which transactions have begun after the last that has ended.
+-- For each of the queues: its name; the key of its gate; the oldest transaction that is writing, and the next that will;
+-- whether it is paused, and if not, the seconds until a row becomes due; whether one is ready or due. All but the second
+-- transaction in one snapshot: that is read later (age() counts from the transaction to begin next), since a snapshot
+-- doesn't tell which transactions have begun after the last that has ended.
 select
-  queue,
-  (
-    select hashtextextended(format('%%I.%%I %%s', nspname, relname, queue), 0)
-    from pg_class join pg_namespace on pg_namespace.oid = relnamespace
-    where pg_class.oid = to_regclass(%(table)s)
-  ),
-  pg_snapshot_xmin(seen)::text::bigint,
-  pg_snapshot_xmax(seen)::text::bigint + age(pg_snapshot_xmax(seen)::xid),
-  paused,
+  changed.q_name,
+  gate.key,
+  pg_snapshot_xmin(pq_seen.snapshot)::text::bigint,
+  pg_snapshot_xmax(pq_seen.snapshot)::text::bigint + age(pg_snapshot_xmax(pq_seen.snapshot)::xid),
+  pq_marker.paused,
   (
     select extract(epoch from due_at - clock_timestamp())::float8 from :table
-    where not paused and q_name = queue and due_at > statement_timestamp() and due_at < 'infinity'
+    where not pq_marker.paused and q_name = changed.q_name
+      and due_at > statement_timestamp() and due_at < 'infinity'
     order by q_name, due_at
     limit 1
   ),
-  coalesce(
-    (
-      select id from :table
-      where q_name = queue and dequeued_at is null and due_at is null
-      order by q_name, expected_at, id
-      limit 1
-    ),
-    (
-      select id from :table
-      where q_name = queue and due_at <= statement_timestamp()
-      order by q_name, due_at
-      limit 1
-    )
-  ) is not null and not paused
-from unnest(%(queues)s::text[]) as queue, pg_current_snapshot() as seen,
-  lateral (select exists (select from :table where q_name = queue and :marker) as paused) as marker
+  :has_job and not pq_marker.paused
+from :asked
+  cross join pg_current_snapshot() as pq_seen (snapshot)
+  left join lateral (:gate) as gate on true
+  cross join lateral (select exists (select from :table where q_name = changed.q_name and :marker)) as pq_marker (paused)
 
--- name: take_gate
-select pg_try_advisory_lock_shared(%(key)s)
+-- name: keys
+-- The keys of the queues' gates.
+select changed.q_name, gate.key from :asked left join lateral (:gate) as gate on true
 
--- name: leave_gate
-select pg_advisory_unlock_shared(%(key)s)
+-- name: peek
+-- Those of the queues that have a job, unless they are paused.
+select changed.q_name from :asked
+where :has_job and not (select exists (select from :table where q_name = changed.q_name and :marker))
+
+-- name: asked
+-- The queues, as `gate` needs them.
+(
+  select pq_asked.name as q_name, to_regclass(%(table)s)::oid as tableoid
+  from unnest(%(queues)s::text[]) as pq_asked (name)
+) as changed
+
+-- name: has_job
+-- Not by "exists", which the planner could turn into a join that reads all ready rows.
+coalesce(
+  (
+    select id from :table
+    where q_name = changed.q_name and dequeued_at is null and due_at is null
+    order by q_name, expected_at, id
+    limit 1
+  ),
+  (
+    select id from :table
+    where q_name = changed.q_name and due_at <= statement_timestamp()
+    order by q_name, due_at
+    limit 1
+  )
+) is not null
+
+-- name: take_gates
+select pq_gate.key, pg_try_advisory_lock_shared(pq_gate.key) from unnest(%(keys)s::bigint[]) as pq_gate (key)
+
+-- name: leave_gates
+select pg_advisory_unlock_shared(pq_gate.key) from unnest(%(keys)s::bigint[]) as pq_gate (key)
+
+-- name: most_gates
+-- A quarter of the server's table of locks.
+select least(
+  1000,
+  current_setting('max_locks_per_transaction')::integer
+    * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer) / 4
+)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from .._args import integer
 from .._db import Database
 from .._times import Delay, positive_delay
-from .._wait import Waiter
 from .run import Run
 
 if TYPE_CHECKING:
@@ -57,7 +56,8 @@ class Intake:
         self._closed = False
         self._taking = False
         self._idle = 0  # consumers that wait for stock
-        self._waiter: Waiter | None = None
+        self._by_name = {queue.name: queue for queue in reversed(queues)}
+        self._place = queues[0]._table.waiter_for_all(queue.name for queue in queues)
         self._turn = 0
         self._last = 0  # how many were taken the last time
         self._pace: float | None = None  # seconds that a handler takes
@@ -112,8 +112,7 @@ class Intake:
             self._closed = True
             runs = list(self._stock)
             self._stock.clear()
-            if self._waiter is not None:
-                self._waiter.cancel()
+            self._place.cancel()
             self._changed.notify_all()
         return runs
 
@@ -136,25 +135,24 @@ class Intake:
             run = self._claim(worker, block)  # it may have been put back by that
         if run is not None or not block:
             return run
-        with self.queues[0]._table.waiter_for_all([queue.name for queue in self.queues]) as waiter:
-            with self._changed:
-                self._waiter = waiter
-            try:
-                while run is None and not self._closed and waiter.wait(self._patience()):
-                    run = self._claim(worker, True)
-            finally:
-                with self._changed:
-                    self._waiter = None
+        with self._place as waiter:
+            while run is None and not self._closed and waiter.wait(self._patience()):
+                run = self._claim(worker, True)
         return run
 
     def _claim(self, worker: Any, several: bool) -> Run | None:
         """Of the queues in turn, or of the first that has jobs; the first of them is returned, the others are stock."""
-        first = 0 if self._strict else self._turn % len(self.queues)
         wanted = self._wanted() if several else 1
-        for queue in self.queues[first:] + self.queues[:first]:
+        jobs: list[Any] = []
+        refused: list[Any] = []
+        names = self._place.ready()
+        first = 0 if self._strict or not names else self._turn % len(names)
+        for name in names[first:] + names[:first]:
+            queue = self._by_name[name]
             jobs, refused = queue._claims.fetch(queue, wanted, 0, self._lease)
             if jobs or refused:
                 break
+            self._place.empty(name)
         worker.outage.over()
         if jobs or refused:
             self._turn += 1

@@ -69,8 +69,8 @@ def sleeping(pq: PQ, get: Callable[..., Any]) -> Background:
     def asleep() -> bool:
         room = pq._table._room
         with room.lock:
-            channel = room._channels.get("a")
-            gate = channel and room._listener.line and room._listener.line.gates.get("a")
+            channel = room.queues.get("a")
+            gate = channel and room.leader.session and room.leader.session.gates.get("a")
             return bool(
                 channel
                 and channel.waiters

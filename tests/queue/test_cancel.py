@@ -486,7 +486,7 @@ def test_who_waits_is_woken_by_a_job_that_is_moved_or_made_ready(
         id = pq["a" if how == "move" else "b"].put(1, None if how == "move" else "1h")
         waiter = Background(waiting["b"].get, timeout=PATIENCE)
         wait_until(lambda: sql("select from pg_locks where locktype = 'advisory'"), "the waiter")
-        wait_until(lambda: waiting._table._room._channels["b"].sure, "that it is sure")
+        wait_until(lambda: waiting._table._room.queues["b"].sure, "that it is sure")
         if how == "move":
             assert pq["a"].move(id, "b")
         else:

@@ -147,9 +147,9 @@ def settled(queue: Queue, sql: Sql, paused: bool) -> None:
     """Wait until who waits for the queue sleeps: without the gate if it is paused."""
 
     def sleeps() -> bool:
-        line = queue._table._room._listener.line
+        line = queue._table._room.leader.session
         gate = line.gates.get(queue.name) if line is not None else None
-        channel = queue._table._room._channels.get(queue.name)
+        channel = queue._table._room.queues.get(queue.name)
         return gate is not None and channel is not None and channel.sure and gate.left is paused
 
     wait_until(sleeps, "the sleep of the waiter")
@@ -186,7 +186,7 @@ def test_puts_to_a_paused_queue_notify_nobody(pq: PQ, waiting: PQ, sql: Sql, con
     settled(waiting["a"], sql, paused=True)
     conn = connect()
     conn.autocommit = True
-    line: Any = waiting["a"]._table._room._listener.line
+    line: Any = waiting["a"]._table._room.leader.session
     conn.cursor().execute(f'listen "{line.gates["a"].channel}"')
     pq["a"].put_many(range(10))
     pq["a"].put(10, dt.timedelta(seconds=-1))

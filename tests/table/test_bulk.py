@@ -99,7 +99,7 @@ def leased(queue: Queue, number: int) -> list[LeasedJob]:
 def asleep(pq: PQ, get: Callable[..., Any], *args: Any) -> Background:
     """A thread that waits for jobs of queue a, and has looked in vain."""
     thread = Background(get, *args, timeout=PATIENCE)
-    channels = pq._table._room._channels
+    channels = pq._table._room.queues
     wait_until(lambda: "a" in channels and channels["a"].sure, "sleep")
     return thread
 

@@ -27,12 +27,12 @@ from support.proxy import Proxy
 from pq import PQ, ConnectionLost, Queue, TableMissing
 from pq._db.drivers.base import Driver
 from pq._db.sockets import wait_readable
-from pq._wait import debounce as later
-from pq._wait import leader as listener
+from pq._wait import debounce
+from pq._wait import leader
 from pq._wait import session as session_module
-from pq._wait.leader import WaitedQueue
-from pq._wait.room import Waiter, WaitingRoom
-from pq._wait.session import Gate, Line
+from pq._wait.room import WaitingRoom
+from pq._wait.session import Gate, Session
+from pq._wait.waiter import Reason, WaitedQueue, Waiter
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Connect = Callable[..., Any]
@@ -64,8 +64,8 @@ def asleep(pq: PQ, queue: str = "a", waiters: int = 1, sure: bool = True) -> Non
     def settled() -> bool:
         room = pq._table._room
         with room.lock:
-            channel = room._channels.get(queue)
-            line = room._listener.line
+            channel = room.queues.get(queue)
+            line = room.leader.session
             gate = line and line.gates.get(queue)
             return bool(
                 channel
@@ -82,7 +82,7 @@ def asleep(pq: PQ, queue: str = "a", waiters: int = 1, sure: bool = True) -> Non
 
 def waiting(pq: PQ, queue: str = "a", sure: bool = True) -> Background:
     """A thread that waits for a job, and sleeps."""
-    before = len(getattr(pq._table._room._channels.get(queue), "waiters", ()))
+    before = len(getattr(pq._table._room.queues.get(queue), "waiters", ()))
     thread = Background(pq[queue].get, timeout=HOUR)
     asleep(pq, queue, before + 1, sure)
     return thread
@@ -200,7 +200,7 @@ class Race:
         """Somebody came for that while the leader slept."""
         self._waiting("b")
         waiter = Background(self._pq["a"].get, timeout=HOUR)
-        wait_until(lambda: "a" in self._pq._table._room._channels)
+        wait_until(lambda: "a" in self._pq._table._room.queues)
         self._sql(INSERT)
         return [waiter]
 
@@ -218,7 +218,7 @@ class Race:
 
         self._waiting("b")
         self._come_and_go()
-        channel = self._pq._table._room._channels["a"]
+        channel = self._pq._table._room.queues["a"]
         channel.stale = False
         self._sql(INSERT)
         wait_until(lambda: channel.stale, "the notification")
@@ -233,7 +233,7 @@ class Race:
         return [waiter]
 
     def _come_and_go(self, sure: bool = True) -> None:
-        self._monkeypatch.setattr(listener, "LINGER", HOUR)
+        self._monkeypatch.setattr(leader, "LINGER", HOUR)
         waiter = self._waiting(sure=sure)
         self._sql(INSERT)
         assert waiter.result() is not None
@@ -284,8 +284,8 @@ def look(**changes: Any) -> Mutant:
     """The leader overlooks something."""
 
     def mutate(monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
-        real = Line._seen
-        monkeypatch.setattr(Line, "_seen", lambda *args: real(*args)._replace(**changes))
+        real = Session._seen
+        monkeypatch.setattr(Session, "_seen", lambda *args: real(*args)._replace(**changes))
 
     return mutate
 
@@ -303,7 +303,7 @@ def no_hand_over(monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
     leave = WaitingRoom.leave
 
     def silently(room: WaitingRoom, waiter: Waiter) -> None:
-        waiter.called = False
+        waiter.called = {}
         leave(room, waiter)
 
     monkeypatch.setattr(WaitingRoom, "leave", silently)
@@ -311,30 +311,30 @@ def no_hand_over(monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
 
 def no_new_leader(monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
     def resign(room: WaitingRoom, waiter: Waiter | None = None) -> None:
-        if room._leader == threading.get_ident():
-            room._leader = None
+        if room._led_by == threading.get_ident():
+            room._led_by = None
 
     monkeypatch.setattr(WaitingRoom, "_resign", resign)
 
 
-GATE = "pg_try_advisory_lock_shared(%(key)s)"
-NEXT = "pg_snapshot_xmax(seen)::text::bigint + age(pg_snapshot_xmax(seen)::xid)"
+GATE = "pg_try_advisory_lock_shared(pq_gate.key)"
+NEXT = "pg_snapshot_xmax(pq_seen.snapshot)::text::bigint + age(pg_snapshot_xmax(pq_seen.snapshot)::xid)"
 
 MUTANTS = [
-    ("put_while_asleep", "W1: no gate", statement("take_gate", GATE, "true")),
+    ("put_while_asleep", "W1: no gate", statement("take_gates", GATE, "true")),
     ("put_while_asleep", "W2: no LISTEN", method(Gate, "channel", "pq_nothing")),
     ("put_while_asleep", "P3: no NOTIFY", no_notify),
     ("put_under_way", "W3: notes nothing", statement("look", NEXT, "0")),
     ("put_under_way", "W3: notes what a snapshot lists", statement("look", NEXT, NEXT.split(" +")[0])),
     ("put_before_the_gate", "W4: does not look", look(ready=False)),
-    ("put_after_the_gate_was_refused", "W1: refusal ignored", statement("take_gate", GATE, f"{GATE} is not null")),
+    ("put_after_the_gate_was_refused", "W1: refusal ignored", statement("take_gates", GATE, f"{GATE} is not null")),
     ("three_jobs_in_one_put", "no look after success", look(ready=False)),
     ("three_jobs_in_one_put", "success not told", no_hand_over),
     ("three_jobs_in_one_put", "no new leader", no_new_leader),
     ("the_one_called_leaves", "no hand-over", no_hand_over),
-    ("put_to_another_queue", "leader not woken", method(WaitingRoom, "_ring", lambda *args: None)),
+    ("put_to_another_queue", "leader not woken", method(WaitingRoom, "_wake", lambda *args: None)),
     ("earlier_row_becomes_due", "due rows overlooked", look(due_in=None)),
-    ("earlier_row_becomes_due", "no look after an event", method(WaitedQueue, "happened", WaitedQueue.call)),
+    ("earlier_row_becomes_due", "no look after an event", method(WaitedQueue, "happened", lambda queue: queue.call(Reason.EVENT))),
 ]
 
 
@@ -392,7 +392,7 @@ def test_the_deadline_holds_in_a_storm_of_notifications(patient: PQ, sql: Sql, c
 @pytest.mark.parametrize("how", [{"timeout": 0}, {"block": False}, {"block": False, "timeout": 5}])
 def test_get_without_blocking_does_not_enter_the_waiting_room(patient: PQ, sql: Sql, how: dict[str, Any]) -> None:
     assert patient["a"].get(**how) is None
-    assert patient._table._room._listener.line is None
+    assert patient._table._room.leader.session is None
 
 
 def test_nothing_is_remembered_from_one_call_to_the_next(patient: PQ, sql: Sql) -> None:
@@ -541,15 +541,15 @@ def test_nothing_is_left_when_nobody_waits(dsn: str, sql: Sql, kind: str, outcom
                 waiter.wait(time.monotonic() + 0.1)
                 raise ZeroDivisionError
         gates_are_left(sql, kind)
-        line = pq._table._room._listener.line
+        line = pq._table._room.leader.session
         if line is not None:  # else the machine was too slow for it
-            with line._session.conn.cursor() as cursor:
+            with line._connection.conn.cursor() as cursor:
                 cursor.execute("select pg_listening_channels()")
                 assert cursor.fetchall() == []
 
 
 def test_who_comes_back_soon_finds_the_gate_held(dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "LINGER", HOUR)
+    monkeypatch.setattr(leader, "LINGER", HOUR)
     with Proxy(dsn) as proxy, PQ(proxy.dsn, poll_interval=HOUR) as pq:
         for number in range(3):
             waiter = waiting(pq)
@@ -561,12 +561,12 @@ def test_who_comes_back_soon_finds_the_gate_held(dsn: str, sql: Sql, monkeypatch
 
 
 def test_the_thread_that_leaves_a_gate_ends(dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(later, "IDLE", 0.01)
+    monkeypatch.setattr(debounce, "IDLE", 0.01)
     with PQ(dsn) as pq:
         for _ in range(2):
             assert pq["a"].get(timeout=0.1) is None
             no_gates(sql)
-            wait_until(lambda: pq._table._room._tidying._thread is None, "the end of the thread")
+            wait_until(lambda: pq._table._room._tidying._loop.ident is None, "the end of the thread")
 
 
 # -- where LISTEN can't work
@@ -602,7 +602,7 @@ def test_polling_sleeps_until_the_next_row_is_due(patient: PQ) -> None:
 @pytest.mark.usefixtures("pooled")
 def test_polling_looks_once_more_at_the_deadline(patient: PQ, sql: Sql) -> None:
     waiter = Background(patient["a"].get, timeout=1)
-    wait_until(lambda: "a" in patient._table._room._channels)
+    wait_until(lambda: "a" in patient._table._room.queues)
     sql(INSERT)
     assert waiter.result() is not None
 
@@ -637,7 +637,7 @@ def test_a_burst_of_notifications_is_drained_and_forgotten(dsn: str, sql: Sql, k
     with make_pq(kind, dsn, poll_interval=HOUR) as pq:
         waiter = waiting(pq)
         sql(BURST, (Gate(gate_key(sql)).channel,))
-        line = pq._table._room._listener.line
+        line = pq._table._room.leader.session
         assert line is not None
         pq["a"].put(1)
         assert waiter.result().data == 1

@@ -430,7 +430,7 @@ def test_stop_lets_what_runs_end_and_takes_no_more(pq: PQ, gate: Gate) -> None:
 def test_stop_ends_a_worker_that_waits(pq: PQ) -> None:
     worker = Worker(pq, ["a", "b"], threads=3)
     thread = started(worker)
-    wait_until(lambda: len(pq["a"]._table._room._channels) == 2, "waiting")
+    wait_until(lambda: len(pq["a"]._table._room.queues) == 2, "waiting")
     worker.stop()
     thread.result()
 
@@ -466,7 +466,7 @@ def test_a_database_that_is_away_is_told_once_and_waited_for(
         task = pq["a"].task()(lambda job_id: done.append(job_id))
         worker = Worker(pq, threads=3)
         thread = started(worker)
-        wait_until(lambda: pq["a"]._table._room._channels, "waiting")
+        wait_until(lambda: pq["a"]._table._room.queues, "waiting")
         execute(server, f"alter database {database} with allow_connections false")
         execute(
             server,
@@ -490,7 +490,7 @@ def test_a_single_connection_that_is_gone_ends_the_worker(dsn: str) -> None:
     with PQ(driver.connect(dsn)) as pq:
         worker = Worker(pq, ["a"])
         thread = started(worker)
-        wait_until(lambda: pq["a"]._table._room._channels, "waiting")
+        wait_until(lambda: pq["a"]._table._room.queues, "waiting")
         execute(dsn, "select pg_terminate_backend(%s, 30000)", (driver.pid(pq["a"].conn),))
         with pytest.raises(driver.OperationalError):
             thread.result()
@@ -598,7 +598,7 @@ def test_an_idle_worker_asks_once_a_poll_interval_however_many_queues_and_thread
     with PQ(dsn, poll_interval=interval) as pq:
         worker = Worker(pq, [pq[name] for name in names], threads=4)
         thread = started(worker)
-        channels = pq._table._room._channels
+        channels = pq._table._room.queues
         wait_until(lambda: len(channels) == 20 and all(c.sure for c in list(channels.values())), "sleep")
         monkeypatch.setattr(adapter, "run", counting)
         wait_until(lambda: len(statements) >= 10, "ten looks")

@@ -3,10 +3,9 @@ their SQLSTATE."""
 
 from __future__ import annotations
 
-import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
@@ -115,11 +114,11 @@ class Driver(Raising, ABC):
         """Take from the socket what has arrived. Only on a connection that nobody else uses."""
 
     @abstractmethod
-    def has_notified(self, conn: Any, channels: re.Pattern[str]) -> bool:
+    def has_notified(self, conn: Any, channels: Container[str]) -> bool:
         """Whether a notification of these channels has been read from the socket already."""
 
     @abstractmethod
-    def _take(self, conn: Any, channels: re.Pattern[str]) -> set[str]:
+    def _take(self, conn: Any, channels: Container[str]) -> set[str]:
         """The channels of these that were notified; forgotten with this call. Others stay for their owner."""
 
     # -- connections
@@ -256,7 +255,7 @@ class Driver(Raising, ABC):
 
     # -- notifications
 
-    def notified(self, conn: Any, channels: re.Pattern[str]) -> set[str]:
+    def notified(self, conn: Any, channels: Container[str]) -> set[str]:
         """Take what has arrived for these channels; other notifications stay for their owner."""
         if readable(conn.fileno()):
             self.run(conn, PING)  # which reads them; see `alive`

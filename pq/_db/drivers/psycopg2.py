@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from select import select
@@ -110,11 +109,11 @@ class Psycopg2(Driver):
     def receive(self, conn: Any) -> None:
         conn.poll()
 
-    def has_notified(self, conn: Any, channels: re.Pattern[str]) -> bool:
-        return any(channels.fullmatch(notify.channel) for notify in conn.notifies)
+    def has_notified(self, conn: Any, channels: Container[str]) -> bool:
+        return any(notify.channel in channels for notify in conn.notifies)
 
-    def _take(self, conn: Any, channels: re.Pattern[str]) -> set[str]:
-        ours = {notify.channel for notify in conn.notifies if channels.fullmatch(notify.channel)}
+    def _take(self, conn: Any, channels: Container[str]) -> set[str]:
+        ours = {notify.channel for notify in conn.notifies if notify.channel in channels}
         if ours:
             conn.notifies[:] = [notify for notify in conn.notifies if notify.channel not in ours]
         return ours

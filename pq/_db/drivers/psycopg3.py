@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from importlib import import_module
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -135,13 +136,13 @@ class Psycopg3(Driver):
             finally:
                 conn.lock.release()
 
-    def has_notified(self, conn: Any, channels: re.Pattern[str]) -> bool:
-        return any(map(channels.fullmatch, list(self._inbox(conn))))
+    def has_notified(self, conn: Any, channels: Container[str]) -> bool:
+        return any(channel in channels for channel in list(self._inbox(conn)))
 
-    def _take(self, conn: Any, channels: re.Pattern[str]) -> set[str]:
+    def _take(self, conn: Any, channels: Container[str]) -> set[str]:
         self._collect(conn)
         inbox = self._inbox(conn)
-        ours = {channel for channel in list(inbox) if channels.fullmatch(channel)}
+        ours = {channel for channel in list(inbox) if channel in channels}
         inbox -= ours
         return ours
 
