@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 from .._db.sources.base import Source
 from .._db.sources.single import SingleConnection
-from .session import Busy, Look, Session, open_session
+from .connections import Busy
+from .session import Look, Session, open_session
 from .waiter import FIRST_PAUSE, Reason, WaitedQueue
 
 logger = logging.getLogger("pq")

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .._db.drivers.base import Driver
 from .._db.sockets import readable
 from .._db.sources.base import Source
 from .._db.sources.single import SingleConnection
-from .._db.watchdog import Watchdog
 from ..sql import array, bound
+from .connections import Busy, OwnConnection, SharedConnection
 
 #: Seconds after which the server gives up a statement of the listening session: a table may be locked for hours, and
 #: the gates would be held for as long.
 TIME_LIMIT = 4.0
-
-#: Seconds after which a connection of our own is cut, since the server does not answer at all.
-PATIENCE = 5.0
-
-#: Seconds that the leader waits for the single connection.
-BUSY = 0.05
 
 #: How many keys of gates a session remembers, so that it can take these gates again at once.
 MAX_KEYS = 10_000
 
 #: Up to this number of gates, the server need not be asked how many are allowed.
 MODEST = 100
-
-
-class Busy(Exception):
-    """The single connection is in a transaction that is not ours."""
 
 
 class Look(NamedTuple):
@@ -74,13 +63,13 @@ def open_session(source: Source, table: str, listen_dsn: str | None) -> Session:
     """
     driver = source.driver
     if listen_dsn is not None:
-        return Session(_Own(driver, driver.connect(listen_dsn)), table)
+        return Session(OwnConnection(driver, driver.connect(listen_dsn)), table)
     if isinstance(source, SingleConnection):
-        return Session(_Shared(source), table)
+        return Session(SharedConnection(source), table)
     conn = source.open_line()
     if conn is None:
         raise driver.Error("the parameters for a further connection are not known")
-    return Session(_Own(driver, conn), table)
+    return Session(OwnConnection(driver, conn), table)
 
 
 class Session:
@@ -92,7 +81,7 @@ class Session:
     :ivar gates: by the name of the queue.
     """
 
-    def __init__(self, connection: _Own | _Shared, table: str) -> None:
+    def __init__(self, connection: OwnConnection | SharedConnection, table: str) -> None:
         self._connection = connection
         self._driver = connection.driver
         self._table = table
@@ -158,7 +147,7 @@ class Session:
     @property
     def lingers(self) -> bool:
         """Whether the session may hold gates that nobody needs just now; the application's would keep them."""
-        return self.hears and isinstance(self._connection, _Own)
+        return self.hears and isinstance(self._connection, OwnConnection)
 
     def pending(self) -> bool:
         """Return whether a notification has been read from the socket already."""
@@ -170,7 +159,7 @@ class Session:
     def close(self) -> None:
         """Give up all gates, and the connection if it is ours."""
         try:
-            if isinstance(self._connection, _Shared):
+            if isinstance(self._connection, SharedConnection):
                 self.keep(())
         except (Busy, self._driver.Error):
             pass
@@ -254,59 +243,3 @@ class Session:
         for queue, gate in gates.items():
             del self.gates[queue]
             self._queues.pop(gate.channel, None)
-
-
-class _Own:
-    """A connection for the session alone."""
-
-    def __init__(self, driver: Driver, conn: Any) -> None:
-        self.driver = driver
-        self.conn = conn
-        self._watchdog = Watchdog()
-
-    def use(self, action: Callable[..., Any], *args: Any) -> Any:
-        with self._watchdog.guard(self.conn, PATIENCE):
-            return action(self.conn, *args)
-
-    def read(self) -> None:
-        """Take what has arrived."""
-        self.driver.receive(self.conn)
-
-    def close(self) -> None:
-        self._watchdog.close()
-        try:
-            self.conn.close()
-        except self.driver.Error:
-            pass  # it is gone, and the gates with it
-
-
-class _Shared:
-    """The application's connection, used when no transaction is open on it."""
-
-    def __init__(self, source: SingleConnection) -> None:
-        self.driver = source.driver
-        self._source = source
-
-    @property
-    def conn(self) -> Any:
-        return self._source.conn
-
-    def use(self, action: Callable[..., Any], *args: Any) -> Any:
-        """:raises Busy: another thread has a transaction open on it, or the application itself."""
-        try:
-            conn = self._source.acquire(timeout=BUSY)
-        except TimeoutError:
-            raise Busy from None
-        try:
-            if not self.driver.idle(conn):
-                raise Busy  # not ours to commit
-            with self.driver.committed(conn):
-                return action(conn, *args)
-        finally:
-            self._source.release(conn)
-
-    def read(self) -> None:
-        """Do nothing: this would take the answer to what another thread of the application executes."""
-
-    def close(self) -> None:
-        """Do nothing: the connection is the application's."""

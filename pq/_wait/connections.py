@@ -1,0 +1,76 @@
+"""The connections on which a session listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .._db.drivers.base import Driver
+from .._db.sources.single import SingleConnection
+from .._db.watchdog import Watchdog
+
+#: Seconds after which a connection of our own is cut, since the server does not answer at all.
+PATIENCE = 5.0
+
+#: Seconds that the leader waits for the single connection.
+BUSY = 0.05
+
+
+class Busy(Exception):
+    """The single connection is in a transaction that is not ours."""
+
+
+class OwnConnection:
+    """A connection for the session alone."""
+
+    def __init__(self, driver: Driver, conn: Any) -> None:
+        self.driver = driver
+        self.conn = conn
+        self._watchdog = Watchdog()
+
+    def use(self, action: Callable[..., Any], *args: Any) -> Any:
+        with self._watchdog.guard(self.conn, PATIENCE):
+            return action(self.conn, *args)
+
+    def read(self) -> None:
+        """Take what has arrived."""
+        self.driver.receive(self.conn)
+
+    def close(self) -> None:
+        self._watchdog.close()
+        try:
+            self.conn.close()
+        except self.driver.Error:
+            pass  # it is gone, and the gates with it
+
+
+class SharedConnection:
+    """The application's connection, used when no transaction is open on it."""
+
+    def __init__(self, source: SingleConnection) -> None:
+        self.driver = source.driver
+        self._source = source
+
+    @property
+    def conn(self) -> Any:
+        return self._source.conn
+
+    def use(self, action: Callable[..., Any], *args: Any) -> Any:
+        """:raises Busy: another thread has a transaction open on it, or the application itself."""
+        try:
+            conn = self._source.acquire(timeout=BUSY)
+        except TimeoutError:
+            raise Busy from None
+        try:
+            if not self.driver.idle(conn):
+                raise Busy  # not ours to commit
+            with self.driver.committed(conn):
+                return action(conn, *args)
+        finally:
+            self._source.release(conn)
+
+    def read(self) -> None:
+        """Do nothing: this would take the answer to what another thread of the application executes."""
+
+    def close(self) -> None:
+        """Do nothing: the connection is the application's."""
