@@ -27,8 +27,7 @@ from support.proxy import Proxy
 from pq import PQ, ConnectionLost, Queue, TableMissing
 from pq._db.drivers.base import Driver
 from pq._db.sockets import wait_readable
-from pq._wait import debounce
-from pq._wait import leader
+from pq._wait import debounce, leader
 from pq._wait import session as session_module
 from pq._wait.room import WaitingRoom
 from pq._wait.session import Gate, Session
@@ -317,6 +316,10 @@ def no_new_leader(monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
     monkeypatch.setattr(WaitingRoom, "_resign", resign)
 
 
+def only_call(queue: WaitedQueue) -> None:
+    queue.call(Reason.EVENT)
+
+
 GATE = "pg_try_advisory_lock_shared(pq_gate.key)"
 NEXT = "pg_snapshot_xmax(pq_seen.snapshot)::text::bigint + age(pg_snapshot_xmax(pq_seen.snapshot)::xid)"
 
@@ -334,7 +337,7 @@ MUTANTS = [
     ("the_one_called_leaves", "no hand-over", no_hand_over),
     ("put_to_another_queue", "leader not woken", method(WaitingRoom, "_wake", lambda *args: None)),
     ("earlier_row_becomes_due", "due rows overlooked", look(due_in=None)),
-    ("earlier_row_becomes_due", "no look after an event", method(WaitedQueue, "happened", lambda queue: queue.call(Reason.EVENT))),
+    ("earlier_row_becomes_due", "no look after an event", method(WaitedQueue, "happened", only_call)),
 ]
 
 
