@@ -21,6 +21,7 @@ from ._queue.dead import Dead, DeadJob
 from ._queue.iterators import QueueIterator
 from ._table.bulk import NewJob
 from .errors import (
+    BlockError,
     CommitUnknown,
     ConnectionFailed,
     ConnectionLost,
@@ -49,6 +50,7 @@ __license__ = "BSD"
 
 __all__ = [
     "PQ",
+    "BlockError",
     "CommitUnknown",
     "ConnectionFailed",
     "ConnectionLost",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _codec
 from ._args import UNSET, Unset, check_text, integer, timeout_seconds
@@ -19,6 +19,21 @@ from ._table.retention import BATCH, Change, Pruner, Retention, Span, read
 from .doctor import Finding, examine
 from .embedded import Embedded
 from .sql import TableName
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class _Views(dict[str, Any]):
+    """The queues of a view, which are made of those of the PQ."""
+
+    def __init__(self, pq: PQ, table: Table) -> None:
+        super().__init__()
+        self._pq = pq
+        self._table = table
+
+    def __missing__(self, name: str) -> Any:
+        return self.setdefault(name, self._pq[name]._on(self._table))
 
 
 class PQ:
@@ -192,25 +207,49 @@ class PQ:
         queue.__init__(name, *self._args, **self._options)  # type: ignore[misc]
         return queue
 
+    def bind(self, conn: Any) -> Self:
+        """Return a view of this PQ that does everything in a transaction of yours.
+
+            def mails(session=Depends(get_session)):
+                return pq.bind(session)["mails"]
+
+        That holds for its queues, for the jobs that these return, and for all other methods. Nothing is kept in the
+        current thread or context: whoever has the view can use it. Arguments named `conn` do the same for one call.
+
+        pq neither begins, commits, rolls back nor closes there, and a statement that fails leaves what the driver
+        leaves, with the driver's own error. In autocommit mode each statement is committed at once, and what needs a
+        transaction is refused.
+
+        :param conn: a connection or cursor of psycopg2 or psycopg, a Session, scoped_session or Connection of
+            SQLAlchemy, or a connection of Django. It need not have the driver that this PQ has. Inside of
+            ``AsyncSession.run_sync`` or ``AsyncConnection.run_sync``: what that gives.
+        :raises TypeError: `conn` is something else. A server-side cursor is a ValueError.
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._table = self._table.bind(conn)
+        view._db = view._table.database
+        view._pruner = Pruner(view._db)
+        view._queues = _Views(self, view._table)
+        view._embedded = None
+        return view
+
     def using(self, conn: Any, *, savepoint: bool = False) -> AbstractContextManager[None]:
-        """Have all that this thread does with these queues inside the block take place in a transaction of yours.
+        """Return a context manager: what this thread or coroutine does with these queues inside takes place in a
+        transaction of yours.
 
             with session.begin(), pq.using(session):
                 session.add(order)
                 session.flush()  # which gives it its id
                 pq["mails"].put({"order": order.id})
 
-        pq neither begins, commits, rolls back nor closes there, and a statement that fails leaves what the driver
-        leaves, with the driver's own error. Arguments named `conn` do the same for one call.
+        `bind` does the same without a block, and is the better choice where a framework calls your code.
 
-        On a connection in autocommit mode each statement is committed at once; what needs a transaction is refused.
-
-        :param conn: a connection or cursor of psycopg2 or psycopg, a Session, scoped_session or Connection of
-            SQLAlchemy, or a connection of Django. It need not have the driver that this PQ has.
+        :param conn: as for `bind`; None changes nothing.
         :param savepoint: make one at the beginning, and go back to it on an exception, so that your transaction can
             go on. Some dozens of them in one transaction slow down the whole server.
-        :raises TypeError: `conn` is something else.
-        :raises ValueError: it is a server-side cursor.
+        :raises TypeError: `conn` is something else, or a server-side cursor, which is a ValueError.
+        :raises BlockError: the block was entered in another thread or context than it is left in: roll back.
         """
         return self._db.using(conn, savepoint)
 

@@ -37,6 +37,13 @@ class ForkedConnection(PQError):
     Open one of its own here, or give PQ a DSN: then pq reconnects by itself."""
 
 
+class BlockError(PQError):
+    """A block of pq was used or left in another thread, context or order than it was entered.
+
+    What was done in it was rolled back, unless it is part of a transaction of the application's: roll that back.
+    """
+
+
 class TableMissing(PQError):
     """The queue table {table} is missing, or of an older version, in database "{database}": call create()."""
 

@@ -65,12 +65,13 @@ class Task:
         handler._task = self
 
     def __call__(
-        self, *args: Any, _schedule_at: TimeSpec = None, _expected_at: TimeSpec = None, **kwargs: Any
+        self, *args: Any, _schedule_at: TimeSpec = None, _expected_at: TimeSpec = None, _conn: Any = None, **kwargs: Any
     ) -> int:
         """Put a job that calls the function with these arguments; returns the job's id.
 
         :param _schedule_at: instead of the task's.
         :param _expected_at: instead of the task's.
+        :param _conn: put the job in the transaction that is open there; see `PQ.bind`.
         """
         data = {
             "function": self.name,
@@ -80,7 +81,8 @@ class Task:
             "retry_in": self._retry_in,
             "max_retries": self.options.max_retries,
         }
-        return self._queue.put(
+        queue = self._queue if _conn is None else self._queue._bind(_conn)
+        return queue.put(
             data,
             self._schedule_at if _schedule_at is None else _schedule_at,
             self._expected_at if _expected_at is None else _expected_at,

@@ -15,7 +15,9 @@
     listener          looks at the queues that threads wait for
     waiting           the threads that wait, one of which leads; why no put is missed
     polling           waiting in a transaction, where notifications do not tell all
-    transaction       what a thread executes in
+    scope             which block a statement belongs to
+    transaction       what a statement belongs to
+    block             the context managers around the application's code
     joining           the connection behind what an application has at hand
     database          statements, transactions and waiting: what the rest of pq uses
 """
@@ -24,6 +26,7 @@ from .database import Database
 from .drivers.base import Rows
 from .drivers.detect import interruptible, own_driver
 from .drivers.literal import Literal
+from .scope import block_of
 from .sockets import Waker, wait_readable
 
-__all__ = ["Database", "Literal", "Rows", "Waker", "interruptible", "own_driver", "wait_readable"]
+__all__ = ["Database", "Literal", "Rows", "Waker", "block_of", "interruptible", "own_driver", "wait_readable"]

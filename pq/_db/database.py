@@ -1,28 +1,29 @@
 """Statements and transactions on the connections of a source.
 
-A transaction belongs to a thread and a connection. While a thread has one open, all that pq executes in that thread on
-that source is part of it; otherwise each statement is a transaction of its own, in one round trip where that can be.
+While a block is open in the current context, all that pq executes there on that source is part of its transaction; see
+`scope`. Otherwise each statement is a transaction of its own, in one round trip where that can be.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from logging import getLogger
 from typing import Any
 
 from ..errors import ConnectionLost
+from .block import Block, Using
 from .drivers.base import PING, Driver, Params, Rows
 from .drivers.detect import is_engine
 from .prepared import Plans
+from .scope import current
 from .sources.base import Source
 from .sources.dsn import DsnPool
 from .sources.pools import source_of
 from .sources.single import SingleConnection
 from .sources.sqlalchemy import EnginePool
-from .transaction import Joined, OwnTransaction
+from .transaction import Joined
 from .watchdog import Watchdog
 
 logger = getLogger("pq")
@@ -73,26 +74,55 @@ class Database:
             self.source = DsnPool(conn, max_connections)
         else:
             self.source = SingleConnection.of(conn)
-        self._plans = Plans(self.driver)
+        self._given: Joined | None = None
+        self._plans = Plans(self.source.driver)
         self._watchdog = Watchdog()
         self._slack = 1
 
+    def bind(self, conn: Any) -> Database:
+        """Return a view of this database that executes everything in a transaction of the application's.
+
+        Unlike `using`, nothing is kept in the current context: whoever has the view can use it, in any thread.
+
+        :raises TypeError: `conn` is, or leads to, no connection of a known driver. Where looking for that would begin a
+            transaction, the first statement raises it.
+        :raises ValueError: `conn` is a server-side cursor.
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._given = Joined(self.source, self.table, conn)
+        return view
+
+    @property
+    def is_view(self) -> bool:
+        """Whether `bind` has made this."""
+        return self._given is not None
+
+    @property
+    def current(self) -> Any:
+        """The transaction that statements belong to now, or None if each is one of its own.
+
+        :raises BlockError: there is one that must not be used from here.
+        """
+        return current(self.source) if self._given is None else self._given
+
     @property
     def driver(self) -> Driver:
-        """Of the connection on which this thread executes."""
-        transaction = self.source.transaction
-        return self.source.driver if transaction is None else transaction.driver
+        """The driver of the connection that executes the next statement."""
+        transaction = self.current
+        driver: Driver = self.source.driver if transaction is None else transaction.driver
+        return driver
 
     @property
     def in_transaction(self) -> bool:
-        """Whether what this thread executes is not committed at once."""
-        transaction = self.source.transaction
+        """Whether what is executed now is not committed at once."""
+        transaction = self.current
         return transaction is not None and not transaction.commits_at_once
 
     @property
     def joined(self) -> Joined | None:
-        """The application's transaction, or its connection in autocommit mode, that this thread executes on."""
-        transaction = self.source.transaction
+        """The application's transaction, or its connection in autocommit mode, that statements go to now."""
+        transaction = self.current
         return transaction if isinstance(transaction, Joined) else None
 
     # -- statements
@@ -106,11 +136,11 @@ class Database:
         lock_timeout: float | None = None,
         prepare: bool = False,
     ) -> Rows:
-        """Execute one statement, in this thread's transaction if there is one.
+        """Execute one statement, in the current transaction if there is one.
 
         :param timeout: the seconds that the caller has; only on connections that pq opened itself. Some seconds later,
             the statement is given up; if the server does not answer at all, the connection is cut. None waits.
-        :param lock_timeout: seconds after which it fails if it waits for a lock; not in this thread's transaction.
+        :param lock_timeout: seconds after which it fails if it waits for a lock; not in a transaction.
         :param prepare: it is one that may be worth a prepared statement. In a transaction it would be a risk.
         :raises TimeoutError: it was given up, and nothing is done: the server held it up, or no connection was free.
         :raises ConnectionLost: nothing was changed.
@@ -118,10 +148,11 @@ class Database:
         :raises TableMissing: the table is not there.
         """
         bound = self._bound(timeout)
-        transaction = self.source.transaction
+        transaction = self.current
         if transaction is not None:
-            with self._guard(transaction.conn, None if self.joined else bound):
-                return transaction.run(sql, params)
+            with self._guard(transaction.conn, bound if transaction.owned else None):
+                rows: Rows = transaction.run(sql, params)
+                return rows
         changes = not sql.startswith("select")
         # the server must give up before we do: what it went on with after that, nobody would hear of
         before = "" if bound is None else f"set local statement_timeout = {bound * 1000:.0f}; "
@@ -180,54 +211,30 @@ class Database:
 
     # -- transactions
 
-    @contextmanager
-    def transaction(self, **cursor_kwargs: Any) -> Iterator[Any]:
-        """One transaction for all that this thread does inside; its value is a cursor. Inside another: a savepoint.
+    def transaction(self, opener: object = None, **cursor_kwargs: Any) -> Block:
+        """Return a context manager: one transaction for all that this context does inside; its value is a cursor.
 
+        Inside of another transaction it is a savepoint.
+
+        :param opener: who enters the block, for `scope.entered_by`.
         :param cursor_kwargs: arguments of the connection's ``cursor()``.
         """
-        outer = self.source.transaction
-        if outer is not None:
-            self.require_transaction("a block")
-            with outer.savepoint(), outer.conn.cursor(**cursor_kwargs) as cursor:
-                yield cursor
-            return
-        transaction = OwnTransaction(self.source, self.table)
-        try:
-            with transaction.conn.cursor(**cursor_kwargs) as cursor:
-                yield cursor
-        except BaseException:
-            transaction.rollback()
-            raise
-        transaction.commit()
+        return Block(self, opener, cursor_kwargs)
 
     def grouped(self) -> AbstractContextManager[Any]:
-        """For statements that belong together: a transaction, or the one that the application has open, without a
-        savepoint, of which many would slow down the server."""
+        """Return a context manager for statements that belong together: a transaction, or the one that the application
+        has open, without a savepoint, of which many would slow down the server."""
         if self.joined is None:
             return self.transaction()
         self.require_transaction("what takes several statements")
         return nullcontext()
 
     def using(self, conn: Any, savepoint: bool = False) -> AbstractContextManager[None]:
-        """Have this thread execute in a transaction of the application's; None changes nothing.
-
-        :raises TypeError: `conn` is, or leads to, no connection of a known driver. Where to look for that would begin a
-            transaction, the first statement raises it.
-        :raises ValueError: it is a server-side cursor.
-        """
-        return nullcontext() if conn is None else self._using(Joined(self.source, self.table, conn), savepoint)
-
-    @contextmanager
-    def _using(self, joined: Joined, savepoint: bool) -> Iterator[None]:
-        self.source.transaction = joined
-        try:
-            if savepoint:
-                self.require_transaction("a savepoint")
-            with joined.savepoint() if savepoint else nullcontext():
-                yield
-        finally:
-            self.source.leave(joined)
+        """Return a context manager: the current context executes in a transaction of the application's; None changes
+        nothing. The errors are those of `bind`."""
+        if self.is_view:
+            raise TypeError("this PQ was made by bind() and has its connection: call bind() of the PQ itself")
+        return nullcontext() if conn is None else Using(self, Joined(self.source, self.table, conn), savepoint)
 
     def require_transaction(self, what: str) -> None:
         """
@@ -241,14 +248,15 @@ class Database:
             raise ValueError(f"{what} needs a transaction, but the connection given is in autocommit mode: begin one")
 
     def copy(self, sql: str, file: Any) -> int:
-        """COPY from a file, in this thread's transaction; returns the number of rows."""
-        assert self.source.transaction is not None
-        return self.source.transaction.copy(sql, file)
+        """COPY from a file, in the current transaction, which there must be; returns the number of rows."""
+        count: int = self.current.copy(sql, file)
+        return count
 
     def changed(self) -> None:
         """Call after a put: its commit may have to wake a waiter of this process."""
-        if self.in_transaction and self.source.transaction is not None:
-            self.source.transaction.changed = True
+        transaction = self.current
+        if transaction is not None and not transaction.commits_at_once:
+            transaction.changed = True
         else:
             self.source.changed()
 

@@ -1,46 +1,51 @@
-"""The transaction in which a thread executes: one of pq's own, or one of the application's that it has joined."""
+"""The transactions that statements belong to: pq's own, and the application's that pq has joined."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from logging import getLogger
 from typing import Any, NoReturn
 
+from ..errors import BlockError
 from .drivers.base import Driver, Params, Rows
+from .scope import Scope
 from .sources.base import Source
 from .unwrap import begins, connection_of, note_error
 
 logger = getLogger("pq")
 
 
-class Transaction:
-    """What a thread executes in.
+class Transaction(Scope):
+    """A transaction, or a connection in autocommit mode.
 
     :ivar changed: whether something was put.
-    :ivar owned: whether it is on a connection of the thread's source.
-    :ivar over: whether the thread that began or joined it has left it.
-    :ivar outer: what the thread executed in before.
+    :ivar owned: whether it is on a connection of its source.
+    :ivar top: the innermost open savepoint, or the transaction itself.
+    :ivar broken: why it must not be committed, or None.
     """
 
     owned = True
-    outer: Transaction | None = None
+    level = 0
 
-    def __init__(self, source: Source, table: str, driver: Driver, conn: Any) -> None:
+    def __init__(self, source: Source, table: str) -> None:
+        super().__init__(source)
         self._source = source
         self._table = table
-        self.driver = driver
-        self.conn = conn
+        self.driver: Driver = source.driver
+        self.conn: Any = None
         self.changed = False
-        self.over = False
+        self.top: Scope = self
+        self.broken: str | None = None
         self._pid = os.getpid()
-        self._depth = 0
+
+    @property
+    def transaction(self) -> Transaction:
+        return self
 
     @property
     def commits_at_once(self) -> bool:
-        """Whether there is no transaction: each statement is committed as it is executed."""
+        """Whether no transaction is open, so that each statement is committed as it is executed."""
         return False
 
     def run(self, sql: str, params: Params | None = None) -> Rows:
@@ -58,32 +63,90 @@ class Transaction:
         except self.driver.Error as error:
             self._fail(error)
 
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        name = f"pq_{self._depth}"
-        self.run(f"savepoint {name}")
-        self._depth += 1
-        try:
-            yield
-        except BaseException:
-            if not (self.conn.closed or sys.is_finalizing()) and self._pid == os.getpid():
-                try:
-                    self.run(f"rollback to savepoint {name}; release savepoint {name}")
-                except self.driver.Error:
-                    # the transaction was ended in the block, or the connection is lost: nothing is left to be undone
-                    logger.warning("could not go back to a savepoint", exc_info=True)
-            raise
-        else:
-            self.run(f"release savepoint {name}")
-        finally:
-            self._depth -= 1
-
     def _fail(self, error: Exception) -> NoReturn:
         self.driver.fail(self.conn, error, False, self._table)
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():
             self.driver.raise_forked("the transaction belongs to the process that this one was forked from")
+
+
+class Savepoint(Scope):
+    """A block inside of a transaction.
+
+    :param in_context: whether the transaction was found in the current context; one that was passed by `PQ.bind` is not
+        there, and neither is its savepoint.
+    """
+
+    def __init__(self, transaction: Transaction, in_context: bool) -> None:
+        super().__init__(transaction.source)
+        self._transaction = transaction
+        self._in_context = in_context
+        self._below: Any = None
+        self._made = False
+        self.level = 0
+
+    @property
+    def transaction(self) -> Transaction:
+        return self._transaction
+
+    def begin(self) -> None:
+        """Make the savepoint. Call `end` whatever this raises."""
+        transaction = self._transaction
+        self._below = transaction.top
+        self.level = self._below.level + 1
+        transaction.top = self
+        if self._in_context:
+            self.enter()
+        transaction.run(f"savepoint pq_{self.level}")
+        self._made = True
+
+    def end(self, error: BaseException | None) -> None:
+        """Release the savepoint or, after an error, go back to it. A second call does nothing.
+
+        :raises BlockError: the block is left at the wrong place or in the wrong order; nothing of it is committed.
+        """
+        if self.over:
+            if error is None and self._made:
+                raise BlockError("the transaction around a block of pq was ended before the block was")
+            return
+        transaction = self._transaction
+        try:
+            mistake = self.mistake()
+            if mistake is None and error is None and transaction.top is not self:
+                mistake = "a block of pq was left before another one that was entered inside of it"
+            if mistake is not None:
+                transaction.broken = transaction.broken or mistake
+            if mistake is None and error is None:
+                transaction.run(f"release savepoint pq_{self.level}")
+            elif self._made and not (transaction.over or sys.is_finalizing()):
+                self._go_back()
+        finally:
+            self._close()
+        if mistake is not None:
+            tell(mistake, error)
+
+    def _go_back(self) -> None:
+        transaction = self._transaction
+        if transaction.conn.closed or transaction._pid != os.getpid():
+            return
+        try:
+            transaction.run(f"rollback to savepoint pq_{self.level}")
+            transaction.run(f"release savepoint pq_{self.level}")
+        except transaction.driver.Error:
+            # the transaction was ended in the block, or the connection is lost: nothing is left to be undone
+            logger.warning("could not go back to a savepoint", exc_info=True)
+
+    def _close(self) -> None:
+        """With it end the savepoints inside of it."""
+        transaction = self._transaction
+        scope: Any = transaction.top
+        while scope.level > self.level:
+            scope.over = True
+            scope = scope._below
+        if scope is self:
+            transaction.top = self._below
+        self.leave()
 
 
 class Joined(Transaction):
@@ -95,7 +158,7 @@ class Joined(Transaction):
     owned = False
 
     def __init__(self, source: Source, table: str, given: object) -> None:
-        super().__init__(source, table, source.driver, None)
+        super().__init__(source, table)
         self._given = given
         if not begins(given):  # which the first statement is to do: the application may be about to do it itself
             self._find()
@@ -127,35 +190,66 @@ class Joined(Transaction):
 
 
 class OwnTransaction(Transaction):
-    """A transaction of pq's, from its beginning to its end."""
+    """A transaction that pq begins and ends."""
 
-    def __init__(self, source: Source, table: str) -> None:
-        self._source = source
-        self._table = table
-        super().__init__(source, table, source.driver, self._begin())
-        self._source.transaction = self
+    _taken = False
 
-    def _begin(self) -> Any:
-        """Begin, on another connection if the first turns out to be lost."""
-        driver = self._source.driver
-        replaceable = self._source.replaceable
-        once_more = replaceable
+    def begin(self) -> None:
+        """Begin, on another connection if the first turns out to be lost. Call `end` whatever this raises."""
+        source = self._source
+        once_more = source.replaceable
         while True:
-            conn = self._source.acquire()
             try:
-                driver.begin(conn, now=replaceable)
-                return conn
+                self.conn = source.acquire()
+                self._taken = True
+                self.driver.begin(self.conn, now=source.replaceable)
+                break
             except BaseException as error:
-                lost = driver.is_lost(conn, error)
-                driver.rollback(conn)  # interrupted, it may have begun
-                self._source.release(conn, lost)
+                if not self._taken:
+                    raise
+                lost = self.driver.is_lost(self.conn, error)
+                self.driver.rollback(self.conn)  # interrupted, it may have begun
+                self._release(lost)
                 if not lost or not once_more:
-                    driver.fail(conn, error, False, self._table)
+                    self.driver.fail(self.conn, error, False, self._table)
             once_more = False
+        self.enter()
 
-    def commit(self) -> None:
-        self._check_process()
-        self._check_open()
+    def end(self, error: BaseException | None) -> None:
+        """Commit or, after an error, roll back. A second call does nothing.
+
+        :raises BlockError: the block is left at the wrong place or in the wrong order; it was rolled back.
+        """
+        if self.over or not self._taken:
+            return
+        if self._pid != os.getpid():  # the connection is the parent's
+            self.over = True
+            if error is None:
+                self._check_process()
+            return
+        if sys.is_finalizing():
+            return  # see Driver.rollback
+        committed = False
+        try:
+            mistake = self.mistake() or self.broken
+            if mistake is None and error is None and self.top is not self:
+                mistake = "a block of pq was left before another one that was entered inside of it"
+            self._check_open()
+            if mistake is None and error is None:
+                self._commit()
+                committed = True
+        finally:
+            try:
+                if not committed:
+                    self.driver.rollback(self.conn)
+            finally:
+                self._close()
+        if mistake is not None:
+            tell(mistake, error)
+        if self.changed and committed:
+            self._source.changed()
+
+    def _commit(self) -> None:
         try:
             if not self.driver.alive(self.conn):
                 self.driver.raise_lost(None)
@@ -163,25 +257,29 @@ class OwnTransaction(Transaction):
         except BaseException as error:
             self.driver.rollback(self.conn)
             self.driver.fail(self.conn, error, True, self._table)
-        finally:
-            self._end()
-        if self.changed:
-            self._source.changed()
-
-    def rollback(self) -> None:
-        if self._pid != os.getpid() or sys.is_finalizing():
-            return  # it is the parent's; or see Driver.rollback
-        self._check_open()
-        try:
-            self.driver.rollback(self.conn)
-        finally:
-            self._end()
 
     def _check_open(self) -> None:
         """By SQL the application may have ended what we began. It is too late for an error: what followed is done."""
         if self.conn.autocommit and not self.conn.closed and self.driver.idle(self.conn):
             logger.warning("a transaction was ended within its block: what followed was committed at once")
 
-    def _end(self) -> None:
-        self._source.leave(self)
-        self._source.release(self.conn, bool(self.conn.closed))
+    def _close(self) -> None:
+        """With it end the savepoints inside of it."""
+        scope: Any = self.top
+        while scope is not self:
+            scope.over = True
+            scope = scope._below
+        self.leave()
+        self._release(bool(self.conn.closed))
+
+    def _release(self, lost: bool) -> None:
+        if self._taken:
+            self._taken = False
+            self._source.release(self.conn, lost)
+
+
+def tell(mistake: str, error: BaseException | None) -> None:
+    """Raise it, unless the block is left by an error anyway, which then goes on."""
+    if error is None:
+        raise BlockError(mistake)
+    logger.warning("%s", mistake)

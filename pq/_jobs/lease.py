@@ -126,9 +126,8 @@ class LeasedJob(Job):
 
     def settle(self, settlement: Settlement, conn: Any = None) -> None:
         """End it like this."""
-        with self._queue._db.using(conn):
-            if settle([settlement]):
-                self._lost()
+        if settle([settlement], queue=self._queue if conn is None else self._queue._bind(conn)):
+            self._lost()
 
     # -- while it runs
 
@@ -172,7 +171,7 @@ class LeasedJob(Job):
     def _is_unsettled(self) -> bool:
         """After a settlement in a transaction that depends on how that has ended. While it is open it has the row
         locked: if it is the application's, we would wait for it for ever."""
-        return not self.settled and (self.settled is False or self._execute("free"))
+        return not self.settled and (self.settled is False or self._execute("free", self._queue))
 
     def _pause(self, error: BaseException) -> timedelta | None:
         try:
@@ -187,14 +186,14 @@ class LeasedJob(Job):
         return Failure.of(error, self._queue.keep_traceback).dumps()
 
     def _change(self, statement: str, conn: Any, **params: Any) -> None:
-        with self._queue._db.using(conn):
-            if not self._execute(statement, **params):
-                note_cancelled([self])
-                self._lost()
+        queue = self._queue if conn is None else self._queue._bind(conn)
+        if not self._execute(statement, queue, **params):
+            note_cancelled([self], queue)
+            self._lost()
 
-    def _execute(self, statement: str, **params: Any) -> bool:
+    def _execute(self, statement: str, queue: Any, **params: Any) -> bool:
         held: dict[str, Any] = {"id": self.id, "attempts": self.attempts, "dequeued_at": self.dequeued_at}
-        return bool(self._queue._run(self._queue._statements("lease.sql")[statement], **held, **params))
+        return bool(queue._run(queue._statements("lease.sql")[statement], **held, **params))
 
     def _lost(self) -> NoReturn:
         raise LeaseLost(job_id=self.id, queue=self._queue.name, attempt=self.attempts)

@@ -47,15 +47,17 @@ class Settlement(NamedTuple):
     result: str | None = None
 
 
-def settle(settlements: Sequence[Settlement], lock_timeout: float | None = None) -> list[Delivery]:
+def settle(settlements: Sequence[Settlement], lock_timeout: float | None = None, queue: Any = None) -> list[Delivery]:
     """Settle deliveries of queues of one table, each only if it is still held.
 
     :param lock_timeout: seconds, as of `Database.execute`; nothing of a statement whose lock timed out took effect.
+    :param queue: the queue, of that table, whose connection is to be used; default: that of the first job.
     :returns: the jobs that were not ours any more.
     """
     lost: list[Delivery] = []
     for start in range(0, len(settlements), MOST):
-        lost += _settle(settlements[start : start + MOST], lock_timeout)
+        part = settlements[start : start + MOST]
+        lost += _settle(part[0].job.queue if queue is None else queue, part, lock_timeout)
     return lost
 
 
@@ -75,18 +77,18 @@ def settle_all(table: Table, outcomes: Iterable[tuple[Delivery, BaseException | 
         raise ValueError("a job can be settled only once")
     if any(not job.queue._table.is_same(table) for job, *_ in given):
         raise ValueError("a job of another PQ can't be settled here")  # nor in `conn`, of which that knows nothing
-    with table.database.using(conn):
-        lost = settle(given)
+    if not given:
+        return
+    target = table if conn is None else table.bind(conn)
+    queue = given[0].job.queue
+    lost = settle(given, queue=queue if queue._table is target else queue._on(target))
     if lost:
         first = lost[0]
         ids = [job.id for job in lost]
-        raise LeasesLost(
-            job_id=first.id, queue=first.queue.name, attempt=first.attempts, count=len(lost), job_ids=ids
-        )
+        raise LeasesLost(job_id=first.id, queue=first.queue.name, attempt=first.attempts, count=len(lost), job_ids=ids)
 
 
-def _settle(given: Sequence[Settlement], lock_timeout: float | None) -> list[Delivery]:
-    queue = given[0].job.queue
+def _settle(queue: Any, given: Sequence[Settlement], lock_timeout: float | None) -> list[Delivery]:
     sql = queue._statements("lease.sql")
     rows = queue._run(
         sql["settle_and_remove" if queue._table.retention().deletes_on_completion else "settle"],
@@ -105,18 +107,19 @@ def _settle(given: Sequence[Settlement], lock_timeout: float | None) -> list[Del
     if any(settlement.outcome in ("retry", "released") for settlement in given):
         queue._db.changed()
     lost = [settlement.job for number, settlement in enumerate(given) if number not in settled]
-    note_cancelled(lost)
+    note_cancelled(lost, queue)
     return lost
 
 
-def note_cancelled(lost: Sequence[Delivery]) -> None:
+def note_cancelled(lost: Sequence[Delivery], queue: Any = None) -> None:
     """Say on those of the jobs that were cancelled that they were.
 
     The deliveries are lost in any case, which must be told although this can't be found out.
     """
     if not lost:
         return
-    queue = lost[0].queue
+    if queue is None:
+        queue = lost[0].queue
     with suppress(PQError, queue._db.driver.Error):
         rows = queue._run(queue._statements("lease.sql")["cancelled"], ids=array(job.id for job in lost))
         found = {id for (id,) in rows}

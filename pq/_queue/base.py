@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from logging import getLogger
 from typing import Any
 
@@ -34,5 +33,5 @@ class QueueBase(QueueRows):
         again = self.max_retries if self.max_attempts is None else integer("max_attempts", self.max_attempts, 1) - 1
         self._policy = Policy(again, self.retry_in)
 
-    def _transaction(self) -> AbstractContextManager[Any]:
-        return self._db.transaction(**self.cursor_kwargs)
+    def _transaction(self, opener: object = None) -> Any:
+        return self._db.transaction(opener, **self.cursor_kwargs)

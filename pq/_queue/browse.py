@@ -164,8 +164,8 @@ class Browse(QueueRows):
         """
         if state is not None:
             _rank(state)
-        with self._db.using(conn):
-            ((count,),) = self._browse("count" if state is None else f"count_{state}")
+        queue = self if conn is None else self._bind(conn)
+        ((count,),) = queue._browse("count" if state is None else f"count_{state}")
         return int(count)
 
     def counts(self, *, conn: Any = None) -> dict[str, int]:
@@ -173,8 +173,8 @@ class Browse(QueueRows):
 
         :param conn: as for `count`.
         """
-        with self._db.using(conn):
-            return dict.fromkeys(STATES, 0) | dict(self._browse("counts"))
+        queue = self if conn is None else self._bind(conn)
+        return dict.fromkeys(STATES, 0) | dict(queue._browse("counts"))
 
     def find(self, id: int) -> JobInfo | None:
         """The job of that id, in whatever state; None if there is none in this queue.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -49,36 +49,71 @@ class ItemJob(LeasedJob):
         return super().__exit__(kind, error, traceback)
 
 
-class Handling:
-    """The transaction around the next job of a queue."""
+class ItemBlock:
+    """The transaction around the next job of a queue: a context manager, whose value is the job, or None.
 
-    def __init__(self, queue: Items) -> None:
+    :param timeout: seconds to wait for a job; None: the queue's.
+    """
+
+    def __init__(self, queue: Items, timeout: float | None) -> None:
         self._queue = queue
-        self._transaction = ExitStack()
+        self._wait = timeout_seconds(queue.timeout if timeout is None else timeout)
+        self._block: Any = None
         self._is_outermost = True
         self.job: ItemJob | None = None
 
-    def begin(self, timeout: float) -> bool:
+    def __enter__(self) -> ItemJob | None:
+        deadline = time.monotonic() + self._wait
+        try:
+            if not self._begin(self._wait) and self._wait != 0:
+                wait_for(
+                    self._queue._table.waiter(self._queue.name),
+                    deadline,
+                    lambda name: self._begin(max(0.0, deadline - time.monotonic())) or None,
+                )
+            return self.job
+        except BaseException as error:
+            self._leave(error)
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        return self.job is not None and self._end(error)
+
+    def _begin(self, timeout: float) -> bool:
         """Take the next job, if there is one; else no transaction stays open."""
         self._is_outermost = not self._queue._db.in_transaction
-        with ExitStack() as stack:
-            cursor = stack.enter_context(self._queue._transaction())
+        self._block = self._queue._transaction()
+        try:
+            cursor = self._block.__enter__()
             for job in self._queue._claims.take(self._queue, 1, timeout, LEASE):
                 self._queue._db.execute(SAVEPOINT)
                 self.job = ItemJob.of(job, cursor)
-                self._transaction = stack.pop_all()
+        except BaseException as error:
+            self._leave(error)
+            raise
+        if self.job is None:
+            self._leave(None)
         return self.job is not None
 
-    def end(self, error: BaseException | None) -> bool:
+    def _leave(self, error: BaseException | None) -> None:
+        """End the transaction, if one is open."""
+        block, self._block = self._block, None
+        if block is not None:
+            block.end(error)
+
+    def _end(self, error: BaseException | None) -> bool:
         """Settle the job by how it went, and commit.
 
-        :returns: whether the error is no more than a word on what is to become of the job.
+        :returns: whether the error only says what is to become of the job, and goes no further.
+        :raises BlockError: the block was entered somewhere else, or in another order; the job is as it was.
         """
         assert self.job is not None
+        if self._block.mistake() is not None:
+            self._leave(None)  # which rolls back, and raises it
         known = False
         late = None
         try:
-            with self._transaction:
+            try:
                 try:
                     known = self._settle(self.job, error)
                 except self._queue._db.driver.Error as failure:
@@ -86,6 +121,10 @@ class Handling:
                         raise
                     late = failure
                     self._settle(self.job, failure)
+            except BaseException as problem:
+                self._leave(problem)
+                raise
+            self._leave(None)
             if self._is_outermost:
                 self.job.settled = True
         except _Undone:
@@ -121,8 +160,7 @@ class Items(QueueBase):
 
     _claims: Claim
 
-    @contextmanager
-    def item(self, timeout: float | None = None) -> Iterator[LeasedJob | None]:
+    def item(self, timeout: float | None = None) -> AbstractContextManager[LeasedJob | None]:
         """One transaction around one job.
 
             with queue.item() as job:
@@ -148,17 +186,7 @@ class Items(QueueBase):
         :raises CommitUnknown: the connection broke at the commit: the job may be done, with its effects, or as it was.
         :raises DecodeError: never: a job that can't be decoded has failed, and the next is taken.
         """
-        handling = _next(self, timeout)
-        if handling is None:
-            yield None
-            return
-        try:
-            yield handling.job
-        except BaseException as error:
-            if not handling.end(error):
-                raise
-        else:
-            handling.end(None)
+        return ItemBlock(self, timeout)
 
     def items(self, timeout: float | None = None) -> Iterator[LeasedJob | None]:
         """Iterate jobs, each in a transaction of its own, without end; None whenever there was none in time.
@@ -188,18 +216,3 @@ class Items(QueueBase):
                         raise LoopLeft from None
             except LoopLeft:
                 return
-
-
-def _next(queue: Items, timeout: float | None) -> Handling | None:
-    wait = timeout_seconds(queue.timeout if timeout is None else timeout)
-    deadline = time.monotonic() + wait
-    handling = Handling(queue)
-    if handling.begin(wait):
-        return handling
-    if wait == 0:
-        return None
-
-    def begin(name: str) -> Handling | None:
-        return handling if handling.begin(max(0.0, deadline - time.monotonic())) else None
-
-    return wait_for(queue._table.waiter(queue.name), deadline, begin)

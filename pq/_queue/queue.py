@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any
 
 from .._args import integer, timeout_seconds
+from .._db import block_of
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import settle_all
 from .._table import bulk as _bulk
 from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, when
-from ..errors import JobNotFound
+from ..errors import BlockError, JobNotFound
 from .browse import Browse
 from .claim import Claim
 from .control import Control
@@ -45,7 +45,7 @@ class Queue(Browse, Control, Items):
     def __init__(self, name: str, *args: Any, **options: Any) -> None:
         super().__init__(name, *args, **options)
         self._claims = Claim()
-        self._blocks = threading.local()
+        self._entered: list[Any] = []
 
     # -- jobs in and out
 
@@ -65,12 +65,12 @@ class Queue(Browse, Control, Items):
         :raises TableMissing: call `PQ.create` first.
         """
         schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
-        with self._db.using(conn):
-            if schedule is expected is NOW:
-                ((id,),) = self._write("put", data)
-            else:
-                ((id,),) = self._write("put_timed", data, **_bulk.times(schedule, expected))
-            self._db.changed()
+        queue = self if conn is None else self._bind(conn)
+        if schedule is expected is NOW:
+            ((id,),) = queue._write("put", data)
+        else:
+            ((id,),) = queue._write("put_timed", data, **_bulk.times(schedule, expected))
+        queue._db.changed()
         return int(id)
 
     def put_many(
@@ -90,11 +90,11 @@ class Queue(Browse, Control, Items):
         first, second = next(chunks, None), next(chunks, None)
         if first is None:
             return []
-        with self._db.using(conn):
-            if second is None:
-                return self._put_chunk(first)
-            with self._db.grouped():
-                return [id for chunk in chain([first, second], chunks) for id in self._put_chunk(chunk)]
+        queue = self if conn is None else self._bind(conn)
+        if second is None:
+            return queue._put_chunk(first)
+        with queue._db.grouped():
+            return [id for chunk in chain([first, second], chunks) for id in queue._put_chunk(chunk)]
 
     def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
         """Put jobs by COPY, all of them or none: faster than `put_many`, but only their number is returned.
@@ -148,10 +148,13 @@ class Queue(Browse, Control, Items):
         held = None if lease is None else positive_delay("lease", lease)
         if not block:
             wait = 0.0
-        with self._db.using(conn):
-            if held is None:
-                self._db.require_transaction("a get without a lease")
-            return self._claims.wait(self, n, wait, held)
+        queue = self if conn is None else self._bind(conn)
+        if held is None:
+            queue._db.require_transaction("a get without a lease")
+        jobs = self._claims.wait(queue, n, wait, held)
+        for job in jobs if queue is not self else ():
+            job._queue = self  # what is done with it later has a `conn` of its own
+        return jobs
 
     def jobs(self, lease: Delay = "30s", timeout: float | None = None) -> Iterator[LeasedJob | None]:
         """Iterate jobs under a lease, without end; None whenever there was none for `timeout` seconds.
@@ -212,8 +215,7 @@ class Queue(Browse, Control, Items):
         :param conn: replace them in the transaction that is open there; see `PQ.using`.
         :raises JobNotFound: there is no such job in this queue.
         """
-        with self._db.using(conn):
-            return self._update(job_id, data)
+        return (self if conn is None else self._bind(conn))._update(job_id, data)
 
     def result(self, job_id: int) -> Any:
         """What a finished job left as its result, or a running one as its progress; None if it left nothing.
@@ -236,8 +238,7 @@ class Queue(Browse, Control, Items):
 
         :param conn: delete them in the transaction that is open there; see `PQ.using`.
         """
-        with self._db.using(conn):
-            self._run(self._sql["clear"])
+        (self if conn is None else self._bind(conn))._run(self._sql["clear"])
 
     def __len__(self) -> int:
         """How many jobs could be got now, if nobody else took any, paused or not: ready or due."""
@@ -251,18 +252,38 @@ class Queue(Browse, Control, Items):
     # -- transactions
 
     def __enter__(self) -> Any:
-        """Begin a transaction for all that this thread does with this PQ, and return a cursor."""
-        if not hasattr(self._blocks, "open"):
-            self._blocks.open = []
-        block = self._transaction()
-        cursor = block.__enter__()
-        self._blocks.open.append(block)
-        return cursor
+        """Begin a transaction for all that the current thread or coroutine does with this PQ, and return a cursor."""
+        block = self._transaction(self)
+        block.frame = id(sys._getframe(1))
+        self._entered.append(block)
+        try:
+            return block.__enter__()
+        except BaseException:
+            self._entered.remove(block)
+            raise
 
-    def __exit__(self, *exc: Any) -> bool | None:
-        """Commit, or roll back on an exception."""
-        block: AbstractContextManager[Any] = self._blocks.open.pop()
-        return block.__exit__(*exc)
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Commit, or roll back on an exception.
+
+        :raises BlockError: the block was entered in another thread, context or order; it was rolled back.
+        """
+        block = self._innermost_block() or self._lost_block(id(sys._getframe(1)))
+        try:
+            block.end(error)
+        finally:
+            self._entered.remove(block)
+
+    def _innermost_block(self) -> Any:
+        if self._db.is_view:
+            return self._entered[-1] if self._entered else None
+        return block_of(self)
+
+    def _lost_block(self, frame: int) -> Any:
+        """The block to be left, which this context does not see. Mostly the frame tells which one it is."""
+        blocks = [block for block in self._entered if block.frame == frame] or self._entered
+        if len(blocks) != 1:
+            raise BlockError("a block of pq was left that was entered in another context. Use pq.bind(conn) there.")
+        return blocks[0]
 
     def close(self) -> None:
         """Close the connections, those given to `PQ`, too."""

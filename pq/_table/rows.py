@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import _codec
 from .._args import check_text, integer
@@ -14,6 +14,9 @@ from ..errors import DecodeError, JobNotFound
 from ..sql import TableName
 from . import bulk as _bulk
 from .table import Table
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class QueueRows:
@@ -87,6 +90,18 @@ class QueueRows:
     def _db(self) -> Database:
         return self._table.database
 
+    def _bind(self, conn: Any) -> Self:
+        """Return a view of this queue that executes everything in a transaction of the application's.
+
+        The errors are those of `Database.bind`.
+        """
+        return self._on(self._table.bind(conn))
+
+    def _on(self, table: Table) -> Self:
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, _table=table, _entered=[])
+        return view
+
     @property
     def conn(self) -> Any:
         """The connection given, or None."""
@@ -148,9 +163,7 @@ class QueueRows:
 
     def _run(self, sql: str, *, prepare: bool = False, lock_timeout: float | None = None, **params: Any) -> Rows:
         try:
-            return self._db.execute(
-                sql, {"queue": self.name, **params}, prepare=prepare, lock_timeout=lock_timeout
-            )
+            return self._db.execute(sql, {"queue": self.name, **params}, prepare=prepare, lock_timeout=lock_timeout)
         except self._db.driver.Error as error:
             raise self._meant(error) from None
 

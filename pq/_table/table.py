@@ -15,6 +15,17 @@ from .retention import Retention, read
 FRESH = 60.0
 
 
+class _Memory:
+    """What a table and all views of it remember of the table.
+
+    :ivar read_at: when the retention was read; monotonic seconds.
+    """
+
+    def __init__(self) -> None:
+        self.retention = Retention()
+        self.read_at = -FRESH
+
+
 class Table:
     """One queue table in one database, shared by all queues of a `PQ`.
 
@@ -34,8 +45,16 @@ class Table:
         if listen_dsn is not None:
             database.source.driver.parameters(listen_dsn)
         self._room = WaitingRoom(database.source, name.quoted, poll_interval, listen_dsn)
-        self._retention = Retention()
-        self._retention_read_at = -FRESH  # monotonic seconds
+        self._memory = _Memory()
+
+    def bind(self, conn: Any) -> Table:
+        """Return a view of this table that executes everything in a transaction of the application's.
+
+        The errors are those of `Database.bind`.
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, database=self.database.bind(conn))
+        return view
 
     @property
     def quoted(self) -> str:
@@ -62,14 +81,14 @@ class Table:
         :param timeout: the seconds that the caller has, for `Database.execute`.
         """
         now = time.monotonic()
-        if now - self._retention_read_at >= FRESH:
-            self._retention = read(self.database, timeout)
-            self._retention_read_at = now
-        return self._retention
+        if now - self._memory.read_at >= FRESH:
+            self._memory.retention = read(self.database, timeout)
+            self._memory.read_at = now
+        return self._memory.retention
 
     def forget_retention(self) -> None:
         """Read the retention anew at the next call of `retention`; call this after it was changed."""
-        self._retention_read_at = -FRESH
+        self._memory.read_at = -FRESH
 
     # -- waiting
 
@@ -97,6 +116,8 @@ class Table:
     # -- the end
 
     def close(self) -> None:
-        """Wake and refuse all waiters, and close all connections, those given to pq, too."""
+        """Wake and refuse all waiters, and close all connections, those given to pq, too. Of a view, do nothing."""
+        if self.database.is_view:
+            return
         self._room.close()
         self.database.close()

@@ -13,10 +13,11 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakKeyDictionary, WeakSet
 
-from ..drivers.base import Driver, Params, Rows
+from ..drivers.base import Driver
+from ..scope import current
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,23 +27,6 @@ if TYPE_CHECKING:
 #: the fewer round trips. One that is closed in order, as when the server ends, is noticed in any case; what vanishes
 #: without a word hardly does so just after an answer.
 HOT = 1.0
-
-
-class Scope(Protocol):
-    """What a thread executes in; see `pq._db.transaction.Transaction`."""
-
-    driver: Driver
-    conn: Any
-    changed: bool
-    over: bool
-    owned: bool
-    outer: Any
-
-    @property
-    def commits_at_once(self) -> bool: ...
-    def run(self, sql: str, params: Params | None = None) -> Rows: ...
-    def copy(self, sql: str, file: Any) -> int: ...
-    def savepoint(self) -> AbstractContextManager[None]: ...
 
 
 class Source(ABC):
@@ -58,31 +42,14 @@ class Source(ABC):
     hears_in_transactions = True
 
     def __init__(self) -> None:
-        self._threads = threading.local()
         self._pid = os.getpid()
         self._answered: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         _sources.add(self)
 
     @property
-    def transaction(self) -> Scope | None:
-        """What this thread has open here.
-
-        Blocks in generators may end in another order than they began, or in another thread: what is over is left out.
-        """
-        transaction: Scope | None = getattr(self._threads, "transaction", None)
-        while transaction is not None and transaction.over:
-            transaction = self._threads.transaction = transaction.outer
-        return transaction
-
-    @transaction.setter
-    def transaction(self, transaction: Scope) -> None:
-        transaction.outer = self.transaction
-        self._threads.transaction = transaction
-
-    def leave(self, transaction: Scope) -> None:
-        """The thread executes in it no longer."""
-        transaction.over = True
-        self._threads.transaction = self.transaction  # keeps its connection alive no longer
+    def transaction(self) -> Any:
+        """The transaction that statements of the current context belong to; see `scope.current`."""
+        return current(self)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a PQ, its queues and jobs can't be pickled: let the other process make a PQ of the same DSN")
@@ -127,7 +94,6 @@ class Source(ABC):
 
     def forked(self) -> None:
         """In a child process: forget what belongs to the parent, without touching its sockets."""
-        self._threads = threading.local()
 
 
 _sources: WeakSet[Source] = WeakSet()
