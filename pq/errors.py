@@ -95,7 +95,12 @@ class LeaseExpired(PQError):
 
 
 class TaskNotFound(PQError, LookupError):
-    """There is no task for this job."""
+    """There is no task for this job.
+
+    :ivar task: the name of the task that the job calls; None if the job is no call of a task.
+    """
+
+    task: str | None = None
 
 
 class TaskTimeout(PQError, TimeoutError):

@@ -358,7 +358,7 @@ def test_a_name_is_that_of_one_task_only(queue: Queue, dsn: str, other: str) -> 
     assert calls == [(id, ("Cox",), {})]
 
 
-def test_a_task_that_is_defined_again_takes_its_own_place(queue: Queue) -> None:
+def test_of_two_functions_of_one_name_and_path_a_worker_calls_the_last(queue: Queue) -> None:
     def define(word: str) -> Any:
         @queue.task(name="eat")
         def eat(job_id: int) -> None:
@@ -367,7 +367,9 @@ def test_a_task_that_is_defined_again_takes_its_own_place(queue: Queue) -> None:
         return eat
 
     define("old")
-    define("new")()
+    with pytest.warns(UserWarning, match="two functions are the task 'eat'"):
+        task = define("new")
+    task()
     queue.work(burst=True)
     assert calls == ["new"]
     queue.task(name="part")(functools.partial(record, "part"))

@@ -1,0 +1,235 @@
+"""Queues of tasks, and how their jobs are performed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from logging import getLogger
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, overload
+
+from .._args import check_text
+from .._calls import check_finished
+from .._jobs.job import Job
+from .._jobs.lease import LeasedJob
+from .._manager import PQ as BasePQ
+from .._queue import Queue as BaseQueue
+from .._text import is_a
+from .._times import Delay, TimeSpec, positive_delay, when
+from ..errors import TaskNotFound
+from ..retry import Policy, RetryIn
+from ..worker import Worker
+from ..worker.attempt import Attempt, Call, Options
+from .finding import locate
+from .names import check_free, normal, path_of
+from .task import P, R, Task
+
+
+class Queue(BaseQueue):
+    """A queue whose jobs are calls of tasks.
+
+    `task` decorates a function: calling it puts a job. `work`, or a `Worker`, performs them *at least once*: a job is
+    leased, and the one whose worker was killed runs again.
+    """
+
+    #: Tasks by name. One that is missing here is imported by its path, and called only if it was decorated. A plain
+    #: function may stand here, too.
+    handler_registry: ClassVar[dict[str, Any]] = {}
+
+    #: For jobs that are no calls of tasks; tasks have their own.
+    max_retries = 0
+    retry_in = "30s"
+
+    #: Whether tasks were decorated for this queue in this process.
+    has_tasks = False
+
+    #: The packages from which modules are imported for a task; None: any. ``python -m pq work`` sets it.
+    packages: Sequence[str] | None = None
+
+    logger = getLogger("pq.tasks")
+
+    @overload
+    def task(self, function: Callable[Concatenate[int, P], R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        schedule_at: TimeSpec = None,
+        expected_at: TimeSpec = None,
+        max_retries: int = 0,
+        retry_in: RetryIn = "30s",
+        *,
+        name: str | None = None,
+        transactional: bool = False,
+        lease: Delay | None = None,
+        timeout: Delay | None = None,
+        result: bool = False,
+    ) -> Callable[[Callable[Concatenate[int, P], R]], Task[P, R]]: ...
+
+    def task(
+        self,
+        schedule_at: Any = None,
+        expected_at: TimeSpec = None,
+        max_retries: int = 0,
+        retry_in: RetryIn = "30s",
+        *,
+        name: str | None = None,
+        transactional: bool = False,
+        lease: Delay | None = None,
+        timeout: Delay | None = None,
+        result: bool = False,
+    ) -> Any:
+        """Decorate a function: calling it then puts a job and returns the job's id.
+
+        ``@queue.task`` does that with the defaults, ``@queue.task(…)`` with these options. A worker calls the function
+        with the job's id in front of its arguments. The function must be importable by its path in the worker's
+        process, or be decorated there, too.
+
+        :param schedule_at: as for `Queue.put`; ``_schedule_at`` at the call overrides it.
+        :param expected_at: as for `Queue.put`; ``_expected_at`` at the call overrides it.
+        :param max_retries: how often a call that raised an exception is tried again; after that the job is dead.
+        :param retry_in: the pause before that: ``'30s'`` or a timedelta, a list or a function; see `pq.retry.Policy`.
+        :param name: what jobs name the task by; default: the function's import path. With a name the function can be
+            moved, but it must be decorated in the worker's process.
+        :param transactional: run it inside a transaction, whose cursor is ``current().cursor``: what it writes there
+            and the end of the job are committed together, *exactly once*, or not at all.
+        :param lease: how long after its worker was killed the job may come back, as ``'30s'`` or a timedelta; default:
+            the worker's lease.
+        :param timeout: how long it may run; after that it is tried again, or dead, whatever it still does. Default:
+            without end.
+        :param result: keep what it returns, for `Queue.result`.
+        :raises TypeError: an argument of another type. When it decorates: the function is async or a generator
+            function, it can't take the job's id, or it has no path and no name.
+        :raises ValueError: a time of another form or out of range; negative `max_retries`; an empty name. When it
+            decorates: another function has that name in this process. If the module is loaded again, the function takes
+            its own place; two functions of one path are warned of.
+        """
+        if callable(schedule_at):
+            return self.task()(schedule_at)
+        when("schedule_at", schedule_at)
+        when("expected_at", expected_at)
+        Policy(max_retries, retry_in)
+        if name is not None:
+            check_text("name", name)
+        options = Options(
+            max_retries,
+            retry_in,
+            transactional,
+            None if lease is None else positive_delay("lease", lease),
+            None if timeout is None else positive_delay("timeout", timeout),
+            result,
+        )
+
+        def decorate(function: Any) -> Task[Any, Any]:
+            handler = function._handler if isinstance(function, Task) else function  # one function, two tasks
+            path = path_of(handler) if name is None else name
+            other = self.handler_registry.get(path)
+            if isinstance(other, Task):
+                check_free(path, handler, other._handler)
+            self.handler_registry[path] = task = Task(self, handler, path, schedule_at, expected_at, options)
+            self.has_tasks = True
+            return task
+
+        return decorate
+
+    def work(self, burst: bool = False) -> None:
+        """Perform jobs as they come, until SIGTERM or SIGINT: a `Worker` of one thread.
+
+        :param burst: return when there was none for `timeout` seconds.
+        """
+        self.logger.info("`%s` starting to perform jobs", self.name)
+        Worker(self, burst=burst).run()
+
+    def attempt(self, job: LeasedJob) -> Attempt:
+        """This delivery of a job, to be run."""
+        return Attempt(job, self._call)
+
+    def perform(self, job: Job) -> bool:
+        """Call the job's task, in this thread.
+
+        A job that was got under a lease is settled. One that is off the queue is put again if that fails and it has
+        retries left, as in 1.9.1.
+
+        :returns: whether it succeeded.
+        """
+        if isinstance(job, LeasedJob):
+            try:
+                return self.attempt(job).settle() == "done"
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    job.release()
+                raise
+        try:
+            call = self._call(job.data)
+        except Exception as error:
+            return self.fail(job, job.data, error)
+        try:
+            result = call.handler(job.id, *call.args, **call.kwargs)
+            check_finished(f"task `{call.name}`", result)
+        except Exception as error:
+            return self.fail(job, job.data, error)
+        return True
+
+    def fail(self, job: Job, data: Any, e: BaseException | None = None) -> bool:
+        """Put a failed job again if it has retries left, else log why it is given up. Returns False."""
+        again = self._retry(job, data) if isinstance(data, dict) else None
+        if again is None:
+            self.logger.error("Failed to perform job %r", job, exc_info=e)
+        else:
+            self.logger.info("Rescheduled %r as `%s`", job, again)
+        return False
+
+    def _retry(self, job: Job, data: dict[str, Any]) -> int | None:
+        """The id of the next attempt; None if there is none."""
+        try:
+            retried = data.get("retried", 0)
+            if data.get("max_retries", 0) <= retried:
+                return None
+            return self.put({**data, "retried": retried + 1}, data.get("retry_in"), job.expected_at)
+        except (TypeError, ValueError):  # a row that no task put, or arguments that the task has changed
+            self.logger.exception("Cannot put job %r again", job)
+            return None
+
+    def _call(self, data: Any) -> Call:
+        """
+        :raises TaskNotFound: the data is no call of a task, or there is no task of that name.
+        """
+        if not is_a(data, Mapping) or not is_a(data.get("function"), str):
+            raise TaskNotFound("the job is no call of a task")
+        name, args, kwargs = data["function"], data.get("args"), data.get("kwargs")
+        if not is_a(args, (list, tuple)) or not is_a(kwargs, Mapping):
+            raise TaskNotFound(f"the job is no call of task `{name}`: it has no arguments")
+        found = self._find(name)
+        if isinstance(found, Task):
+            return Call(name, found._handler, args, kwargs, found.options)
+        return Call(name, found, args, kwargs, Options())
+
+    def _find(self, name: str) -> Any:
+        """Return a task, or a function that somebody has put into the registry.
+
+        :raises TaskNotFound: there is none. What can be imported must be a task: being able to insert a row must not
+            mean being able to call just anything.
+        """
+        path = normal(name)
+        found = self.handler_registry.get(name) or self.handler_registry.get(path)
+        if found is None:
+            found = locate(path, self.packages)
+            try:
+                found = found if isinstance(found, Task) else vars(found).get("_task")
+            except TypeError:  # it has no attributes of its own
+                found = None
+            if not isinstance(found, Task) or found.name != path:
+                raise TaskNotFound(f"Job handler `{name}` is not decorated as a task", task=name)
+            self.handler_registry[name] = found
+        return found
+
+
+class PQ(BasePQ):
+    """A `pq.PQ` whose queues have tasks."""
+
+    queue_class = Queue
+
+    def with_tasks(self) -> list[Queue]:
+        """The queues for which tasks were decorated in this process."""
+        return [queue for queue in self._queues.values() if isinstance(queue, Queue) and queue.has_tasks]
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, name: str) -> Queue: ...

@@ -1,0 +1,72 @@
+"""Whether a call fits a task's function: found out when it is called, and not by a worker."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .._calls import check_plain
+
+#: Arguments of a call that are pq's own.
+OWN = ("_schedule_at", "_expected_at", "_conn")
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Signature:
+    """What arguments a function takes after the job's id.
+
+    :param handler: the function.
+    :raises TypeError: it is async or a generator function, it can't take the job's id, or it has a parameter of a name
+        that is pq's own.
+    """
+
+    def __init__(self, handler: Any) -> None:
+        check_plain("a task", handler)
+        try:
+            # not of what a wrapper wraps: it may add arguments, or take some away
+            signature = inspect.signature(handler, follow_wrapped=False)
+        except ValueError:  # a function in C that does not say what it takes
+            signature = inspect.Signature(
+                [
+                    inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                    inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+                ]
+            )
+        name = getattr(handler, "__qualname__", None) or repr(handler)
+        parameters = list(signature.parameters.values())
+        for parameter in parameters:
+            if parameter.name in OWN and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                raise TypeError(f"task {name} must not have a parameter {parameter.name}: at the call that is pq's own")
+        takes_more = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
+        positional = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+        if not positional and not takes_more:
+            raise TypeError(f"task {name} must take the job's id as its first positional argument")
+        self._signature = signature
+        self._names = [parameter.name for parameter in positional[1:]]
+        # enough for most calls: so many positional arguments, and no keywords
+        required = [parameter for parameter in parameters if _is_required(parameter)]
+        positional_only = all(parameter.kind in _POSITIONAL for parameter in required)
+        self._least = max(0, len(required) - 1) if positional_only else None
+        self._most = float("inf") if takes_more else len(self._names)
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> None:
+        """
+        :raises TypeError: the function does not take these arguments.
+        """
+        if not kwargs and self._least is not None and self._least <= len(args) <= self._most:
+            return
+        try:
+            self._signature.bind(None, *args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"task {name}: {error}") from None
+
+    def argument(self, number: int) -> str:
+        """Return what to call a positional argument in a message."""
+        return self._names[number] if number < len(self._names) else f"number {number + 1}"
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and parameter.kind not in variable
