@@ -20,7 +20,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import pytest
-from support import execute, wait_until
+from support import execute, subsets, wait_until
 from support.driver import driver
 from support.server import Server
 from support.versions import Library
@@ -52,9 +52,25 @@ def _tasks_of_one_test_only() -> Iterator[None]:
     Queue.handler_registry = known
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in subsets.MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
     # a shell starts what is to run in its background with Ctrl-C ignored, and so would be all that the tests start
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m fast`` files without a fast test are not imported, which alone would take seconds."""
+    mark = config.option.markexpr
+    unmarked = collection_path.suffix == ".py" and mark not in subsets.marks(collection_path)
+    return True if mark in subsets.MARKERS and unmarked else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in subsets.marks(item.path):
+            item.add_marker(mark)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,45 @@
+"""Parts of the tests that are run by themselves: ``-m fast`` and ``-m every_python``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+
+#: In less than a minute, what most changes would break.
+FAST = [
+    "test_bad_input.py",
+    "test_codec.py",
+    "test_retry.py",
+    "test_when.py",
+    "sql",
+    "queue/test_queue.py",
+    "queue/test_dead.py",
+    "jobs/test_failure.py",
+    "project/test_layers.py",
+    "project/test_subclasses.py",
+]
+
+#: What depends on the Python: threads, forks, signals, the end of the interpreter, drivers. CI runs it on each one.
+EVERY_PYTHON = [
+    "worker",
+    "wait",
+    "test_tasks.py",
+    "jobs/test_leases.py",
+    "db/test_exit.py",
+    "db/test_fork.py",
+    "db/test_psycopg3.py",
+    "db/test_transactions.py",
+    "project/test_subclasses.py",
+]
+
+MARKERS = {
+    "fast": "a minute's choice of the tests, see tests/support/subsets.py",
+    "every_python": "what CI runs on every Python that it finds, see tests/support/subsets.py",
+}
+
+
+def marks(path: Path) -> list[str]:
+    """The marks of all tests of a file."""
+    chosen = {"fast": FAST, "every_python": EVERY_PYTHON}
+    return [mark for mark, parts in chosen.items() if any(path.is_relative_to(TESTS / part) for part in parts)]
