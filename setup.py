@@ -12,7 +12,11 @@ psycopg3 = ["psycopg[binary]>=3.2", "psycopg_pool>=3.2"]
 test = [
     *embedded,
     *psycopg3,
+    "asyncpg",
     "django",
+    "fastapi",
+    "greenlet",
+    "httpx",
     "hypothesis",
     "psutil",
     "pytest-randomly",

@@ -119,16 +119,16 @@ class Savepoint(Scope):
                 transaction.broken = transaction.broken or mistake
             if mistake is None and error is None:
                 transaction.run(f"release savepoint pq_{self.level}")
-            elif self._made and not (transaction.over or sys.is_finalizing()):
-                self._go_back()
+            elif self._made and not (transaction.over or sys.is_finalizing() or transaction._pid != os.getpid()):
+                self._go_back(error)
         finally:
             self._close()
         if mistake is not None:
             tell(mistake, error)
 
-    def _go_back(self) -> None:
+    def _go_back(self, error: BaseException | None) -> None:
         transaction = self._transaction
-        if transaction.conn.closed or transaction._pid != os.getpid():
+        if transaction.driver.is_lost(transaction.conn, error):
             return
         try:
             transaction.run(f"rollback to savepoint pq_{self.level}")

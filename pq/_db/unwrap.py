@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .drivers.adapted import RECIPE, adapted, check_greenlet
 from .drivers.base import Driver
 from .drivers.detect import driver_of
 
@@ -12,63 +13,81 @@ ACCEPTED = (
 )
 
 
-def connection_of(given: object) -> tuple[Driver, Any]:
-    """The driver's connection, and its driver.
+def connection_of(given: Any) -> tuple[Driver, Any]:
+    """Return the driver's connection, and its driver.
 
-    :raises TypeError: there is none, or it is another driver's.
+    :raises TypeError: there is none, it is another driver's, or it can be used by awaiting alone.
     :raises ValueError: the cursor is a server-side one.
     """
-    conn = _behind(given)
+    conn: Any = given
+    if _is_of_sqlalchemy(given):
+        connection = _connection_of_sqlalchemy(given)
+        is_pooled = hasattr(connection, "driver_connection")
+        pooled: Any = connection if is_pooled else getattr(connection, "connection", None)
+        dialect: Any = getattr(connection, "dialect", None)
+        if getattr(dialect, "is_async", False) and dialect.driver in ("asyncpg", "psycopg", "psycopg_async"):
+            return adapted(dialect.dbapi), getattr(pooled, "dbapi_connection", None) or pooled.connection
+        # SQLAlchemy before 1.4.24 has the one name, later ones both
+        conn = getattr(pooled, "driver_connection", None) or getattr(pooled, "connection", None)
+    elif hasattr(given, "ensure_connection"):
+        conn = _connection_of_django(given)
+    elif hasattr(given, "fetchone"):
+        if getattr(given, "name", None):
+            raise ValueError(f"conn must not be a server-side cursor: {given.name!r}")
+        conn = getattr(given, "connection", None)
     try:
         return driver_of(conn), conn
     except TypeError:
         behind = f" on {_named(conn)}" if conn is not None and conn is not given else ""
-        raise TypeError(f"conn must be {ACCEPTED}, not {_named(given)}{behind}") from None
+        recipe = f". {RECIPE}" if _is_asynchronous(given) or _is_asynchronous(conn) else ""
+        raise TypeError(f"conn must be {ACCEPTED}, not {_named(given)}{behind}{recipe}") from None
 
 
 def note_error(given: Any) -> None:
-    """Django looks whether a connection that it keeps is still of use only if it has heard of an error."""
+    """Tell Django of an error: otherwise it goes on with a connection that is of no use any more."""
     if hasattr(given, "ensure_connection"):
         given.errors_occurred = True
 
 
 def begins(given: object) -> bool:
-    """Whether to look for the connection begins a transaction: of a Session or Connection of SQLAlchemy."""
+    """Return whether looking for the connection begins a transaction, as of a Session or Connection of SQLAlchemy."""
     return _is_of_sqlalchemy(given) and (hasattr(given, "get_bind") or hasattr(given, "in_transaction"))
 
 
 def _is_of_sqlalchemy(given: object) -> bool:
-    """But for asyncio: there the connection is of its kind, and the session would have to be awaited."""
+    """Whether this is SQLAlchemy's, other than for asyncio, where the application would have to await it."""
     modules = [cls.__module__ for cls in given.__class__.__mro__]
     return any(module.startswith("sqlalchemy.") for module in modules) and not any(".asyncio" in m for m in modules)
 
 
-def _behind(given: Any) -> Any:
-    if _is_of_sqlalchemy(given):
-        return _behind_sqlalchemy(given)
-    if hasattr(given, "ensure_connection"):  # Django's opens itself when it is used
-        if hasattr(given, "close_if_health_check_failed"):
-            given.close_if_health_check_failed()
-        given.ensure_connection()
-        return given.connection
-    if hasattr(given, "fetchone"):
-        if getattr(given, "name", None):
-            raise ValueError(f"conn must not be a server-side cursor: {given.name!r}")
-        return getattr(given, "connection", None)
-    return given
+def _is_asynchronous(given: object) -> bool:
+    kinds = given.__class__.__mro__
+    return any(cls.__module__.startswith("asyncpg") or ".asyncio" in cls.__module__ for cls in kinds) or any(
+        cls.__name__.startswith("Async") for cls in kinds
+    )
 
 
-def _behind_sqlalchemy(given: Any) -> Any:
+def _connection_of_sqlalchemy(given: Any) -> Any:
     if hasattr(given, "get_bind"):  # a session, which begins its transaction now if need be
+        if getattr(getattr(getattr(given, "bind", None), "dialect", None), "is_async", False):
+            check_greenlet()
         given = given.connection()
+    if getattr(getattr(given, "dialect", None), "is_async", False):
+        check_greenlet()
     if hasattr(given, "in_transaction") and not given.in_transaction():
-        # as a statement of its own would do; else its commit would do nothing
+        # A statement of the application's would begin one, too; without, its commit would do nothing.
         if not hasattr(given, "commit"):
             raise ValueError("conn must be in a transaction: this Connection can't commit, call its begin() first")
         given.begin()
-    pooled = given if hasattr(given, "driver_connection") else getattr(given, "connection", None)
-    # SQLAlchemy before 1.4.24 has the one name, later ones both
-    return getattr(pooled, "driver_connection", None) or getattr(pooled, "connection", None)
+    return given
+
+
+def _connection_of_django(given: Any) -> Any:
+    """Django opens its connection when it is used."""
+    if hasattr(given, "close_if_health_check_failed"):
+        given.close_if_health_check_failed()
+    given.ensure_connection()
+    return given.connection
 
 
 def _named(given: object) -> str:

@@ -149,6 +149,8 @@ class Queue(Browse, Control, Items):
         if not block:
             wait = 0.0
         queue = self if conn is None else self._bind(conn)
+        if wait and queue._db.is_view and not queue._db.driver.can_wait:
+            raise TypeError("get can't wait inside of run_sync, which would stop the event loop: pass timeout=0")
         if held is None:
             queue._db.require_transaction("a get without a lease")
         jobs = self._claims.wait(queue, n, wait, held)

@@ -96,6 +96,8 @@ class Table:
         """Return a context manager: this thread's place among those that wait for a queue."""
         database = self.database
         if database.joined is not None:
+            if not database.driver.can_wait:
+                raise TypeError("get can't wait inside of run_sync, which would stop the event loop: pass timeout=0")
             # The application's transaction may see another table than the session that listens: look, and listen if a
             # connection for that is certainly to be had (the last one of a pool may be the application's).
             heard = self.waiter_for_all([queue]) if database.source.owned else None

@@ -55,6 +55,9 @@ class Driver(Raising, ABC):
     #: Whether its pools wait for a connection themselves.
     pools_wait = False
 
+    #: Whether a thread may sleep until there is a job: not where that would stop an event loop.
+    can_wait = True
+
     def __init__(self, package: Any, pool_error: type[Exception]) -> None:
         self._package = package
         self.Error: type[Exception] = package.Error
@@ -278,7 +281,7 @@ class Driver(Raising, ABC):
                 self.raise_table_missing(error, table, self.database_name(conn))
         raise error
 
-    def is_lost(self, conn: Any, error: BaseException) -> bool:
+    def is_lost(self, conn: Any, error: BaseException | None) -> bool:
         """Whether an error means that the connection is gone. The SQLSTATE does not tell: libpq reports the end of the
         connection, not the server's last words before it."""
         return bool(conn.closed)

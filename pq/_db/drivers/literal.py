@@ -1,6 +1,12 @@
-"""A query parameter that stands in the SQL as it is. Of no driver, and known to all."""
+"""Values in the text of a statement, for all drivers."""
 
 from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
 
 class Literal:
@@ -26,3 +32,41 @@ class Literal:
 
     def getquoted(self) -> bytes:
         return bytes(self)
+
+
+_PARAMETER = re.compile(r"%%|%\((\w+)\)s")
+
+
+def rendered(sql: str, params: Mapping[str, Any] | None) -> str:
+    """Return a statement with its parameters in it. Without any it is left as it is, as drivers do."""
+    if params is None:
+        return sql
+    return _PARAMETER.sub(lambda match: quoted(params[match[1]]) if match[1] else "%", sql)
+
+
+def quoted(value: object) -> str:
+    """Return a value as SQL.
+
+    :raises TypeError: its type is none of those that pq passes.
+    :raises ValueError: a str with a NUL character.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return f" {value!r}"  # "- -1", not a comment
+    if isinstance(value, float):
+        return f"'{value}'::float8"
+    if isinstance(value, Literal):
+        return str(value)
+    if isinstance(value, datetime):
+        return f"'{value.isoformat()}'::{'timestamp' if value.tzinfo is None else 'timestamptz'}"
+    if isinstance(value, timedelta):
+        return f"'{value.days} days {value.seconds}.{value.microseconds:06} seconds'::interval"
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("a string must not have a NUL character")
+        text = value.replace("'", "''")
+        return f" E'{text.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{text}'"
+    raise TypeError(f"{type(value).__name__} is no type of a parameter")

@@ -7,6 +7,9 @@ import threading
 import time
 from collections import deque
 
+from ...errors import BlockError
+from ..scope import Place, here
+
 #: Seconds after which a waiting thread looks for turns that their holders have dropped.
 LOOK_AFTER = 1.0
 
@@ -108,23 +111,29 @@ class Turns:
 
 
 class FairLock:
-    """A lock that its thread may take several times, as `threading.RLock`, but with a line of those who wait."""
+    """A lock that one thread or, in asynchronous code, one task may take several times, as `threading.RLock`, but with
+    a line of those who wait. Any thread may release it."""
 
     def __init__(self) -> None:
         self._turns = Turns(1)
         self._turn: Turn | None = None
         self._depth = 0
-        # not the thread's ident, which a later thread may have, too
-        self._threads = threading.local()
-        self._owner: object = None
+        self._owner: Place | None = None
 
     def acquire(self, timeout: float | None = None) -> None:
-        """
+        """Take the lock.
+
         :param timeout: seconds; None waits as long as it takes.
         :raises TimeoutError: the lock was not to be had in time.
+        :raises BlockError: another task of this thread has it, and could not go on to release it.
         """
-        me = self._me()
-        if self._owner is me:
+        me, owner = here(), self._owner
+        if owner is not None and owner.thread is me.thread:
+            if not owner.reaches(me):
+                raise BlockError(
+                    "another coroutine of this thread has a block open on the only connection of this PQ, and waiting"
+                    " for that would stop the event loop: give PQ a DSN or a pool, or leave the block before an await"
+                )
             self._depth += 1
             return
         turn = self._turns.take(timeout)
@@ -141,9 +150,3 @@ class FairLock:
 
     def __exit__(self, *exc: object) -> None:
         self.release()
-
-    def _me(self) -> object:
-        me: object = getattr(self._threads, "me", None)
-        if me is None:
-            me = self._threads.me = object()
-        return me
