@@ -201,10 +201,8 @@ class PQ:
 
     def _make(self, name: str) -> Queue:
         # from what was given to PQ, as in 1.9.1: a subclass may do with its arguments what it likes
-        kind = self.queue_class or Queue
-        queue = kind.__new__(kind)
+        queue = (self.queue_class or Queue)(name, *self._args, **self._options)
         queue._table = self._table
-        queue.__init__(name, *self._args, **self._options)  # type: ignore[misc]
         return queue
 
     def bind(self, conn: Any) -> Self:

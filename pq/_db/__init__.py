@@ -24,9 +24,19 @@
 
 from .database import Database
 from .drivers.base import Rows
-from .drivers.detect import interruptible, own_driver
+from .drivers.detect import check_source, interruptible, own_driver
 from .drivers.literal import Literal
 from .scope import block_of
 from .sockets import Waker, wait_readable
 
-__all__ = ["Database", "Literal", "Rows", "Waker", "block_of", "interruptible", "own_driver", "wait_readable"]
+__all__ = [
+    "Database",
+    "Literal",
+    "Rows",
+    "Waker",
+    "block_of",
+    "check_source",
+    "interruptible",
+    "own_driver",
+    "wait_readable",
+]

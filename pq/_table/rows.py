@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import _codec
 from .._args import check_text, integer
-from .._db import Database, Literal, Rows
+from .._db import Database, Literal, Rows, check_source
 from .._text import describe
 from .._times import TimeSpec
 from ..errors import DecodeError, JobNotFound
@@ -61,21 +62,22 @@ class QueueRows:
             self.__dict__[option] = value
         if self.max_size is not None:
             integer("max_size", self.max_size, 1)
-        self._table: Table
         self.name, suffix = self._split(name)  # by the options' converters
         if suffix is not None:
             self.dumps, self.loads = self.converters[suffix]
             if suffix == "pickle" and pickle_key is not None:
                 signed = _codec.SignedPickle(self.name, pickle_key)
                 self.dumps, self.loads = signed.dumps, signed.loads
-        if "_table" not in self.__dict__:  # `PQ` has set its own before it calls this
-            place = TableName(table, schema)
-            self._table = Table(place, Database(conn, pool, place.quoted))
+        check_source(conn, pool)
+        self._place = conn, pool, TableName(table, schema)
         #: The table's name for SQL of your own, as a query parameter: ``cursor.execute("… from %s", (queue.table,))``.
-        self.table = Literal(self._table.quoted)
+        self.table = Literal(self._place[-1].quoted)
 
     def __repr__(self) -> str:
         return f"<pq.{type(self).__name__} {self.name!r}>"
+
+    def __reduce__(self) -> Any:
+        return self._db.source.__reduce__()  # which says why it can't be
 
     def _split(self, name: str) -> tuple[str, str | None]:
         """The name of the queue, and the key of the conversion if it ends in one.
@@ -86,7 +88,13 @@ class QueueRows:
         stem, _, suffix = check_text("queue name", name).rpartition("/")
         return (stem, suffix) if stem and suffix in self.converters else (name, None)
 
-    @property
+    @cached_property
+    def _table(self) -> Table:
+        """The table, with connections of this queue's own; a `PQ` sets its own table in place of it."""
+        conn, pool, name = self._place
+        return Table(name, Database(conn, pool, name.quoted))
+
+    @cached_property
     def _db(self) -> Database:
         return self._table.database
 
@@ -99,7 +107,7 @@ class QueueRows:
 
     def _on(self, table: Table) -> Self:
         view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__, _table=table, _entered=[])
+        view.__dict__.update(self.__dict__, _table=table, _db=table.database, _entered=[])
         return view
 
     @property

@@ -68,6 +68,16 @@ def own_driver() -> Driver:
     raise ImportError(f"none of these can be imported: {', '.join(PREFERRED)}")
 
 
+def check_source(conn: Any, pool: Any) -> None:
+    """Check what is to be the source of connections; the arguments and errors are those of `Database`."""
+    if pool is not None or is_engine(conn):
+        driver_of_pool(conn if pool is None else pool)
+    elif isinstance(conn, str):
+        own_driver().parameters(conn)
+    else:
+        driver_of(conn)
+
+
 def interruptible() -> AbstractContextManager[None]:
     """Inside, Ctrl-C ends statements on connections of pq's own; for a process of one thread."""
     found = own_driver()
