@@ -1,4 +1,4 @@
-"""How the command line shows jobs and queues, as JSON, and as text for people, and asks these."""
+"""How the command line prints jobs and queues, as JSON and as text, and how it asks people."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from .._jobs.job import utc_format
 from .._queue.browse import JobInfo, QueueInfo
+from .._text import printable
 from ..errors import PQError
 
 #: Characters of a job's data that a table shows.
@@ -19,20 +20,20 @@ WIDTH = 60
 
 
 def members(info: JobInfo | QueueInfo) -> dict[str, Any]:
-    """What it says, by name."""
+    """Return the fields of a job or queue, by name."""
     found = {each.name: getattr(info, each.name) for each in fields(info)}
     return {name: value for name, value in found.items() if not name.startswith("_")}
 
 
 def as_json(job: JobInfo) -> dict[str, Any]:
-    """For JSON. The data is what stands in the table, not decoded by the queue: a pickle could run code."""
+    """Return a job for JSON. Its data is what the table holds, not decoded by the queue: a pickle could run code."""
     found = members(job)
     error, text = found.pop("error"), found.pop("text")
     return found | {"error": error and error._asdict(), "data": value_of(text)}
 
 
 def value_of(text: str) -> Any:
-    """As JSON; the text itself if it holds a number that Python can't read or write, or is nested too deeply for it."""
+    """Parse JSON; return the text itself where Python can't read a number in it, or it is nested too deeply."""
     try:
         value = json.loads(text)
         json.dumps([[value]], allow_nan=False)  # as deep as it will be in the document
@@ -42,12 +43,12 @@ def value_of(text: str) -> Any:
 
 
 def print_json(document: Any) -> None:
-    """In one line; times as ISO 8601."""
+    """Print a document in one line, with times in ISO 8601."""
     print(json.dumps(document, default=utc_format))
 
 
 def print_table(rows: Iterable[Iterable[Any]]) -> None:
-    """Columns below each other."""
+    """Print rows of values, in columns."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
@@ -61,31 +62,23 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return f"{value.isoformat(' ', 'seconds')}Z"
-    return printable(str(value)).replace("\n", "\\n")
+    return printable(str(value))
 
 
 def cut(text: str) -> str:
-    """As much of it as a table shows, in one line."""
+    """Return as much of a text as a table shows, in one line."""
     text = text[: WIDTH + 1].replace("\n", " ")
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
 
 
 def print_text(text: str) -> None:
-    """Lines, in which what can't be shown is escaped."""
+    """Print lines; what can't be shown, or would command the terminal, is escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(printable(text).encode(encoding, "backslashreplace").decode(encoding))
-
-
-def printable(text: str) -> str:
-    """What others wrote must not command the terminal."""
-    if text.isprintable():
-        return text  # which may be long
-    escaped = (each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text)
-    return "".join(escaped)
+    print(printable(text, newlines=True).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def confirm(args: argparse.Namespace, question: str) -> None:
-    """Before anything is connected: a person may take long to answer.
+    """Ask a person, unless ``--yes`` is given. Call it before anything is connected: a person may take long to answer.
 
     :raises ValueError: nobody can be asked.
     :raises PQError: the answer is no.
@@ -93,7 +86,7 @@ def confirm(args: argparse.Namespace, question: str) -> None:
     if args.yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
-        raise ValueError("without a terminal to ask on, --yes is needed")
+        raise ValueError("there is no terminal to ask on: add --yes")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise PQError("nothing was changed")

@@ -97,7 +97,7 @@ def as_script(page: Path) -> str:
 def test_python_runs_and_prints_what_its_comments_say(page: Path, dsn: str, folder: Path) -> None:
     if page.stem == "drivers":
         pytest.importorskip("psycopg_pool")
-    script = folder / page.name
+    script = folder / f"page_{page.stem.replace('-', '_')}.py"  # a name that can be imported, and is no other module's
     script.write_text(as_script(page).replace(PLACEHOLDER, dsn), "utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", script.name],

@@ -745,7 +745,7 @@ def test_burst_and_max_jobs_and_several_processes(folder: Path, dsn: str, sql: S
     assert sorted(notes(sql), key=int) == [str(number) for number in range(20)]
     for number in range(3):
         put(sql, "note", str(number))
-    with Process(folder, dsn, "chores:pq", "-q", "jobs", "--max-jobs", "2", "--max-idle", "60") as worker:
+    with Process(folder, dsn, "chores:pq", "-Q", "jobs", "--max-jobs", "2", "--max-idle", "60") as worker:
         assert worker.end() == 0
     assert len(notes(sql)) == 22
 
@@ -756,7 +756,7 @@ def test_burst_and_max_jobs_and_several_processes(folder: Path, dsn: str, sql: S
         (["nowhere:pq"], "cannot import nowhere:pq: ModuleNotFoundError"),
         (["chores:nothing"], "cannot import chores:nothing: AttributeError"),
         (["chores"], "not of the form module:attribute"),
-        (["chores:os"], "is no PQ or Queue of pq.tasks"),
+        (["chores:os"], "must be a PQ or Queue of pq.tasks"),
         (["chores:pq", "-c", "0"], "must be at least 1"),
         (["chores:pq", "--max-idle", "-1"], "max_idle must be a non-negative"),
     ],

@@ -1,0 +1,55 @@
+"""Finding what the application has: its PQ, its queues and its tasks."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from .. import tasks
+from .._text import describe
+from ..errors import TaskNotFound
+from ..tasks.finding import locate
+
+
+class UsageError(Exception):
+    """What was named does not exist, or is something else."""
+
+
+def find(target: str) -> Any:
+    """Return what ``module:attribute`` names. The current folder is searched for the module first.
+
+    :raises UsageError: there is no such thing.
+    """
+    module, _, path = target.partition(":")
+    if not module or not path:
+        raise UsageError(f"{target!r} is not of the form module:attribute")
+    _search_here()
+    try:
+        found = importlib.import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+    except Exception as error:
+        raise UsageError(f"cannot import {target}: {describe(error)}") from error
+    return found
+
+
+def find_task(path: str) -> tasks.Task[..., Any]:
+    """Return the task that ``module.task`` names.
+
+    :raises UsageError: there is none.
+    """
+    _search_here()
+    try:
+        found = locate(path, None)
+    except TaskNotFound as error:
+        raise UsageError(f"no task {path}: {error}") from error
+    if not isinstance(found, tasks.Task):
+        raise UsageError(f"{path} is not a task, but a {type(found).__name__}")
+    return found
+
+
+def _search_here() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())

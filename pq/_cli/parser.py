@@ -1,0 +1,119 @@
+"""What the commands have in common: options, the forms of arguments, and the table that a command is for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from .._manager import PQ
+from .._queue.browse import STATES
+from .._times import TimeSpec, duration
+
+TIME = "30s or 1h30m from now, or a time such as 2030-01-31T08:00Z"
+
+
+class Parser(argparse.ArgumentParser):
+    """Does not repeat a password that stands where no DSN is expected."""
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(r"://\S*@", "://***@", message)
+        super().error(re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", message))
+
+
+def database_options() -> Parser:
+    """Return the options that say where the database is."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--dsn", help="the database (default: PQ_DSN, DATABASE_URL, or libpq's PG* variables)")
+    return parser
+
+
+def table_options() -> Parser:
+    """Return the options that say which table of the database."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--table", default="queue", help="name of the table (default: queue)")
+    parser.add_argument("--schema", help="schema of the table (default: the search path decides)")
+    return parser
+
+
+def opened(args: argparse.Namespace) -> PQ:
+    """Return the PQ that these options mean."""
+    return PQ(args.dsn, table=args.table, schema=args.schema)
+
+
+class Commands:
+    """Declares commands with arguments that several of them have.
+
+    :param commands: the subparsers of `argparse`.
+    :param parents: the options that all of them have.
+    """
+
+    def __init__(self, commands: Any, parents: Sequence[argparse.ArgumentParser] = ()) -> None:
+        self._commands = commands
+        self._parents = parents
+        self._known: dict[str, dict[str, Any]] = {
+            "queue": {"metavar": "QUEUE", "help": "name of the queue"},
+            "id": {"metavar": "ID", "type": int, "help": "id of the job"},
+            "--json": {"action": "store_true", "help": "print a JSON document"},
+            "--yes": {"action": "store_true", "help": "do not ask"},
+            "--state": {"choices": STATES, "metavar": "STATE", "help": f"only jobs that are {', '.join(STATES)}"},
+        }
+
+    def add(self, run: Any, name: str, help: str, *arguments: str) -> argparse.ArgumentParser:
+        """Declare one.
+
+        :param run: what it does; it is called with the parsed arguments, and may return an exit code.
+        """
+        parser: argparse.ArgumentParser = self._commands.add_parser(name, parents=self._parents, help=help)
+        parser.set_defaults(run=run)
+        for argument in arguments:
+            parser.add_argument(argument, **self._known[argument])
+        return parser
+
+
+# -- the forms of arguments, for `argparse`
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1: {number}")
+    return number
+
+
+def time(text: str) -> TimeSpec:
+    """Read a time, relative or absolute."""
+    try:
+        duration("time", text)
+        return text
+    except ValueError:
+        pass
+    try:
+        # before Python 3.11 "Z" is not understood
+        return datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in ("Z", "z") else text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a time is {TIME}, not {text!r}") from None
+
+
+def time_or_none(text: str) -> TimeSpec:
+    """Read a time, or the word ``none``."""
+    return None if text == "none" else time(text)
+
+
+def json_value(text: str, what: str) -> Any:
+    """Read JSON, from the standard input if the text is ``-``.
+
+    :raises ValueError: it is not JSON.
+    """
+    try:
+        if text == "-":
+            text = sys.stdin.read() if sys.stdin is not None else ""
+        text.encode()  # bytes of an argument that are not UTF-8 became lone surrogates
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} must be JSON: {error}") from None

@@ -1,0 +1,51 @@
+"""The commands for the table: create, sql, version."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .. import __version__
+from .._table import schema
+from ..sql import TableName
+from .output import print_text
+from .parser import Commands, database_options, opened, table_options
+
+
+def add(commands: Any) -> None:
+    """Declare the commands."""
+    with_table = Commands(commands, [database_options(), table_options()])
+    with_table.add(_create, "create", "create the table, or upgrade it")
+    sql = Commands(commands, [table_options()]).add(_sql, "sql", "print the SQL that create executes")
+    sql.add_argument(
+        "--since",
+        type=int,
+        default=0,
+        choices=range(schema.VERSION + 1),
+        metavar="VERSION",
+        help="print only the steps after this version of the table",
+    )
+    with_table.add(_version, "version", "print the version of the table and that of pq")
+
+
+def name_of(args: argparse.Namespace) -> str:
+    """Return the quoted name of the table."""
+    return TableName(args.table, args.schema).quoted
+
+
+def _create(args: argparse.Namespace) -> None:
+    with opened(args) as pq:
+        pq.create()
+        print_text(f"table {name_of(args)}: version {pq.version()}")
+
+
+def _sql(args: argparse.Namespace) -> None:
+    print(schema.script(TableName(args.table, args.schema), args.since), end="")
+
+
+def _version(args: argparse.Namespace) -> None:
+    with opened(args) as pq:
+        found = pq.version()
+    state = f"version {found}" if found else "missing"
+    hint = "" if found >= schema.VERSION else "; run create to bring it up"
+    print_text(f"pq {__version__}, for version {schema.VERSION}; table {name_of(args)}: {state}{hint}")
