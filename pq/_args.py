@@ -1,4 +1,4 @@
-"""Checks of the arguments that users give. Pure."""
+"""Checks of the arguments that users pass. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 
 def integer(name: str, number: int, least: int = 0) -> int:
-    """The number, if it is an int and not too small; `name` is what the error calls it.
+    """Return the number if it is an int and at least `least`.
 
-    :raises TypeError: it is no int.
+    :param name: the name of the argument in the error.
+    :raises TypeError: the number is not an int.
     :raises ValueError: it is below `least`.
     """
     if isinstance(number, bool) or not isinstance(number, int):
@@ -25,9 +26,9 @@ def integer(name: str, number: int, least: int = 0) -> int:
 
 
 def timeout_seconds(timeout: float | None, name: str = "timeout") -> float:
-    """The timeout as a number; None is infinity.
+    """Return a timeout in seconds as a float; None becomes infinity.
 
-    :raises TypeError: it is no number.
+    :raises TypeError: the timeout is not a number.
     :raises ValueError: it is negative or NaN.
     """
     if timeout is None:
@@ -40,9 +41,9 @@ def timeout_seconds(timeout: float | None, name: str = "timeout") -> float:
 
 
 def job_ids(ids: Any) -> list[int]:
-    """An id, or several, as a list.
+    """Return one id, or an iterable of ids, as a list.
 
-    :raises TypeError: one is no int.
+    :raises TypeError: an id is not an int.
     """
     found = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes)) else [ids]
     for id in found:
@@ -52,10 +53,11 @@ def job_ids(ids: Any) -> list[int]:
 
 
 def check_text(kind: str, text: object) -> str:
-    """The text, if PostgreSQL can hold it as a non-empty name.
+    """Return the text if it is not empty and PostgreSQL can hold it.
 
-    :raises TypeError: not a str.
-    :raises ValueError: empty, or with a NUL character or a lone surrogate.
+    :param kind: what the text is, for the error.
+    :raises TypeError: it is not a str.
+    :raises ValueError: it is empty, or has a NUL character or a lone surrogate.
     """
     if not isinstance(text, str):
         raise TypeError(f"{kind} must be a str, not {type(text).__name__}: {reprlib.repr(text)}")
@@ -71,7 +73,7 @@ def check_text(kind: str, text: object) -> str:
 
 
 class Unset(enum.Enum):
-    """The type of `UNSET`: an argument that was not given, where None means something."""
+    """The type of `UNSET`, the default of arguments for which None has a meaning."""
 
     UNSET = "unset"
 

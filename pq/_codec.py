@@ -1,4 +1,4 @@
-"""Job data as text for the `json` column: JSON, and pickles wrapped in a JSON string. Pure."""
+"""Encoding of job data as text for the `json` column: JSON, and pickles wrapped in a JSON string. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 Convert = Callable[[Any], Any]
 
-#: Stands between a pickle and its signature. It comes after the pickle's STOP opcode, where `pickle.loads` no
-#: longer looks: a signed job can still be read by pq 1.9.1 and by a PQ without a key.
+#: Separates a pickle from its signature. It comes after the pickle's STOP opcode, where `pickle.loads` stops reading,
+#: so pq 1.9.1 and a PQ without a key can still read a signed job.
 _MARK = "\npq-hmac-sha256:"
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 
@@ -22,21 +22,21 @@ _dumps = json.JSONEncoder(allow_nan=False).encode
 
 
 def encode(data: Any) -> str:
-    """`json.dumps`, but NaN and Infinity are refused: PostgreSQL would not take them.
+    """Encode data as `json.dumps` does, but refuse NaN and Infinity, which PostgreSQL does not accept.
 
-    :raises ValueError: NaN or Infinity anywhere in the data.
-    :raises TypeError: what `json.dumps` refuses.
+    :raises ValueError: the data contains NaN or Infinity.
+    :raises TypeError: `json.dumps` refuses the data.
     """
     try:
         return _dumps(data)
     except ValueError as error:
         if "compliant" in str(error) and (found := _constants(data)):
-            raise ValueError(f"{found[0]} is not JSON compliant") from error  # before Python 3.12 it is not named
+            raise ValueError(f"{found[0]} is not JSON compliant") from error  # Python names it only from 3.12 on
         raise
 
 
 def _constants(data: Any) -> list[str]:
-    """The NaN, Infinity and -Infinity among the values, as JavaScript would write them."""
+    """Return the NaN, Infinity and -Infinity among the values, as JavaScript writes them."""
     found: list[str] = []
     json.loads(json.dumps(data), parse_constant=found.append)
     return found
@@ -46,14 +46,14 @@ _loads = json.JSONDecoder().decode
 
 
 def decode(text: str) -> Any:
-    """`json.loads`."""
+    """Decode JSON as `json.loads` does."""
     return _loads(text)
 
 
 def check_str(data: Any) -> str:
-    """The text, if it is one; anything else would come back as what it is not.
+    """Return the data if it is a str; JSON would return other data as something else.
 
-    :raises TypeError: it is no str.
+    :raises TypeError: the data is not a str.
     """
     if not isinstance(data, str):
         raise TypeError(f"the data must be a str, not {type(data).__name__}: {reprlib.repr(data)}")
@@ -61,9 +61,9 @@ def check_str(data: Any) -> str:
 
 
 def check_size(text: str, most: int) -> str:
-    """The encoded text, if it is not longer than so many bytes.
+    """Return the encoded text if it has at most `most` bytes in UTF-8.
 
-    :raises ValueError: it is.
+    :raises ValueError: the text is longer.
     """
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     if size > most:
@@ -72,17 +72,20 @@ def check_size(text: str, most: int) -> str:
 
 
 def dump_pickle(data: Any) -> str:
-    """A pickle as text. Protocol 0, since 1.9.1 reads and writes that; latin-1 maps any byte to one character."""
+    """Pickle data as text, by protocol 0, which 1.9.1 reads and writes; latin-1 maps each byte to one character."""
     return pickle.dumps(data, 0).decode("latin-1")
 
 
 def load_pickle(text: str) -> Any:
-    """The reverse of `dump_pickle`. Whoever wrote the text can run code here."""
+    """Load what `dump_pickle` made. This runs code that the author of the text has chosen."""
     return pickle.loads(text.encode("latin-1"))
 
 
 def check_keys(keys: bytes | Sequence[bytes]) -> list[bytes]:
-    """:raises TypeError: they can't be used as a pickle key, or several."""
+    """Return the pickle keys as a list.
+
+    :raises TypeError: `keys` is neither non-empty bytes nor a non-empty sequence of these.
+    """
     found = [keys] if isinstance(keys, bytes) else keys
     if not (isinstance(found, Sequence) and found and all(isinstance(key, bytes) and key for key in found)):
         raise TypeError("pickle_key must be non-empty bytes, or a list of them, newest first")
@@ -90,9 +93,9 @@ def check_keys(keys: bytes | Sequence[bytes]) -> list[bytes]:
 
 
 class SignedPickle:
-    """Pickles signed with HMAC-SHA256 over queue name and payload.
+    """Pickles that are signed with HMAC-SHA256 over the queue's name and the pickle.
 
-    :param keys: the first signs, all verify (so that keys can be rotated).
+    :param keys: the first key signs, and all of them verify, so that keys can be rotated.
     """
 
     def __init__(self, queue: str, keys: bytes | Sequence[bytes]) -> None:
@@ -104,7 +107,10 @@ class SignedPickle:
         return payload + _MARK + self._sign(self._keys[0], payload)
 
     def loads(self, text: str) -> Any:
-        """:raises ValueError: the text is unsigned, or signed with none of the keys for this queue."""
+        """Verify the signature and load the pickle.
+
+        :raises ValueError: the text is unsigned, or not signed with one of the keys for this queue.
+        """
         if not isinstance(text, str):
             raise ValueError("not a pickle")
         rest, signature = text[:-_DIGEST_LENGTH], text[-_DIGEST_LENGTH:]
@@ -118,6 +124,6 @@ class SignedPickle:
         return load_pickle(payload)
 
     def _sign(self, key: bytes, payload: str) -> str:
-        # the length in front keeps ("ab", "c") and ("a", "bc") apart
+        # without the length in front ("ab", "c") and ("a", "bc") would have the same signature
         message = b"%d:%s%s" % (len(self._queue), self._queue, payload.encode("utf-8", "surrogatepass"))
         return hmac.new(key, message, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""Points in time as users write them: ``'1h30m'``, a `timedelta`, or a `datetime`. Pure: no clock is read here."""
+"""Times as users write them: ``'1h30m'``, a `timedelta`, or a `datetime`. Pure: this module reads no clock."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 #: What `schedule_at` and `expected_at` accept.
 TimeSpec = str | timedelta | datetime | None
 
-#: A span of time: ``'30s'``, ``'1h30m'``, or a timedelta.
+#: A duration: ``'30s'``, ``'1h30m'``, or a timedelta.
 Delay = str | timedelta
 
-#: A relative time further away than this is refused: the server's ``now()`` plus it must stay within year 9999,
-#: the last one that Python can read back.
+#: The longest relative time that is accepted. The server's ``now()`` plus this must stay within the year 9999, the
+#: last one that Python can read back.
 LIMIT = timedelta(days=2_000_000)
 
 _FORM = re.compile(r"(?:[0-9]+(?:ms|[smhd]))+")
@@ -34,10 +34,11 @@ NOW = When()
 
 
 def when(name: str, spec: TimeSpec) -> When:
-    """Read `spec`; `name` is what the error calls it.
+    """Read a time.
 
+    :param name: the name of the argument in the error.
     :raises TypeError: `spec` is neither None, str, timedelta nor datetime.
-    :raises ValueError: a text of another form, or a time out of range.
+    :raises ValueError: the text has another form, or the time is out of range.
     """
     if spec is None:
         return NOW
@@ -51,9 +52,10 @@ def when(name: str, spec: TimeSpec) -> When:
 
 
 def duration(name: str, text: str) -> timedelta:
-    """``'90s'``, ``'5m'``, ``'1h30m'``, ``'2d'``, ``'50ms'`` as a timedelta.
+    """Read ``'90s'``, ``'5m'``, ``'1h30m'``, ``'2d'`` or ``'50ms'``.
 
-    :raises ValueError: another form, or out of range.
+    :param name: the name of the argument in the error.
+    :raises ValueError: the text has another form, or the time is out of range.
     """
     if not _FORM.fullmatch(text):
         raise ValueError(f"{name} must be of the form '30s', '5m', '2h', '1d' or '1h30m', not {text!r}")
@@ -86,10 +88,11 @@ def _out_of_range(name: str, spec: object) -> ValueError:
 
 
 def delay_of(name: str, spec: Any) -> timedelta:
-    """A span of time that is not negative; `name` is what the error calls it.
+    """Read a duration that is not negative.
 
-    :raises TypeError: neither a str nor a timedelta.
-    :raises ValueError: a text of another form, negative or out of range.
+    :param name: the name of the argument in the error.
+    :raises TypeError: `spec` is neither a str nor a timedelta.
+    :raises ValueError: the text has another form, or the duration is negative or out of range.
     """
     if not isinstance(spec, (str, timedelta)):
         raise TypeError(f"{name} must be a str or timedelta, not {type(spec).__name__}: {reprlib.repr(spec)}")
@@ -101,7 +104,7 @@ def delay_of(name: str, spec: Any) -> timedelta:
 
 
 def positive_delay(name: str, spec: Any) -> timedelta:
-    """Read a span of time that is not empty; the errors are those of `delay_of`, and a ValueError for zero."""
+    """Read a duration that is positive; the errors are those of `delay_of`, and a ValueError for zero."""
     delay = delay_of(name, spec)
     if not delay:
         raise ValueError(f"{name} must be positive, not {spec!r}")

@@ -1,7 +1,7 @@
-"""The errors of pq: one tree under `PQError`.
+"""The errors of pq, all of them subclasses of `PQError`.
 
-Where the driver has an error of the same meaning, what is raised is a subclass of both, so that code which
-already catches ``psycopg2.OperationalError`` or ``psycopg.ProgrammingError`` goes on catching it.
+Where the driver has an error with the same meaning, pq raises a subclass of both, so code that catches
+``psycopg2.OperationalError`` or ``psycopg.ProgrammingError`` keeps working.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from inspect import cleandoc
 
 
 class PQError(Exception):
-    """Something went wrong in pq."""
+    """The base class of all errors of pq."""
 
     def __init__(self, message: str | None = None, /, **data: object) -> None:
         if message is None:
+            # the first paragraph of the docstring, in which words in braces stand for the error's attributes
             message = cleandoc(type(self).__doc__ or "").partition("\n\n")[0].replace("\n", " ").format(**data)
         super().__init__(message)
         self.__dict__.update(data)
 
 
 class ConnectionFailed(PQError):
-    """The database cannot be reached."""
+    """The database can't be reached; nothing has happened."""
 
 
 class ConnectionLost(PQError):
@@ -29,12 +30,12 @@ class ConnectionLost(PQError):
 
 
 class CommitUnknown(PQError):
-    """The connection was lost while a commit was under way: it may or may not have happened."""
+    """The connection was lost during a commit, which may or may not have happened."""
 
 
 class ForkedConnection(PQError):
     """This process was forked from the one that opened the connection or pool given to PQ, and must not use it.
-    Open one of its own here, or give PQ a DSN: then pq reconnects by itself."""
+    Open a connection in this process, or give PQ a DSN: pq then connects by itself."""
 
 
 class BlockError(PQError):
@@ -45,14 +46,14 @@ class BlockError(PQError):
 
 
 class TableMissing(PQError):
-    """The queue table {table} is missing, or of an older version, in database "{database}": call create()."""
+    """The queue table {table} is missing in database "{database}", or has an older version: call create()."""
 
     table: str
     database: str
 
 
 class SchemaError(PQError):
-    """The table cannot be created or upgraded."""
+    """The table can't be created or upgraded."""
 
 
 class JobsLeft(PQError):
@@ -74,7 +75,7 @@ class JobNotFound(PQError, LookupError):
 
 
 class LeaseLost(PQError):
-    """Job {job_id} in queue {queue!r} is not ours any more (attempt {attempt}): it was settled or cancelled,
+    """Job {job_id} in queue {queue!r} is no longer held by attempt {attempt}: the job was settled or cancelled,
     or its lease expired and it was delivered again. Nothing was changed."""
 
     job_id: int
@@ -83,15 +84,15 @@ class LeaseLost(PQError):
 
 
 class LeasesLost(LeaseLost):
-    """{count} of the jobs are not ours any more, the first of them job {job_id} in queue {queue!r} (attempt {attempt}).
-    The others were settled; in a transaction, if that is committed."""
+    """{count} of the jobs are no longer held, the first of them job {job_id} in queue {queue!r} (attempt {attempt}).
+    The others were settled; inside a transaction this takes effect when it is committed."""
 
     count: int
     job_ids: list[int]
 
 
 class LeaseExpired(PQError):
-    """Given up before attempt {attempt}: too often the lease expired, since who ran it died or hung."""
+    """Given up before attempt {attempt}: its lease expired too many times in a row (the workers died or hung)."""
 
 
 class TaskNotFound(PQError, LookupError):
@@ -106,7 +107,7 @@ class TaskNotFound(PQError, LookupError):
 class TaskTimeout(PQError, TimeoutError):
     """The task ran for longer than its timeout of {timeout}.
 
-    :ivar stack: where it was then, as text; or None.
+    :ivar stack: where the task was at that moment, as text; None if unknown.
     """
 
     timeout: timedelta
@@ -118,19 +119,18 @@ class LoopLeft(PQError):
 
 
 class Retry(PQError):
-    """Raised by whoever handles a job: try it again.
+    """Raise this in a handler to try the job again, however often it was tried before.
 
-    :param in_: after this time, as ``'30s'`` or a timedelta; None: as the retry policy says, at once if it says
-        nothing. It is tried again however often it was before.
+    :param in_: the pause, as ``'30s'`` or a timedelta; None: the pause of the retry policy, or none if it has none.
     """
 
     def __init__(self, in_: str | timedelta | None = None) -> None:
-        super().__init__("to be tried again")
+        super().__init__("the handler asked for a retry")
         self.in_ = in_
 
 
 class Discard(PQError):
-    """Raised by whoever handles a job: give it up. It becomes a dead job with this reason."""
+    """Raise this in a handler to give the job up: it becomes a dead job with this reason."""
 
     def __init__(self, reason: str = "discarded") -> None:
         super().__init__(reason)
@@ -147,4 +147,4 @@ class DecodeError(PQError, ValueError):
 
 
 class EmbeddedError(PQError):
-    """The embedded PostgreSQL cannot be run."""
+    """The embedded PostgreSQL can't be run."""

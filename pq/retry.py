@@ -1,4 +1,4 @@
-"""When a job that failed is tried again. Pure."""
+"""Retries: how often a failed job is tried again, and after what pause. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ._times import LIMIT, Delay, delay_of
 
 __all__ = ["Exponential", "Policy", "RetryIn", "exponential"]
 
-#: Called with the number of the attempt that failed (1, 2, …) and its exception; None: do not try again.
+#: A function that gets the number of the failed attempt (1, 2, …) and its exception, and returns the pause before the
+#: next attempt, or None to give up.
 Chooser = Callable[[int, BaseException], "Delay | None"]
 
 RetryIn = Delay | None | Sequence[Delay] | Chooser
@@ -22,7 +23,7 @@ RetryIn = Delay | None | Sequence[Delay] | Chooser
 
 @dataclass(frozen=True)
 class Exponential:
-    """See `exponential`."""
+    """The pauses that `exponential` makes; the parameters are the same."""
 
     first: timedelta
     factor: float
@@ -39,12 +40,15 @@ class Exponential:
 
 
 def exponential(first: Delay = "5s", factor: float = 2, most: Delay = "1h", jitter: float = 0.1) -> Exponential:
-    """Pauses that grow: `first`, then `factor` times as long each time, at most `most`.
+    """Return pauses that grow exponentially, for `retry_in`.
 
-    :param jitter: each pause is made longer or shorter by chance, by up to this fraction of it, so that jobs that
-        failed together do not come back together.
-    :raises TypeError: an argument of another type.
-    :raises ValueError: negative or out of range; a factor below 1, a jitter not from 0 to 1.
+    :param first: the pause after the first failure, as ``'5s'`` or a timedelta.
+    :param factor: how many times longer each pause is than the one before; at least 1.
+    :param most: the longest pause, as ``'1h'`` or a timedelta.
+    :param jitter: a fraction from 0 to 1. Each pause is randomly made longer or shorter by up to this fraction, so that
+        jobs that failed together do not come back together.
+    :raises TypeError: an argument has another type.
+    :raises ValueError: an argument is negative or out of range.
     """
     for name, number in (("factor", factor), ("jitter", jitter)):
         if isinstance(number, bool) or not isinstance(number, (int, float)):
@@ -59,12 +63,12 @@ def exponential(first: Delay = "5s", factor: float = 2, most: Delay = "1h", jitt
 class Policy:
     """How often a job is tried again, and after what pause.
 
-    :param max_retries: attempts after the first.
-    :param retry_in: the pause, as ``'30s'`` or a timedelta; None: none. A list: one for each retry, the last of them
-        for all further ones. A function of the number of the failed attempt and its exception, which returns the pause,
-        or None to give up.
-    :raises TypeError: an argument of another type.
-    :raises ValueError: a time of another form or out of range; negative `max_retries`.
+    :param max_retries: the number of attempts after the first.
+    :param retry_in: the pause before each retry, as ``'30s'`` or a timedelta; None means no pause. A list has one pause
+        for each retry, the last of them for all further retries. A function gets the number of the failed attempt and
+        its exception, and returns the pause, or None to give up.
+    :raises TypeError: an argument has another type.
+    :raises ValueError: a time has another form or is out of range; `max_retries` is negative.
     """
 
     def __init__(self, max_retries: int = 0, retry_in: RetryIn = "30s") -> None:
@@ -83,21 +87,22 @@ class Policy:
             self._delays = [delay_of("retry_in", retry_in)]
 
     def after(self, retried: int) -> Policy:
-        """The same for a job that was tried again so often already."""
+        """Return the policy for a job that was retried this often already."""
         policy = copy(self)
         policy.max_retries = max(0, self.max_retries - retried)
         return policy
 
     def usual(self, attempt: int) -> timedelta | None:
-        """The pause after this attempt, whether or not it was the last; None if a function chooses it."""
+        """Return the pause after this attempt, even if it was the last one; None if a function chooses it."""
         if isinstance(self._choose, Exponential):
             return self._choose(attempt, Exception())
         return self._delays[min(attempt, len(self._delays)) - 1] if self._delays else None
 
     def pause(self, attempt: int, error: BaseException) -> timedelta | None:
-        """How long to wait after this attempt (1, 2, …) has failed; None: it was the last.
+        """Return the pause after this attempt (1, 2, …) has failed, or None if it was the last one.
 
-        :raises Exception: what a function given as `retry_in` raises, or `seconds` of what it returns.
+        :raises Exception: what the function given as `retry_in` raises, or a TypeError or ValueError if it returns
+            something else than a duration.
         """
         if attempt > self.max_retries:
             return None

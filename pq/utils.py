@@ -1,4 +1,4 @@
-"""The helper names of pq 1.9.1 that applications import."""
+"""The helpers of pq 1.9.1 that applications import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ logger = getLogger("pq")
 
 
 def convert_time_spec(spec: TimeSpec) -> datetime | None:
-    """A time as `Queue.put` takes it, as a naive datetime in UTC; relative ones by this machine's clock."""
+    """Convert a time that `Queue.put` accepts to a naive datetime in UTC; relative times are by this machine's clock.
+
+    :raises TypeError: the time is neither None, str, timedelta nor datetime.
+    :raises ValueError: the text has another form, or the time is out of range.
+    """
     moment = when("time", spec)
     if moment.at is not None:
         return moment.at.replace(tzinfo=None)

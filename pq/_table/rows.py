@@ -1,4 +1,4 @@
-"""What lies under a queue: its connection, its rows in the table, and how data is encoded there."""
+"""Reading and writing the rows of a queue, and encoding their data: the base of `Queue`."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
 
 
 class QueueRows:
-    """The rows of one queue."""
+    """The rows of one queue in the table."""
 
-    #: Conversions before encoding and after decoding, by the suffix of the queue's name: ``(dumps, loads)``.
+    #: Conversions before encoding and after decoding, ``(dumps, loads)``, by the suffix of the queue's name.
     converters: ClassVar[Mapping[str, tuple[_codec.Convert, _codec.Convert]]] = {
         "pickle": (_codec.dump_pickle, _codec.load_pickle),
         "text": (_codec.check_str, _codec.check_str),
     }
 
-    #: Data to JSON text, and back.
+    #: Convert data to JSON text, and JSON text to data.
     encode: Callable[..., str] = staticmethod(_codec.encode)
     decode: Callable[..., Any] = staticmethod(_codec.decode)
 
-    #: Whether kept errors have tracebacks: lines of code, not data, but also the messages of what led to the last one.
+    #: Whether kept errors include tracebacks. These hold lines of code, and the messages of chained exceptions, which
+    #: may contain data.
     keep_traceback: bool = True
 
-    #: Bytes in UTF-8 that a job's encoded data may have at most; None: as many as PostgreSQL takes, which is 1 GB.
+    #: The largest size of a job's encoded data, in bytes of UTF-8; None: the limit of PostgreSQL, 1 GB.
     max_size: int | None = None
 
-    #: The conversion of this queue.
+    #: The conversions of this queue, which its suffix chooses.
     dumps: Callable[..., Any] = staticmethod(lambda data: data)
     loads: Callable[..., Any] = staticmethod(lambda data: data)
 
@@ -56,13 +57,13 @@ class QueueRows:
     ) -> None:
         check_text("queue name", name)
         for option, value in options.items():
-            # a misspelt one must not go unnoticed; but in 1.9.1 a subclass could be given any
+            # refuse misspelt options; but 1.9.1 accepted any option for a subclass
             if not hasattr(type(self), option) and type(self).__module__.startswith("pq."):
                 raise TypeError(f"{type(self).__name__} has no option {option!r}")
             self.__dict__[option] = value
         if self.max_size is not None:
             integer("max_size", self.max_size, 1)
-        self.name, suffix = self._split(name)  # by the options' converters
+        self.name, suffix = self._split(name)  # after the options, which may include converters
         if suffix is not None:
             self.dumps, self.loads = self.converters[suffix]
             if suffix == "pickle" and pickle_key is not None:
@@ -80,10 +81,10 @@ class QueueRows:
         return self._db.source.__reduce__()  # which says why it can't be
 
     def _split(self, name: str) -> tuple[str, str | None]:
-        """The name of the queue, and the key of the conversion if it ends in one.
+        """Split a name into the name of the queue and the suffix of a conversion, or None if it has no such suffix.
 
-        :raises TypeError: it is no str.
-        :raises ValueError: PostgreSQL can't hold it.
+        :raises TypeError: the name is not a str.
+        :raises ValueError: PostgreSQL can't hold the name.
         """
         stem, _, suffix = check_text("queue name", name).rpartition("/")
         return (stem, suffix) if stem and suffix in self.converters else (name, None)
@@ -112,24 +113,25 @@ class QueueRows:
 
     @property
     def conn(self) -> Any:
-        """The connection given, or None."""
+        """The connection that the PQ was given, or None."""
         return None if isinstance(self._db.conn, str) else self._db.conn  # a DSN may hold a password
 
     @property
     def pool(self) -> Any:
-        """The pool given, or None."""
+        """The pool that the PQ was given, or None."""
         return self._db.pool
 
     def _decoded(self, job_id: int, text: str) -> Any:
         try:
             return self.loads(self.decode(text))
         except Exception as error:
-            raise DecodeError(job_id=job_id, queue=self.name, reason=describe(error), fate="it is as it was") from error
+            reason = describe(error)
+            raise DecodeError(job_id=job_id, queue=self.name, reason=reason, fate="it was left unchanged") from error
 
     def _text(self, data: Any) -> str:
-        """Data as it is put.
+        """Encode data for a put.
 
-        :raises ValueError: it is too large.
+        :raises ValueError: the encoded data is larger than `max_size`.
         """
         text = self.encode(self.dumps(data))
         return text if self.max_size is None else _codec.check_size(text, self.max_size)
@@ -148,7 +150,7 @@ class QueueRows:
         return [id for (id,) in rows]
 
     def _copy(self, lines: _bulk.Lines) -> int:
-        """In a transaction."""
+        """Put rows by COPY; the caller has opened a transaction."""
         try:
             count = self._db.copy(self._sql["load"], lines)
         except self._db.driver.Error as error:

@@ -624,7 +624,7 @@ def test_lost_leases_are_named_and_the_others_settled(pq: PQ, sql: Sql) -> None:
     jobs = [*leased(pq["a"], 3), *leased(pq["b"], 2)]
     jobs[1].done()
     jobs[4].release()
-    with pytest.raises(LeasesLost, match=r"2 of the jobs are not ours any more, .* in queue 'a'") as raised:
+    with pytest.raises(LeasesLost, match=r"2 of the jobs are no longer held, .* in queue 'a'") as raised:
         pq["a"].settle((job, Retry("1h")) for job in jobs)
     error = raised.value
     assert isinstance(error, LeaseLost)
