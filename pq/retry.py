@@ -72,7 +72,7 @@ class Policy:
     """
 
     def __init__(self, max_retries: int = 0, retry_in: RetryIn = "30s") -> None:
-        self.max_retries = integer("max_retries", max_retries)
+        self.max_retries: int = integer("max_retries", max_retries)
         self._choose: Chooser | None = None
         self._delays: list[timedelta] = []
         if retry_in is None:

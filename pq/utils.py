@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from logging import getLogger
+from logging import Logger, getLogger
 
 from ._db import Literal
 from ._jobs.job import utc_format
@@ -11,7 +11,7 @@ from ._times import TimeSpec, when
 
 __all__ = ["Literal", "convert_time_spec", "logger", "utc_format"]
 
-logger = getLogger("pq")
+logger: Logger = getLogger("pq")
 
 
 def convert_time_spec(spec: TimeSpec) -> datetime | None:

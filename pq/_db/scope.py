@@ -80,7 +80,7 @@ class Scope:
     def __init__(self, source: object) -> None:
         self.source = source
         self.outer: Scope | None = None
-        self.over = False
+        self.over: bool = False
         self.block: Any = None
         self._process = _process
         self._place: Place | None = None

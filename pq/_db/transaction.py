@@ -180,7 +180,9 @@ class Joined(Transaction):
 
     def _find(self) -> None:
         """A session that has committed meanwhile has given its connection back, and somebody else may have it."""
-        self.driver, self.conn = connection_of(self._given)
+        driver, conn = connection_of(self._given)
+        self.driver: Driver = driver
+        self.conn: Any = conn
 
     def _fail(self, error: Exception) -> NoReturn:
         note_error(self._given)

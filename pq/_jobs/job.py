@@ -30,12 +30,12 @@ class Job:
         expected_at: datetime | None,
     ) -> None:
         self._queue = queue
-        self.id = id
+        self.id: int = id
         self._data = data
         self._size = size
-        self.enqueued_at = enqueued_at
-        self.schedule_at = schedule_at
-        self.expected_at = expected_at
+        self.enqueued_at: datetime = enqueued_at
+        self.schedule_at: datetime | None = schedule_at
+        self.expected_at: datetime | None = expected_at
 
     @property
     def data(self) -> Any:

@@ -45,14 +45,14 @@ class LeasedJob(Job):
         self, *job: Any, attempts: int, expiries: int, dequeued_at: datetime, lease: timedelta, policy: Policy
     ) -> None:
         super().__init__(*job)
-        self.attempts = attempts
-        self.expiries = expiries
-        self.lease = lease
+        self.attempts: int = attempts
+        self.expiries: int = expiries
+        self.lease: timedelta = lease
         self.cursor: Any = None
-        self.dequeued_at = dequeued_at
-        self.policy = policy
+        self.dequeued_at: datetime = dequeued_at
+        self.policy: Policy = policy
         self.settled: bool | None = False
-        self.cancelled = False
+        self.cancelled: bool = False
 
     @property
     def queue(self) -> Any:

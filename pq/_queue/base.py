@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from logging import getLogger
+from logging import Logger, getLogger
 from typing import Any
 
 from .._args import integer
@@ -26,7 +26,7 @@ class QueueBase(QueueRows):
     max_attempts: int | None = None
     retry_in: RetryIn = exponential()
 
-    logger = getLogger("pq")
+    logger: Logger = getLogger("pq")
 
     def __init__(self, name: str, *args: Any, **options: Any) -> None:
         super().__init__(name, *args, **options)

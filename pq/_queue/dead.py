@@ -33,9 +33,9 @@ class DeadJob(Job):
         *columns, dequeued_at, attempts, error, failed_at = row
         super().__init__(queue, *columns)
         self.attempts: int = attempts
-        self.error = Failure.loads(error)
+        self.error: Failure = Failure.loads(error)
         self.died_at: datetime = dequeued_at
-        self.first_failed_at = self.died_at if failed_at is None else failed_at
+        self.first_failed_at: datetime = self.died_at if failed_at is None else failed_at
 
     @property  # type: ignore[misc]
     def data(self) -> Any:

@@ -63,6 +63,7 @@ class QueueRows:
             self.__dict__[option] = value
         if self.max_size is not None:
             integer("max_size", self.max_size, 1)
+        self.name: str
         self.name, suffix = self._split(name)  # after the options, which may include converters
         if suffix is not None:
             self.dumps, self.loads = self.converters[suffix]
@@ -72,7 +73,7 @@ class QueueRows:
         check_source(conn, pool)
         self._place = conn, pool, TableName(table, schema)
         #: The table's name for SQL of your own, as a query parameter: ``cursor.execute("… from %s", (queue.table,))``.
-        self.table = Literal(self._place[-1].quoted)
+        self.table: Literal = Literal(self._place[-1].quoted)
 
     def __repr__(self) -> str:
         return f"<pq.{type(self).__name__} {self.name!r}>"

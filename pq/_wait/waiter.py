@@ -140,8 +140,8 @@ class Waiter:
     """
 
     def __init__(self, room: Room, queues: Iterable[str], peek: Callable[[Collection[str]], Collection[str]]) -> None:
-        self.queues = tuple(dict.fromkeys(queues))
-        self.condition = threading.Condition(room.lock)
+        self.queues: tuple[str, ...] = tuple(dict.fromkeys(queues))
+        self.condition: threading.Condition = threading.Condition(room.lock)
         self.called: dict[str, Reason] = {}
         self.last = False
         self.cancelled = False

@@ -27,7 +27,7 @@ class Cluster:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.data = path / "data"
+        self.data: Path = path / "data"
 
     def initialise(self, binaries: Path, account: Account, timeout: float) -> None:
         """Make the database cluster: complete and on disk, or not at all."""

@@ -38,7 +38,7 @@ class Lock:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         # O_NOFOLLOW: in a folder that others can write to, a link would make us touch its target
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self.fd = os.open(path, flags, 0o600)
+        self.fd: int = os.open(path, flags, 0o600)
 
     def take(self, kind: int, end: float = 0.0) -> bool:
         """Lock as `kind` (LOCK_SH, LOCK_EX), trying until time.monotonic() is `end`."""
@@ -90,8 +90,10 @@ class Postmaster:
         except FileNotFoundError:
             lines = []
         lines += [""] * 8
-        self.pid = int(lines[0]) if lines[0].isdigit() else 0
-        self.port, self.sockets, self.ready = lines[3], lines[4], lines[7].strip() == "ready"
+        self.pid: int = int(lines[0]) if lines[0].isdigit() else 0
+        self.port: str = lines[3]
+        self.sockets: str = lines[4]
+        self.ready: bool = lines[7].strip() == "ready"
 
     def lives(self) -> bool:
         """Whether there is a process of that number; only server.lock says that it is a server."""
@@ -126,10 +128,13 @@ class Keeper:
     """
 
     def __init__(self, folder: str, sockets: str, uid: int, gid: int, command: list[str]) -> None:
-        self.folder, self.sockets, self.command = folder, sockets, command
-        self.uid, self.gid = uid, gid
-        self.users = self.lock("users.lock")
-        self.unused = False
+        self.folder: str = folder
+        self.sockets: str = sockets
+        self.command: list[str] = command
+        self.uid: int = uid
+        self.gid: int = gid
+        self.users: Lock = self.lock("users.lock")
+        self.unused: bool = False
 
     def lock(self, name: str) -> Lock:
         return Lock(os.path.join(self.folder, name))

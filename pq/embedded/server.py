@@ -51,7 +51,7 @@ class Embedded:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 60.0) -> None:
-        self.path = Path(os.path.realpath(path))
+        self.path: Path = Path(os.path.realpath(path))
         self.timeout = timeout
         self._cluster = Cluster(self.path)
         self._data = self._cluster.data

@@ -27,8 +27,8 @@ class TableName:
     def __init__(self, name: str, schema: str | None = None) -> None:
         if schema is None and isinstance(name, str) and (dotted := _DOTTED.fullmatch(name)):
             schema, name = dotted.groups()
-        self.name = _identifier("table", name)
-        self.schema = None if schema is None else _identifier("schema", schema)
+        self.name: str = _identifier("table", name)
+        self.schema: str | None = None if schema is None else _identifier("schema", schema)
 
     @property
     def quoted(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from logging import getLogger
+from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, overload
 
 from .._args import check_text
@@ -36,7 +36,7 @@ class Queue(BaseQueue):
 
     #: For jobs that are no calls of tasks; tasks have their own.
     max_retries = 0
-    retry_in = "30s"
+    retry_in: RetryIn = "30s"
 
     #: Whether tasks were decorated for this queue in this process.
     has_tasks = False
@@ -44,7 +44,7 @@ class Queue(BaseQueue):
     #: The packages from which modules are imported for a task; None: any. ``python -m pq work`` sets it.
     packages: Sequence[str] | None = None
 
-    logger = getLogger("pq.tasks")
+    logger: Logger = getLogger("pq.tasks")
 
     @overload
     def task(self, function: Callable[Concatenate[int, P], R], /) -> Task[P, R]: ...
@@ -224,7 +224,7 @@ class Queue(BaseQueue):
 class PQ(BasePQ):
     """A `pq.PQ` whose queues have tasks."""
 
-    queue_class = Queue
+    queue_class: type[BaseQueue] | None = Queue
 
     def with_tasks(self) -> list[Queue]:
         """The queues for which tasks were decorated in this process."""

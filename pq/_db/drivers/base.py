@@ -62,7 +62,7 @@ class Driver(Raising, ABC):
         self._package = package
         self.Error: type[Exception] = package.Error
         self.PoolError = pool_error
-        self.Unavailable = (package.OperationalError, package.InterfaceError, pool_error)
+        self.Unavailable: tuple[type[Exception], ...] = (package.OperationalError, package.InterfaceError, pool_error)
 
     # -- what differs
 
