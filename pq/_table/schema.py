@@ -1,6 +1,6 @@
 """The table: created and upgraded by the same steps.
 
-Its version stands in the comment of its column due_at, as ``(pq schema 4)``. A table without it that has the columns of
+Its version stands in the comment of its column due_at, as ``(pq schema 5)``. A table without it that has the columns of
 pq 1.9.1 is version 1.
 """
 

@@ -186,7 +186,7 @@ class Session:
             ((self._most,),) = self._run(self._sql["most_gates"])
         return max(0, self._most - len(self.gates))
 
-    def _remember(self, keys: Iterable[tuple[str, int]]) -> None:
+    def _remember(self, keys: Iterable[tuple[Any, ...]]) -> None:
         if len(self._keys) >= MAX_KEYS:
             self._keys.clear()
         self._keys.update(keys)
@@ -195,9 +195,10 @@ class Session:
         """W1 and W2 of several queues: LISTEN takes effect at the end of the message, when the gates are held."""
         unknown = [queue for queue in queues if queue not in self._keys]
         if unknown:
-            found = self._run(self._sql["keys"], {"queues": array(unknown), "table": self._table})
-            self._remember((queue, key) for queue, key in found)
-        gates = {queue: Gate(self._keys[queue]) for queue in queues}
+            self._remember(self._run(self._sql["keys"], {"queues": array(unknown), "table": self._table}))
+        gates = {queue: Gate(self._keys[queue]) for queue in queues if queue in self._keys}
+        if not gates:
+            return  # the table is not there, as the look will tell
 
         def take(conn: Any) -> None:
             self._hold(gates)  # whatever goes wrong from here on, the session may have them

@@ -40,22 +40,15 @@ id, data::text, length(data::text),
 
 -- name: gate
 -- The key of the gate of the queue `changed.q_name` in the table `changed.tableoid`. It must be the key that the notify
--- trigger computes, in whatever session: so this spells the table's name out where quote_all_identifiers would have
--- format() put more quotes around it, and it hashes bytes, not what the collation of the column makes of them.
+-- trigger computes, in whatever session: so quote_all_identifiers, which would have format() put quotes around all names, is
+-- off for that moment (arguments are evaluated from left to right); and the hash is of the bytes, not of what the
+-- collation of the column makes of them.
 select hashtextextended(
   (
-    case when current_setting('quote_all_identifiers')::boolean then (
-      select string_agg(
-        case
-          when part ~ '^[a-z_][a-z0-9_]*$' collate "C"
-            and not exists (select from pg_get_keywords() where word = part and catcode <> 'U')
-          then part
-          else '"' || replace(part, '"', '""') || '"'
-        end,
-        '.' order by place
-      )
-      from unnest(array[nspname::text, relname::text]) with ordinality as parts (part, place)
-    )
+    case when current_setting('quote_all_identifiers')::boolean
+    then left(set_config('quote_all_identifiers', 'off', true), 0)
+      || format('%%I.%%I', nspname, relname)
+      || left(set_config('quote_all_identifiers', 'on', true), 0)
     else format('%%I.%%I', nspname, relname)
     end || ' ' || changed.q_name
   ) collate "C", 0

@@ -22,12 +22,15 @@ select
   :has_job and not pq_marker.paused
 from :asked
   cross join pg_current_snapshot() as pq_seen (snapshot)
-  left join lateral (:gate) as gate on true
-  cross join lateral (select exists (select from :table where q_name = changed.q_name and :marker)) as pq_marker (paused)
+  cross join lateral (:gate) as gate
+  cross join lateral (
+    select exists (select from :table where q_name = changed.q_name and :marker)
+    offset 0 -- else it would be planned, and executed, wherever it is named
+  ) as pq_marker (paused)
 
 -- name: keys
--- The keys of the queues' gates.
-select changed.q_name, gate.key from :asked left join lateral (:gate) as gate on true
+-- The keys of the queues' gates; none if there is no such table.
+select changed.q_name, gate.key from :asked cross join lateral (:gate) as gate
 
 -- name: peek
 -- Those of the queues that have a job, unless they are paused.
