@@ -151,8 +151,10 @@ class Database:
         transaction = self.current
         if transaction is not None:
             with self._guard(transaction.conn, bound if transaction.owned else None):
-                rows: Rows = transaction.run(sql, params)
-                return rows
+                found: Rows = transaction.run(sql, params)
+            if transaction.commits_at_once:
+                self.source.executed(sql)
+            return found
         changes = not sql.startswith("select")
         # the server must give up before we do: what it went on with after that, nobody would hear of
         before = "" if bound is None else f"set local statement_timeout = {bound * 1000:.0f}; "
@@ -172,6 +174,7 @@ class Database:
                     else:
                         rows = self.driver.run(conn, text, params)
                 self.source.proved(conn)
+                self.source.executed(sql)
                 if bound is not None:
                     self._slack = 1
                 return rows
@@ -251,14 +254,6 @@ class Database:
         """COPY from a file, in the current transaction, which there must be; returns the number of rows."""
         count: int = self.current.copy(sql, file)
         return count
-
-    def changed(self) -> None:
-        """Call after a put: its commit may have to wake a waiter of this process."""
-        transaction = self.current
-        if transaction is not None and not transaction.commits_at_once:
-            transaction.changed = True
-        else:
-            self.source.changed()
 
     # -- the end
 

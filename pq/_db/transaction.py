@@ -19,7 +19,6 @@ logger = getLogger("pq")
 class Transaction(Scope):
     """A transaction, or a connection in autocommit mode.
 
-    :ivar changed: whether something was put.
     :ivar owned: whether it is on a connection of its source.
     :ivar top: the innermost open savepoint, or the transaction itself.
     :ivar broken: why it must not be committed, or None.
@@ -34,7 +33,6 @@ class Transaction(Scope):
         self._table = table
         self.driver: Driver = source.driver
         self.conn: Any = None
-        self.changed = False
         self.top: Scope = self
         self.broken: str | None = None
         self._pid = os.getpid()
@@ -248,8 +246,8 @@ class OwnTransaction(Transaction):
                 self._close()
         if mistake is not None:
             tell(mistake, error)
-        if self.changed and committed:
-            self._source.changed()
+        if committed:
+            self._source.committed()
 
     def _commit(self) -> None:
         try:

@@ -104,8 +104,6 @@ def _settle(queue: Any, given: Sequence[Settlement], lock_timeout: float | None)
     open = queue._db.in_transaction
     for number in settled:
         given[number].job.settled = None if open else True
-    if any(settlement.outcome in ("retry", "released") for settlement in given):
-        queue._db.changed()
     lost = [settlement.job for number, settlement in enumerate(given) if number not in settled]
     note_cancelled(lost, queue)
     return lost

@@ -50,15 +50,8 @@ class Control(QueueRows):
             raise TypeError("schedule_at or expected_at is needed")
         schedule = When() if isinstance(schedule_at, Unset) else when("schedule_at", schedule_at)
         expected = When() if isinstance(expected_at, Unset) else when("expected_at", expected_at)
-        changed = self._change(
-            "reschedule",
-            [id],
-            schedules=schedule_at is not UNSET,
-            expects=expected_at is not UNSET,
-            **_bulk.times(schedule, expected),
-        )
-        self._db.changed()
-        return bool(changed)
+        given: dict[str, Any] = {"schedules": schedule_at is not UNSET, "expects": expected_at is not UNSET}
+        return bool(self._change("reschedule", [id], **given, **_bulk.times(schedule, expected)))
 
     def move(self, id: int, queue: str) -> bool:
         """Put a job that is ready or scheduled into another queue; it keeps its id, its times and its data. So a pickle
@@ -70,9 +63,7 @@ class Control(QueueRows):
         :raises ValueError: a name that PostgreSQL can't hold.
         """
         target, _ = self._split(queue)
-        changed = self._change("move", [id], target=target)
-        self._db.changed()
-        return bool(changed)
+        return bool(self._change("move", [id], target=target))
 
     def pause(self) -> None:
         """Have nobody get jobs from this queue, in any process, until `resume`: as if it was empty.
@@ -86,7 +77,6 @@ class Control(QueueRows):
     def resume(self) -> None:
         """End `pause`: those that wait for jobs get them."""
         self._run(self._statements("control.sql")["resume"])
-        self._db.changed()
 
     @property
     def paused(self) -> bool:

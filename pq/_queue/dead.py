@@ -114,9 +114,7 @@ class Dead:
         :raises ValueError: `in_` of another form or out of range.
         """
         delay = None if in_ is None else delay_of("in_", in_).total_seconds()
-        count = self._act("retry", ids, all, delay=delay)
-        self._queue._db.changed()
-        return count
+        return self._act("retry", ids, all, delay=delay)
 
     def discard(self, ids: int | Iterable[int] | None = None, *, all: bool = False) -> int:
         """Delete them.

@@ -71,7 +71,6 @@ class Queue(Browse, Control, Items):
             ((id,),) = queue._write("put", data)
         else:
             ((id,),) = queue._write("put_timed", data, **_bulk.times(schedule, expected))
-        queue._db.changed()
         return int(id)
 
     def put_many(

@@ -147,17 +147,14 @@ class QueueRows:
         parameters = _bulk.parameters(chunk)
         statement = "put_untimed" if len(parameters) == 1 else "put_many"
         rows = self._run(self._sql[statement], prepare=True, **parameters)
-        self._db.changed()
         return [id for (id,) in rows]
 
     def _copy(self, lines: _bulk.Lines) -> int:
         """Put rows by COPY; the caller has opened a transaction."""
         try:
-            count = self._db.copy(self._sql["load"], lines)
+            return self._db.copy(self._sql["load"], lines)
         except self._db.driver.Error as error:
             raise (lines.error or self._meant(error)) from None
-        self._db.changed()
-        return count
 
     def _write(self, statement: str, data: Any, **params: Any) -> Rows:
         return self._run(self._sql[statement], prepare=True, data=self._text(data), **params)

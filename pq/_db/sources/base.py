@@ -86,8 +86,15 @@ class Source(ABC):
         """Whether a lost connection may turn up now, that another would replace; not just after an answer."""
         return self.replaceable and time.monotonic() - self._answered.get(conn, 0.0) > HOT
 
-    def changed(self) -> None:
-        """A put was committed. A line of its own hears of it from the server."""
+    def executed(self, sql: str) -> None:
+        """Take note that a statement was executed and committed.
+
+        If it made jobs ready, waiting threads of this process hear of that from the server, unless they listen on the
+        very connection that executed it.
+        """
+
+    def committed(self) -> None:
+        """Take note that a transaction was committed, as `executed` does for a statement."""
 
     def tidy(self) -> None:
         """Close what has not been needed for a while."""

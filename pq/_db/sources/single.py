@@ -12,6 +12,11 @@ from .base import Given
 from .turns import FairLock
 
 
+def makes_ready(sql: str) -> bool:
+    """Return whether a statement of pq can make jobs ready: it puts some, or notifies of others as a put does."""
+    return sql.startswith("insert") or "pg_notify" in sql
+
+
 class Room(Protocol):
     """What a single connection tells the threads that wait on it."""
 
@@ -58,9 +63,13 @@ class SingleConnection(Given):
     def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
         return self._lock if conn is self.conn else nullcontext()
 
-    def changed(self) -> None:
-        # The waiter's lock and the put belong to one server session, to which its own lock is no obstacle: the trigger
-        # can't know that somebody waits.
+    def executed(self, sql: str) -> None:
+        if makes_ready(sql):
+            self.committed()
+
+    def committed(self) -> None:
+        # The gate and the put belong to one server session, to which its own lock is no obstacle: the trigger can't
+        # know that somebody waits.
         for room in list(self._rooms):
             room.look_again()
 

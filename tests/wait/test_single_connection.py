@@ -1,0 +1,102 @@
+"""Whatever makes jobs ready on a connection wakes those that wait on the same connection, which notifies nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support import Background, wait_until
+from support.kinds import make_pq
+
+from pq import PQ, Queue
+from pq._db.sources.single import makes_ready
+from pq.sql import statements
+
+HOUR = 3600.0
+
+
+@pytest.fixture(params=["connection", "autocommit connection"])
+def shared(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
+    with make_pq(request.param, dsn, poll_interval=HOUR) as pq:
+        yield pq
+
+
+def die(queue: Queue) -> Any:
+    queue.put(1)
+    job: Any = queue.get(lease="1h")
+    job.fail("broken")
+    return job
+
+
+def resumed(queue: Queue) -> Any:
+    queue.pause()
+    queue.put(1)
+    return queue
+
+
+def leased(queue: Queue) -> Any:
+    queue.put(1)
+    return queue.get(lease="1h")
+
+
+def other(queue: Queue) -> Any:
+    return queue.put(1)
+
+
+#: What is done before somebody waits for queue "a", and what makes a job ready then.
+WAYS: dict[str, tuple[Callable[[PQ], Any], Callable[[PQ, Any], Any]]] = {
+    "put": (lambda pq: None, lambda pq, _: pq["a"].put(1)),
+    "put in a moment": (lambda pq: None, lambda pq, _: pq["a"].put(1, schedule_at="200ms")),
+    "put_many": (lambda pq: None, lambda pq, _: pq["a"].put_many([1])),
+    "load": (lambda pq: None, lambda pq, _: pq["a"].load([1])),
+    "release": (lambda pq: leased(pq["a"]), lambda pq, job: job.release()),
+    "retry": (lambda pq: leased(pq["a"]), lambda pq, job: job.retry()),
+    "settle": (lambda pq: leased(pq["a"]), lambda pq, job: pq["a"].settle([(job, ValueError())])),
+    "dead.retry": (lambda pq: die(pq["a"]), lambda pq, job: pq["a"].dead.retry(job.id)),
+    "resume": (lambda pq: resumed(pq["a"]), lambda pq, _: pq["a"].resume()),
+    "move": (lambda pq: other(pq["b"]), lambda pq, id: pq["b"].move(id, "a")),
+    "reschedule": (
+        lambda pq: pq["a"].put(1, schedule_at="1h"),
+        lambda pq, id: pq["a"].reschedule(id, schedule_at=None),
+    ),
+}
+
+
+def plain_sql(pq: PQ, _: Any) -> None:
+    with pq["b"] as cursor:
+        cursor.execute("insert into queue (q_name, data) values ('a', '1')")
+
+
+WAYS["plain SQL in a block"] = (lambda pq: None, plain_sql)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("in_block", [False, True])
+def test_what_makes_a_job_ready_wakes(shared: PQ, way: str, in_block: bool) -> None:
+    before, act = WAYS[way]
+    given = before(shared)
+    waiter = Background(shared["a"].get, timeout=HOUR)
+
+    def sleeps() -> bool:
+        queue = shared._table._room.queues.get("a")
+        return bool(queue and queue.sure and not queue.stale)
+
+    wait_until(sleeps, "the sleep of the waiter")
+    if in_block:
+        with shared["c"]:
+            act(shared, given)
+    else:
+        act(shared, given)
+    assert waiter.result() is not None
+
+
+def test_the_statements_that_make_jobs_ready_are_known() -> None:
+    found = {
+        name
+        for path in ("queue.sql", "control.sql", "lease.sql", "dead.sql", "claim.sql")
+        for name, text in statements(path).items()
+        if makes_ready(text.replace(":wake", "pg_notify"))
+    }
+    assert {"put", "put_timed", "put_untimed", "put_many", "settle", "resume", "move", "reschedule"} <= found
+    assert not {"claim", "claim_in_transaction", "extend", "cancel", "count"} & found
