@@ -58,6 +58,16 @@ def attribute(error: object, name: str) -> Any:
         return None
 
 
+def fields_of(data: object) -> dict[Any, Any]:
+    """Return a dict as one of type dict, whose methods are Python's own; an empty one for anything else."""
+    if type(data) is dict:
+        return data
+    try:
+        return dict(data) if is_a(data, dict) else {}  # type: ignore[call-overload]
+    except BaseException:
+        return {}
+
+
 def cut(text: str, most: int) -> str:
     """Return the beginning of a text that is too long, with an ellipsis."""
     return text if len(text) <= most else text[: most - 3] + "..."

@@ -99,9 +99,11 @@ class TaskNotFound(PQError, LookupError):
     """There is no task for this job.
 
     :ivar task: the name of the task that the job calls; None if the job is no call of a task.
+    :ivar waits: whether the job waits for a program that knows the task: see the documentation of tasks.
     """
 
     task: str | None = None
+    waits: bool = False
 
 
 class TaskTimeout(PQError, TimeoutError):

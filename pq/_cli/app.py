@@ -9,8 +9,7 @@ from typing import Any
 
 from .. import tasks
 from .._text import describe
-from ..errors import TaskNotFound
-from ..tasks.finding import locate
+from ..tasks.finding import NotFound, locate
 
 
 class UsageError(Exception):
@@ -43,8 +42,8 @@ def find_task(path: str) -> tasks.Task[..., Any]:
     _search_here()
     try:
         found = locate(path, None)
-    except TaskNotFound as error:
-        raise UsageError(f"no task {path}: {error}") from error
+    except NotFound as error:
+        raise UsageError(f"task {path} {error}") from error
     if not isinstance(found, tasks.Task):
         raise UsageError(f"{path} is not a task, but a {type(found).__name__}")
     return found

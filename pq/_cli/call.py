@@ -21,9 +21,7 @@ def add(commands: Any) -> None:
         help="JSON: an array of arguments or an object of keyword arguments, or - to read it from the standard input",
     )
     call.add_argument("--at", type=time, metavar="TIME", help=f"when the job may start: {TIME}")
-    call.add_argument(
-        "--expected", type=time, metavar="TIME", help="its priority, the earliest first: a TIME like that"
-    )
+    call.add_argument("--expected", type=time, metavar="TIME", help="its priority, the earliest first: such a TIME")
 
 
 def _call(args: argparse.Namespace) -> None:

@@ -21,11 +21,9 @@ def add(commands: Any) -> None:
     put = command(_put, "put", "put a job, and print its id", "queue")
     put.add_argument("data", metavar="DATA", help="JSON, or - to read JSON from the standard input")
     put.add_argument("--at", type=time, metavar="TIME", help=f"when the job may start: {TIME}")
-    put.add_argument("--expected", type=time, metavar="TIME", help="its priority, the earliest first: a TIME like that")
+    put.add_argument("--expected", type=time, metavar="TIME", help="its priority, the earliest first: such a TIME")
 
-    listing = command(
-        _list, "list", "show jobs, in the order in which they are taken", "queue", "--state", "--json"
-    )
+    listing = command(_list, "list", "show jobs, in the order in which they are taken", "queue", "--state", "--json")
     listing.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N (default: 100)")
     listing.add_argument("--after", type=int, metavar="ID", help="only jobs behind this one")
 

@@ -9,7 +9,7 @@ from .._logs import queue_log as logger
 from .._text import attribute, is_a
 from .._times import Delay, delay_of
 from .._traceback import cause_of
-from ..errors import Discard, LeaseLost, Retry
+from ..errors import Discard, LeaseLost, Retry, TaskNotFound
 from ..retry import Policy
 from .failure import Failure
 from .job import Job
@@ -17,6 +17,9 @@ from .settlement import Settlement, note_cancelled, settle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+#: The pause after an attempt whose task this process does not know: another version of the program may be on its way.
+DEPLOYMENT = timedelta(seconds=30)
 
 
 class LeasedJob(Job):
@@ -115,6 +118,11 @@ class LeasedJob(Job):
         if is_a(error, Discard):
             return Settlement(self, "dead", error=self._failure(attribute(error, "reason") or error))
         pause = self._pause(error)
+        if is_a(error, TaskNotFound) and attribute(error, "waits") is True:
+            longer = max(pause or DEPLOYMENT, DEPLOYMENT)
+            if self._failed_lately():
+                return Settlement(self, "retry", longer, self._failure(error), counts=False)
+            pause = None if pause is None else longer
         if pause is None:
             return Settlement(self, "dead", error=self._failure(error))
         return Settlement(self, "retry", pause or None, self._failure(error))
@@ -181,6 +189,13 @@ class LeasedJob(Job):
         except BaseException:
             logger.exception("the retry policy of queue %r failed; job %s is dead", self._queue.name, self.id)
             return None
+
+    def _failed_lately(self) -> bool:
+        """Whether the job failed for the first time less than an hour ago, by the server's clock, or not at all yet."""
+        try:
+            return self._execute("failed_lately", self._queue)
+        except Exception:  # then it is settled later, and must not be given up for this
+            return True
 
     def _failure(self, error: BaseException | str) -> str:
         return Failure.of(error, self._queue.keep_traceback).dumps()

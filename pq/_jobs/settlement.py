@@ -38,6 +38,7 @@ class Settlement(NamedTuple):
     :ivar delay: of a retry; None: at once.
     :ivar error: a `Failure` as the table keeps it.
     :ivar result: as JSON.
+    :ivar counts: whether a retry counts as an attempt.
     """
 
     job: Delivery
@@ -45,6 +46,7 @@ class Settlement(NamedTuple):
     delay: timedelta | None = None
     error: str | None = None
     result: str | None = None
+    counts: bool = True
 
 
 def settle(settlements: Sequence[Settlement], lock_timeout: float | None = None, queue: Any = None) -> list[Delivery]:
@@ -95,7 +97,7 @@ def _settle(queue: Any, given: Sequence[Settlement], lock_timeout: float | None)
         prepare=True,
         lock_timeout=lock_timeout,
         **held([settlement.job for settlement in given]),
-        outcomes=array(settlement.outcome for settlement in given),
+        outcomes=array(settlement.outcome if settlement.counts else "released" for settlement in given),
         delays=array(None if settlement.delay is None else settlement.delay.total_seconds() for settlement in given),
         errors=array(settlement.error for settlement in given),
         results=array(settlement.result for settlement in given),

@@ -61,6 +61,10 @@ select number, null from pq_removed
 -- It is still running this delivery, and no transaction is about to end it.
 select id from :table where :held for no key update skip locked
 
+-- name: failed_lately
+-- Whether it failed for the first time less than an hour ago, or has not failed yet.
+select id from :table where :held and coalesce(failed_at, statement_timestamp()) > statement_timestamp() - interval '1 hour'
+
 -- name: extend
 update :table set due_at = statement_timestamp() + make_interval(secs => %(lease)s)
 where :held

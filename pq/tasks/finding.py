@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._text import describe
-from ..errors import TaskNotFound
 from .names import MAIN, main_name
+
+
+class NotFound(Exception):
+    """Nothing has this path."""
+
 
 #: Characters of a path: a longer one names nothing.
 LONGEST = 1_000
@@ -20,32 +24,32 @@ def locate(path: str, packages: Sequence[str] | None) -> Any:
 
     :param packages: modules are imported only if they are, or are in, one of these; None: any module. What is imported
         already is found in any case.
-    :raises TaskNotFound: nothing has that path, or the import fails.
+    :raises NotFound: nothing has that path, or the import fails.
     """
     parts = path.split(".")
     if len(path) > LONGEST or not all(part.isidentifier() for part in parts):
-        raise _missing(path, "nothing can have that path")
+        raise _missing("nothing can have that path")
     found: Any = None
     count, refused = 0, ""
     for number in range(1, len(parts) + 1):
         name = ".".join(parts[:number])
         module = _imported(name)
         if module is None:
-            if packages is not None and not is_in(name, packages):
+            if packages is not None and not is_in(name, packages) and not any(is_in(each, [name]) for each in packages):
                 refused = name
                 break
-            module = _import(name, path)
+            module = _import(name)
         if module is None:
             break
         found, count = module, number
     if found is None:
-        raise _missing(path, _hint(refused, packages) if refused else "there is no such module")
+        raise _missing(_hint(refused, packages) if refused else "there is no such module")
     for part in parts[count:]:
         try:
             found = getattr(found, part)
         except Exception as error:
             why = _hint(refused, packages) if refused else f"{'.'.join(parts[:count])} has nothing of that name"
-            raise _missing(path, why) from error
+            raise _missing(why) from error
     return found
 
 
@@ -62,15 +66,15 @@ def _imported(name: str) -> Any:
     return module
 
 
-def _import(name: str, path: str) -> Any:
+def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and is_in(name, [error.name]):
             return None
-        raise _missing(path, f"its import failed: {describe(error)}", "cannot be imported") from error
+        raise _missing(f"its import failed: {describe(error)}", "cannot be imported") from error
     except (Exception, SystemExit) as error:  # the module may do anything
-        raise _missing(path, f"its import failed: {describe(error)}", "cannot be imported") from error
+        raise _missing(f"its import failed: {describe(error)}", "cannot be imported") from error
 
 
 def _hint(refused: str, packages: Sequence[str] | None) -> str:
@@ -78,5 +82,5 @@ def _hint(refused: str, packages: Sequence[str] | None) -> str:
     return f"this worker imports only modules of {allowed}, and not {refused}; see --allow"
 
 
-def _missing(path: str, why: str, what: str = "not found") -> TaskNotFound:
-    return TaskNotFound(f"Job handler `{path[:LONGEST]}` {what}: {why}", task=path[:LONGEST])
+def _missing(why: str, what: str = "not found") -> NotFound:
+    return NotFound(f"{what}: {why}")

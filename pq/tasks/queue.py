@@ -18,7 +18,7 @@ from ..errors import TaskNotFound
 from ..retry import Policy, RetryIn
 from ..worker import Worker
 from ..worker.attempt import Attempt, Call, Options
-from .finding import locate
+from .finding import NotFound, locate
 from .names import check_free, normal, path_of
 from .task import P, R, Task
 
@@ -43,6 +43,9 @@ class Queue(BaseQueue):
 
     #: The packages from which modules are imported for a task; None: any. ``python -m pq work`` sets it.
     packages: Sequence[str] | None = None
+
+    #: Whether a job whose task is unknown waits for a deployment. Not in `work`, which does as 1.9.1.
+    _waits = True
 
     logger: Logger = getLogger("pq.tasks")
 
@@ -134,6 +137,7 @@ class Queue(BaseQueue):
 
         :param burst: return when there was none for `timeout` seconds.
         """
+        self._waits = False
         self.logger.info("`%s` starting to perform jobs", self.name)
         Worker(self, burst=burst).run()
 
@@ -209,16 +213,20 @@ class Queue(BaseQueue):
         """
         path = normal(name)
         found = self.handler_registry.get(name) or self.handler_registry.get(path)
-        if found is None:
+        if found is not None:
+            return found
+        try:
             found = locate(path, self.packages)
-            try:
-                found = found if isinstance(found, Task) else vars(found).get("_task")
-            except TypeError:  # it has no attributes of its own
-                found = None
-            if not isinstance(found, Task) or found.name != path:
-                raise TaskNotFound(f"Job handler `{name}` is not decorated as a task", task=name)
-            self.handler_registry[name] = found
-        return found
+        except NotFound as error:
+            raise TaskNotFound(f"Job handler `{name}` {error}", task=name, waits=self._waits) from error.__cause__
+        try:
+            task = found if isinstance(found, Task) else vars(found).get("_task")
+        except TypeError:  # it has no attributes of its own
+            task = None
+        if not isinstance(task, Task) or task.name != path:
+            raise TaskNotFound(f"Job handler `{name}` is not decorated as a task", task=name, waits=self._waits)
+        self.handler_registry[name] = task
+        return task
 
 
 class PQ(BasePQ):

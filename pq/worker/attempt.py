@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._calls import check_finished
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement
-from .._text import NAME, attribute, cut, is_a, message_of
+from .._text import NAME, attribute, cut, fields_of, is_a, message_of
 from .._times import delay_of
 from ..errors import CommitUnknown, ConnectionFailed, ConnectionLost, LeaseExpired, LeaseLost
 from ..retry import Policy, RetryIn
@@ -96,7 +96,7 @@ class Attempt:
     @property
     def _data(self) -> Mapping[str, Any]:
         data = self.job.data
-        return dict(data) if is_a(data, dict) else {}  # a copy: of a pickle, the class may be anybody's
+        return fields_of(data)
 
     def _policy(self) -> Policy:
         """What stands in the row counts, as for pq 1.9.1; but a list or a function of the task's can't stand there."""
