@@ -1,4 +1,4 @@
-"""pq: a transactional job queue for PostgreSQL.
+"""A transactional job queue in PostgreSQL.
 
     from pq import PQ
 

@@ -1,9 +1,10 @@
-"""A few seconds of real work to watch: ``python -m pq demo``.
+"""The demo, ``python -m pq demo``: a few seconds of real work to watch.
 
-One process puts jobs and two others work them, on a PostgreSQL started for the purpose. One job fails, one worker is
-killed in the middle of a transaction. At the end the database is asked whether every job took effect exactly once.
+One process puts jobs and two others work on them, on a PostgreSQL that is started for the demo. One job fails, and one
+worker is killed in the middle of a transaction. At the end the demo asks the database whether every job took effect
+exactly once.
 
-`produce` and `work` are what an application would have of this; the rest is the proof and the show.
+`produce` and `work` are what an application would have; the rest is the proof and the show.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from .. import PQ, Job, PQError, Queue, __version__
 from ..embedded import Embedded
 
 AHEAD = 500  # jobs put before the urgent one
-SECONDS = 1.5  # of putting jobs, two times
+SECONDS = 1.5  # of putting jobs, twice
 PATIENCE = 120.0  # seconds until the demo gives up
-TICK = 0.1  # seconds between two looks at how it goes
+TICK = 0.1  # seconds between two looks at the progress
 
-# What jobs do is to write here. No unique constraint: a job that takes effect twice shall be found out, not prevented.
+# Jobs write here. There is no unique constraint: the demo must detect a job that takes effect twice, not prevent it.
 TABLE = "create table if not exists demo_log (run text, job bigint, worker int, event text, at timestamptz)"
 LOG = "insert into demo_log (run, job, worker, event, at) values (%s, %s, %s, %s, clock_timestamp())"
 TROUBLES = {"fails": "failed", "hangs": "begun"}  # kind of job: what its first attempt writes
@@ -36,7 +37,7 @@ TROUBLES = {"fails": "failed", "hangs": "begun"}  # kind of job: what its first 
 
 
 def produce(queue: Queue) -> int:
-    """Put jobs for a while, as fast as it goes; return how many."""
+    """Put jobs for a while, as fast as possible; return their number."""
     with queue:  # one transaction: all of these jobs appear at once
         for _ in range(AHEAD):
             queue.put({"kind": "plain"})
@@ -54,7 +55,7 @@ def produce(queue: Queue) -> int:
 
 
 def work(queue: Queue, outside: Queue, worker: int) -> None:
-    """Work jobs without end: a job and what it writes are committed together, or not at all."""
+    """Perform jobs without end: a job and what it writes are committed together, or not at all."""
     while True:
         try:
             with queue as cursor:
@@ -72,9 +73,9 @@ class Trouble(Exception):
 
 
 def make_trouble(job: Job, outside: Queue, worker: int) -> None:
-    """At the job's first attempt, fail or hang.
+    """Fail or hang at the job's first attempt.
 
-    :param outside: a queue of another PQ, with transactions of its own: what they write stays.
+    :param outside: a queue of another PQ, whose transactions are separate: what they write stays.
     """
     kind = job.data["kind"]
     with outside as cursor:
@@ -88,14 +89,14 @@ def make_trouble(job: Job, outside: Queue, worker: int) -> None:
 
 
 def main(role: str, dsn: str, name: str) -> None:
-    """A process of the demo: the producer, or the worker of that number."""
+    """Run a process of the demo: the producer, or the worker with that number."""
     try:
         with PQ(dsn) as pq, PQ(dsn) as other:
             if role == "producer":
                 print(produce(pq[name]))
             else:
                 work(pq[name], other[name], int(role))
-    except Exception as error:  # such as: the server is gone, since the demo was killed
+    except Exception as error:  # the server is gone because the demo was killed, for example
         sys.exit(f"pq demo, {role}: {' '.join(str(error).split())}")
 
 
@@ -126,16 +127,16 @@ SPEED = """
 
 
 def ask(queue: Queue, question: str, **params: Any) -> Any:
-    """The first row that the database answers; None if there is none."""
+    """Return the first row of the answer; None if there is none."""
     with queue as cursor:
         cursor.execute(question, {"name": queue.name, **params})
         return cursor.fetchone()
 
 
 def check(queue: Queue, put: int, killed: int | None) -> list[tuple[str, bool, str]]:
-    """Ask the database what became of the jobs: what is claimed, whether it holds, what was found.
+    """Ask the database what happened to the jobs; return claims, whether each holds, and what was found.
 
-    :param put: how many the producer says that it put.
+    :param put: the number of jobs that the producer says it has put.
     :param killed: the number of the worker that was killed.
     """
     jobs, effects, worked = ask(queue, COUNTS)
@@ -147,7 +148,7 @@ def check(queue: Queue, put: int, killed: int | None) -> list[tuple[str, bool, s
     return [
         ("nothing lost", put == jobs == worked > 0, f"{put:,} jobs put, {worked:,} worked, {lost:,} lost"),
         ("nothing twice", twice == 0, f"{effects:,} effects of {worked:,} jobs, {twice:,} twice"),
-        # all but one will do: both workers take their first job at the same time
+        # all but one suffice, because both workers take their first job at the same time
         ("urgent job", 0 < ahead <= overtaken + 1, f"overtook {overtaken:,} of the {ahead:,} put before it"),
         ("scheduled job", on_time, "not taken" if late is None else f"taken {late:.3f} s after it was due"),
         ("failed job", again, told(failed)),
@@ -163,7 +164,7 @@ def told(story: list[tuple[str, int]]) -> str:
 
 
 class Screen:
-    """Lines of text. On a terminal the last one can be rewritten; elsewhere it appears once a second."""
+    """Lines of text. On a terminal the last line is rewritten; elsewhere a new line appears once a second."""
 
     def __init__(self) -> None:
         self.terminal = bool(sys.stdout and sys.stdout.isatty())
@@ -189,31 +190,31 @@ class Screen:
 class Demo:
     """Starts the processes, shows what they do, and checks what they did.
 
-    :param folder: where the database is kept; None: in a temporary folder, removed at the end.
+    :param folder: where to keep the database; None: in a temporary folder that is removed at the end.
     """
 
     def __init__(self, folder: str | None = None) -> None:
         self.temporary = not folder
-        # not made here: Embedded knows who must be able to enter it
+        # Embedded makes the folder, because it knows which user must be able to enter it
         self.folder = folder or os.path.join(tempfile.gettempdir(), f"pq-demo-{secrets.token_hex(8)}")
-        self.name = f"demo-{secrets.token_hex(4)}"  # the queue's; other runs may share the folder
+        self.name = f"demo-{secrets.token_hex(4)}"  # the queue's name; other runs may share the folder
         self.screen = Screen()
         self.processes: list[subprocess.Popen[str]] = []  # the producer, then workers 1, 2, 3
         self.killed: int | None = None
         self.interrupted = 0
 
     def run(self) -> int:
-        """Run it, and leave nothing running.
+        """Run the demo, and leave nothing running.
 
-        :returns: the exit code: 0 if all held, 1 if not, 130 after Ctrl-C, 143 after SIGTERM.
-        :raises EmbeddedError: PostgreSQL cannot be run.
+        :returns: the exit code: 0 if all claims hold, 1 if not, 130 after Ctrl-C, 143 after SIGTERM.
+        :raises EmbeddedError: PostgreSQL can't be run.
         """
-        # a signal is noted, and obeyed between two steps: nothing is left half started or half ended
+        # signals are noted, and obeyed between two steps, so nothing is left half started or half ended
         signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         handlers = {number: signal.signal(number, self._interrupt) for number in signals}
         try:
             return self._run()
-        except (KeyboardInterrupt, PQError):  # Ctrl-C reaches initdb, too, which then fails
+        except (KeyboardInterrupt, PQError):  # Ctrl-C also reaches initdb, which then fails
             if not self.interrupted:
                 raise
             self.screen.say("interrupted")
@@ -234,7 +235,7 @@ class Demo:
             queue = pq[self.name]
             with queue as cursor:
                 cursor.execute(TABLE)
-            self.screen.say("One process puts jobs, two work them, one of these gets killed.\n")
+            self.screen.say("One process puts jobs, two perform them, and one of these is killed.\n")
             try:
                 for role in ("producer", "1", "2"):
                     self._start(role, server.dsn)
@@ -245,16 +246,16 @@ class Demo:
 
     def _start(self, role: str, dsn: str) -> None:
         command, pipe = [sys.executable, "-m", "pq.demo", role, dsn, self.name], subprocess.PIPE
-        # in a session of its own: Ctrl-C is for us, who end it
+        # in a session of its own: Ctrl-C reaches only this process, which ends the others
         self.processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True))
 
     def _watch(self, queue: Queue, dsn: str) -> None:
-        """Show how it goes until no job is left, and kill the worker that hangs."""
+        """Show the progress until no job is left, and kill the worker that hangs."""
         begin, known = time.monotonic(), ["done"]
         while (seconds := time.monotonic() - begin) < PATIENCE:
             if self.interrupted:
                 raise KeyboardInterrupt
-            producer, *workers = (process.poll() is None for process in self.processes)  # before the jobs are counted
+            producer, *workers = (process.poll() is None for process in self.processes)  # look before counting the jobs
             waiting, (worked, rate) = len(queue), ask(queue, SPEED)
             self.screen.progress(seconds, f"{worked:,} worked, {waiting:,} waiting, {rate:,.0f} jobs/s")
             if not any(workers) or not (producer or waiting):
@@ -272,14 +273,14 @@ class Demo:
             time.sleep(TICK)
 
     def _end(self) -> int:
-        """End the processes; return how many jobs the producer says that it put."""
+        """End the processes; return the number of jobs that the producer says it has put."""
         for process in self.processes:
             process.kill()
         said = [process.communicate()[0] for process in self.processes]
         return int(said[0] or 0) if said else 0
 
     def summary(self, queue: Queue, put: int) -> int:
-        """Show what `check` found; return the exit code."""
+        """Show the results of `check`; return the exit code."""
         say = self.screen.say
         say("\nWhat the database says:\n")
         for claim, holds, found in (checks := check(queue, put, self.killed)):

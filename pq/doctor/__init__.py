@@ -1,6 +1,7 @@
-"""What is wrong with the table now, and with the server as far as that matters to it; and what to do about it.
+"""The doctor: what is wrong with the table, or with the server where that affects the table, and the remedies.
 
-Everything is read from catalogs, statistics and the ends of indexes, in short transactions of their own.
+The doctor reads catalogs, statistics and the ends of indexes, in short transactions of its own. ``findings.py`` has the
+texts, and ``sql/doctor.sql`` the statements.
 """
 
 from __future__ import annotations
@@ -22,34 +23,34 @@ from .findings import Check, Finding
 
 __all__ = ["LIMITS", "Finding", "examine"]
 
-#: How long each statement may take: it is to find out why a server is slow, and not to add to that.
+#: The time limit of each statement. The doctor is to find out why a server is slow, and must not add to that.
 TIMEOUT = "3s"
 
-#: From when on something is wrong. In the SQL they are parameters.
+#: The limits beyond which something is wrong; they are parameters of the statements.
 LIMITS: dict[str, Any] = {
-    # at 1,000 jobs a second there are more than half a million dead index entries by then
+    # at 1,000 jobs a second this leaves more than half a million dead index entries
     "transaction_age": timedelta(minutes=10),
-    # the same for what has no time, only transactions: a job takes two or three
+    # a limit for what has no time, only a number of transactions: a job takes two or three
     "xmin_age": 1_000_000,
-    # a job in a "with" block may wait for another service, which for longer has probably hung
+    # a job in a "with" block may wait for another service; one that waits for longer has probably hung
     "idle_age": timedelta(minutes=5),
-    # autovacuum comes once a minute; a busy queue leaves half as many in that time
+    # autovacuum runs once a minute; a busy queue leaves half as many dead rows in that time
     "dead_rows": 1_000_000,
-    # normal is nothing at all; the server's own warnings begin at a half, and at 1 every commit with a NOTIFY fails
+    # normally the queue is empty; the server itself warns from a half on, and at 1 every commit with a NOTIFY fails
     "notify_queue": 0.1,
-    # twenty times the default lease; consumers that wait look every second
+    # twenty times the default lease; waiting consumers look every second
     "overdue_age": timedelta(minutes=10),
-    # a backlog may be normal: longer
+    # longer than for due jobs, because a backlog may be normal
     "waiting_age": timedelta(hours=1),
-    # the rest goes fast when every process opens one more
+    # the rest is used up quickly when every process opens one more
     "connections": 0.9,
-    # the column's type must be changed in time: that rewrites the table
+    # changing the column's type rewrites the table, so it must begin in time
     "ids": 0.8,
-    # seconds; what NTP keeps is far less, and a time that an application computes is rarely meant more exactly
+    # seconds; NTP keeps clocks far closer, and times that an application computes rarely need more
     "clock_skew": 2.0,
-    # more than so many of a kind say nothing more
+    # more findings of one kind would say nothing more
     "at_most": 10,
-    # of more queues than that only the first ones are looked at, to stay within the time
+    # the doctor looks at the first queues only, to stay within the time limit
     "queues": 10_000,
 }
 
@@ -57,7 +58,7 @@ _PART = re.compile(r"^(create|drop) (?:unique )?(index|trigger) (?:if (?:not )?e
 
 
 def examine(table: Table) -> list[Finding]:
-    """All that is wrong, errors first; empty if nothing is.
+    """Return the findings, errors first; empty if nothing is wrong.
 
     :raises ConnectionFailed: the database can't be reached.
     :raises ConnectionLost: the connection broke meanwhile.
@@ -82,7 +83,7 @@ class _Examination:
             self._params |= parts(self._table.name, self._version)
             found = self._all(_findings.PARTS)
         if self._version >= schema.VERSION and not any(finding.name.startswith("index") for finding in found):
-            found += self._all(_findings.JOBS)  # which without the indexes would read the whole table
+            found += self._all(_findings.JOBS)  # without the indexes these would read the whole table
         yield from found
         yield from self._all(_findings.SERVER)
         yield from self._carefully(_findings.CLOCK_SKEW.name, self._look_at_clocks)
@@ -92,8 +93,11 @@ class _Examination:
         return [finding for check in checks for finding in self._carefully(check.name, partial(self._look, check))]
 
     def _carefully(self, what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
-        """Look, in a short transaction. It may be the application's: an error ends no more than a savepoint of it, and
-        it goes on with the settings that it had."""
+        """Run one look in a short transaction.
+
+        This may be part of the application's transaction. So an error undoes only a savepoint, and the settings are
+        restored.
+        """
         run = self._database.execute
         with self._database.transaction():
             try:
@@ -134,7 +138,7 @@ class _Examination:
         ((now,),) = self._database.execute(self._sql["clock"])
         after = time.time()
         skew = now - (before + after) / 2
-        if abs(skew) - (after - before) / 2 > LIMITS["clock_skew"]:  # beyond what the round trip leaves open
+        if abs(skew) - (after - before) / 2 > LIMITS["clock_skew"]:  # the round trip leaves this much open
             yield self._say(_findings.CLOCK_SKEW, seconds=round(skew, 1))
 
     def _look_for_pooler(self) -> Iterator[Finding]:
@@ -144,8 +148,8 @@ class _Examination:
 
 
 def parts(table: TableName, version: int) -> dict[str, list[str]]:
-    """The names of the indexes and triggers of a table of that version, the indexes' definitions, and the names of
-    triggers that it must not have; all read from the steps that create and drop them."""
+    """Return what a table of that version must have: the names of its indexes and triggers, the definitions of the
+    indexes, and the names of triggers that it must not have. All are read from the steps that create and drop them."""
     there: dict[str, tuple[str, str]] = {}
     obsolete = set()
     for step in schema.steps():
@@ -168,6 +172,6 @@ def parts(table: TableName, version: int) -> dict[str, list[str]]:
 
 
 def _arguments(table: TableName) -> str:
-    """Of the command line, for this table."""
+    """Return the arguments of the command line that name this table."""
     given = {"--table": None if table.name == "queue" else table.name, "--schema": table.schema}
     return "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value is not None)

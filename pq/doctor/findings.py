@@ -1,6 +1,6 @@
-"""The findings of `pq.doctor`: what to say of each, and what to do about it. Pure.
+"""The texts of the doctor's findings, and their remedies. Pure.
 
-Words in braces are columns of the statement of that name in ``sql/doctor.sql``.
+Words in braces are columns of the statement with the finding's name in ``sql/doctor.sql``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ Severity = Literal["error", "warning", "note"]
 class Finding(NamedTuple):
     """Something that is wrong.
 
-    :ivar name: which of the findings it is, always the same word.
-    :ivar severity: ``'error'``: jobs are lost or stay behind, or will; ``'warning'``: it costs time, or space, or may
-        become an error; ``'note'``: nothing is wrong, but something could not be seen or works with a restriction.
-    :ivar what: a sentence.
-    :ivar remedy: a sentence, or what to execute.
-    :ivar data: the figures and names in the texts, as JSON has them.
+    :ivar name: the kind of the finding; these words do not change.
+    :ivar severity: ``'error'``: jobs are lost or not taken, or soon will be; ``'warning'``: a loss of time or space, or
+        something that may become an error; ``'note'``: nothing is wrong, but the doctor could not see something, or
+        something works with a restriction.
+    :ivar what: what is wrong, in a sentence.
+    :ivar remedy: what to do, in a sentence, or a command to execute.
+    :ivar data: the figures and names in the texts, as JSON represents them.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Finding(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What to say of each row of the statement with this name."""
+    """The text for each row that the statement with this name returns."""
 
     name: str
     severity: Severity
@@ -40,8 +41,10 @@ class Check(NamedTuple):
     remedy: str
 
     def finding(self, data: dict[str, Any], words: dict[str, Any]) -> Finding:
-        """
-        :param words: those of the texts that are not in `data`.
+        """Return the finding for one row.
+
+        :param data: the row.
+        :param words: the words of the texts that are not in `data`.
         """
         words = {**words, **data}
         return Finding(self.name, self.severity, self.what.format_map(words), self.remedy.format_map(words), data)
@@ -50,7 +53,7 @@ class Check(NamedTuple):
 _SESSION = "session {pid} (role {role}, application {application!r})"
 _TERMINATE = "select pg_terminate_backend({pid});"
 
-#: Of the table itself; without the first three the others make no sense.
+#: Findings about the table as a whole. If it is missing, unknown or outdated, most others are not looked for.
 TABLE_MISSING = Check("table_missing", "error", "There is no table {table}.", "python -m pq create{arguments}")
 TABLE_UNKNOWN = Check("table_unknown", "error", "{error}.", "Choose another name, by table= or schema=.")
 TABLE_OUTDATED = Check(
@@ -63,129 +66,133 @@ TABLE_NEWER = Check(
     "table_newer",
     "warning",
     "The table has version {version}, and this pq knows those up to {expected}: another process has a later pq.",
-    "Upgrade pq here, too.",
+    "Upgrade the pq that reports this, too.",
 )
 NOT_SEEN = Check(
     "not_seen",
     "note",
-    "It could not be looked for {finding}: {error}.",
-    "Look again as the owner of the table, or as a role that has pg_monitor; after a timeout, when there is less load.",
+    "The doctor could not look for {finding}: {error}.",
+    "Run it again as the owner of the table, or as a role that has pg_monitor; after a timeout, when load is lower.",
 )
 CLOCK_SKEW = Check(
     "clock_skew",
     "warning",
-    "This machine's clock and the server's differ by {seconds} s. pq itself goes by the server's; a datetime that the"
-    " application computes for schedule_at= or expected_at= is off by that much.",
-    "Have both machines' clocks set by NTP; or give a time from now on, such as '5m', which the server adds.",
+    "The clocks of this machine and of the server differ by {seconds} s. pq uses the server's clock, but a datetime"
+    " that the application computes for schedule_at= or expected_at= is wrong by that much.",
+    "Set the clocks of both machines by NTP; or pass a relative time, such as '5m', which the server adds to its own.",
 )
 POOLER = Check(
     "pooler",
     "note",
-    "A transaction pooler stands between: nobody who waits through it is notified, so they look every poll_interval.",
-    "Name a direct connection, PQ(…, listen_dsn=…), unless you have.",
+    "The connection goes through a transaction pooler: waiting consumers get no notifications, and look every"
+    " poll_interval.",
+    "Name a direct connection by PQ(…, listen_dsn=…), unless you do so already.",
 )
 
-#: The parts of the table that its version has.
+#: Findings about the indexes and triggers that a table of this version must have.
 PARTS = (
     Check(
         "index_missing",
         "error",
-        "The index {name} is missing: jobs are looked for in the whole table.",
+        "The index {name} is missing: pq searches the whole table for jobs.",
         "{definition}",
     ),
     Check(
         "index_invalid",
         "error",
-        "The index {name} is invalid, since its creation was broken off: it is kept up to date, and never used.",
+        "The index {name} is invalid, because its creation was interrupted: the server updates it, but never uses it.",
         "reindex index concurrently {name};",
     ),
     Check(
         "trigger_missing",
         "error",
-        "The trigger {name} is missing: schedules of plain SQL, or waking those who wait, do not work.",
+        "The trigger {name} is missing: jobs that plain SQL schedules are taken at once, or waiting consumers do not"
+        " wake.",
         "python -m pq sql{arguments} | psql",
     ),
     Check(
         "trigger_disabled",
         "error",
-        "The trigger {name} is disabled: schedules of plain SQL, or waking those who wait, do not work.",
+        "The trigger {name} is disabled: jobs that plain SQL schedules are taken at once, or waiting consumers do not"
+        " wake.",
         "alter table {table} enable trigger {quoted};",
     ),
     Check(
         "trigger_obsolete",
         "warning",
-        "The trigger {name} of pq 1.9.1 is there again, since a process of that version called create(): each put"
-        " notifies, for which commits wait for each other.",
+        "The trigger {name} of pq 1.9.1 exists again, because a process of that version called create(): each put"
+        " sends a notification, and so commits wait for each other.",
         "drop trigger {quoted} on {table};",
     ),
 )
 
-#: Of the jobs in it, which takes the columns of this version.
+#: Findings about the jobs. Their statements use the columns of this version.
 JOBS = (
     Check(
         "overdue_job",
         "error",
-        "Queue {queue!r}: job {id}, {kind}, is due since {since} ({age}), and nobody has taken it. The queue has no"
-        " consumer, or they don't keep up, or a transaction holds the job.",
+        "Queue {queue!r}: job {id}, {kind}, has been due since {since} ({age}), and no consumer has taken it. The"
+        " queue has no consumers, or they don't keep up, or a transaction holds the job.",
         "Start a worker for this queue, or more of them; end transactions that have been idle for long.",
     ),
     Check(
         "waiting_job",
         "warning",
-        "Queue {queue!r}: the job that is next, {id}, was to be taken from {since} on ({age}), and still is. The queue"
-        " has no consumer, or they don't keep up, or it is often tried again, or a transaction holds the job.",
+        "Queue {queue!r}: the next job, {id}, has been waiting since {since} ({age}). The queue has no consumers, or"
+        " they don't keep up, or the job was retried often, or a transaction holds it.",
         "Start a worker for this queue, or more of them; end transactions that have been idle for long.",
     ),
     Check(
         "ids",
         "warning",
-        "The last id was {last}, and the largest that can be is {largest}: after that no job can be put.",
-        "Widen the column, which rewrites the table under a lock, and then the sequence, if that is narrow, too:"
+        "The last id was {last}, and the largest possible id is {largest}: after that no job can be put.",
+        "Widen the column, which rewrites the table under a lock, and then the sequence, if that is too narrow as well:"
         " alter table {table} alter column id type bigint;",
     ),
 )
 
-#: Of its surroundings.
+#: Findings about the server.
 SERVER = (
     Check(
         "not_durable",
         "error",
-        "{name} is off: when the machine crashes, jobs may be lost, or the whole database.",
+        "{name} is off: a crash of the machine may lose jobs, or the whole database.",
         "alter system set {name} = on; select pg_reload_conf();",
     ),
     Check(
         "table_unlogged",
         "error",
-        "The table is unlogged: after a crash of the server it is empty.",
+        "The table is unlogged: the server empties it after a crash.",
         "alter table {table} set logged;",
     ),
     Check(
         "synchronous_commit_off",
         "warning",
-        "synchronous_commit is off (set by: {source}): a crash of the server loses what was committed in the last"
-        " moments. Jobs that were put then are gone, and jobs that were handled then are handled again.",
-        "Leave it if that was meant; else: alter system set synchronous_commit = on; select pg_reload_conf();",
+        "synchronous_commit is off (set by: {source}): a crash of the server loses the last commits. Jobs that were put"
+        " in that time are gone, and jobs that were handled are handled again.",
+        "Leave it so if that is intended; otherwise: alter system set synchronous_commit = on; select"
+        " pg_reload_conf();",
     ),
     Check(
         "old_transaction",
         "warning",
-        f"A transaction of {_SESSION} in database {{database}} is open since {{since}} ({{age}}): no row that died"
-        " after that can be removed, and claims become slower.",
+        f"A transaction of {_SESSION} in database {{database}} has been open since {{since}} ({{age}}): rows that died"
+        " after that can't be removed, and claims become slower.",
         f"End it: {_TERMINATE}",
     ),
     Check(
         "old_prepared_transaction",
         "warning",
         "The transaction {quoted} was prepared by {role} in database {database} at {since} ({age} ago), and not"
-        " committed: no row that died after that can be removed, and claims become slower.",
-        "As role {role} in database {database}, unless it is to be committed: rollback prepared {quoted};",
+        " committed: rows that died after that can't be removed, and claims become slower.",
+        "As role {role} in database {database}, unless you want to commit it: rollback prepared {quoted};",
     ),
     Check(
         "old_replication_slot",
         "warning",
-        "The {kind} replication slot {slot} ({state}) keeps dead rows {rows} that {transactions} transactions have left"
-        " behind since.",
-        "Have its consumer catch up; if there is none any more: select pg_drop_replication_slot({quoted});",
+        "The {kind} replication slot {slot} ({state}) keeps dead rows {rows} that {transactions} transactions have"
+        " left.",
+        "Let its consumer catch up; if it no longer has one: select pg_drop_replication_slot({quoted});",
     ),
     Check(
         "old_standby",
@@ -197,26 +204,26 @@ SERVER = (
     Check(
         "idle_in_transaction",
         "warning",
-        f"A transaction of {_SESSION} is {{state}} since {{since}} ({{age}}), and has taken or put jobs: nobody else"
-        " gets these before it ends.",
-        f"Take jobs that last long under a lease, and set idle_in_transaction_session_timeout; for now: {_TERMINATE}",
+        f"A transaction of {_SESSION} has been {{state}} since {{since}} ({{age}}), and has taken or put jobs: no other"
+        " consumer gets these before it ends.",
+        f"Take long jobs under a lease, and set idle_in_transaction_session_timeout; for now: {_TERMINATE}",
     ),
     Check("autovacuum_off", "warning", "Autovacuum is off {scope}: dead rows are never removed.", "{command}"),
     Check(
         "dead_rows",
         "warning",
-        "The table has {dead} dead rows beside {live} live ones; autovacuum is to begin at {due}. It was {last};"
-        " {workers} of {max_workers} workers are busy.",
-        "If all workers are busy, raise autovacuum_max_workers and autovacuum_vacuum_cost_limit. If many rows can't be"
-        " removed yet, as this says, look for old transactions: vacuum (verbose) {table};",
+        "The table has {dead} dead rows beside {live} live ones; autovacuum should begin at {due}. The table was"
+        " {last}; {workers} of {max_workers} autovacuum workers are busy.",
+        "If all workers are busy, raise autovacuum_max_workers and autovacuum_vacuum_cost_limit. If the following says"
+        " that many rows can't be removed yet, look for old transactions: vacuum (verbose) {table};",
     ),
     Check(
         "notify_queue",
         "warning",
-        "The server's queue of notifications is filled by {percent} %; when it is full, puts that notify fail. A"
-        " session that listens, in any database, has had a transaction open since they were sent.",
-        "End that transaction: the server's log has its pid when the queue is filled by a half; before that, try the"
-        " oldest: select pid, datname, xact_start from pg_stat_activity order by xact_start;",
+        "The server's queue of notifications is {percent} % full; when it is full, puts that notify fail. A session"
+        " that listens, in any database, has had a transaction open since the notifications were sent.",
+        "End that transaction. The server logs its pid when the queue is half full; before that, try the oldest one:"
+        " select pid, datname, xact_start from pg_stat_activity order by xact_start;",
     ),
     Check(
         "connections",
@@ -239,7 +246,7 @@ SERVER = (
     Check(
         "hidden_sessions",
         "note",
-        "Role {role} may not see the transactions of {sessions} sessions of other roles, which may be old.",
+        "Role {role} may not see the transactions of {sessions} sessions of other roles; these may be old.",
         "grant pg_read_all_stats to {quoted};",
     ),
 )

@@ -1,10 +1,10 @@
-"""A PostgreSQL of one's own in a folder.
+"""The embedded server: a PostgreSQL in a folder.
 
-    server      start it, join it, close it
+    server      start the server, join a running one, close it
     cluster     its data, and the folder of its socket
-    keeper      the process beside it that stops it after its last user
-    account     whom it runs as: PostgreSQL refuses root
-    binaries    where its programs are
+    keeper      the process that stops the server after its last user
+    account     the user that the server runs as, because PostgreSQL refuses root
+    binaries    where PostgreSQL's programs are
 """
 
 from .binaries import find_binaries

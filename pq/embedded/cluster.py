@@ -1,4 +1,4 @@
-"""The database cluster in a folder: its data, and where its socket goes."""
+"""The database cluster in a folder: its data, and the folder of its socket."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..errors import EmbeddedError
 from .account import Account
 from .keeper import Postmaster, held
 
-PORT = 5432  # names the socket only
+PORT = 5432  # part of the socket's name; no port is opened
 SOCKET_BYTES = 103  # the longest path of a socket: 103 on macOS, 107 on Linux
 
 
 class Cluster:
-    """What PostgreSQL keeps in a folder.
+    """The files that PostgreSQL keeps in a folder.
 
-    :param path: the folder; the data are in its subfolder data.
+    :param path: the folder; the data is in its subfolder ``data``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,10 +30,14 @@ class Cluster:
         self.data: Path = path / "data"
 
     def initialise(self, binaries: Path, account: Account, timeout: float) -> None:
-        """Make the database cluster: complete and on disk, or not at all."""
-        for rest in self.path.glob("data.new.*"):  # of one that was interrupted
+        """Make the database cluster, complete and on disk, or not at all.
+
+        :param timeout: seconds that initdb may take.
+        :raises EmbeddedError: initdb failed.
+        """
+        for rest in self.path.glob("data.new.*"):  # left by an interrupted initdb
             shutil.rmtree(rest, ignore_errors=True)
-        # a new name each time: an initdb whose starter was killed may be writing to its own
+        # a new name each time: an initdb whose parent was killed may still write to its own folder
         new = Path(tempfile.mkdtemp(prefix="data.new.", dir=self.path))
         account.give(new)
         made = account.run(
@@ -61,15 +65,15 @@ class Cluster:
         if ours and ours[0] != there:
             raise EmbeddedError(
                 f"{self.data} was made by PostgreSQL {there}, and {binaries} is PostgreSQL "
-                f"{ours[0]}: let PQ_PG_BIN name the programs of PostgreSQL {there}, and move the "
-                "data by pg_dump"
+                f"{ours[0]}: set PQ_PG_BIN to the programs of PostgreSQL {there}, and move the data "
+                "by pg_dump"
             )
 
     def make_socket_folder(self, account: Account) -> Path:
         digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
         name = f"pq-{os.geteuid()}-{digest}"
         for folder in (self.path / "run", Path(tempfile.gettempdir(), name), Path("/tmp", name)):
-            # libpq takes a comma for the end of a host
+            # libpq takes a comma as the end of a host
             length = len(os.fsencode(folder / f".s.PGSQL.{PORT}"))
             if length <= SOCKET_BYTES and "," not in str(folder):
                 break
@@ -88,9 +92,9 @@ class Cluster:
         return folder
 
     def clear_stale(self, sockets: Path) -> None:
-        """Remove what a server that is gone has left.
+        """Remove the files that a server has left that no longer runs.
 
-        PostgreSQL would do so, but not where the pid in it is another process's by now.
+        PostgreSQL does this itself, but not if another process has the pid in the file by now.
         """
         if held(self.path / "server.lock") or Postmaster(self.data).answers():
             return

@@ -1,16 +1,16 @@
-"""The keeper: a small process beside an embedded server, which stops it after its last user.
+"""The keeper: a small process beside an embedded server, which stops the server after its last user.
 
 pq.embedded runs this file as a script in an interpreter that sees the standard library only,
-and imports the locks from it. Four files in the folder say everything, each by an flock:
+and imports the locks from it. Four files in the folder hold the whole state, each by an flock:
 
-=========== =============================== ==============================================
-file        held by                         means
-=========== =============================== ==============================================
-start.lock  whoever starts or stops         one at a time
-users.lock  every user, shared              somebody needs the server
-keeper.lock the keeper                      somebody will stop the server
-server.lock every process of the server     it runs; inherited, so no pid is ever trusted
-=========== =============================== ==============================================
+=========== ================================== ==============================================
+file        held by                            means
+=========== ================================== ==============================================
+start.lock  a process that starts or stops it  one at a time
+users.lock  every user, shared                 a process needs the server
+keeper.lock the keeper                         a process will stop the server
+server.lock every process of the server        it runs; inherited, so no pid is ever trusted
+=========== ================================== ==============================================
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ import sys
 import threading
 import time
 
-ORPHANS = 10.0  # seconds for the processes of a server that was killed to notice and end
-SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"  # a question that needs no user or database
-PATIENCE = 60  # SIGINTs, one a second, before a server that does not stop is made to
+ORPHANS = 10.0  # seconds that the processes of a killed server have to notice that and end
+SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"  # a request that needs no user or database
+PATIENCE = 60  # SIGINTs, one a second, before a server that does not stop gets a SIGQUIT
 
 
 class Lock:
-    """An flock on a file: gone with the last process that has the descriptor, even by kill -9.
+    """An flock on a file. The kernel drops it with the last process that has the descriptor, even after kill -9.
 
-    :param path: the file; made, readable to its owner only, if it is missing.
-    :raises OSError: the file cannot be made or opened.
+    :param path: the file; if it is missing it is made, readable by its owner only.
+    :raises OSError: the file can't be made or opened.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        # O_NOFOLLOW: in a folder that others can write to, a link would make us touch its target
+        # O_NOFOLLOW: in a folder that others can write to, a link could lead to any file
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd: int = os.open(path, flags, 0o600)
 
     def take(self, kind: int, end: float = 0.0) -> bool:
-        """Lock as `kind` (LOCK_SH, LOCK_EX), trying until time.monotonic() is `end`."""
+        """Lock as `kind` (LOCK_SH, LOCK_EX), trying until time.monotonic() is `end`; return whether that succeeded."""
         while True:
             try:
                 fcntl.flock(self.fd, kind | fcntl.LOCK_NB)
@@ -56,20 +56,20 @@ class Lock:
         fcntl.flock(self.fd, fcntl.LOCK_EX)
 
     def close(self) -> None:
-        """Let go of our descriptor; a process that inherited it goes on holding the lock."""
+        """Close the descriptor; a process that has inherited it still holds the lock."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     def release(self) -> None:
-        """Unlock for every process that shares the descriptor, then close ours."""
+        """Unlock for every process that shares the descriptor, then close it."""
         if self.fd >= 0:
             fcntl.flock(self.fd, fcntl.LOCK_UN)
             self.close()
 
 
 def held(path: str | os.PathLike[str]) -> bool:
-    """Whether somebody holds the lock `path` exclusively."""
+    """Return whether a process holds the lock `path` exclusively."""
     lock = Lock(path)
     try:
         return not lock.take(fcntl.LOCK_SH)
@@ -78,9 +78,9 @@ def held(path: str | os.PathLike[str]) -> bool:
 
 
 class Postmaster:
-    """A server as its postmaster.pid describes it, be it running or long gone.
+    """A server as its postmaster.pid describes it, whether it still runs or not.
 
-    :param data: its data folder. Where there is no postmaster.pid, all is empty.
+    :param data: its data folder. Without a postmaster.pid all attributes are empty.
     """
 
     def __init__(self, data: str | os.PathLike[str]) -> None:
@@ -96,7 +96,7 @@ class Postmaster:
         self.ready: bool = lines[7].strip() == "ready"
 
     def lives(self) -> bool:
-        """Whether there is a process of that number; only server.lock says that it is a server."""
+        """Return whether a process has that pid; only server.lock says that it is the server."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -106,12 +106,12 @@ class Postmaster:
         return self.pid > 0
 
     def answers(self) -> bool:
-        """Whether a server replies on its socket."""
+        """Return whether a server replies on its socket."""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
             try:
                 probe.connect(f"{self.sockets}/.s.PGSQL.{self.port}")
-                # the socket of one that is just being killed still accepts, but never replies
+                # the socket of a server that is being killed still accepts, but never replies
                 probe.sendall(SSL_REQUEST)
                 return probe.recv(1) != b""
             except OSError:
@@ -122,8 +122,8 @@ class Keeper:
     """The keeper of one folder.
 
     :param folder: the folder of the embedded server.
-    :param sockets: the folder of its socket, removed once the server was stopped.
-    :param uid, gid: whom to run a new server as; -1 for whoever we are.
+    :param sockets: the folder of its socket; it is removed when the server has been stopped.
+    :param uid, gid: the user to run a new server as; -1 for the current one.
     :param command: the program and arguments of a new server.
     """
 
@@ -140,7 +140,7 @@ class Keeper:
         return Lock(os.path.join(self.folder, name))
 
     def keep(self) -> None:
-        """Start the server or adopt the one that runs; return after its last process has ended."""
+        """Start the server, or adopt a running one; return after its last process has ended."""
         server = self.lock("server.lock")
         adopted = self.adopt(server)
         pid = adopted or self.spawn(server)
@@ -158,7 +158,7 @@ class Keeper:
                 pass
 
     def adopt(self, server: Lock) -> int:
-        """Return the pid of the server that runs; or 0 when none does, and we have its lock."""
+        """Return the pid of the running server, or 0 if none runs and the keeper has taken its lock."""
         end = time.monotonic() + ORPHANS
         while not server.take(fcntl.LOCK_EX):
             running = Postmaster(os.path.join(self.folder, "data"))
@@ -194,9 +194,9 @@ class Keeper:
         self.unused = True
         try:
             for _ in range(PATIENCE):
-                os.kill(pid, signal.SIGINT)  # fast: clients are cut off, everything is written
+                os.kill(pid, signal.SIGINT)  # fast shutdown: clients are cut off, everything is written
                 time.sleep(1)
-            os.kill(pid, signal.SIGQUIT)  # at once: the next start recovers from the log
+            os.kill(pid, signal.SIGQUIT)  # immediate shutdown: the next start recovers from the log
         except ProcessLookupError:
             pass
 
@@ -205,11 +205,11 @@ def main(folder: str, sockets: str, uid: str, gid: str, *command: str) -> None:
     keeper = Lock(os.path.join(folder, "keeper.lock"))
     if not keeper.take(fcntl.LOCK_EX):
         return
-    # Whoever started us waits for this first process, and so knows that the lock is held and
-    # has no child left that it would have to reap.
+    # The process that started the keeper waits for this first process. It then knows that the lock
+    # is held, and has no child left to reap.
     if os.fork():
         os._exit(0)
-    # A service manager that stops a whole group signals us too: the users go first.
+    # A service manager that stops a whole group signals the keeper, too: the users go first.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     Keeper(folder, sockets, int(uid), int(gid), list(command)).keep()

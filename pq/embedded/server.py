@@ -1,11 +1,11 @@
-"""A PostgreSQL of one's own in a folder: no service to install, no port, no password.
+"""A PostgreSQL server in a folder, without a service to install, a port or a password.
 
     with Embedded("var/queue") as server:
         queue = PQ(server.dsn)["mail"]
 
-Every process that opens the folder shares one server, which stops with its last user, however
-that one ends. Nothing listens on the network: the one way in is a socket in a folder that only
-its owner can enter. Unix only.
+All processes that open the folder share one server, which stops with its last user, however that
+one ends. The server does not listen on the network: the only way in is a socket in a folder that
+only its owner can enter. Unix only.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from .keeper import Lock, Postmaster, held
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LOG_BYTES = 10_000_000  # a longer log is put aside, as log.old, when a server is started
-STOPPING = 15.0  # seconds for which close() waits; the keeper goes on waiting
+LOG_BYTES = 10_000_000  # a longer log is renamed to log.old when a server is started
+STOPPING = 15.0  # seconds that close() waits; the keeper waits for longer
 
 
 class Embedded:
-    """A PostgreSQL server whose data live in a folder.
+    """A PostgreSQL server whose data is in a folder.
 
-    The server is there from start() until close(), the end of a `with` block, or the end of the
-    process. Other processes, and other objects of this one, may open the same folder at any
+    The server runs from start() until close(), the end of a `with` block, or the end of the
+    process. Other processes, and other objects of this process, may open the same folder at any
     time: they share the server, and the last of them stops it. A child made by fork is a user
-    of its own. What was committed is durable as in any PostgreSQL.
+    of its own. Committed data is durable as in any PostgreSQL.
 
-    :param path: the folder, made if it is missing. pq keeps to the names ``data``, ``data.new.*``, ``run``, ``log``,
+    :param path: the folder; made if it is missing. pq uses only the names ``data``, ``data.new.*``, ``run``, ``log``,
         ``log.old`` and ``*.lock`` in it.
-    :param timeout: seconds that start() may take, recovery after a crash included.
+    :param timeout: seconds that start() may take, including recovery after a crash.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 60.0) -> None:
@@ -72,27 +72,27 @@ class Embedded:
 
     @property
     def dsn(self) -> str:
-        """The URI to connect to, as superuser postgres, database postgres.
+        """The URI of the database ``postgres``, as the superuser ``postgres``.
 
-        :raises EmbeddedError: not started, or closed.
+        :raises EmbeddedError: the server is not started, or is closed.
         """
         if self._users is None:
             raise EmbeddedError(f"{self!r} is not started: call start(), or use it in a with block")
         return self._dsn
 
     def start(self) -> Self:
-        """Start the server, or join the one that runs; return self when it takes connections.
+        """Start the server, or join a running one; return self when it accepts connections.
 
-        A folder without data gets a new database cluster. Calling it again is harmless, and
-        brings back a server that has crashed.
+        A folder without data gets a new database cluster. A second call is harmless, and restarts
+        a server that has crashed.
 
-        :raises EmbeddedError: no PostgreSQL found; the folder cannot be used or holds data of
+        :raises EmbeddedError: there is no PostgreSQL; the folder can't be used, or holds data of
             another major version; the server does not start within `timeout` (the message
             ends with the last lines of its log).
         """
         end = time.monotonic() + self.timeout
         if "\n" in str(self.path):
-            raise EmbeddedError(f"PostgreSQL cannot live in {str(self.path)!r}: it has a newline")
+            raise EmbeddedError(f"PostgreSQL can't use {str(self.path)!r}: the path has a newline")
         with _mutex:
             try:
                 self._make_folder()
@@ -111,10 +111,10 @@ class Embedded:
         return self
 
     def close(self) -> None:
-        """Stop using the server; the last user waits, at most 15 seconds, until it has stopped.
+        """Stop using the server. The last user waits up to 15 seconds until it has stopped.
 
-        Closing what is not started, or is closed already, does nothing. Never raises for the
-        state of the folder or the server.
+        This does nothing if the server is not started, or is closed already. The state of the
+        folder or the server never makes it raise.
         """
         with _mutex:
             users, self._users = self._users, None
@@ -124,18 +124,18 @@ class Embedded:
             end = time.monotonic() + STOPPING
             try:
                 with self._alone(end):
-                    # Only the keeper can be in our way when neither kind of lock is granted.
+                    # If neither kind of lock is granted, the keeper holds it: this is the last user.
                     last = users.take(fcntl.LOCK_EX) or not users.take(fcntl.LOCK_SH)
                     if not last:
                         return
                     users.release()
-                    # in this order, for a keeper outlives its server
+                    # check in this order, because a keeper outlives its server
                     if not self._held("keeper") and self._held("server"):
                         self._launch()
                     while self._held("server") and time.monotonic() < end:
                         time.sleep(0.005)
             except (OSError, EmbeddedError, subprocess.SubprocessError):
-                pass  # the folder is gone, or somebody takes long to start: ours is to let go
+                pass  # the folder is gone, or another process takes long to start: just let go
             finally:
                 users.close()
 
@@ -153,7 +153,7 @@ class Embedded:
                 raise EmbeddedError(f"another process takes too long to start or stop {self!r}")
             yield
         finally:
-            lock.release()  # not just closed: a child forked meanwhile would keep it locked
+            lock.release()  # closing is not enough: a child forked meanwhile would keep it locked
 
     def _join(self, end: float) -> Lock:
         users = self._lock("users")
@@ -169,20 +169,20 @@ class Embedded:
             if not self.path.is_dir():
                 raise EmbeddedError(f"{self.path} is a file, not a folder") from None
         else:
-            if os.geteuid() == 0:  # an unprivileged server must get through to its data
+            if os.geteuid() == 0:  # an unprivileged server must be able to reach its data
                 self.path.chmod(0o711)
 
     def _serve(self, end: float) -> str:
-        """Have a keeper and a server that is ready; return its DSN."""
+        """Wait until a keeper and a server are ready, start them if needed, and return the DSN."""
         launches = 0
         while True:
             if self._held("keeper"):
                 server = Postmaster(self._data)
                 if server.ready and server.answers():
-                    # Nothing is left to PGHOST and the like; no hostaddr keeps PGHOSTADDR out.
+                    # The DSN leaves nothing to PGHOST and the like; the empty hostaddr overrides PGHOSTADDR.
                     host = quote(os.fsencode(server.sockets), safe="/")
                     return f"postgresql://postgres@/postgres?host={host}&port={PORT}&hostaddr="
-            # twice: the first keeper may have found a server that was just about to end
+            # twice, because the first keeper may have found a server that was about to end
             elif launches < 2:
                 self._launch()
                 launches += 1
@@ -196,7 +196,7 @@ class Embedded:
             time.sleep(0.002)
 
     def _launch(self) -> None:
-        """Launch a keeper, which starts the server unless one is running."""
+        """Launch a keeper, which starts the server unless one runs already."""
         binaries = find_binaries()
         account = Account.choose(self._data)
         account.require_way_to(binaries, self.path)
@@ -231,17 +231,17 @@ class Embedded:
             return str(error)
 
 
-# One for all objects: forks, starts and stops happen one after the other, so that a child never
-# begins with half of one.
+# One lock for all objects: forks, starts and stops happen one after the other, so a child never
+# begins with a half-started server.
 _mutex = threading.RLock()
 _started: set[Embedded] = set()
 
 
 def _before_fork() -> None:
-    """Lock for the child beforehand: an flock belongs to the open file, which a fork shares.
+    """Take a lock for the child before the fork; an flock belongs to the open file, which parent and child share.
 
-    If the child locked for itself, a parent that closes right after the fork would find itself
-    the last user.
+    If the child took its own lock after the fork, a parent that closes right after the fork would
+    see itself as the last user.
     """
     _mutex.acquire()
     for server in _started:
@@ -249,7 +249,7 @@ def _before_fork() -> None:
             server._spare = server._lock("users")
             server._spare.take(fcntl.LOCK_SH)
         except OSError:
-            pass  # the child then shares its parent's
+            pass  # the child then shares its parent's lock
 
 
 def _after_fork_in_parent() -> None:
