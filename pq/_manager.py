@@ -14,6 +14,7 @@ from ._jobs.lease import LeasedJob
 from ._jobs.settlement import settle_all
 from ._queue import Queue
 from ._queue.browse import QueueInfo
+from ._queue.kept import KeptQueues
 from ._table import Table, schema
 from ._table.retention import BATCH, Change, Pruner, Retention, Span, read
 from .doctor import Finding, examine
@@ -22,18 +23,6 @@ from .sql import TableName
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-class _Views(dict[str, Any]):
-    """The queues of a view (`PQ.bind`), made from those of the PQ when they are first asked for."""
-
-    def __init__(self, pq: PQ, table: Table) -> None:
-        super().__init__()
-        self._pq = pq
-        self._table = table
-
-    def __missing__(self, name: str) -> Any:
-        return self.setdefault(name, self._pq[name]._on(self._table))
 
 
 class PQ:
@@ -50,8 +39,12 @@ class PQ:
     :param decode: converts JSON text to data; default: that of the queue class, `json.loads`.
     :param debug: has no effect; accepted because pq 1.9.1 had it.
     :param pickle_key: the key that signs pickles, or several, newest first. With a key, unsigned pickles are refused.
-    :param max_connections: with a DSN: the largest number of connections; further threads wait. pq opens one more for
-        waiting.
+    :param max_connections: with a DSN: the largest number of connections. Further threads wait, and whoever has waited
+        longest gets the next one. pq opens one more for waiting.
+    :param statement_timeout: with a DSN: how many seconds a statement of pq's may take; None: no limit. After that the
+        call raises `StatementTimeout` or `ConnectionLost`, if nothing was done, or `CommitUnknown`. A shorter
+        ``statement_timeout`` of the role, the database or the DSN stays in force. `create`, `drop`, `reset`, `prune`,
+        `Queue.clear`, `Queue.load` and statements in a block may take longer, as long as the server works on them.
     :param poll_interval: in seconds: a waiting `get` looks for jobs at least this often, even without a notification.
     :param listen_dsn: a direct connection to listen on, where the others go through a transaction pooler.
     :param options: attributes to set on the queues: `timeout`, `cursor_kwargs`, …
@@ -74,6 +67,7 @@ class PQ:
         *,
         pickle_key: bytes | Sequence[bytes] | None = None,
         max_connections: int = 10,
+        statement_timeout: float | None = 30.0,
         poll_interval: float = 1.0,
         listen_dsn: str | None = None,
         **options: Any,
@@ -85,9 +79,13 @@ class PQ:
         integer("max_connections", max_connections, 1)
         if not timeout_seconds(poll_interval, "poll_interval") > 0:
             raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
+        if statement_timeout is not None and not timeout_seconds(statement_timeout, "statement_timeout") >= 0.001:
+            raise ValueError(f"statement_timeout must be at least 0.001 seconds, or None: {statement_timeout!r}")
         self.debug = debug
         place = TableName(table, schema)
-        self._db = Database(conn, pool, place.quoted, max_connections=max_connections)
+        self._db = Database(
+            conn, pool, place.quoted, max_connections=max_connections, statement_timeout=statement_timeout
+        )
         self._table = Table(place, self._db, poll_interval=poll_interval, listen_dsn=listen_dsn)
         self._sql = self._table.statements("queue.sql")
         self._pruner = Pruner(self._db)
@@ -98,7 +96,8 @@ class PQ:
         self._options = {name: value for name, value in given.items() if value is not None} | options
         if table != "queue":
             self._options["table"] = table
-        self._queues: dict[str, Queue] = {}
+        self._queues = KeptQueues()
+        self._base: PQ | None = None
         self._embedded: Embedded | None = None
 
     @classmethod
@@ -197,18 +196,19 @@ class PQ:
         return examine(self._table)
 
     def __getitem__(self, name: str) -> Queue:
-        """Return the queue of that name, always as the same object.
+        """Return the queue of that name.
+
+        It is the same object for as long as it is referenced, or if an attribute of it was set.
 
         :raises TypeError: the name is not a str.
         :raises ValueError: the name is empty, or has a NUL character or a lone surrogate.
         """
         check_text("queue name", name)
-        try:
-            return self._queues[name]
-        except KeyError:
-            return self._queues.setdefault(name, self._make(name))
+        return self._queues.get(name, self._make)
 
     def _make(self, name: str) -> Queue:
+        if self._base is not None:  # this is a view
+            return self._base[name]._on(self._table)
         # with the arguments of PQ, as in 1.9.1: a subclass may use them as it likes
         queue = (self.queue_class or Queue)(name, *self._args, **self._options)
         queue._table = self._table
@@ -237,7 +237,8 @@ class PQ:
         view._table = self._table.bind(conn)
         view._db = view._table.database
         view._pruner = Pruner(view._db)
-        view._queues = _Views(self, view._table)
+        view._queues = KeptQueues()
+        view._base = self
         view._embedded = None
         return view
 

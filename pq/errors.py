@@ -33,6 +33,12 @@ class CommitUnknown(PQError):
     """The connection was lost during a commit, which may or may not have happened."""
 
 
+class StatementTimeout(PQError):
+    """The server did not finish a statement within {seconds:g} seconds (statement_timeout); nothing was changed."""
+
+    seconds: float
+
+
 class ForkedConnection(PQError):
     """This process was forked from the one that opened the connection or pool given to PQ, and must not use it.
     Open a connection in this process, or give PQ a DSN: pq then connects by itself."""

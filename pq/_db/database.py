@@ -6,17 +6,13 @@ While a block is open in the current context, all that pq executes there on that
 
 from __future__ import annotations
 
-import math
-import time
 from contextlib import AbstractContextManager, nullcontext
-from logging import getLogger
 from typing import Any
 
-from ..errors import ConnectionLost
 from .block import Block, Using
 from .drivers.base import PING, Driver, Params, Rows
 from .drivers.detect import is_engine
-from .prepared import Plans
+from .execute import Executor
 from .scope import current
 from .sources.base import Source
 from .sources.dsn import DsnPool
@@ -24,23 +20,6 @@ from .sources.pools import source_of
 from .sources.single import SingleConnection
 from .sources.sqlalchemy import EnginePool
 from .transaction import Joined
-from .watchdog import Watchdog
-
-logger = getLogger("pq")
-
-#: How often a statement of its own is tried again after a deadlock or serialization failure.
-ATTEMPTS = 5
-
-READ_COMMITTED = "set transaction isolation level read committed; "
-
-#: Seconds that a statement may take beyond the caller's timeout before the server is to give it up.
-GRACE = 4.0
-
-#: Seconds later that the connection is cut: the server does not answer at all.
-SILENCE = 2.0
-
-#: Longer bounds, in seconds, are none.
-LONGEST = 1e6
 
 
 class Database:
@@ -49,7 +28,8 @@ class Database:
     :param conn: a connection of psycopg2 or psycopg 3, or a DSN.
     :param pool: a pool of psycopg2, or of psycopg_pool; takes precedence.
     :param table: the quoted name of the queue table, for error messages.
-    :param max_connections: bound on the connections that pq opens itself, for a DSN.
+    :param max_connections: for a DSN: how many connections pq opens at most.
+    :param statement_timeout: for a DSN: seconds that a statement of pq's may take; None: no limit.
     :raises TypeError: `conn` or `pool` is something else.
     :raises ValueError: a DSN is malformed.
     """
@@ -61,6 +41,7 @@ class Database:
         table: str,
         *,
         max_connections: int = 10,
+        statement_timeout: float | None = 30.0,
     ) -> None:
         self.conn = conn
         self.pool = pool
@@ -71,13 +52,11 @@ class Database:
         elif pool is not None:
             self.source = source_of(pool)
         elif isinstance(conn, str):
-            self.source = DsnPool(conn, max_connections)
+            self.source = DsnPool(conn, max_connections, statement_timeout)
         else:
             self.source = SingleConnection.of(conn)
         self._given: Joined | None = None
-        self._plans = Plans(self.source.driver)
-        self._watchdog = Watchdog()
-        self._slack = 1
+        self._executor = Executor(self.source, table)
 
     def bind(self, conn: Any) -> Database:
         """Return a view of this database that executes everything in a transaction of the application's.
@@ -135,82 +114,39 @@ class Database:
         timeout: float | None = None,
         lock_timeout: float | None = None,
         prepare: bool = False,
+        patient: bool = False,
     ) -> Rows:
         """Execute one statement, in the current transaction if there is one.
 
-        :param timeout: the seconds that the caller has; only on connections that pq opened itself. Some seconds later,
-            the statement is given up; if the server does not answer at all, the connection is cut. None waits.
-        :param lock_timeout: seconds after which it fails if it waits for a lock; not in a transaction.
-        :param prepare: it is one that may be worth a prepared statement. In a transaction it would be a risk.
-        :raises TimeoutError: it was given up, and nothing is done: the server held it up, or no connection was free.
+        :param timeout: the seconds that the caller has; not on a connection of the application's. Some seconds later
+            the statement is given up and, if the server does not answer at all, the connection is cut. None: it may
+            take as long as `statement_timeout` says.
+        :param lock_timeout: seconds after which it fails if it waits for a lock; outside of a transaction only.
+        :param prepare: it may be worth a prepared statement; outside of a transaction only, where that is no risk.
+        :param patient: it may take as long as the server works on it.
+        :raises TimeoutError: with `timeout`: it was given up, and nothing was done, since the server held it up or no
+            connection was free.
+        :raises StatementTimeout: it took longer than `statement_timeout`; nothing was done.
         :raises ConnectionLost: nothing was changed.
         :raises CommitUnknown: the connection was lost, and with it the knowledge whether the statement took effect.
         :raises TableMissing: the table is not there.
         """
-        bound = self._bound(timeout)
         transaction = self.current
-        if transaction is not None:
-            with self._guard(transaction.conn, bound if transaction.owned else None):
-                found: Rows = transaction.run(sql, params)
+        if transaction is None:
+            return self._executor.execute(sql, params, timeout, lock_timeout, prepare, patient)
+        rows: Rows
+        if not transaction.owned:
+            rows = transaction.run(sql, params)
             if transaction.commits_at_once:
                 self.source.executed(sql)
-            return found
-        changes = not sql.startswith("select")
-        # the server must give up before we do: what it went on with after that, nobody would hear of
-        before = "" if bound is None else f"set local statement_timeout = {bound * 1000:.0f}; "
-        if lock_timeout is not None:
-            before += f"set local lock_timeout = {lock_timeout * 1000:.0f}; "
-        deadline = math.inf if bound is None else time.monotonic() + bound
-        attempt = 1
-        while True:
-            conn = self.source.acquire(bound)
-            lost = False
-            try:
-                alone = self.driver.idle(conn)  # otherwise the application has a transaction open, which we'd lose
-                with self._guard(conn, bound), self.driver.committed(conn):
-                    text = before + (self._plans.text(conn, sql) if prepare and alone else sql)
-                    if changes and alone and conn.autocommit and self.source.is_doubtful(conn):
-                        rows = self.driver.run_and_commit(conn, text, params)
-                    else:
-                        rows = self.driver.run(conn, text, params)
-                self.source.proved(conn)
-                self.source.executed(sql)
-                if bound is not None:
-                    self._slack = 1
+            return rows
+        try:
+            with self._executor.guard(transaction.conn, self._executor.bound(timeout)):
+                rows = transaction.run(sql, params)
                 return rows
-            except self.driver.Error as error:
-                lost = self.driver.is_lost(conn, error)
-                if alone and not lost and attempt < ATTEMPTS and self.driver.may_be_repeated(error):
-                    attempt += 1
-                    if not before.startswith(READ_COMMITTED):  # at a stricter default it might only fail again
-                        before = READ_COMMITTED + before
-                elif alone and self.driver.is_unprepared(error) and self._plans.lost(conn):
-                    pass  # at once, without
-                elif attempt == 1 and self._is_replaced(conn, error, changes) and time.monotonic() < deadline:
-                    attempt = ATTEMPTS  # once more
-                elif bound is not None and self.driver.was_canceled(error):
-                    # a locked table, or a statement that takes so long: allow the next one more, lest none succeeds
-                    self._slack = min(2 * self._slack, 64)
-                    logger.warning("a statement was cancelled after %.0f seconds", bound)
-                    raise TimeoutError from error
-                else:
-                    self.driver.fail(conn, error, changes, self.table)
-            finally:
-                self.source.release(conn, lost)
-
-    def _is_replaced(self, conn: Any, error: Exception, changes: bool) -> bool:
-        """Whether the connection is lost, another takes its place, and the statement was certainly not committed."""
-        certain = not changes or isinstance(error, ConnectionLost)
-        return certain and self.source.replaceable and self.driver.is_lost(conn, error)
-
-    def _bound(self, timeout: float | None) -> float | None:
-        if timeout is None or not self.source.owned:
-            return None
-        bound = (timeout + GRACE) * self._slack
-        return bound if bound < LONGEST else None
-
-    def _guard(self, conn: Any, bound: float | None) -> AbstractContextManager[None]:
-        return nullcontext() if bound is None else self._watchdog.guard(conn, bound + SILENCE)
+        except self.source.driver.Error as error:
+            self.source.note(transaction.conn, error)
+            raise
 
     # -- transactions
 
@@ -260,4 +196,3 @@ class Database:
     def close(self) -> None:
         """Close all connections, those given to pq, too."""
         self.source.close()
-        self._watchdog.close()

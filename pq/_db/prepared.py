@@ -17,10 +17,11 @@ from hashlib import sha256
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from .drivers.base import Driver
-
 #: Seconds that a plan lives, and in which a statement must be repeated to be worth one.
 LIFE = 1.0
+
+#: Statements that are prepared on a connection, and remembered, at most: the plans of one take 100 kB or more there.
+MOST = 30
 
 #: Seconds without, after the server had lost one.
 PAUSE = 60.0
@@ -36,46 +37,31 @@ class Plans:
     """What is prepared on which connection. A connection belongs to one thread at a time."""
 
     # of all PQ: those that share a connection share what is prepared there
-    _known: ClassVar[WeakKeyDictionary[Any, _Session]] = WeakKeyDictionary()
+    _known: ClassVar[WeakKeyDictionary[Any, _Prepared]] = WeakKeyDictionary()
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def repeats(self, conn: Any, sql: str) -> bool:
+        """Whether the connection has executed this statement a moment ago, so that it is worth preparing."""
+        prepared = self._known.get(conn)
+        if prepared is None:
+            prepared = self._known[conn] = _Prepared()
+        return prepared.repeats(sql, time.monotonic())
 
     def text(self, conn: Any, sql: str) -> str:
-        """What to execute, with the same parameters, in place of a statement.
-
-        :raises ConnectionLost: nothing was executed.
-        """
-        session = self._known.get(conn)
-        if session is None:
-            session = self._known[conn] = _Session()
-        now = time.monotonic()
-        if not session.repeats(sql, now):
-            return sql
-        if session.fixed is None:
-            session.fixed = not self._is_hidden(conn)
-        return session.text(sql, now) if session.fixed else sql
-
-    def _is_hidden(self, conn: Any) -> bool:
-        try:
-            return self._driver.backend_is_hidden(conn)
-        except self._driver.Error as error:
-            if self._driver.is_lost(conn, error):
-                self._driver.raise_lost(error)
-            raise
+        """What to execute, with the same parameters, in place of a statement that `repeats`."""
+        return self._known[conn].text(sql, time.monotonic())
 
     def lost(self, conn: Any) -> bool:
         """The server does not know what was prepared. False if nothing was."""
-        session = self._known.get(conn)
-        if session is None or not session.made:
+        prepared = self._known.get(conn)
+        if prepared is None or not prepared.made:
             return False
-        session.forget(time.monotonic())
+        prepared.forget(time.monotonic())
         return True
 
 
-class _Session:
-    """
-    :ivar fixed: whether the connection belongs to it; None: not known yet.
+class _Prepared:
+    """What is prepared on one connection.
+
     :ivar losses: how often the server did not know what was prepared.
     :ivar made: when each statement was prepared, by its name; monotonic seconds, as all.
     :ivar used: when it was executed for the last time.
@@ -83,14 +69,18 @@ class _Session:
     """
 
     def __init__(self) -> None:
-        self.fixed: bool | None = None
         self.losses = 0
         self.made: dict[str, float] = {}
         self.used: dict[str, float] = {}
         self.begins_at = 0.0
 
     def repeats(self, sql: str, now: float) -> bool:
-        used, self.used[sql] = self.used.get(sql), now
+        used = self.used.get(sql)
+        if used is None and len(self.used) >= MOST:
+            self.used = {text: at for text, at in self.used.items() if now - at <= LIFE}
+            if len(self.used) >= MOST:  # so many are used in turn that preparing them is not worth it
+                return False
+        self.used[sql] = now
         return used is not None and now - used <= LIFE and now >= self.begins_at
 
     def text(self, sql: str, now: float) -> str:
@@ -99,9 +89,15 @@ class _Session:
         made = self.made.get(name)
         if made is not None and now - made <= LIFE:
             return f"{generic}{execute}"
+        # renewed, it is the last to be dropped
+        self.made.pop(name, None)
+        drop = "" if made is None else f"deallocate {name}; "
+        if len(self.made) >= MOST:
+            oldest = next(iter(self.made))
+            del self.made[oldest]
+            drop = f"deallocate {oldest}; "
         self.made[name] = now
-        begin = prepare if made is None else f"deallocate {name}; {prepare}"
-        return f"{begin}; {generic}{execute}"
+        return f"{drop}{prepare}; {generic}{execute}"
 
     def forget(self, now: float) -> None:
         self.made.clear()

@@ -98,6 +98,7 @@ class Scope:
     def leave(self) -> None:
         """Take it out again. In another context only `over` can be set, which has the same effect there."""
         self.over = True
+        self.block = None
         self._place = None
         _prune()
 

@@ -62,6 +62,11 @@ class Waker:
             pass
 
 
+def duplicate(fd: int) -> socket.socket:
+    """A socket of its own for the connection behind a descriptor."""
+    return _Socket(fileno=socket.dup(fd))
+
+
 class _Socket(socket.socket):
     """One that may be open at the end of the process, without a warning."""
 

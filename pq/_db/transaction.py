@@ -33,13 +33,22 @@ class Transaction(Scope):
         self._table = table
         self.driver: Driver = source.driver
         self.conn: Any = None
-        self.top: Scope = self
+        self._top: Scope | None = None
         self.broken: str | None = None
         self._pid = os.getpid()
 
     @property
     def transaction(self) -> Transaction:
         return self
+
+    @property
+    def top(self) -> Scope:
+        return self._top or self
+
+    @top.setter
+    def top(self, scope: Scope) -> None:
+        # no reference to itself: it would keep the connection alive until the garbage collector comes by
+        self._top = None if scope is self else scope
 
     @property
     def commits_at_once(self) -> bool:
@@ -230,6 +239,8 @@ class OwnTransaction(Transaction):
         if sys.is_finalizing():
             return  # see Driver.rollback
         committed = False
+        if error is not None:
+            self._source.note(self.conn, error)
         try:
             mistake = self.mistake() or self.broken
             if mistake is None and error is None and self.top is not self:

@@ -1,4 +1,4 @@
-"""A bound on how long pq waits for a server that does not answer."""
+"""A limit on how long pq waits for a server that does not answer."""
 
 from __future__ import annotations
 
@@ -6,109 +6,181 @@ import os
 import socket
 import threading
 import time
+import weakref
+from collections.abc import Callable
+from logging import getLogger
 from typing import Any
+
+from .._loop import Loop
+from .sockets import duplicate
+
+logger = getLogger("pq")
+
+#: Seconds beyond the time when the server should have given up a statement, after which it counts as silent.
+SILENCE = 2.0
+
+#: Seconds after which the thread ends if nothing is guarded.
+IDLE = 5.0
+
+#: Seconds that the question whether the server is still at work may take.
+ASKING = 10.0
+
+
+class Guard:
+    """A context manager: cut the connection if the block lasts too long.
+
+    :param seconds: how long the block may last.
+    :param is_working: asked after that time, in a thread of its own: whether the server is still at work on what the
+        block waits for. If it is, the block may last as long again. Default: the connection is cut at once.
+    :param on_cut: called after the connection was cut.
+    """
+
+    __slots__ = ("_on_cut", "_sock", "_watchdog", "asking", "deadline", "is_working", "seconds")
+
+    def __init__(
+        self,
+        watchdog: Watchdog,
+        conn: Any,
+        seconds: float,
+        is_working: Callable[[], bool] | None,
+        on_cut: Callable[[], object] | None,
+    ) -> None:
+        self._watchdog = watchdog
+        self._sock = _socket_of(conn)
+        self.seconds = seconds
+        self.is_working = is_working
+        self._on_cut = on_cut
+        self.asking = False
+
+    def __enter__(self) -> Guard:
+        try:
+            self.resume()
+        except BaseException:  # interrupted: the connection would be cut later
+            self.pause()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.pause()
+
+    def resume(self) -> None:
+        """Begin to count, from 0."""
+        self.deadline = time.monotonic() + self.seconds
+        self._watchdog.add(self)
+
+    def pause(self) -> None:
+        """Stop counting."""
+        self._watchdog.remove(self)
+
+    def cut(self) -> None:
+        logger.warning("the server has not answered for %.0f seconds: its connection was cut", self.seconds)
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the connection went by itself
+        if self._on_cut is not None:
+            self._on_cut()
 
 
 class Watchdog:
     """Cuts connections whose statement has not returned in time, so that the waiting thread gets an error.
 
-    libpq itself can't do that for a blocking call: TCP's own timeouts see a peer that acknowledges nothing, but not a
-    proxy, or a server, that takes the bytes and then keeps silent. One thread serves all guarded statements; it starts
-    with the first and ends when there was none for a while.
+    libpq can't do that for a blocking call: TCP's own timeouts notice a peer that acknowledges nothing, but not a proxy
+    or a server that takes the bytes and then keeps silent. One thread serves all guards; it starts with the first one
+    and ends when there was none for a while.
     """
 
-    IDLE = 5.0  # seconds
-
     def __init__(self) -> None:
+        self._loop = Loop(self.run_once, "pq watchdog", idle=IDLE)
         self._reset()
+        _watchdogs.add(self)
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._guarded: dict[socket.socket, float] = {}  # deadlines
-        self._thread: threading.Thread | None = None
-        self._asleep_until = 0.0
+        self._guards: set[Guard] = set()
 
-    def guard(self, conn: Any, seconds: float) -> _Guard:
-        """Cut the connection if the block lasts longer than `seconds`."""
-        return _Guard(self, conn, time.monotonic() + seconds)
+    def guard(
+        self,
+        conn: Any,
+        seconds: float,
+        is_working: Callable[[], bool] | None = None,
+        on_cut: Callable[[], object] | None = None,
+    ) -> Guard:
+        """Return a context manager; see `Guard`."""
+        return Guard(self, conn, seconds, is_working, on_cut)
 
-    def add(self, sock: socket.socket, deadline: float) -> None:
-        if self._pid != os.getpid():
-            self._reset()  # the thread stayed with the parent, and so did whoever held the lock
+    def add(self, guard: Guard) -> None:
         with self._lock:
-            self._guarded[sock] = deadline
-            if self._thread is None:
-                thread = threading.Thread(target=self._watch, name="pq watchdog", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the interpreter is about to end: go without
-                    return
-                self._thread = thread
-            elif deadline < self._asleep_until:
-                self._changed.notify()
+            self._guards.add(guard)
+        self._wake(guard.deadline)
 
-    def remove(self, sock: socket.socket) -> None:
+    def remove(self, guard: Guard) -> None:
+        with self._lock:  # who has left is never cut
+            self._guards.discard(guard)
+
+    def close(self, timeout: float | None = None) -> None:
+        """End the thread now, and wait for that.
+
+        :param timeout: seconds; None waits as long as it takes.
+        """
+        self._loop.stop(timeout)
+
+    def run_once(self) -> float | None:
+        """Cut what is overdue, and return the seconds until the next deadline."""
         with self._lock:
-            self._guarded.pop(sock, None)
-
-    def close(self) -> None:
-        """End the thread now."""
-        if self._pid != os.getpid():
-            return
-        with self._lock:
-            thread, self._thread = self._thread, None
-            self._changed.notify()
-        if thread is not None:
-            thread.join()
-
-    def _watch(self) -> None:
-        while self.run_once():
-            pass
-
-    def run_once(self) -> bool:
-        """Cut what is overdue, then wait for the next deadline. False when the thread is to end."""
-        with self._lock:
-            if self._thread is not threading.current_thread():
-                return False
             now = time.monotonic()
-            for sock, deadline in self._guarded.items():
-                if deadline <= now:
-                    _cut(sock)
-                    self._guarded[sock] = now + self.IDLE
-            self._asleep_until = min([now + self.IDLE, *self._guarded.values()])
-            woken = self._changed.wait(self._asleep_until - now)
-            if self._guarded or woken or self._thread is not threading.current_thread():
-                return True
-            self._thread = None
-            return False
+            for guard in [guard for guard in self._guards if guard.deadline <= now]:
+                self._expire(guard, now)
+            if not self._guards:
+                return None
+            return max(0.0, min(guard.deadline for guard in self._guards) - now)
 
+    def _expire(self, guard: Guard, now: float) -> None:
+        if guard.is_working is None or guard.asking:
+            self._guards.discard(guard)
+            guard.cut()
+            return
+        guard.asking = True
+        guard.deadline = now + ASKING
+        threading.Thread(target=self._ask, args=(guard, guard.is_working), name="pq watchdog asks", daemon=True).start()
 
-class _Guard:
-    """A context manager; by hand, since each `get` has one."""
-
-    def __init__(self, watchdog: Watchdog, conn: Any, deadline: float) -> None:
-        self._watchdog = watchdog
-        # A duplicate: the driver may close its descriptor at any time, and the number then mean somebody else's file.
-        # (The family given here plays no part in shutting down.)
-        self._sock = socket.fromfd(conn.fileno(), socket.AF_INET, socket.SOCK_STREAM)
-        self._deadline = deadline
-
-    def __enter__(self) -> None:
+    def _ask(self, guard: Guard, is_working: Callable[[], bool]) -> None:
+        working = False
         try:
-            self._watchdog.add(self._sock, self._deadline)
-        except BaseException:  # interrupted: it would be cut later
-            self.__exit__()
-            raise
+            working = is_working()
+        except Exception:
+            logger.exception("could not ask whether the server is at work")
+        with self._lock:
+            guard.asking = not working  # so it is cut
+            guard.deadline = time.monotonic() + guard.seconds * working
+        self._wake(guard.deadline)
 
-    def __exit__(self, *exc: object) -> None:
-        with self._sock:
-            self._watchdog.remove(self._sock)
+    def _wake(self, by: float) -> None:
+        try:
+            self._loop.wake(by)
+        except RuntimeError:
+            pass  # the interpreter is about to end: go without
 
 
-def _cut(sock: socket.socket) -> None:
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # it went by itself
+_watchdogs: weakref.WeakSet[Watchdog] = weakref.WeakSet()
+
+#: A duplicate of each guarded connection's descriptor, for as long as the connection object lives. The driver may close
+#: its own at any time, and the number then mean somebody else's file.
+_sockets: weakref.WeakKeyDictionary[Any, socket.socket] = weakref.WeakKeyDictionary()
+
+
+def _socket_of(conn: Any) -> socket.socket:
+    sock = _sockets.get(conn)
+    if sock is None:
+        sock = _sockets[conn] = duplicate(conn.fileno())
+        weakref.finalize(conn, sock.close).atexit = False
+    return sock
+
+
+def _after_fork_in_child() -> None:
+    for watchdog in list(_watchdogs):
+        watchdog._reset()  # whoever held the lock, or waited for a server, stayed with the parent
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

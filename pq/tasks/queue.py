@@ -236,7 +236,7 @@ class PQ(BasePQ):
 
     def with_tasks(self) -> list[Queue]:
         """The queues for which tasks were decorated in this process."""
-        return [queue for queue in self._queues.values() if isinstance(queue, Queue) and queue.has_tasks]
+        return [queue for queue in self._queues.all() if isinstance(queue, Queue) and queue.has_tasks]
 
     if TYPE_CHECKING:
 

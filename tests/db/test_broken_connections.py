@@ -18,7 +18,7 @@ from support.driver import driver
 from support.kinds import ALL, SEVERAL, SINGLE, make_pq, terminate
 from support.proxy import Proxy, cut_after, cut_before, dropped, swallow
 
-import pq._db.database
+import pq._db.execute
 import pq._db.sources
 from pq import PQ, CommitUnknown, ConnectionFailed, ConnectionLost, Queue
 from pq._db.watchdog import Watchdog
@@ -126,10 +126,11 @@ def test_a_put_is_repeated_as_long_as_its_commit_was_not_sent(dsn: str, proxy: P
         pq["a"].put(1)
         assert done.is_set()
         assert jobs(sql) == [1]
+        pq["a"].put(2)  # which asks for the session, in a transaction of its own
         proxy.on("commit", cut)
         with pytest.raises(CommitUnknown):
-            pq["a"].put(2)
-        assert jobs(sql) == [1] if cut is cut_before else [1, 2]
+            pq["a"].put(3)
+        assert jobs(sql) == ([1, 2] if cut is cut_before else [1, 2, 3])
 
 
 def test_without_a_server_to_connect_to(dsn: str, make_database: Any) -> None:
@@ -273,8 +274,8 @@ def test_a_dropped_single_connection_is_an_error(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pq._db.database, "GRACE", 0.2)
-    monkeypatch.setattr(pq._db.database, "SILENCE", 0.1)
+    monkeypatch.setattr(pq._db.execute, "GRACE", 0.2)
+    monkeypatch.setattr(pq._db.execute, "SILENCE", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")

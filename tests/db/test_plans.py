@@ -229,7 +229,7 @@ def test_nothing_is_prepared_where_the_server_session_changes(
     pq: PQ, conn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a pooler, which shows another process id than the server; see test_pgbouncer."""
-    monkeypatch.setattr(type(pq._db.driver), "backend_is_hidden", lambda driver, conn: True)
+    monkeypatch.setattr(type(pq._db.driver), "backend_pid", lambda driver, conn: 0)
     use(pq)
     assert prepared(conn) == set()
 

@@ -32,7 +32,7 @@ class Adapted(Driver):
     def __init__(self, dbapi: Any) -> None:
         super().__init__(dbapi, dbapi.OperationalError)
 
-    def run(self, conn: Any, sql: str, params: Any = None) -> Rows:
+    def _run(self, conn: Any, sql: str, params: Any) -> Rows:
         check_greenlet()
         cursor = conn.cursor()
         try:
@@ -57,7 +57,7 @@ class Adapted(Driver):
     def _sqlstate(self, error: BaseException) -> str | None:
         return getattr(error, "sqlstate", None)
 
-    def copy(self, conn: Any, sql: str, file: Any) -> int:
+    def _copy(self, conn: Any, sql: str, file: Any) -> int:
         raise TypeError("load() does not work inside of run_sync: use put_many()")
 
     # -- what needs a connection of pq's own

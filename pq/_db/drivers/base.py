@@ -1,38 +1,20 @@
-"""What pq needs of a driver, and what is the same with each: transactions by the state of the connection, errors by
-their SQLSTATE."""
+"""What pq needs of a driver, and what both drivers share: transactions are known by the state of the connection, errors
+by their SQLSTATE."""
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NoReturn
+from copy import copy
+from typing import Any, Protocol
 
 from ... import errors
 from ..sockets import readable
 from . import dsn as dsns
-from .errors import Raising, both
-
-#: Options of the connections that pq opens; a DSN overrides them. A peer that vanished is given up
-#: after about five seconds, be it in the middle of a statement (tcp_user_timeout, ms) or between two (keepalives, s).
-CONNECT = {
-    "connect_timeout": "5",
-    "keepalives_idle": "5",
-    "keepalives_interval": "2",
-    "keepalives_count": "2",
-    "tcp_user_timeout": "5000",
-    "client_encoding": "UTF8",
-    "fallback_application_name": "pq",
-}
-
-# SQLSTATEs: the table or a column of it is missing; the transaction may simply be tried again
-_UNDEFINED = ("42P01", "42703")
-_AGAIN = ("40001", "40P01")
-_INVALID_TEXT, _LOCK_TIMEOUT, _CANCELED = "22P02", "55P03", "57014"
-# no such prepared statement; one too many; its result has changed
-_UNPREPARED = ("26000", "42P05", "0A000")
-_REFUSED = ("42501", "25006")
+from .errors import Errors, both
 
 Params = Mapping[str, Any]
 Rows = list[tuple[Any, ...]]
@@ -44,13 +26,18 @@ _IDLE, _ACTIVE, _FAILED = 0, 1, 3
 PING = "show transaction_isolation"
 
 
-class Driver(Raising, ABC):
-    """One driver package. Get it by `drivers`.
+class Limits(Protocol):
+    """How long statements may take on connections that pq opened; see `sources.dsn`."""
 
-    :ivar Error: the base of its errors.
-    :ivar PoolError: the base of those of its pools.
-    :ivar Unavailable: what may be different the next time.
-    """
+    def guard(self, conn: Any) -> AbstractContextManager[Any]:
+        """Return a context manager around one call to the server: in the end the connection is cut."""
+
+    def lift(self, conn: Any) -> str:
+        """Return the SQL by which a transaction gets the limit that the session would have without pq."""
+
+
+class Driver(Errors, ABC):
+    """One driver package. Get it by `detect`."""
 
     #: Whether its pools wait for a connection themselves.
     pools_wait = False
@@ -58,11 +45,20 @@ class Driver(Raising, ABC):
     #: Whether a thread may sleep until there is a job: not where that would stop an event loop.
     can_wait = True
 
+    #: Limits of the connections that it is used for.
+    limits: Limits | None = None
+
     def __init__(self, package: Any, pool_error: type[Exception]) -> None:
         self._package = package
-        self.Error: type[Exception] = package.Error
+        self.Error = package.Error
         self.PoolError = pool_error
-        self.Unavailable: tuple[type[Exception], ...] = (package.OperationalError, package.InterfaceError, pool_error)
+        self.Unavailable = (package.OperationalError, package.InterfaceError, pool_error)
+
+    def limited(self, limits: Limits) -> Driver:
+        """Return the same driver for connections that have limits."""
+        driver = copy(self)
+        driver.limits = limits
+        return driver
 
     # -- what differs
 
@@ -77,9 +73,6 @@ class Driver(Raising, ABC):
     @abstractmethod
     def _parameters_of(self, conn: Any) -> dict[str, str] | None:
         """What a connection was opened with, and so can be again; None if that can't be known."""
-
-    @abstractmethod
-    def database_name(self, conn: Any) -> str: ...
 
     @abstractmethod
     def _backend_pid(self, conn: Any) -> int:
@@ -98,15 +91,12 @@ class Driver(Raising, ABC):
         """The statement, on a connection in autocommit mode."""
 
     @abstractmethod
-    def _sqlstate(self, error: BaseException) -> str | None: ...
+    def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
+        """See `run`."""
 
     @abstractmethod
-    def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
-        """Execute statements in one message, and return the rows of the last (none if it returns nothing)."""
-
-    @abstractmethod
-    def copy(self, conn: Any, sql: str, file: Any) -> int:
-        """COPY from a file, which has `read`; returns the number of rows."""
+    def _copy(self, conn: Any, sql: str, file: Any) -> int:
+        """See `copy`."""
 
     @abstractmethod
     def listen(self, conn: Any) -> None:
@@ -131,29 +121,40 @@ class Driver(Raising, ABC):
 
         :raises ValueError: it is malformed. It is not quoted in the message: it may hold a password.
         """
+        plain = dsns.plain(dsn)
         try:
-            given = self._parse(dsns.plain(dsn))
+            given = self._parse(plain)
         except self._package.ProgrammingError:
+            unknown = [key for key in dsns.query_keys(plain) if not self._is_parameter(key)]
+            if unknown:
+                raise ValueError(f"libpq does not know these parameters of the DSN: {', '.join(unknown)}") from None
             raise ValueError("the DSN is neither a postgresql:// URL nor key=value pairs") from None
         dsns.check(given)
         return given
 
+    def _is_parameter(self, key: str) -> bool:
+        try:
+            self._parse(f"{key}=''")
+        except self._package.ProgrammingError:
+            return False
+        return True
+
     def connect(self, dsn: str) -> Any:
-        """A connection in autocommit mode.
+        """Return a connection in autocommit mode.
 
         :raises ValueError: `dsn` is malformed.
         :raises ConnectionFailed: the server can't be reached, or refuses.
         """
         given = self.parameters(dsn)
         try:
-            return self._open({**CONNECT, **given})
+            return self._open({**dsns.defaults(given, os.environ), **given})
         except self._package.OperationalError as error:
             raise both(errors.ConnectionFailed, self._package.OperationalError)(str(error).strip()) from error
 
     def clone(self, conn: Any) -> Any:
         """A second connection with the parameters of the first, in autocommit mode; None if they can't be known."""
         parameters = self._parameters_of(conn)
-        return None if parameters is None else self._open({**CONNECT, **parameters})
+        return None if parameters is None else self._open({**dsns.defaults(parameters, os.environ), **parameters})
 
     def alive(self, conn: Any) -> bool:
         """Whether a connection is still there. The server is asked only if it has said something meanwhile: a
@@ -170,11 +171,29 @@ class Driver(Raising, ABC):
             pass  # a transaction that has failed, unless:
         return not conn.closed
 
+    def backend_pid(self, conn: Any) -> int:
+        """The server process as it was named when the connection was made; a pooler makes up a number."""
+        return self._backend_pid(conn)
+
     def backend_is_hidden(self, conn: Any) -> bool:
         """Whether a transaction pooler stands between: then the next statement may meet another server session."""
         return self.run(conn, "select pg_backend_pid()") != [(self._backend_pid(conn),)]
 
     # -- statements
+
+    def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        """Execute statements in one message, and return the rows of the last one (none if it returns nothing)."""
+        if self.limits is None:
+            return self._run(conn, sql, params)
+        with self.limits.guard(conn):
+            return self._run(conn, sql, params)
+
+    def copy(self, conn: Any, sql: str, file: Any) -> int:
+        """COPY from a file, which has `read`, and return the number of rows."""
+        if self.limits is None:
+            return self._copy(conn, sql, file)
+        with self.limits.guard(conn) as guard:
+            return self._copy(conn, sql, _Timed(file, guard))
 
     def run_and_commit(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
         """Execute and commit in two round trips: what is lost in the first one certainly changed nothing.
@@ -230,7 +249,8 @@ class Driver(Raising, ABC):
         :param now: outside of autocommit mode drivers begin by themselves with the first statement: have it do so here.
         """
         if conn.autocommit and self.idle(conn):
-            self.run(conn, self._begin(conn))
+            lift = "" if self.limits is None else self.limits.lift(conn)
+            self.run(conn, self._begin(conn) + lift)
         elif now:
             self.run(conn, PING)
 
@@ -264,46 +284,17 @@ class Driver(Raising, ABC):
             self.run(conn, PING)  # which reads them; see `alive`
         return self._take(conn, channels)
 
-    # -- errors
 
-    def fail(self, conn: Any, error: BaseException, changes: bool, table: str) -> NoReturn:
-        """Raise what an error of the driver means.
+class _Timed:
+    """A file for COPY. Only the server's time counts, not that of whoever writes the file."""
 
-        :param changes: what was under way changes something, and was to be committed.
-        :param table: the name of the queue table, for the message.
-        """
-        if isinstance(error, self.Error) and not isinstance(error, errors.PQError):
-            if self.is_lost(conn, error):
-                if changes:
-                    self.raise_commit_unknown(error)
-                self.raise_lost(error)
-            if self.table_is_missing(error):
-                self.raise_table_missing(error, table, self.database_name(conn))
-        raise error
+    def __init__(self, file: Any, guard: Any) -> None:
+        self._file = file
+        self._guard = guard
 
-    def is_lost(self, conn: Any, error: BaseException | None) -> bool:
-        """Whether an error means that the connection is gone. The SQLSTATE does not tell: libpq reports the end of the
-        connection, not the server's last words before it."""
-        return bool(conn.closed)
-
-    def was_canceled(self, error: BaseException) -> bool:
-        return self._sqlstate(error) == _CANCELED
-
-    def is_refused(self, error: BaseException) -> bool:
-        """The role may not do that, or the session is read-only."""
-        return self._sqlstate(error) in _REFUSED
-
-    def is_unprepared(self, error: BaseException) -> bool:
-        return self._sqlstate(error) in _UNPREPARED
-
-    def may_be_repeated(self, error: BaseException) -> bool:
-        return self._sqlstate(error) in _AGAIN
-
-    def table_is_missing(self, error: BaseException) -> bool:
-        return self._sqlstate(error) in _UNDEFINED
-
-    def text_is_invalid(self, error: BaseException) -> bool:
-        return self._sqlstate(error) == _INVALID_TEXT
-
-    def lock_timed_out(self, error: BaseException) -> bool:
-        return self._sqlstate(error) == _LOCK_TIMEOUT
+    def read(self, size: int = -1) -> Any:
+        self._guard.pause()
+        try:
+            return self._file.read(size)
+        finally:
+            self._guard.resume()

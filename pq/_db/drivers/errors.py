@@ -1,7 +1,8 @@
-"""Errors that are pq's and the driver's at once."""
+"""What errors of a driver mean, by their SQLSTATE, and errors that are pq's and the driver's at once."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cache
 from typing import Any, NoReturn
 
@@ -14,13 +15,34 @@ def both(ours: type[errors.PQError], drivers: type[Exception]) -> Any:
     return type(ours.__name__, (ours, drivers), {"__module__": ours.__module__, "__doc__": ours.__doc__})
 
 
-class Raising:
-    """What a driver raises in pq's words.
+# SQLSTATEs: the table or a column of it is missing; the transaction may be tried again
+_UNDEFINED = ("42P01", "42703")
+_AGAIN = ("40001", "40P01")
+_INVALID_TEXT, _LOCK_TIMEOUT, _CANCELED = "22P02", "55P03", "57014"
+# there is no such prepared statement, or one already; its result has changed
+_UNPREPARED = ("26000", "42P05", "0A000")
+_FORBIDDEN, _READ_ONLY = "42501", "25006"
+_REFUSED = (_FORBIDDEN, _READ_ONLY)
 
-    :ivar _package: of the driver.
+
+class Errors(ABC):
+    """The errors of one driver.
+
+    :ivar Error: the base of them all.
+    :ivar PoolError: the base of the errors of its pools.
+    :ivar Unavailable: errors that the same call may not meet the next time.
     """
 
     _package: Any
+    Error: type[Exception]
+    PoolError: type[Exception]
+    Unavailable: tuple[type[Exception], ...]
+
+    @abstractmethod
+    def _sqlstate(self, error: BaseException) -> str | None: ...
+
+    @abstractmethod
+    def database_name(self, conn: Any) -> str: ...
 
     def raise_lost(self, cause: BaseException | None, message: str | None = None) -> NoReturn:
         raise both(errors.ConnectionLost, self._package.OperationalError)(message) from cause
@@ -28,8 +50,63 @@ class Raising:
     def raise_commit_unknown(self, cause: BaseException, message: str | None = None) -> NoReturn:
         raise both(errors.CommitUnknown, self._package.OperationalError)(message) from cause
 
+    def raise_timed_out(self, cause: BaseException, seconds: float | None) -> NoReturn:
+        kind: Any = type(cause)
+        raise both(errors.StatementTimeout, kind)(seconds=seconds) from cause
+
     def raise_forked(self, message: str | None = None) -> NoReturn:
         raise both(errors.ForkedConnection, self._package.InterfaceError)(message)
 
     def raise_table_missing(self, cause: BaseException, table: str, database: str) -> NoReturn:
         raise both(errors.TableMissing, self._package.ProgrammingError)(table=table, database=database) from cause
+
+    def fail(self, conn: Any, error: BaseException, changes: bool, table: str) -> NoReturn:
+        """Raise what an error of the driver means.
+
+        :param changes: what was under way changes something, and was to be committed.
+        :param table: the name of the queue table, for the message.
+        """
+        if isinstance(error, self.Error) and not isinstance(error, errors.PQError):
+            if self.is_lost(conn, error):
+                if changes:
+                    self.raise_commit_unknown(error)
+                self.raise_lost(error)
+            if self.table_is_missing(error):
+                self.raise_table_missing(error, table, self.database_name(conn))
+        raise error
+
+    def is_lost(self, conn: Any, error: BaseException | None) -> bool:
+        """Whether an error means that the connection is gone. The SQLSTATE does not tell: libpq reports the end of the
+        connection, not the server's last words before it."""
+        return bool(conn.closed)
+
+    def was_canceled(self, error: BaseException) -> bool:
+        return self._sqlstate(error) == _CANCELED
+
+    def is_refused(self, error: BaseException) -> bool:
+        """Whether the role may not do that, or the session is read-only."""
+        return self._sqlstate(error) in _REFUSED
+
+    def is_read_only(self, error: BaseException) -> bool:
+        """Whether the session can't write: the server is a standby now, or its settings say so."""
+        return self._sqlstate(error) == _READ_ONLY
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Whether the same call may well succeed later: the server can't be reached, is overloaded or read-only, or the
+        role lacks a right just now. An error of what was executed is none."""
+        return isinstance(error, self.Unavailable) or self.is_refused(error)
+
+    def is_unprepared(self, error: BaseException) -> bool:
+        return self._sqlstate(error) in _UNPREPARED
+
+    def may_be_repeated(self, error: BaseException) -> bool:
+        return self._sqlstate(error) in _AGAIN
+
+    def table_is_missing(self, error: BaseException) -> bool:
+        return self._sqlstate(error) in _UNDEFINED
+
+    def text_is_invalid(self, error: BaseException) -> bool:
+        return self._sqlstate(error) == _INVALID_TEXT
+
+    def lock_timed_out(self, error: BaseException) -> bool:
+        return self._sqlstate(error) == _LOCK_TIMEOUT

@@ -60,7 +60,7 @@ class Psycopg2(Driver):
         """A cursor that returns plain tuples, whatever cursor_factory the connection has."""
         return conn.cursor(cursor_factory=self._extensions.cursor)
 
-    def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+    def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
         with self._cursor(conn) as cursor:
             with self._waiting() if self._interruptible else nullcontext():
                 cursor.execute(sql, params)
@@ -96,7 +96,7 @@ class Psycopg2(Driver):
                 conn.cancel()  # the server would go on
             raise
 
-    def copy(self, conn: Any, sql: str, file: Any) -> int:
+    def _copy(self, conn: Any, sql: str, file: Any) -> int:
         cursor = self._cursor(conn)
         cursor.copy_expert(sql, file, 65536)
         return int(cursor.rowcount)

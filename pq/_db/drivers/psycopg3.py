@@ -79,7 +79,7 @@ class Psycopg3(Driver):
         """A cursor that returns plain tuples, whatever row_factory and cursor_factory the connection has."""
         return self._package.ClientCursor(conn, row_factory=self._tuples)
 
-    def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+    def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
         if conn in self._copying:  # psycopg would wait for ever
             raise self._package.InternalError("another statement, COPY, is under way on this connection")
         if conn.pgconn.pipeline_status:  # there are no rows before its end, and with them no outcome
@@ -106,7 +106,7 @@ class Psycopg3(Driver):
             while conn.pgconn.get_result() is not None:
                 pass
 
-    def copy(self, conn: Any, sql: str, file: Any) -> int:
+    def _copy(self, conn: Any, sql: str, file: Any) -> int:
         cursor = self._cursor(conn)
         with cursor.copy(sql) as copy:
             self._copying.add(conn)

@@ -13,11 +13,13 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary, WeakSet
 
-from ..drivers.base import Driver
+from ... import sql as _sql
+from ..drivers.base import Driver, Params, Rows
 from ..scope import current
+from ..watchdog import Guard, Watchdog
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,22 +30,43 @@ if TYPE_CHECKING:
 #: without a word hardly does so just after an answer.
 HOT = 1.0
 
+_SQL = _sql.statements("session.sql")
+
+
+class Session(NamedTuple):
+    """What pq knows of the server session behind a connection.
+
+    :ivar hidden: a transaction pooler stands between: the next statement may meet another session.
+    :ivar own_limit: milliseconds that statements may take by the settings of role, database or connection; 0: no limit.
+    :ivar limited: the source's `statement_timeout` holds in its place.
+    """
+
+    hidden: bool = False
+    own_limit: int = 0
+    limited: bool = False
+
 
 class Source(ABC):
     """Connections for the threads of this process.
 
     `replaceable`: a lost connection can be replaced by another. `owned`: pq opened the connections.
     `hears_in_transactions`: notifications come through while this thread has a transaction open.
+    `statement_timeout`: seconds that a statement of pq's may take outside of a transaction; None: no limit.
     """
 
     driver: Driver
     replaceable = True
     owned = False
     hears_in_transactions = True
+    statement_timeout: float | None = None
 
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._answered: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+        self._sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
+        self._suspects: WeakSet[Any] = WeakSet()
+        self.watchdog = Watchdog()
+        weakref.finalize(self, self.watchdog.close, 0).atexit = False
         _sources.add(self)
 
     @property
@@ -85,6 +108,55 @@ class Source(ABC):
     def is_doubtful(self, conn: Any) -> bool:
         """Whether a lost connection may turn up now, that another would replace; not just after an answer."""
         return self.replaceable and time.monotonic() - self._answered.get(conn, 0.0) > HOT
+
+    def has_served(self, conn: Any) -> bool:
+        """Whether a statement has succeeded on it before."""
+        return conn in self._answered
+
+    def note(self, conn: Any, error: BaseException) -> bool:
+        """Note an error that a connection has met. If the session can't write, since its server is a standby now or its
+        settings have changed, `release` throws the connection away, and the method returns True."""
+        if not (self.replaceable and self.driver.is_read_only(error)):
+            return False
+        self._suspects.add(conn)
+        self.distrust()
+        return True
+
+    def distrust(self) -> None:
+        """A connection leads to a server that is not to be used: others probably do so, too."""
+
+    # -- limits
+
+    def session(self, conn: Any) -> Session:
+        """What is known of the session behind an idle connection; asked once.
+
+        :raises ConnectionLost: nothing was changed.
+        """
+        session = self._sessions.get(conn)
+        if session is None:
+            pid = self.driver.backend_pid(conn)
+            limit = round((self.statement_timeout or 0) * 1000)
+            try:
+                with self.driver.committed(conn):
+                    ((found, own, limited),) = self.driver.run(conn, _SQL["limit"], {"pid": pid, "limit": limit})
+            except self.driver.Error as error:
+                if self.driver.is_lost(conn, error):
+                    self.driver.raise_lost(error)
+                raise
+            session = self._sessions[conn] = Session(found != pid, own, limited)
+        return session
+
+    def guard(self, conn: Any, seconds: float) -> Guard:
+        """Return a context manager: if the block takes longer, the connection is cut, and others are distrusted."""
+        return self.watchdog.guard(conn, seconds, on_cut=self.distrust)
+
+    def run_patiently(self, conn: Any, sql: str, params: Params | None) -> Rows:
+        """Execute a statement that may take as long as the server works on it."""
+        return self.driver.run(conn, sql, params)
+
+    def is_overdue(self, seconds: float) -> bool:
+        """Whether a statement that was cancelled after this time had reached `statement_timeout`."""
+        return self.statement_timeout is not None and seconds >= 0.95 * self.statement_timeout
 
     def executed(self, sql: str) -> None:
         """Take note that a statement was executed and committed.

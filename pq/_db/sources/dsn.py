@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
+from contextlib import closing
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ... import sql as _sql
+from ..drivers.base import PING, Params, Rows
 from ..drivers.detect import own_driver
+from ..watchdog import SILENCE, Guard
 from .base import Source
 from .turns import Turn, Turns
 
 #: Seconds after which a connection that nobody has used is closed, while this process waits; one is kept.
 KEEP = 5.0
+
+#: Seconds that a question to the server may take which it answers from memory.
+ASKING = 5.0
+
+#: Seconds within which a server refuses a connection.
+PROMPT = 1.0
+
+_SQL = _sql.statements("session.sql")
 
 
 class DsnPool(Source):
@@ -21,12 +35,14 @@ class DsnPool(Source):
 
     owned = True
 
-    def __init__(self, dsn: str, limit: int) -> None:
-        self.driver = own_driver()
+    def __init__(self, dsn: str, limit: int, statement_timeout: float | None = None) -> None:
+        self._driver = own_driver()
+        self.driver = self._driver if statement_timeout is None else self._driver.limited(weakref.proxy(self))
         self.driver.parameters(dsn)  # complains of a malformed one now, not at the first connection
         if limit < 1:
             raise ValueError(f"max_connections must be at least 1: {limit}")
         super().__init__()
+        self.statement_timeout = statement_timeout
         self._dsn = dsn
         self._limit = limit
         self._closed = False
@@ -36,6 +52,7 @@ class DsnPool(Source):
         self._lock = threading.RLock()
         self._turns = Turns(self._limit)
         self._lent: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()
+        self._patient: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
         self._idle: list[tuple[Any, float]] = []  # since when, in monotonic seconds; the one used last is last
 
     def acquire(self, timeout: float | None = None) -> Any:
@@ -55,13 +72,19 @@ class DsnPool(Source):
             alive = False
             try:
                 if conn is None:
-                    conn = self.driver.connect(self._dsn)
+                    conn = self._open()
                 alive = self.driver.alive(conn)
             finally:
                 if not alive:
                     self._discard(conn)
             if alive:
                 return conn
+
+    def _open(self) -> Any:
+        conn = self.driver.connect(self._dsn)
+        with self.watchdog.guard(conn, ASKING):
+            self.session(conn)  # at once, since it sets the limit there
+        return conn
 
     def _pop(self) -> Any:
         with self._lock:
@@ -74,7 +97,7 @@ class DsnPool(Source):
         if turn is None:
             return
         try:
-            usable = not (lost or conn.closed) and self.driver.idle(conn)
+            usable = not (lost or conn.closed or conn in self._suspects) and self.driver.idle(conn)
             with self._lock:
                 if usable and not self._closed:
                     self._idle.append((conn, time.monotonic()))
@@ -89,6 +112,56 @@ class DsnPool(Source):
                 conn.close()
         except self.driver.Error:
             pass  # it is gone, which is what we want
+
+    def distrust(self) -> None:
+        """Close all that are idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for conn, _ in idle:
+            self._discard(conn)
+
+    # -- limits: see drivers.base.Limits
+
+    def guard(self, conn: Any, seconds: float | None = None) -> Guard:
+        """Return a context manager around a statement.
+
+        :param seconds: after which the connection is cut. Default: outside of a transaction, somewhat later than the
+            server gives the statement up. In a transaction, where the application's statements are executed, too, the
+            server has no such limit: after that time pq asks, by another connection, whether it is still at work.
+        """
+        is_working = None
+        if seconds is None:
+            seconds = (self.statement_timeout or 0) + SILENCE
+            if self._patient.get(conn) or not self.driver.idle(conn):
+                is_working = partial(self._is_working, conn)
+        return self.watchdog.guard(conn, seconds, is_working, self.distrust)
+
+    def lift(self, conn: Any) -> str:
+        session = self._sessions.get(conn)
+        if session is None or not session.limited:
+            return ""
+        return f"; set local statement_timeout = {session.own_limit}"
+
+    def run_patiently(self, conn: Any, sql: str, params: Params | None) -> Rows:
+        self._patient[conn] = True
+        try:
+            return self.driver.run(conn, sql, params)
+        finally:
+            self._patient[conn] = False
+
+    def _is_working(self, conn: Any) -> bool:
+        began = time.monotonic()
+        try:
+            with closing(self._driver.connect(self._dsn)) as other, self.watchdog.guard(other, ASKING):
+                if self.session(conn).hidden:
+                    self._driver.run(other, PING)
+                    return True
+                rows = self._driver.run(other, _SQL["working"], {"pid": self._driver.backend_pid(conn)})
+        except self._driver.Error:
+            # Refused in a moment, as when there are too many connections: something is there, and TCP finds out whether
+            # the other connection is. A server that stands still does not answer in time.
+            return time.monotonic() - began < PROMPT
+        return rows == [(True,)]
 
     def tidy(self) -> None:
         with self._lock:
@@ -107,6 +180,7 @@ class DsnPool(Source):
             self._closed = True
             idle, self._idle = self._idle, []
         self._turns.open()
+        self.watchdog.close()
         for conn, _ in idle:
             self._discard(conn)
 

@@ -77,7 +77,7 @@ class Pool(Given):
     def release(self, conn: Any, lost: bool = False) -> None:
         if conn in self._lent:
             self._lent.discard(conn)
-            self._put(conn, lost)
+            self._put(conn, lost or conn in self._suspects)
 
     def open_line(self) -> Any:
         if self.transaction is not None and self.transaction.owned:
@@ -185,6 +185,7 @@ class PlainPool(Pool):
                 self._changed.notify_all()
 
     def close(self) -> None:
+        self.watchdog.close()
         if self._pid == os.getpid() and not self.pool.closed:
             self.pool.closeall()
 
@@ -206,6 +207,7 @@ class WaitingPool(Pool):
         self.pool.putconn(conn)
 
     def close(self) -> None:
+        self.watchdog.close()
         if self._pid == os.getpid():
             self.pool.close()
 

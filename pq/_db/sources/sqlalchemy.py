@@ -60,6 +60,7 @@ class EnginePool(Pool):
         super().forked()
 
     def close(self) -> None:
+        self.watchdog.close()
         if self._pid == os.getpid():
             self.pool.dispose()
 
