@@ -105,6 +105,8 @@ class DsnPool(Source):
             self._discard(conn)
         finally:
             self._turns.give(turn)
+            if self._closed:
+                self.watchdog.close(0)  # which the end of a block may have started again
 
     def _discard(self, conn: Any) -> None:
         try:
