@@ -42,9 +42,8 @@ class PQ:
     :param max_connections: with a DSN: the largest number of connections. Further threads wait, and whoever has waited
         longest gets the next one. pq opens one more for waiting.
     :param statement_timeout: with a DSN: how many seconds a statement of pq's may take; None: no limit. After that the
-        call raises `StatementTimeout` or `ConnectionLost`, if nothing was done, or `CommitUnknown`. A shorter
-        ``statement_timeout`` of the role, the database or the DSN stays in force. `create`, `drop`, `reset`, `prune`,
-        `Queue.clear`, `Queue.load` and statements in a block may take longer, as long as the server works on them.
+        call raises `StatementTimeout` or `ConnectionLost`, if nothing was done, or `CommitUnknown`. See
+        :ref:`time-limits`.
     :param poll_interval: in seconds: a waiting `get` looks for jobs at least this often, even without a notification.
     :param listen_dsn: a direct connection to listen on, where the others go through a transaction pooler.
     :param options: attributes to set on the queues: `timeout`, `cursor_kwargs`, …
@@ -79,13 +78,9 @@ class PQ:
         integer("max_connections", max_connections, 1)
         if not timeout_seconds(poll_interval, "poll_interval") > 0:
             raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
-        if statement_timeout is not None and not timeout_seconds(statement_timeout, "statement_timeout") >= 0.001:
-            raise ValueError(f"statement_timeout must be at least 0.001 seconds, or None: {statement_timeout!r}")
         self.debug = debug
         place = TableName(table, schema)
-        self._db = Database(
-            conn, pool, place.quoted, max_connections=max_connections, statement_timeout=statement_timeout
-        )
+        self._db = Database(conn, pool, place.quoted, max_connections, statement_timeout)
         self._table = Table(place, self._db, poll_interval=poll_interval, listen_dsn=listen_dsn)
         self._sql = self._table.statements("queue.sql")
         self._pruner = Pruner(self._db)
@@ -196,9 +191,7 @@ class PQ:
         return examine(self._table)
 
     def __getitem__(self, name: str) -> Queue:
-        """Return the queue of that name.
-
-        It is the same object for as long as it is referenced, or if an attribute of it was set.
+        """Return the queue of that name: the same object for as long as it is referenced, or an attribute was set.
 
         :raises TypeError: the name is not a str.
         :raises ValueError: the name is empty, or has a NUL character or a lone surrogate.

@@ -6,9 +6,11 @@ While a block is open in the current context, all that pq executes there on that
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from .._args import timeout_seconds
 from .block import Block, Using
 from .drivers.base import PING, Driver, Params, Rows
 from .drivers.detect import is_engine
@@ -31,7 +33,7 @@ class Database:
     :param max_connections: for a DSN: how many connections pq opens at most.
     :param statement_timeout: for a DSN: seconds that a statement of pq's may take; None: no limit.
     :raises TypeError: `conn` or `pool` is something else.
-    :raises ValueError: a DSN is malformed.
+    :raises ValueError: a DSN is malformed, or a limit is out of range.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class Database:
         conn: Any,
         pool: Any,
         table: str,
-        *,
         max_connections: int = 10,
         statement_timeout: float | None = 30.0,
     ) -> None:
+        limit = timeout_seconds(statement_timeout, "statement_timeout")
+        if limit < 0.001:
+            raise ValueError(f"statement_timeout must be at least 0.001 seconds, or None: {statement_timeout!r}")
         self.conn = conn
         self.pool = pool
         self.table = table
@@ -52,7 +56,7 @@ class Database:
         elif pool is not None:
             self.source = source_of(pool)
         elif isinstance(conn, str):
-            self.source = DsnPool(conn, max_connections, statement_timeout)
+            self.source = DsnPool(conn, max_connections, None if limit == math.inf else limit)
         else:
             self.source = SingleConnection.of(conn)
         self._given: Joined | None = None
