@@ -17,7 +17,7 @@ from .._text import NAME, cut
 from .run import Run
 
 #: The events, and the level at which each is logged: at INFO, a job has one line.
-LEVELS = {
+LEVELS: dict[str, int] = {
     "start": logging.DEBUG,
     "done": logging.INFO,
     "retry": logging.WARNING,
@@ -54,7 +54,7 @@ class Events:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._functions: dict[str, list[Callable[[Event], Any]]] = {name: [] for name in LEVELS}
-        self.counts = dict.fromkeys(LEVELS, 0)
+        self.counts: dict[str, int] = dict.fromkeys(LEVELS, 0)
 
     def on(self, name: str, function: Callable[[Event], Any]) -> None:
         """Register a function; see `Worker.on`."""

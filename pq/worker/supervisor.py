@@ -46,10 +46,12 @@ class Slot:
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.line: socket.socket | None = None
-        self.ready = False
-        self.told = self.asked = 0
-        self.start_at = self.started_at = 0.0  # monotonic seconds
-        self.pause = FIRST
+        self.ready: bool = False
+        self.told: int = 0
+        self.asked: int = 0
+        self.start_at: float = 0.0  # monotonic seconds
+        self.started_at: float = 0.0
+        self.pause: float = FIRST
         self.code: int | None = None
 
     def start(self, command: list[str]) -> None:

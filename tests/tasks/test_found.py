@@ -286,10 +286,8 @@ def test_a_module_whose_import_fails_is_a_task_that_is_missing(pq: PQ, folder: P
 
 
 def test_an_attribute_that_raises_is_a_task_that_is_missing(pq: PQ, folder: Path) -> None:
-    write(
-        folder / "orchard_odd.py",
-        "def __getattr__(name): raise (AttributeError if name[:2] == '__' else RuntimeError)(name)",
-    )
+    text = "def __getattr__(name): raise (AttributeError if name[:2] == '__' else RuntimeError)(name)"
+    write(folder / "orchard_odd.py", text)
     with pytest.raises(TaskNotFound, match="not found"):
         pq["a"]._call(row("orchard_odd.eat"))
 
