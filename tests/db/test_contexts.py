@@ -421,9 +421,7 @@ class Slotted(Exception):
 
 
 @pytest.mark.parametrize("error", [Frozen(1), Slotted()], ids=["frozen", "slots"])
-@pytest.mark.parametrize(
-    "how", ["with queue", "inner", "item", "items", "job", "using", "savepoint", "bind", "grouped"]
-)
+@pytest.mark.parametrize("how", ["queue", "inner", "item", "items", "job", "using", "savepoint", "bind", "grouped"])
 def test_an_exception_that_cannot_be_changed_comes_out_as_itself(
     dsn: str, pq: PQ, how: str, error: Exception
 ) -> None:
@@ -431,7 +429,7 @@ def test_an_exception_that_cannot_be_changed_comes_out_as_itself(
     with closing(psycopg2.connect(dsn)) as conn:
 
         def act() -> None:
-            if how == "with queue":
+            if how == "queue":
                 with pq["a"]:
                     raise error
             elif how == "inner":
