@@ -76,6 +76,18 @@ class Database:
         view._given = Joined(self.source, self.table, conn)
         return view
 
+    def reserve(self) -> Database | None:
+        """Return a view of this database with a connection of its own; the errors are those of `Source.reserve`.
+
+        Close its source in the end. None if there is no second connection.
+        """
+        source = self.source.reserve()
+        if source is None:
+            return None
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, source=source, _executor=Executor(source, self.table))
+        return view
+
     @property
     def is_view(self) -> bool:
         """Whether `bind` has made this."""

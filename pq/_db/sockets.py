@@ -31,6 +31,15 @@ def wait_readable(fds: tuple[int, ...], timeout: float) -> list[int]:
     return [fd for fd, _ in poll.poll(timeout * 1000)]
 
 
+def shut(fd: int) -> None:
+    """End the connection of a socket that belongs to somebody else, who then has to close it."""
+    with duplicate(fd) as sock:
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it went by itself
+
+
 class Waker:
     """Wakes a thread that sleeps on file descriptors."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from logging import getLogger
 from typing import Any, NoReturn
 
@@ -211,6 +212,7 @@ class OwnTransaction(Transaction):
             try:
                 self.conn = source.acquire()
                 self._taken = True
+                source.begun[self] = threading.get_ident()
                 self.driver.begin(self.conn, now=source.replaceable)
                 break
             except BaseException as error:
@@ -286,6 +288,7 @@ class OwnTransaction(Transaction):
     def _release(self, lost: bool) -> None:
         if self._taken:
             self._taken = False
+            self._source.begun.pop(self, None)
             self._source.release(self.conn, lost)
 
 

@@ -34,7 +34,8 @@ class Delivery(Protocol):
 class Settlement(NamedTuple):
     """The end of one delivery.
 
-    :ivar outcome: ``'done'``, ``'retry'``, ``'dead'`` or ``'released'``.
+    :ivar outcome: ``'done'``, ``'retry'``, ``'dead'``, ``'released'``, or ``'broken'``: tried again, and counted like a
+        lease that has expired.
     :ivar delay: of a retry; None: at once.
     :ivar error: a `Failure` as the table keeps it.
     :ivar result: as JSON.
@@ -127,10 +128,34 @@ def note_cancelled(lost: Sequence[Delivery], queue: Any = None) -> None:
             job.cancelled = job.id in found
 
 
-def locked(jobs: Sequence[Delivery]) -> set[int]:
-    """The ids of those that are ours, in rows that another transaction has locked."""
-    queue = jobs[0].queue
-    return {id for (id,) in queue._run(queue._statements("lease.sql")["locked"], **held(jobs))}
+def extend(queue: Any, jobs: Sequence[Delivery], exact: Sequence[bool]) -> set[int]:
+    """Extend the leases of deliveries, each by its `lease` from now on; return the ids of those that are still held.
+
+    :param queue: as of `settle`.
+    :param exact: for each, whether the lease may also become shorter than it is in the row.
+    """
+    leases = array(job.lease.total_seconds() for job in jobs)
+    sql = queue._statements("lease.sql")["extend_all"]
+    return {id for (id,) in queue._run(sql, **held(jobs), leases=leases, exact=array(exact))}
+
+
+def locked(queue: Any, jobs: Sequence[Delivery], lock_timeout: float) -> set[int]:
+    """Return the ids of the deliveries that are held, in rows that another transaction has locked.
+
+    :param queue: as of `settle`.
+    :param lock_timeout: seconds, for a lock of the whole table.
+    """
+    sql = queue._statements("lease.sql")["locked"]
+    return {id for (id,) in queue._run(sql, **held(jobs), lock_timeout=lock_timeout)}
+
+
+def serves(queue: Any, lock_timeout: float) -> None:
+    """Do nothing; raise an error where a settlement would, whatever the job.
+
+    :param queue: as of `settle`.
+    :param lock_timeout: seconds, for a lock of the whole table.
+    """
+    queue._run(queue._statements("lease.sql")["serves"], lock_timeout=lock_timeout)
 
 
 def held(jobs: Sequence[Delivery]) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Table:
             database.source.driver.parameters(listen_dsn)
         self._room = WaitingRoom(database.source, name.quoted, poll_interval, listen_dsn)
         self._memory = _Memory()
+        self.closed = False
 
     def bind(self, conn: Any) -> Table:
         """Return a view of this table that executes everything in a transaction of the application's.
@@ -54,6 +55,15 @@ class Table:
         """
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, database=self.database.bind(conn))
+        return view
+
+    def reserve(self) -> Table | None:
+        """Return a view of this table with a connection of its own, which nobody else gets; see `Database.reserve`."""
+        database = self.database.reserve()
+        if database is None:
+            return None
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, database=database)
         return view
 
     @property
@@ -121,5 +131,6 @@ class Table:
         """Wake and refuse all waiters, and close all connections, those given to pq, too. Of a view, do nothing."""
         if self.database.is_view:
             return
+        self.closed = True
         self._room.close()
         self.database.close()

@@ -26,7 +26,7 @@ update :table as job set
     due_at = statement_timestamp() + make_interval(secs => given.delay),
     schedule_at = coalesce(statement_timestamp() + make_interval(secs => given.delay), job.schedule_at),
     attempts = job.attempts - case given.outcome when 'released' then 1 else 0 end,
-    expiries = case given.outcome when 'retry' then 0 else job.expiries end,
+    expiries = case given.outcome when 'retry' then 0 when 'broken' then job.expiries + 1 else job.expiries end,
     error = case when given.outcome <> 'done' then coalesce(given.error, job.error) end,
     failed_at = case
       when given.outcome <> 'done'
@@ -41,7 +41,7 @@ with :given, pq_changed as (
   :change
   returning job.tableoid, job.q_name, given.number, given.outcome
 )
-select number, case when outcome in ('retry', 'released') then :wake end from pq_changed as changed
+select number, case when outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed
 
 -- name: settle_and_remove
 -- Where finished jobs are not kept.
@@ -53,7 +53,7 @@ with :given, pq_removed as (
   :change and given.outcome <> 'done'
   returning job.tableoid, job.q_name, given.number, given.outcome
 )
-select number, case when outcome in ('retry', 'released') then :wake end from pq_changed as changed
+select number, case when outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed
 union all
 select number, null from pq_removed
 
@@ -72,17 +72,21 @@ returning id
 
 -- name: extend_all
 -- The heartbeat. Returns those of the deliveries, given in arrays, that are still held. A row that a transaction has
--- locked is passed over: nobody can claim it, and to wait for it would let the other leases expire.
+-- locked is passed over: nobody can claim it, and to wait for it would let the other leases expire. A lease that the
+-- holder has extended for longer is not made shorter, unless it is exact.
 with pq_given as (
-  select * from unnest(%(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[], %(leases)s::float8[])
-    as delivery (id, attempts, dequeued_at, lease)
+  select * from unnest(
+    %(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[], %(leases)s::float8[], %(exact)s::bool[]
+  ) as delivery (id, attempts, dequeued_at, lease, exact)
 ), pq_held as (
-  select job.id, lease from :table as job join pq_given as given using (id, attempts, dequeued_at)
+  select job.id, given.lease, given.exact from :table as job join pq_given as given using (id, attempts, dequeued_at)
   where (due_at is null) is false
 ), pq_free as (
   select id from :table where id = any (array(select id from pq_held)) for update skip locked
 ), pq_extended as (
-  update :table as job set due_at = statement_timestamp() + make_interval(secs => held.lease)
+  update :table as job set due_at = greatest(
+    statement_timestamp() + make_interval(secs => held.lease), case when not held.exact then job.due_at end
+  )
   from pq_held as held join pq_given as given using (id)
   where job.id = held.id and job.id = any (array(select id from pq_free))
     and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at and (job.due_at is null) is false
@@ -100,6 +104,10 @@ with pq_held as (
   select id from :table where id = any (array(select id from pq_held)) for update skip locked
 )
 select id from pq_held where id not in (select id from pq_free)
+
+-- name: serves
+-- Changes nothing, and fails where a settlement would: no connection, no right, a read-only session, a locked table.
+update :table set due_at = due_at where false
 
 -- name: progress
 update :table set result = %(result)s

@@ -14,7 +14,7 @@ queue.work()
 """
 
 from ..worker import Worker
-from ..worker.attempt import current
+from ..worker.execution import current
 from .queue import PQ, Queue
 from .task import Task
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, overload
@@ -17,7 +18,7 @@ from .._times import Delay, TimeSpec, positive_delay, when
 from ..errors import TaskNotFound
 from ..retry import Policy, RetryIn
 from ..worker import Worker
-from ..worker.attempt import Attempt, Call, Options
+from ..worker.execution import Call, Execution, Options
 from .finding import NotFound, locate
 from .names import check_free, normal, path_of
 from .task import P, R, Task
@@ -38,8 +39,9 @@ class Queue(BaseQueue):
     max_retries = 0
     retry_in: RetryIn = "30s"
 
-    #: Whether tasks were decorated for this queue in this process.
+    #: Whether tasks were decorated for this queue in this process, and transactional ones.
     has_tasks = False
+    has_transactional_tasks = False
 
     #: The packages from which modules are imported for a task; None: any. ``python -m pq work`` sets it.
     packages: Sequence[str] | None = None
@@ -128,6 +130,7 @@ class Queue(BaseQueue):
                 check_free(path, handler, other._handler)
             self.handler_registry[path] = task = Task(self, handler, path, schedule_at, expected_at, options)
             self.has_tasks = True
+            self.has_transactional_tasks |= transactional
             return task
 
         return decorate
@@ -141,10 +144,6 @@ class Queue(BaseQueue):
         self.logger.info("`%s` starting to perform jobs", self.name)
         Worker(self, burst=burst).run()
 
-    def attempt(self, job: LeasedJob) -> Attempt:
-        """This delivery of a job, to be run."""
-        return Attempt(job, self._call)
-
     def perform(self, job: Job) -> bool:
         """Call the job's task, in this thread.
 
@@ -155,7 +154,7 @@ class Queue(BaseQueue):
         """
         if isinstance(job, LeasedJob):
             try:
-                return self.attempt(job).settle() == "done"
+                return Execution(job, time.monotonic()).perform() == "done"
             except BaseException as error:
                 if not isinstance(error, Exception):
                     job.release()

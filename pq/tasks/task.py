@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from .._table.bulk import NewJob
 from .._text import describe
 from .._times import TimeSpec
-from ..worker.attempt import Options, retry_in_text
+from ..worker.execution import Options, retry_in_text
 from .names import MAIN
 from .signature import Signature
 

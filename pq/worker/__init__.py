@@ -1,15 +1,18 @@
-"""Performing tasks.
+"""Performing tasks: begin with `worker`.
 
-    outage       the database cannot be reached: log once, pause longer and longer
-    run          a job that the worker holds
-    heartbeat    extends the leases of these; gives up those past their timeout
-    intake       which jobs are taken next, and how many
-    consumer     a thread that handles one job after the other
-    settler      settles those that have ended, several at once
-    janitor      deletes what need not be kept
-    events       what it tells of its jobs: log, counters, functions of the application's
+    worker       fetch, run, settle, and what keeps that honest
+    fetcher      which jobs are fetched next, and how many
+    execution    one delivery of a job, from its fetch to how it is to be settled
+    thread       threads that perform one job after the other
+    held         the jobs that the worker holds
+    completer    settles those that have ended, several by one statement
+    heartbeat    extends the leases of all that is held; notices handlers that hang
+    backoff      the database does not serve: log once, pause longer and longer
+    duties       what some process must do now and then: pruning
+    events       what the worker tells of its jobs: log, counters, functions of the application's
+    stop         how a worker is told to stop
     signals      SIGTERM, SIGINT and SIGUSR1 for the main thread
-    worker       all of these together
+    queues       which queues are meant, and whether their connections suffice
     supervisor   several processes, each with a worker
 """
 

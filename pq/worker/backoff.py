@@ -1,4 +1,4 @@
-"""What a worker does while the database cannot be reached."""
+"""What a worker does while the database does not serve it."""
 
 from __future__ import annotations
 
@@ -6,34 +6,39 @@ import random
 import threading
 
 from .._logs import worker_log as logger
-from .._text import describe
 
-#: Seconds of the first pause; each further one is twice as long, up to the longest.
+#: Seconds of the first pause. Each further one is twice as long, up to the longest.
 FIRST = 0.1
 LONGEST = 5.0
 
 
-class Outage:
-    """Shared by the threads of a worker: one line in the log when it begins, one when it ends."""
+class Backoff:
+    """Growing pauses, shared by the threads of a worker. The log has one line when an outage begins, one when it ends.
+
+    :ivar error: why the database does not serve the worker now; None: it does.
+    :ivar served: whether it ever did.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pause = FIRST
         self.error: BaseException | None = None
-        self.served = False  # ever
+        self.served = False
 
     def pause(self, error: BaseException) -> float:
-        """A thread has met this error. Returns for how many seconds it is to leave the database alone."""
+        """Note an error that a thread met; return for how many seconds that thread is to leave the database alone."""
         with self._lock:
-            if self.error is None:
-                logger.warning("the database does not serve this worker: %s", describe(error))
+            began = self.error is None
             self.error = error
             pause = self._pause
             self._pause = min(2 * pause, LONGEST)
-        return pause * random.uniform(0.5, 1)  # not all workers at once, when it is back
+        if began:
+            text = " ".join(str(error).split())
+            logger.warning("the database does not serve this worker: %s: %s", type(error).__name__, text)
+        return pause * random.uniform(0.5, 1)  # not all workers at once, when the database is back
 
     def over(self) -> None:
-        """A thread was served."""
+        """Note that a thread was served."""
         self.served = True
         if self.error is not None:
             with self._lock:

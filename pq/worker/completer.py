@@ -1,163 +1,249 @@
-"""Jobs that have ended are settled: several in one statement."""
+"""Jobs that have ended are settled: several by one statement."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
 
-from .._jobs.settlement import MOST, Settlement, locked, settle
+from .._jobs.settlement import MOST, Settlement, extend, locked, serves, settle
 from .._logs import worker_log as logger
-from ..errors import CommitUnknown, ConnectionLost
-from .attempt import UNSURE
-from .run import Run
-
-if TYPE_CHECKING:
-    from .worker import Worker
+from .._loop import Loop
+from ..errors import CommitUnknown, ConnectionFailed, ConnectionLost
+from .backoff import Backoff
+from .events import Events, log
+from .execution import Execution
+from .held import Held, size
 
 #: Seconds after which a job that has ended is settled at the latest, if the database allows.
 LINGER = 0.01
 
-#: Seconds that a settlement waits for a row that another transaction has locked, lest the others wait, too.
+#: Characters of results and errors that are settled by one statement, unless a single job has more.
+CHARACTERS = 1_000_000
+
+#: Seconds that a settlement waits for a row that another transaction has locked. The other jobs wait as long.
 LOCK = 0.1
 
-#: Seconds until it is tried again.
-AGAIN = 0.5
+#: Seconds until a job whose row is locked is tried again.
+AGAIN = 0.25
+
+#: Seconds until a job is tried again that can't be settled although its row is free.
+STUCK = 5.0
+
+#: How a job was settled when the answer to the COMMIT was lost, and the job is not held any more.
+UNSURE = "settled, it seems: the connection broke at the commit,"
 
 #: How a job was settled that could not be.
 UNSETTLED = "not settled, its lease will expire,"
 
-End = tuple[Run, Settlement]
+Batch = list[tuple[Execution, Settlement]]
 
 
-class Settler:
-    """One thread, which settles what has ended while consumers go on.
+class Completer:
+    """One thread, which settles what has ended while the worker threads go on.
 
-    :param batch: how many are settled at once, whenever the first of them has ended.
+    An end waits `LINGER` for company, unless the worker holds no other job, or a whole batch has ended.
+
+    :param batch: how many are settled together, at most.
+    :param failed: called with an error that the thread does not expect.
+    :ivar queue: any queue of the table, with the connection that the worker keeps for this.
+    :ivar finished: after `close`, all that can be settled is settled.
     """
 
-    def __init__(self, worker: Worker, batch: int) -> None:
-        self._worker = worker
-        self._batch = batch
-        self._driver = worker.intake.database.driver
-        self._changed = threading.Condition()
-        self._ended: list[End] = []
+    def __init__(
+        self, held: Held, events: Events, backoff: Backoff, batch: int, failed: Callable[[BaseException], object]
+    ) -> None:
+        self.loop = Loop(self.run_once, "pq completer", failed=failed)
+        self.queue: Any = None
+        self.finished = False
+        self._closing = self._closed = False
+        self._held = held
+        self._events = events
+        self._backoff = backoff
+        self._batch = min(batch, MOST)
         self._settling = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._wait: float | None = None  # seconds for a lock; who settles by itself has nothing else to do
-        self._locked: list[End] = []
-        self._again = float("inf")  # when these are tried again; monotonic seconds
+        self._failed = failed
+        self._again: dict[Execution, float] = {}  # when to try those again that were set aside
+        self._why: BaseException = ConnectionFailed()  # the database did not serve when it was looked
+        held.on_end = self._wake
 
-    def add(self, *ends: End) -> None:
-        """They have ended."""
-        with self._changed:
-            before = len(self._ended)
-            self._ended += ends
-            if before == 0 or before < self._batch <= len(self._ended):
-                self._changed.notify()
+    def _wake(self, execution: Execution) -> None:
+        """A job has ended."""
+        held = self._held
+        if not held.open or len(held.ended) >= self._batch or held.full:
+            self.loop.wake()
+        else:
+            self.loop.wake((execution.ended or time.monotonic()) + LINGER)
 
-    def start(self) -> None:
-        self._wait = LOCK
-        self._thread = threading.Thread(target=self._settle_on, name="pq settler", daemon=True)
-        self._thread.start()
+    def run_once(self) -> float | None:
+        """Settle what has ended; return the seconds until it is to be called again.
 
-    def stop(self) -> None:
-        """Settle what is left."""
-        with self._changed:
-            thread, self._thread = self._thread, None
-            self._changed.notify()
-        if thread is not None:
-            thread.join()
-
-    def _settle_on(self) -> None:
-        while True:
-            with self._changed:
-                while not self._ended and (pause := self._again - time.monotonic()) > 0:
-                    if self._thread is not threading.current_thread():
-                        break
-                    self._changed.wait(min(pause, threading.TIMEOUT_MAX))
-                over = self._thread is not threading.current_thread() and not self._ended
-                # what is alone need not wait for company
-                if 0 < len(self._ended) < self._batch and self._worker.busy:
-                    self._changed.wait(LINGER)
-            self.run_once(over)
-            if over:
-                return
-
-    def run_once(self, last: bool = False) -> bool:
-        """Settle what has ended; says whether there was something.
-
-        :param last: after this nothing is tried again.
+        Never waits for the database to come back: what can't be settled now stays where it is.
         """
         with self._settling:
-            with self._changed:
-                ended, self._ended = self._ended, []
-                again: list[End] = []
-                if last or time.monotonic() >= self._again:
-                    again, self._locked, self._again = self._locked, [], float("inf")
-            for ends, look in ((ended, False), (again, True)):
-                for start in range(0, len(ends), MOST):
-                    self._settle(ends[start : start + MOST], look)
-            if last:
-                for run, _ in self._locked:
-                    self._worker.settled(run, UNSETTLED)
-        return bool(ended or again)
+            self._take_back()
+            while batch := self._next():
+                if not self._settle(batch):
+                    return self._backoff.pause(self._why)
+            self.finished = self._closing
+            pause = min(self._again.values(), default=None)
+        return None if pause is None else max(0.0, pause - time.monotonic())
 
-    def _settle(self, ended: list[End], look: bool = False) -> None:
-        """In one statement, as soon as the database allows.
+    def settle_now(self, execution: Execution) -> None:
+        """Settle what has ended; return when this job is settled, or set aside."""
+        while execution in self._held.ended and not self._closed:
+            pause = self.run_once()
+            if execution in self._held.ended:  # the database is away
+                with self._held.changed:
+                    self._held.changed.wait(pause)
 
-        :param look: first look for rows that are locked.
-        """
-        worker = self._worker
-        unknown = False
-        while True:
-            try:
-                if look:
-                    ended = self._unlocked(ended)
-                    look = False
-                lost = set(settle([settlement for _, settlement in ended], self._wait))
+    def close(self) -> None:
+        """Settle what is left, and try once more what was set aside."""
+        self._closing = True
+        self.loop.wake()
+
+    def abandon(self) -> None:
+        """Tell of what is not settled: this is the end."""
+        self._closed = True
+        left = self._held.unsettled()
+        self._held.settled(left)
+        for execution in left:
+            self._tell(execution, UNSETTLED)
+
+    def _next(self) -> Batch:
+        """Return what is to be settled next: the jobs that ended first, by number and by length."""
+        batch: Batch = []
+        characters = 0
+        for execution, settlement in islice(list(self._held.ended.items()), self._batch):
+            characters += size(settlement)
+            if batch and characters > CHARACTERS:
                 break
-            except self._driver.Unavailable as error:
-                if self._driver.lock_timed_out(error):
-                    look = True
-                    continue
-                unknown = unknown or isinstance(error, CommitUnknown)
-                if isinstance(error, ConnectionLost) and not worker.intake.database.source.replaceable:
-                    worker.broke(error)
-                else:
-                    worker.rest(worker.outage.pause(error))
-                if worker.aborted or worker.broken:
-                    for run, _ in ended:
-                        worker.settled(run, UNSETTLED)
-                    return
-            except Exception as error:
-                self._settle_alone(ended, error)
-                return
-        worker.outage.over()
-        for run, settlement in ended:
-            how = settlement.outcome
+            batch.append((execution, settlement))
+        return batch
+
+    # -- one batch
+
+    def _settle(self, batch: Batch, again: bool = False) -> bool:
+        """Settle these jobs; return False if the database does not serve now.
+
+        :param again: when this was tried before, the connection was lost.
+        """
+        try:
+            lost = set(settle([settlement for _, settlement in batch], LOCK, self.queue))
+        except Exception as error:
+            return self._explain(batch, error, again)
+        self._backoff.over()
+        self._held.settled([execution for execution, _ in batch])
+        for execution, settlement in batch:
             if settlement.job in lost:
-                how = UNSURE if unknown or run.unsure else "lost"
-            worker.settled(run, how)
+                self._tell(execution, UNSURE if execution.unsure else "lost")
+            else:
+                self._tell(execution, settlement.outcome)
+        return True
 
-    def _unlocked(self, ended: list[End]) -> list[End]:
-        """Those that can be settled now; the others are kept for later."""
-        ids = locked([settlement.job for _, settlement in ended])
-        if ids:
-            with self._changed:
-                self._locked += [end for end in ended if end[1].job.id in ids]
-                self._again = time.monotonic() + AGAIN
-        return [end for end in ended if end[1].job.id not in ids]
+    def _explain(self, batch: Batch, error: Exception, again: bool) -> bool:
+        """Do what is right after a statement that failed; return as `_settle` does.
 
-    def _settle_alone(self, ended: list[End], error: Exception) -> None:
-        """One of them can't be settled like this: such as one with a result that is not JSON."""
-        if len(ended) > 1:
-            for end in ended:
-                self._settle([end])
+        The class of the error does not tell an outage from a job that can't be settled, so look whether the database
+        serves. If it does, halve the batch, until the one bad job stands alone.
+        """
+        cut = isinstance(error, (ConnectionFailed, ConnectionLost, CommitUnknown))
+        for execution, _ in batch:
+            execution.unsure |= isinstance(error, CommitUnknown)
+        if self.queue._db.driver.lock_timed_out(error):
+            return self._set_locked_aside(batch)
+        if not self._serves():
+            return False
+        if cut and not again:
+            return self._settle(batch, again=True)
+        if len(batch) > 1:
+            return self._settle_halves(batch, cut)
+        return self._settle_as_failed(*batch[0], error)
+
+    def _settle_halves(self, batch: Batch, again: bool = False) -> bool:
+        middle = len(batch) // 2
+        return self._settle(batch[:middle], again) and self._settle(batch[middle:], again)
+
+    def _settle_as_failed(self, execution: Execution, settlement: Settlement, error: Exception) -> bool:
+        """A job can't be settled like this, and it is not the database's fault: that is a failed attempt."""
+        if execution.refused or settlement.outcome == "released" or not self._is_writable(execution):
+            logger.error("job %s can't be settled; it is tried again", execution.job.id, exc_info=error)
+            self._set_aside([execution], STUCK)
+            return True
+        execution.refused = True
+        failed = execution.fail(error)
+        self._held.replace(execution, failed)
+        return self._settle([(execution, failed)])
+
+    # -- looking
+
+    def _serves(self) -> bool:
+        """Return whether the database answers, and lets this role write to the table; note why not."""
+        try:
+            serves(self.queue, LOCK)
+            return True
+        except Exception as error:
+            self._why = error
+            if isinstance(error, ConnectionLost) and not self.queue._db.source.replaceable:
+                self._failed(error)
+            return False
+
+    def _is_writable(self, execution: Execution) -> bool:
+        """Return whether the row of a job can be written at all: a disk may be full, which no other look tells."""
+        try:
+            extend(self.queue, [execution.job], [False])
+            return True
+        except Exception:
+            return False
+
+    # -- jobs that can't be settled now
+
+    def _set_locked_aside(self, batch: Batch) -> bool:
+        """Settle the jobs of a batch whose rows nobody has locked."""
+        try:
+            ids = locked(self.queue, [settlement.job for _, settlement in batch], LOCK)
+        except Exception as error:  # such as the lock of the whole table
+            self._why = error
+            return False
+        if not ids and len(batch) > 1:
+            return self._settle_halves(batch)
+        aside = [end for end in batch if end[0].job.id in ids] or batch
+        self._set_aside([execution for execution, _ in aside], AGAIN)
+        rest = [end for end in batch if end not in aside]
+        return not rest or self._settle(rest)
+
+    def _set_aside(self, executions: list[Execution], pause: float) -> None:
+        """Try these again after so many seconds; others must not wait for them."""
+        with self._held.changed:
+            for execution in executions:
+                self._held.aside[execution] = self._held.ended.pop(execution)
+                self._again[execution] = time.monotonic() + pause
+
+    def _take_back(self) -> None:
+        """Try those again that were set aside, if it is time and their rows are free."""
+        now = time.monotonic()
+        due = [execution for execution, again in self._again.items() if again <= now or self._closing]
+        if not due:
             return
-        ((run, settlement),) = ended
-        if isinstance(error, ValueError) and settlement.outcome == "done":
-            self._settle([(run, run.attempt.end(error))])
-        else:
-            logger.error("job %s could not be settled", run.job.id, exc_info=error)
-            self._worker.settled(run, UNSETTLED)
+        try:
+            ids = locked(self.queue, [execution.job for execution in due], LOCK)
+        except Exception:
+            ids = {execution.job.id for execution in due}
+        with self._held.changed:
+            for execution in due:
+                if execution.job.id in ids:
+                    self._again[execution] = now + AGAIN
+                else:
+                    del self._again[execution]
+                    self._held.ended[execution] = self._held.aside.pop(execution)
+
+    def _tell(self, execution: Execution, how: str) -> None:
+        if how == "released":
+            log(logging.DEBUG if execution.thread is None else logging.WARNING, "given back", execution)
+        elif how in (UNSURE, UNSETTLED):
+            log(logging.WARNING, how, execution)
+        elif not execution.lost:
+            self._events.tell("retry" if how == "broken" else how, execution)

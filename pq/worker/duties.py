@@ -1,49 +1,50 @@
-"""Deletes what need not be kept any more, while a worker runs."""
+"""What some process must do now and then, for all: whoever is there does it, and nothing depends on any one process."""
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from .._logs import worker_log as logger
+from .._loop import Loop
 from .._table.retention import REST, Pruner
-from .._text import describe
+from .queues import TaskQueue
 
-if TYPE_CHECKING:
-    from .worker import Worker
-
-
+#: Seconds until the first look: a worker that has just begun has better things to do.
+BEGIN = 1.0
 
 
-class Janitor:
-    """A thread that prunes the table of a worker's queues."""
+class Duties:
+    """One thread, which deletes the rows whose retention is over. First it tells of queues that look like a mistake.
 
-    def __init__(self, worker: Worker) -> None:
-        self._database = worker.intake.database
-        self._pruner = Pruner(self._database)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._prune, name="pq janitor", daemon=True)
+    :param failed: called with an error that the thread did not expect.
+    """
+
+    def __init__(self, queues: Sequence[TaskQueue], failed: Callable[[BaseException], object]) -> None:
+        self.loop = Loop(self.run_once, "pq duties", failed=failed)
+        self._queues: Sequence[TaskQueue] | None = queues
+        self._table = queues[0]._table
+        self._pruner = Pruner(self._table.database)
         self._told = False
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _prune(self) -> None:
-        pause = 1.0  # what has just begun has better things to do
-        while not self._over.wait(pause):
-            pause = self.run_once()
-
     def run_once(self) -> float:
-        """Delete some rows; returns the seconds until it should be called again."""
+        """Do the next step; return the seconds until this is to be called again."""
         try:
+            if self._queues is not None:
+                queues, self._queues = self._queues, None
+                for queue in queues:
+                    self._look_at(queue)
+                return BEGIN
             self._pruner.run_once()
-        except Exception as error:  # no right to delete; or no connection, of which the others tell
+        except Exception as error:  # no right to delete; or no connection, of which other threads tell
             if not self._told:
-                logger.warning("what need not be kept can't be deleted: %s", describe(error))
+                logger.warning("rows whose retention is over can't be deleted: %s: %s", type(error).__name__, error)
             self._told = True
             return REST
         return self._pruner.pause
+
+    def _look_at(self, queue: TaskQueue) -> None:
+        if queue.has_tasks:
+            return
+        sql = self._table.statements("queue.sql")["has_jobs"]
+        if not self._table.execute(sql, {"queue": queue.name})[0][0]:
+            logger.warning("queue %r has no jobs, and no tasks in this process: is the name right?", queue.name)

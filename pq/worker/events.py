@@ -14,7 +14,7 @@ from .._calls import check_finished, check_plain
 from .._jobs.lease import LeasedJob
 from .._logs import worker_log as logger
 from .._text import NAME, cut
-from .run import Run
+from .execution import Execution
 
 #: The events, and the level at which each is logged: at INFO, a job has one line.
 LEVELS: dict[str, int] = {
@@ -63,35 +63,36 @@ class Events:
         check_plain(f"the function for {name!r}", function)
         self._functions[name].append(function)
 
-    def tell(self, name: str, run: Run, error: BaseException | None = None) -> None:
+    def tell(self, name: str, execution: Execution, error: BaseException | None = None) -> None:
         """Log and count an event that is committed, and call the functions for it.
 
         :param error: default: the error of the attempt.
         """
         if error is None:
-            error = run.error
-        if name == "lost" and run.job.cancelled:
+            error = execution.error
+        if name == "lost" and execution.job.cancelled:
             name = "cancelled"
-        log(LEVELS[name], name, run, error)
+        log(LEVELS[name], name, execution, error)
         with self._lock:
             self.counts[name] += 1
         for function in self._functions[name]:
             try:
-                check_finished("the function", function(Event(name, run.job, run.task, run.seconds, error)))
+                event = Event(name, execution.job, execution.task, execution.seconds, error)
+                check_finished("the function", function(event))
             except BaseException as problem:  # sys.exit() in a hook must not end the thread that settles
                 logger.error("a function for the event %r failed", name, exc_info=problem)
 
 
-def log(level: int, what: str, run: Run, error: BaseException | None = None) -> None:
+def log(level: int, what: str, execution: Execution, error: BaseException | None = None) -> None:
     """Write a line with all that helps to find the job, but without its data.
 
     The same values are fields of the record, for structured logs; ``event`` is what happened, without them.
     """
     if not logger.isEnabledFor(level):
         return
-    job = run.job
-    task = cut(run.task, NAME)
-    seconds = round(run.seconds, 6)
+    job = execution.job
+    task = cut(execution.task, NAME)
+    seconds = round(execution.seconds, 6)
     fields = {"event": what, "queue": job.queue.name, "job_id": job.id, "task": task, "attempt": job.attempts}
     text = "%(queue)s: job %(job_id)s, %(task)s, attempt %(attempt)s: %(event)s"
     if what != "start":

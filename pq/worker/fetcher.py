@@ -1,209 +1,254 @@
-"""Which jobs are taken next, how many, and who gets them."""
+"""Which jobs are fetched next, how many, and which thread gets them."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
-from .._args import integer
-from .._db import Database
-from .._times import Delay, positive_delay
-from .run import Run
+from .._jobs.settlement import Settlement
+from .._wait import Waiter
+from .events import Events
+from .execution import BEATS, Execution, Runner
+from .heartbeat import HOLD
+from .queues import TaskQueue
+from .services import Services
 
-if TYPE_CHECKING:
-    from ..tasks import Queue
-
-#: Seconds of work that are taken in advance; by how long the last handlers took.
+#: Seconds of work that are fetched in advance, by how long the last handlers took.
 AHEAD = 0.1
 
-#: Seconds after which a job that nobody has begun is given back: a handler takes longer than those before it.
-HOLD = 1.0
-
-#: How much the last handler counts for what the next is expected to take.
+#: How much the last handler counts for how long the next one is expected to take.
 WEIGHT = 1 / 8
 
+#: Seconds for which a burst worker that has nothing to do looks for the end of its other threads' jobs.
+LOOK = 0.05
 
-class Intake:
-    """Takes jobs from several queues, for all consumers of a worker. The parameters are those of `Worker`.
+_NEVER = float("inf")
 
-    One consumer takes jobs, or waits for some; the others get theirs from the stock that it leaves.
 
-    :ivar busy_at: when something was taken, or ended, for the last time; monotonic seconds.
+class Fetcher:
+    """Fetches jobs from several queues for all threads of a worker. Parameters that are not named here are `Worker`'s.
+
+    One thread at a time claims jobs, or waits for some. It puts what it has got into the stock of `Held`, from which
+    all threads take.
+
+    :ivar fetching: a thread is claiming, or waiting for jobs.
     """
 
     def __init__(
         self,
-        queues: list[Queue],
+        services: Services,
+        queues: Sequence[TaskQueue],
+        events: Events,
         threads: int,
-        lease: Delay,
+        lease: timedelta,
         strict: bool,
         burst: bool,
         max_jobs: int | None,
         batch: int,
     ) -> None:
-        self.queues = queues
-        self.batch = integer("batch", batch, 1)
+        self._queues = list(queues)
+        self._held = services.held
+        self._events = events
+        self._backoff = services.backoff
+        self._heartbeat = services.heartbeat
+        self._completer = services.completer
         self._threads = threads
-        self._lease = positive_delay("lease", lease)
+        self._lease = lease
         self._strict = strict
         self._burst = burst
-        self._tickets = float("inf") if max_jobs is None else integer("max_jobs", max_jobs, 1)
-        self._changed = threading.Condition()
-        self._stock: deque[Run] = deque()
+        self._batch = batch
+        self._tickets = _NEVER if max_jobs is None else max_jobs
         self._closed = False
-        self._taking = False
-        self._idle = 0  # consumers that wait for stock
+        self.fetching = False
+        self._idle = 0  # threads that wait for stock
         self._by_name = {queue.name: queue for queue in reversed(queues)}
-        self._place = queues[0]._table.waiter_for_all(queue.name for queue in queues)
+        self._place: Waiter | None = None  # made late, since a fork may come before
         self._turn = 0
-        self._last = 0  # how many were taken the last time
+        self._last = 0  # how many were fetched the last time
         self._pace: float | None = None  # seconds that a handler takes
-        self.busy_at = time.monotonic()
+        self._alone: Execution | None = None  # the last job whose lease had expired twice in a row
 
-    @property
-    def database(self) -> Database:
-        return self.queues[0]._db
+    # -- for the worker's threads
 
-    # -- what consumers call
-
-    def next(self, block: bool, worker: Any) -> Run | None:
-        """A job; None if there is none (in time), or no more are to be taken.
-
-        :param block: wait for it; then others may be taken along, which somebody must call for soon.
-        """
-        worker.give_back(self.withdraw(time.monotonic()))  # the process may have stood still for longer than the lease
-        with self._changed:
-            while not self._stock:
-                if self._closed or not self._tickets or (self._taking and not block):
+    def next(self, thread: Runner) -> Execution | None:
+        """Return the next job for this thread, waiting for it; None: there is no more to do."""
+        held = self._held
+        while True:
+            with held.changed:
+                if self._closed or not self._tickets:
                     return None
-                if not self._taking:
-                    self._taking = True
-                    break
-                self._idle += 1
-                try:
-                    self._changed.wait()
-                finally:
-                    self._idle -= 1
-            else:
-                return self._stock.popleft()
-        run = None
-        try:
-            run = self._take(block, worker)
-        finally:
-            with self._changed:
-                self._taking = False
-                self._changed.notify_all()
-        return run
+                execution = None if held.full else held.take(thread)
+                if execution is not None:
+                    self._tickets -= 1
+                elif held.full or self.fetching:
+                    self._wait_for_change()
+                    continue
+                else:
+                    self.fetching = True
+            if execution is not None:
+                if self._is_fit(execution):
+                    return execution
+                self._tickets += 1
+                continue
+            try:
+                if not self._fetch():
+                    return None
+            finally:
+                with held.changed:
+                    self.fetching = False
+                    held.changed.notify_all()
 
-    def ended(self, seconds: float) -> None:
-        """A handler took so long. Threads may overwrite each other's: it is an estimate."""
-        pace = seconds if self._pace is None else self._pace
-        self._pace = pace + (seconds - pace) * WEIGHT
-        self.busy_at = time.monotonic()
+    def one(self, thread: Runner) -> Execution | None:
+        """Claim one job for this thread, without waiting; None: there is none."""
+        place = self._new_place()
+        while True:
+            executions = self._claim(place, 1)
+            if executions is None:
+                return None
+            for execution in executions:
+                execution.thread = thread
+                if self._is_fit(execution):
+                    return execution
 
-    # -- what the worker calls
+    def learn(self, seconds: float) -> None:
+        """Note how long a handler took. Threads may overwrite each other's notes: it is an estimate."""
+        pace = self._pace
+        self._pace = seconds if pace is None else pace + (seconds - pace) * WEIGHT
 
-    def close(self) -> list[Run]:
-        """No more are to be taken; returns those that nobody has begun."""
-        with self._changed:
+    def close(self) -> None:
+        """Fetch no more, and give back what nobody has begun. A fetch that is under way is given back, too."""
+        with self._held.changed:
             self._closed = True
-            runs = list(self._stock)
-            self._stock.clear()
-            self._place.cancel()
-            self._changed.notify_all()
-        return runs
+            if self._place is not None:
+                self._place.cancel()
+            self._give_back(list(self._held.stock))
+            self._held.changed.notify_all()
 
-    def withdraw(self, now: float) -> list[Run]:
-        """Those that nobody has begun in time, which are to be given back."""
-        with self._changed:
-            runs = []
-            while self._stock and now - self._stock[0].taken >= HOLD:
-                runs.append(self._stock.popleft())
-            if runs:
-                self._pace = HOLD
-                self._tickets += len(runs)
-        return runs
+    def _wait_for_change(self) -> None:
+        self._idle += 1
+        try:
+            self._held.changed.wait()
+        finally:
+            self._idle -= 1
 
-    # -- taking
+    def _is_fit(self, execution: Execution) -> bool:
+        """Return whether a job that this thread has taken may begin; if not, it is given back.
 
-    def _take(self, block: bool, worker: Any) -> Run | None:
-        run = self._claim(worker, block)
-        if run is None and worker.settler.run_once():
-            run = self._claim(worker, block)  # it may have been put back by that
-        if run is not None or not block:
-            return run
-        with self._place as waiter:
-            while run is None and not self._closed and waiter.wait(self._patience()):
-                run = self._claim(worker, True)
-        return run
+        A process that stood still may hold jobs that were delivered elsewhere meanwhile. And a job whose lease expired
+        before may be the one that kills its workers: it must not take others along.
+        """
+        now = time.monotonic()
+        if now - execution.taken >= HOLD or now >= execution.renew_at + execution.job.lease.total_seconds() / BEATS:
+            self._give_back([execution])
+            return False
+        return not execution.job.expiries or self._isolate(execution)
 
-    def _claim(self, worker: Any, several: bool) -> Run | None:
-        """Of the queues in turn, or of the first that has jobs; the first of them is returned, the others are stock."""
-        wanted = self._wanted() if several else 1
-        jobs: list[Any] = []
-        refused: list[Any] = []
-        names = self._place.ready()
+    def _isolate(self, execution: Execution) -> bool:
+        """Settle what has ended, since that would run again. And of jobs whose lease expired twice in a row, let only
+        one run in this process: others could not be told from the one that kills it."""
+        held = self._held
+        for ended in list(held.ended)[-1:]:
+            self._completer.settle_now(ended)
+        if execution.job.expiries > 1:
+            until = time.monotonic() + HOLD
+            with held.changed:
+                while self._alone in held.open and not self._closed and time.monotonic() < until:
+                    held.changed.wait(HOLD)
+                if self._alone in held.open:
+                    self._give_back([execution])
+                else:
+                    self._alone = execution
+        return execution in held.open
+
+    # -- fetching
+
+    def _fetch(self) -> bool:
+        """Fetch some jobs, or wait for some; return False if no more are to be expected."""
+        with self._held.changed:
+            if self._closed:
+                return False
+            place = self._place = self._place or self._new_place()
+        if self._claim(place, None) is not None:
+            return True
+        self._completer.loop.wake()  # what is settled now may be ready again
+        with place:
+            while not self._closed and (place.wait(self._patience()) or self._is_burst_going_on()):
+                if self._claim(place, None) is not None:
+                    return True
+        return False
+
+    def _new_place(self) -> Waiter:
+        return self._queues[0]._table.waiter_for_all(queue.name for queue in self._queues)
+
+    def _patience(self) -> float:
+        """Return until when to wait for a job, in monotonic seconds."""
+        timeout = self._queues[0].timeout if self._burst else None
+        if timeout is None:
+            return _NEVER
+        return time.monotonic() + max(timeout, LOOK) if self._held else self._held.busy_at + timeout
+
+    def _is_burst_going_on(self) -> bool:
+        """Return whether jobs of this worker may still become ready again. If not, the queues were seen empty."""
+        return bool(self._held)
+
+    def _claim(self, place: Waiter, wanted: int | None) -> list[Execution] | None:
+        """Claim jobs of the queues in turn, or of the first that has jobs; None if there are none.
+
+        :param wanted: how many at most; None: as many as may be done soon, which go to the stock.
+        """
+        asked = time.monotonic()
+        limit = self._wanted() if wanted is None else wanted
+        names = place.ready()
         first = 0 if self._strict or not names else self._turn % len(names)
         for name in names[first:] + names[:first]:
             queue = self._by_name[name]
-            jobs, refused = queue._claims.fetch(queue, wanted, 0, self._lease)
+            jobs, refused = queue._claims.fetch(queue, limit, 0, self._lease)
             if jobs or refused:
                 break
-            self._place.empty(name)
-        worker.outage.over()
-        if jobs or refused:
-            self._turn += 1
-            self.busy_at = time.monotonic()
+            place.empty(name)
+        else:
+            self._backoff.over()
+            return None
+        self._backoff.over()
+        self._turn += 1
         for refusal in refused:  # settled as failed attempts
-            worker.events.tell(refusal.outcome, Run(refusal.job, self.busy_at), refusal.error)
-        runs = [Run(job, self.busy_at) for job in jobs]
-        worker.heartbeat.add(runs)
-        with self._changed:
-            self._tickets -= len(runs)
-            self._last = len(runs)
-            if not self._closed:
-                self._stock.extend(runs[1:])
-                if len(runs) > 1:
-                    self._changed.notify_all()
-                return runs[0] if runs else None
-        worker.give_back(runs)  # they came at the last moment
-        return None
+            self._events.tell(refusal.outcome, Execution(refusal.job, asked), refusal.error)
+        return self._received([Execution(job, asked) for job in jobs], wanted is None)
+
+    def _received(self, executions: list[Execution], stock: bool) -> list[Execution]:
+        """These jobs are held from now on. What the lease does not allow to begin is dropped, or given back."""
+        held = self._held
+        held.add(executions)
+        self._heartbeat.watch(executions)
+        late = executions and time.monotonic() > min(executions[0].renew_at, executions[0].taken + HOLD)
+        if late:
+            executions = self._verified(executions)
+        suspect = next((n for n, each in enumerate(executions) if each.job.expiries), len(executions))
+        kept = executions[: max(1, suspect)]  # a job whose lease expired before is taken alone
+        self._last = len(kept) if suspect == len(executions) else 0
+        with held.changed:
+            self._give_back(executions if self._closed else executions[len(kept) :])
+            if stock and not self._closed:
+                held.stock.extend(kept)
+                held.changed.notify_all()
+        return [] if self._closed else kept
+
+    def _verified(self, executions: list[Execution]) -> list[Execution]:
+        """The answer to a claim came late: return the jobs that are still held, with their leases extended."""
+        self._heartbeat.extend(executions)
+        for execution in executions:
+            execution.taken = time.monotonic()
+        return [execution for execution in executions if not execution.lost]
+
+    def _give_back(self, executions: Iterable[Execution]) -> None:
+        """These are to be ready again for others, as if they had not been delivered."""
+        for execution in executions:
+            self._held.end(execution, Settlement(execution.job, "released"))
 
     def _wanted(self) -> int:
-        """One for each consumer that has none, and what they will have done before long; soon, not at once."""
-        with self._changed:
-            idle = 1 + self._idle
-            ahead = 0.0 if self._pace is None else AHEAD * self._threads / max(self._pace, 1e-6)
-            return int(min(max(idle, min(idle + ahead, 2 * self._last)), self.batch, self._tickets))
-
-    def _patience(self) -> float:
-        """Until when a consumer waits for a job, in monotonic seconds."""
-        timeout = self.queues[0].timeout if self._burst else None
-        return float("inf") if timeout is None else self.busy_at + timeout
-
-
-def choose(pq: Any, given: Iterable[str | Queue] | None) -> list[Queue]:
-    """The queues that are meant.
-
-    :param pq: a PQ, or a queue.
-    :param given: queues or names of queues of that PQ; None: those that have tasks.
-    """
-    if isinstance(given, str):
-        raise TypeError(f"queues must be a list of queues or names, not a str: {given!r}")
-    if hasattr(pq, "perform"):
-        if given is not None:
-            raise TypeError(f"queues can't be chosen where {pq!r} alone is given")
-        chosen = [pq]
-    elif given is not None:
-        chosen = [pq[item] if isinstance(item, str) else item for item in given]
-    else:
-        chosen = pq.with_tasks() if hasattr(pq, "with_tasks") else []
-    for queue in chosen:
-        if not hasattr(queue, "perform"):
-            raise TypeError(f"{queue!r} has no tasks: use the PQ of pq.tasks")
-    if not chosen:
-        raise ValueError("there is no queue to work on: none has tasks here, and none was named")
-    return chosen
+        """Return how many to claim: for each idle thread one, and what they will have done soon; twice as many as the
+        last time at most."""
+        idle = 1 + self._idle
+        ahead = 0.0 if self._pace is None else AHEAD * self._threads / max(self._pace, 1e-6)
+        return int(min(max(idle, min(idle + ahead, 2 * self._last)), self._batch, self._tickets))

@@ -1,120 +1,121 @@
-"""Jobs that a worker holds: their leases are extended, and those past their timeout are given up."""
+"""The leases of the jobs that a worker holds are extended, and the jobs whose handlers hang are noticed."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import Any
 
-from .._jobs.settlement import held, note_cancelled
-from ..errors import TaskTimeout
-from ..sql import array
-from .fetcher import HOLD
-from .run import Run
+from .._jobs.settlement import Settlement, extend, note_cancelled, serves
+from .._logs import worker_log as logger
+from .._loop import Loop
+from .backoff import Backoff
+from .events import Events
+from .execution import BEATS, Execution
+from .held import Held
 
-if TYPE_CHECKING:
-    from .worker import Worker
+#: Seconds after which a job that no thread has begun is given back: a handler takes longer than those before it.
+HOLD = 1.0
+
+#: Seconds that a look at the database waits for a lock of the table.
+LOCK = 0.1
+
+_NEVER = float("inf")
 
 
 class Heartbeat:
-    """One thread for all running jobs of a worker, and one statement for all of their leases.
+    """One thread, and one statement for the leases of all jobs: those in the stock, running, and not settled yet.
 
-    :param overdue: called with a run whose timeout is over.
+    :param give_up: called with a job whose timeout is over.
+    :param failed: called with an error that the thread did not expect.
+    :ivar queue: any queue of the table, with the connection that the worker keeps for this.
     """
 
-    def __init__(self, worker: Worker, overdue: Callable[[Run, TaskTimeout], None]) -> None:
-        self._worker = worker
-        self._overdue = overdue
-        self._changed = threading.Condition()
-        self._runs: dict[Run, None] = {}
-        self._thread: threading.Thread | None = None
-        self._wakes = float("inf")  # when the thread is going to look
+    def __init__(
+        self,
+        held: Held,
+        events: Events,
+        backoff: Backoff,
+        give_up: Callable[[Execution], object],
+        failed: Callable[[BaseException], object],
+    ) -> None:
+        self.loop = Loop(self.run_once, "pq heartbeat", failed=failed)
+        self.queue: Any = None
+        self._held = held
+        self._events = events
+        self._backoff = backoff
+        self._give_up = give_up
 
-    @property
-    def runs(self) -> list[Run]:
-        """Oldest first."""
-        return list(self._runs)
+    def watch(self, executions: Iterable[Execution]) -> None:
+        """See to these open jobs in time; call it when they were fetched, and when one with a timeout has begun."""
+        self.loop.wake(min(map(_next, executions), default=_NEVER))
 
-    def __bool__(self) -> bool:
-        """Whether the worker holds any."""
-        return bool(self._runs)
-
-    def add(self, runs: Iterable[Run]) -> None:
-        for run in runs:
-            self._runs[run] = None
-            self.watch(min(run.beats, run.taken + HOLD))
-
-    def watch(self, moment: float) -> None:
-        """Look then at the latest."""
-        if moment < self._wakes:
-            with self._changed:
-                self._changed.notify()
-
-    def remove(self, run: Run) -> bool:
-        """Whether it was still there: who removes it settles it. One step, so that only one can."""
-        return self._runs.pop(run, self) is None
-
-    def start(self) -> None:
-        self._thread = threading.Thread(target=self._beat, name="pq heartbeat", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        with self._changed:
-            thread, self._thread = self._thread, None
-            self._changed.notify()
-        if thread is not None:
-            thread.join()
-
-    def _beat(self) -> None:
-        while True:
-            with self._changed:
-                if self._thread is not threading.current_thread():
-                    return
-                self._wakes = float("inf")  # from here on, what comes or begins calls: it may not be among these
-                self._wakes = min(map(_next, self.runs), default=float("inf"))
-                pause = self._wakes - time.monotonic()
-                if pause > 0:
-                    self._changed.wait(min(pause, threading.TIMEOUT_MAX))
-                    continue
-            self.run_once()
-
-    def run_once(self) -> None:
-        """Give up what is overdue, and extend all leases if one of them is due for that."""
+    def run_once(self) -> float | None:
+        """Do what is due; return the seconds until something else is."""
+        held = self._held
         now = time.monotonic()
-        self._worker.give_back(self._worker.intake.withdraw(now))
-        runs = self.runs
-        for run in runs:
-            if run.ends <= now and self.remove(run):
-                self._overdue(run, run.overdue())
-        held = [run for run in runs if run.ends > now and not run.lost]
-        if any(run.beats <= now for run in held):
-            self._extend(held, now)
+        for execution in list(held.open):
+            if execution.times_out_at <= now:
+                self._give_up(execution)
+        self._give_back_old_stock(now)
+        leased = [execution for execution in held.all() if not execution.lost]
+        if any(execution.renew_at <= now for execution in leased):
+            self.extend(leased)
+        moments = [*map(_next, list(held.open)), *(execution.renew_at for execution in held.unsettled())]
+        pause = min(moments, default=_NEVER) - time.monotonic()
+        return None if pause == _NEVER else max(0.0, pause)
 
-    def _extend(self, runs: list[Run], now: float) -> None:
-        for run in runs:
-            run.beats = now + run.interval
-        queue = runs[0].job.queue
+    def _give_back_old_stock(self, now: float) -> None:
+        with self._held.changed:
+            for execution in list(self._held.stock):
+                if now - execution.taken >= HOLD:
+                    self._held.end(execution, Settlement(execution.job, "released"))
+
+    def extend(self, executions: list[Execution]) -> None:
+        """Extend the leases of these jobs. Those that are lost are told, and not begun."""
+        now = time.monotonic()
+        for execution in executions:
+            execution.renew_at = now + execution.job.lease.total_seconds() / BEATS
+        kept = self._extend(executions, now)
+        lost = [each for each in executions if each.job.id not in kept and each in self._held.open]
+        note_cancelled([execution.job for execution in lost], self.queue)
+        for execution in lost:
+            with self._held.changed:
+                if execution.thread is None:
+                    self._held.drop(execution)
+                execution.lost = True
+            self._events.tell("lost", execution)
+
+    def _extend(self, executions: list[Execution], now: float) -> set[int]:
+        """Return the ids of those that are held. If the statement fails: of all, and try again soon."""
         try:
-            rows = queue._run(
-                queue._statements("lease.sql")["extend_all"],
-                **held([run.job for run in runs]),
-                leases=array(run.job.lease.total_seconds() for run in runs),
-            )
+            kept = extend(self.queue, [each.job for each in executions], [each.own_lease for each in executions])
         except Exception as error:
-            pause = self._worker.outage.pause(error)
-            for run in runs:
-                run.beats = min(run.beats, now + pause)
-            return
-        self._worker.outage.over()
-        kept = {id for (id,) in rows}
-        lost = [run for run in runs if run.job.id not in kept and run in self._runs]  # others have ended meanwhile
-        note_cancelled([run.job for run in lost])
-        for run in lost:
-            run.lost = True
-            self._worker.lost(run)
+            if len(executions) > 1 and self._serves():  # one of the rows can't be written
+                middle = len(executions) // 2
+                return self._extend(executions[:middle], now) | self._extend(executions[middle:], now)
+            if len(executions) == 1 and self._serves():
+                logger.error("the lease of job %s can't be extended", executions[0].job.id, exc_info=error)
+            else:
+                pause = self._backoff.pause(error)
+                for execution in executions:
+                    execution.renew_at = min(execution.renew_at, now + pause)
+            return {execution.job.id for execution in executions}
+        self._backoff.over()
+        for execution in executions:
+            execution.own_lease = False
+        return kept
+
+    def _serves(self) -> bool:
+        try:
+            serves(self.queue, LOCK)
+            return True
+        except Exception:
+            return False
 
 
-def _next(run: Run) -> float:
-    """When something is to be done about it."""
-    return min(run.beats, run.ends, run.taken + HOLD if run.consumer is None else run.ends)
+def _next(execution: Execution) -> float:
+    """Return when something is to be done about an open job."""
+    if execution.thread is None:
+        return min(execution.renew_at, execution.taken + HOLD)
+    return execution.times_out_at if execution.lost else min(execution.renew_at, execution.times_out_at)

@@ -1,83 +1,117 @@
-"""A thread that handles one job after the other."""
+"""Threads that perform one job after the other."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
-
-from .._jobs.settlement import Settlement
-from ..errors import ConnectionLost, LeaseLost, PQError, TableMissing
-from .run import Run
-
-if TYPE_CHECKING:
-    from .worker import Worker
+from collections.abc import Callable
+from itertools import count
 
 
-class Consumer(threading.Thread):
-    """Handles jobs until the worker stops.
+class WorkerThread:
+    """Holds a thread instead of being one: `threading.Thread` has private names, which differ between Pythons.
 
-    :ivar abandoned: its handler hangs, and another consumer has taken its place: it ends with that handler.
+    :param perform_next: performs one job; returns whether the thread is to go on.
+    :param ended: called at the end of the thread, with what `perform_next` raised, or None.
+    :ivar abandoned: the handler hangs, and another thread has taken the place of this one, which ends with the handler.
     """
 
-    def __init__(self, worker: Worker, number: int) -> None:
-        super().__init__(name=f"pq worker {number}", daemon=True)
-        self._worker = worker
-        self._idle_name = self.name
-        self._driver = worker.intake.database.driver
+    def __init__(
+        self,
+        name: str,
+        perform_next: Callable[[WorkerThread], bool],
+        ended: Callable[[WorkerThread, BaseException | None], object],
+    ) -> None:
         self.abandoned = False
+        self._name = name
+        self._perform_next = perform_next
+        self._ended = ended
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def run(self) -> None:
+    @property
+    def ident(self) -> int | None:
+        return self._thread.ident
+
+    def start(self) -> None:
+        """
+        :raises RuntimeError: no thread can be started.
+        """
+        self._thread.start()
+
+    def show(self, job_id: int | None) -> None:
+        """Have the name of the thread end with the id of the job that it runs."""
+        self._thread.name = self._name if job_id is None else f"{self._name}: job {job_id}"
+
+    def _run(self) -> None:
+        error: BaseException | None = None
         try:
-            while not self.abandoned and self.run_once(block=True):
+            while not self.abandoned and self._perform_next(self):
                 pass
-        except BaseException as error:
-            self._worker.broke(error)
-        finally:
-            self._worker.ended(self)
+        except BaseException as raised:
+            error = raised
+        self._ended(self, error)
 
-    def run_once(self, block: bool) -> bool:
-        """Handle one job; False if there is none, or the worker stops."""
-        worker = self._worker
+
+class ThisThread:
+    """The thread that called `Worker.run_once`."""
+
+    def __init__(self) -> None:
+        self.ident = threading.get_ident()
+
+    def show(self, job_id: int | None) -> None:
+        """It has a name of its own."""
+
+
+class Threads:
+    """The threads of a worker.
+
+    :param name: of the worker.
+    :param perform_next: as of `WorkerThread`.
+    :param ended: called when a thread has ended, with its error, or None.
+    :ivar running: those that perform jobs.
+    :ivar abandoned: those whose handlers hang.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        perform_next: Callable[[WorkerThread], bool],
+        ended: Callable[[BaseException | None], object],
+    ) -> None:
+        self.running: set[WorkerThread] = set()
+        self.abandoned: set[WorkerThread] = set()
+        self._name = name
+        self._perform_next = perform_next
+        self._ended = ended
+        self._lock = threading.Lock()
+        self._numbers = count(1)
+
+    def start(self) -> None:
+        """Start one more.
+
+        :raises RuntimeError: no thread can be started.
+        """
+        thread = WorkerThread(f"{self._name} {next(self._numbers)}", self._perform_next, self._end)
+        with self._lock:
+            self.running.add(thread)
         try:
-            run = worker.intake.next(block, worker)
-        except (PQError, self._driver.Error, self._driver.PoolError) as error:
-            return self._pause(error) and block
-        if run is None:
-            return False
-        self._handle(run)
-        return True
+            thread.start()
+        except BaseException:
+            self._forget(thread)
+            raise
 
-    def _pause(self, error: Exception) -> bool:
-        """The database does not serve us. False if it never will."""
-        if isinstance(error, ConnectionLost) and not self._worker.intake.database.source.replaceable:
-            raise error
-        refused = isinstance(error, TableMissing) or self._driver.is_refused(error)
-        if refused and not self._worker.outage.served:
-            raise error  # it is not down: this worker was not set up
-        self._worker.rest(self._worker.outage.pause(error))
-        return not self._worker.stopping
+    def abandon(self, thread: WorkerThread) -> int:
+        """Do not wait for a thread any longer; return how many there are of these."""
+        thread.abandoned = True
+        with self._lock:
+            self.running.discard(thread)
+            self.abandoned.add(thread)
+            return len(self.abandoned)
 
-    def _handle(self, run: Run) -> None:
-        worker = self._worker
-        run.begin(self, worker.attempt(run.job))
-        worker.heartbeat.watch(min(run.beats, run.ends))
-        self.name = f"{self._idle_name}: job {run.job.id}"
-        try:
-            worker.started(run)
-            how = self._run(run)
-            if worker.heartbeat.remove(run):
-                worker.finished(run, how)
-            else:
-                worker.late(run)
-        finally:
-            worker.heartbeat.remove(run)
-            self.name = self._idle_name
+    def _end(self, thread: WorkerThread, error: BaseException | None) -> None:
+        self._forget(thread)
+        self._ended(error)
 
-    def _run(self, run: Run) -> Settlement | str:
-        """How it is to be settled, or how it was."""
-        try:
-            return run.attempt.run() or "done"
-        except LeaseLost:
-            return "lost"
-        except BaseException as error:  # sys.exit() and the like, in a handler: the worker goes on
-            return run.attempt.end(error)
+    def _forget(self, thread: WorkerThread) -> None:
+        with self._lock:
+            self.running.discard(thread)
+            self.abandoned.discard(thread)

@@ -1,61 +1,81 @@
-"""The worker: threads that perform tasks, and what keeps them going."""
+"""The worker: fetch, run, settle, and what keeps that honest.
+
+Each worker thread does the same again and again (`Worker._perform_next`): the `Fetcher` hands it a job, one of several
+that it has claimed by one statement; the handler runs; and the job, with how it is to be settled, is left to the
+`Completer`, which settles several by one statement. All of them share two things: `Held`, the jobs that the worker
+holds from their claim to their settlement, and `Events`, what it tells of them.
+
+What keeps it honest:
+
+* The `Heartbeat` extends the leases of all that is held. Of a job whose handler hangs see `Worker._give_up`.
+* Whoever ends a job (its handler, its timeout, a stop) takes it out of `Held.open`, in one step: only one can.
+* The heartbeat and the completer have a connection that no handler can take.
+* While the database is away, all rest for the same growing pauses (`Backoff`). What has ended waits in `Held`, its
+  lease extended as soon as that can be; when too much waits, nothing more is begun.
+* No thread ends in silence: what a service thread (`Loop`) or a worker thread did not expect ends the worker, which
+  raises it (`Worker._break`).
+* It always stops: see `Worker._end`.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable
-from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._args import integer, timeout_seconds
-from .._db import Waker, wait_readable
-from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement
 from .._logs import worker_log as logger
-from .._times import Delay, delay_of
-from ..errors import TaskTimeout
-from .attempt import Attempt
-from .backoff import Outage
-from .completer import Settler
-from .duties import Janitor
+from .._times import Delay, delay_of, positive_delay
+from ..errors import ConnectionLost, LeaseLost, PQError, TableMissing
 from .events import Event, Events, log
-from .fetcher import Intake, choose
-from .heartbeat import Heartbeat
-from .run import Run
+from .execution import Execution
+from .fetcher import Fetcher
+from .queues import check_connections, choose
+from .services import Services
 from .signals import Handler, Signals, report
-from .thread import Consumer
+from .stop import Stop
+from .thread import ThisThread, Threads, WorkerThread
 
-if TYPE_CHECKING:
-    from .._manager import PQ
-    from ..tasks import Queue
+#: Seconds for the end of a worker, after `shutdown_timeout`.
+END = 4.0
+
+#: Threads whose handlers may hang past their timeout. With more, only another process helps.
+MOST_ABANDONED = 100
+
+#: Seconds between two looks of the thread that called `run`.
+TICK = 1.0
 
 
 class Worker:
     """Performs the tasks of queues.
 
     :param pq: a `pq.tasks.PQ`, or one of its queues.
-    :param queues: queues of it, or their names; default: all that have tasks in this process.
+    :param queues: queues of that PQ, or their names; default: all that have tasks in this process.
     :param threads: how many jobs run at the same time.
     :param lease: as ``'30s'`` or a timedelta: how long after this process was killed its jobs come back. While they
         run, their leases are extended three times as often.
-    :param burst: stop when there was no job for the queue's `timeout`.
-    :param max_jobs: stop after so many.
+    :param burst: stop when the queues were empty for the first queue's `timeout`.
+    :param max_jobs: stop after so many jobs.
     :param max_idle: stop after so many seconds without a job.
-    :param shutdown_timeout: how long jobs that run may go on when the worker is to stop; then they are given back.
-    :param batch: how many jobs may be taken, and settled, together, at most. Where handlers take little time, so many
-        are taken as they can do in 0.1 seconds. 1: each job is taken when the one before it was settled.
+    :param shutdown_timeout: as ``'30s'`` or a timedelta: how long running jobs may go on when the worker is to stop;
+        after that they are given back.
+    :param batch: how many jobs may be fetched, and settled, together, at most. Where handlers take little time, so many
+        are fetched as they can do in 0.1 seconds. 1: each job is settled before its thread takes another.
     :param strict: take from a queue only if there is nothing in those before it; default: from all in turn.
-    :raises TypeError: an argument of another type.
-    :raises ValueError: no queue; a time or number out of range.
+    :param name: what the log, the status and the names of the threads call this worker; default: ``'pq worker'``.
+    :param capture_signals: let `run`, in the main thread, handle SIGTERM, SIGINT and SIGUSR1.
+    :raises TypeError: an argument of another type; a queue of another PQ.
+    :raises ValueError: there is no queue; a time or number is out of range; a task is transactional, and there is only
+        one connection.
     """
 
     def __init__(
         self,
-        pq: PQ | Queue,
-        queues: Iterable[str | Queue] | None = None,
+        pq: Any,
+        queues: Iterable[Any] | None = None,
         threads: int = 1,
         lease: Delay = "30s",
         burst: bool = False,
@@ -64,86 +84,95 @@ class Worker:
         shutdown_timeout: Delay = "30s",
         strict: bool = False,
         batch: int = 500,
+        *,
+        name: str = "pq worker",
+        capture_signals: bool = True,
     ) -> None:
+        self.name = name
+        self.queues = choose(pq, queues)
         self.threads = integer("threads", threads, 1)
-        self.intake = Intake(choose(pq, queues), self.threads, lease, strict, burst, max_jobs, batch)
-        self.queues = self.intake.queues
-        self.outage = Outage()
         self.events = Events()
-        self.heartbeat = Heartbeat(self, self._overdue)
-        self.settler = Settler(self, self.intake.batch)
-        self.stopping = False
-        self.aborted = False
+        self._table = self.queues[0]._table
+        self._batch = integer("batch", batch, 1)
         self._max_idle = None if max_idle is None else timeout_seconds(max_idle, "max_idle")
         self._grace = delay_of("shutdown_timeout", shutdown_timeout).total_seconds()
-        self._bell = Waker()
-        self._lock = threading.Lock()
-        self._rest = threading.Event()
-        self._consumers: set[Consumer] = set()
-        self._numbers = count(1)
-        self.broken: BaseException | None = None
-        self._report = False
-        self._ends: Callable[[], bool] | None = None
+        self._captures = capture_signals
+        self._services = Services(self.queues, batch, self.events, self._give_up, self._break)
+        self._held = self._services.held
+        span = positive_delay("lease", lease)
+        jobs = None if max_jobs is None else integer("max_jobs", max_jobs, 1)
+        self._fetcher = Fetcher(
+            self._services, self.queues, self.events, self.threads, span, strict, burst, jobs, batch
+        )
+        check_connections(self.queues)
+        self._threads = Threads(name, self._perform_next, self._thread_ended)
+        self._stop = Stop()
+        self._ran = False
+        self._error: BaseException | None = None
         self._began = time.monotonic()
 
     # -- what users call
 
     def run(self) -> None:
-        """Perform jobs until `stop`, SIGTERM or SIGINT; in the main thread, SIGUSR1 prints `status` to stderr as JSON.
+        """Perform jobs until `stop`, SIGTERM or SIGINT; SIGUSR1 prints `status` to stderr as JSON.
 
-        Then no more are taken, those that run may end within `shutdown_timeout`, and the others are given back. At a
-        second signal they are given back at once. A worker can run only once.
+        Then no more are fetched, those that run may end within `shutdown_timeout`, and the others are given back. After
+        a second signal they are given back at once. It returns within 5 seconds after that, whatever the server does.
 
+        :raises RuntimeError: the worker has run before, or no thread can be started.
         :raises ConnectionLost: the one connection that the application has given is gone; pq can't replace it.
-        :raises Exception: at the beginning, if there is no table (`TableMissing`), or the role may not use it.
+        :raises Exception: at the beginning, if there is no table (`TableMissing`), or the role may not use it. Later,
+            what ended one of the worker's own threads.
         """
-        handlers: dict[str, Handler] = {"SIGTERM": self._signalled, "SIGINT": self._signalled, "SIGUSR1": self._asked}
-        with Signals(handlers, self._bell):
-            logger.info("working on %s", self)
-            self.intake.busy_at = time.monotonic()
-            self.heartbeat.start()
-            self.settler.start()
-            janitor = Janitor(self)
-            janitor.start()
+        if self._ran:
+            raise RuntimeError("a worker can run only once")
+        self._ran = True
+        check_connections(self.queues)
+        stop = self._stop
+        handlers: dict[str, Handler] = {"SIGTERM": stop.signalled, "SIGINT": stop.signalled, "SIGUSR1": stop.asked}
+        with Signals(handlers if self._captures else {}, stop.waker):
+            logger.info("%s: working on %s", self.name, self)
             try:
+                self._services.start()
                 for _ in range(self.threads):
-                    self._start_consumer()
-                self._control()
+                    self._threads.start()
+                self._wait_for_threads()
             finally:
                 self._end()
-                janitor.stop()
-        if self.broken is not None:
-            raise self.broken
+        if self._error is not None:
+            raise self._error
 
     def stop(self) -> None:
         """Have `run` end, as a signal does. From any thread, and from a signal handler."""
-        self.stopping = True
-        self._bell.ring()
+        self._stop.ask()
 
     def run_once(self) -> bool:
-        """Perform one job in this thread, if there is one; says whether there was."""
-        self.heartbeat.start()
-        try:
-            return Consumer(self, 0).run_once(block=False)
-        finally:
-            self.settler.run_once()
-            self.heartbeat.stop()
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Stop when this is true; `run` asks every second."""
-        self._ends = condition
+        """Perform one job in this thread, if there is one; return whether there was. Several threads may call it."""
+        with self._services.briefly():
+            thread = ThisThread()
+            execution = self._fetcher.one(thread)
+            if execution is not None:
+                self._perform(execution, thread)
+            for ended in self._held.unsettled()[-1:]:
+                self._services.completer.settle_now(ended)
+            return execution is not None
 
     def status(self) -> dict[str, Any]:
-        """What it is doing, for JSON: queues, threads, running jobs, counts of events, and whether it is stopping."""
+        """Return what the worker is doing, for JSON: running jobs, counts of events, the state of the database, the
+        number of jobs that have ended and are not settled, and of threads that hang past the timeout of their job."""
+        error = self._services.backoff.error
         return {
+            "name": self.name,
             "pid": os.getpid(),
             "seconds": round(time.monotonic() - self._began, 3),
             "queues": [queue.name for queue in self.queues],
             "threads": self.threads,
-            "running": [run.describe() for run in self.heartbeat.runs if run.consumer is not None],
+            "abandoned": len(self._threads.abandoned),
+            "running": [execution.describe() for execution in self._held.running()],
+            "unsettled": len(self._held.unsettled()),
             "counts": dict(self.events.counts),
-            "stopping": self.stopping,
-            "database": "ok" if self.outage.error is None else type(self.outage.error).__name__,
+            "stopping": self._stop.wanted,
+            "database": "ok" if error is None else type(error).__name__,
         }
 
     def on(self, event: str, function: Callable[[Event], Any]) -> None:
@@ -151,147 +180,149 @@ class Worker:
         is logged.
 
         :param event: ``'start'``, ``'done'``, ``'retry'``, ``'dead'``, ``'lost'`` or ``'cancelled'``.
-        :raises ValueError: another event.
+        :raises TypeError: the function is asynchronous, or a generator function.
+        :raises ValueError: there is no such event.
         """
         self.events.on(event, function)
 
     def __str__(self) -> str:
         return ", ".join(repr(queue.name) for queue in self.queues)
 
-    # -- the thread that controls
+    # -- fetch, run, settle: in the worker's threads
 
-    def _control(self) -> None:
-        deadline = None
-        while True:
-            self._bell.silence()
-            if self._report:
-                self._report = False
+    def _perform_next(self, thread: WorkerThread) -> bool:
+        """Fetch a job, or wait for one, and perform it; return whether this thread is to go on."""
+        driver = self._table.database.source.driver
+        try:
+            execution = self._fetcher.next(thread)
+        except (PQError, TimeoutError, driver.Error, driver.PoolError) as error:
+            return self._back_off(error)
+        if execution is None:
+            return False
+        self._perform(execution, thread)
+        return True
+
+    def _perform(self, execution: Execution, thread: WorkerThread | ThisThread) -> None:
+        execution.begin()
+        if execution.options.timeout or execution.own_lease:
+            self._services.heartbeat.watch([execution])
+        thread.show(execution.job.id)
+        self.events.tell("start", execution)
+        how = "done"
+        settlement: Settlement | None = None
+        try:
+            settlement = execution.run()
+        except LeaseLost:
+            how = "lost"
+        except BaseException as error:  # sys.exit() and the like in a handler: the worker goes on
+            settlement = execution.fail(error)
+        execution.ended = time.monotonic()
+        thread.show(None)
+        self._fetcher.learn(execution.ended - execution.started)
+        if settlement is None:  # done in its own transaction, or lost
+            if self._held.drop(execution):
+                self.events.tell(how, execution)
+        elif not self._held.end(execution, settlement):
+            log(logging.WARNING, "the handler that hung has ended", execution)
+        elif self._batch == 1:
+            self._services.completer.settle_now(execution)
+
+    def _back_off(self, error: Exception) -> bool:
+        """Rest after an error of the database; return False once the worker is stopping."""
+        if self._table.closed:
+            return False
+        if isinstance(error, ConnectionLost) and not self._table.database.source.replaceable:
+            raise error
+        refused = isinstance(error, TableMissing) or self._table.database.source.driver.is_refused(error)
+        if refused and not self._services.backoff.served:
+            raise error  # no outage: this worker was not set up
+        self._stop.rest(self._services.backoff.pause(error))
+        return not self._stop.wanted
+
+    # -- a handler that hangs: in the heartbeat's thread
+
+    def _give_up(self, execution: Execution) -> None:
+        """The timeout of a job is over, so its handler hangs.
+
+        The job is settled as a failed attempt: retried, or dead. The connections that pq gave to its thread are cut, so
+        that their transactions end, and with these the locks. Python can't kill the thread: it is abandoned, ends when
+        the handler does, and its late end changes nothing. Another thread takes its place. When too many hang, the
+        worker ends with an error, since only another process helps.
+        """
+        if not self._held.end(execution, execution.time_out()):
+            return  # it has just ended
+        thread = execution.thread
+        assert thread is not None
+        self._table.database.source.cut(thread.ident)
+        if not isinstance(thread, WorkerThread):
+            return  # of run_once(), which returns when the handler does
+        if self._threads.abandon(thread) >= MOST_ABANDONED:
+            self._break(PQError(f"{MOST_ABANDONED} handlers hang past the timeouts of their tasks"))
+        elif not self._stop.wanted:
+            self._threads.start()
+        self._stop.wake()
+
+    # -- the end of threads
+
+    def _thread_ended(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._break(error)
+        self._stop.wake()
+
+    def _break(self, error: BaseException) -> None:
+        """A thread of the worker's can't go on: end the worker, and have `run` raise the error."""
+        logger.critical("%s: an error ends this worker", self.name, exc_info=error)
+        self._error = self._error or error
+        self._stop.ask()
+
+    # -- the thread that called `run`
+
+    def _wait_for_threads(self) -> None:
+        """Return when all threads have ended, or are to be waited for no longer."""
+        stop = self._stop
+        deadline = float("inf")
+        while self._threads.running and not stop.hurried and time.monotonic() < deadline:
+            if stop.wanted and deadline == float("inf"):
+                deadline = time.monotonic() + self._grace
+                stop.end_rests()
+                self._fetcher.close()
+            stop.wait(min(self._next_look(), deadline - time.monotonic()))
+            if stop.report:
+                stop.report = False
                 report(self.status)
-            with self._lock:
-                consumers = list(self._consumers)
-            if not consumers or self.aborted:
-                return
-            if self.stopping:
-                self._rest.set()
-                self.give_back(self.intake.close())
-                if deadline is None:
-                    deadline = time.monotonic() + self._grace
-                if time.monotonic() >= deadline:
-                    return
-            wait_readable((self._bell.fileno(),), self._next_look(deadline))
+            if self._table.closed and not stop.hurried:
+                logger.warning("%s: its PQ was closed", self.name)
+                stop.hurry()
 
-    def _next_look(self, deadline: float | None) -> float:
-        if deadline is not None:
-            return deadline - time.monotonic()
-        if self._ends is not None and self._ends():
-            self.stop()
-        tick = 3600.0 if self._ends is None else 1.0
-        if self._max_idle is None:
-            return tick
-        idle = 0.0 if self.heartbeat.runs else time.monotonic() - self.intake.busy_at
-        if idle >= self._max_idle:
-            self.stop()
-        return min(tick, max(0.05, self._max_idle - idle))
+    def _next_look(self) -> float:
+        if self._max_idle is None or self._stop.wanted:
+            return TICK
+        left = self._max_idle - (0.0 if self._held else time.monotonic() - self._held.busy_at)
+        if left <= 0:
+            self._stop.ask()
+        return min(TICK, max(0.0, left))
 
     def _end(self) -> None:
-        """What is still running is ready again, for others; what has ended is settled."""
-        self.stopping = True
-        self._rest.set()
-        self.give_back(self.intake.close())
-        self.give_back(self.heartbeat.runs)
-        self.aborted = True
-        self.settler.stop()
-        self.heartbeat.stop()
-        logger.info("stopped working on %s", self)
+        """Give back what is running, settle what has ended, and end the services.
 
-    def _signalled(self, number: int) -> None:
-        self.aborted = self.stopping
-        self.stop()
+        All of this has `END` seconds together, less after a second signal. A server that does not answer is not waited
+        for any longer: what is not settled then comes back when its lease has expired.
+        """
+        until = time.monotonic() + END
+        self._stop.ask()
+        self._stop.end_rests()
+        self._fetcher.close()
+        self._wait(lambda: not self._fetcher.fetching, until)  # what is being fetched is given back, too
+        for execution in list(self._held.open):
+            if self._held.end(execution, Settlement(execution.job, "released")) and execution.thread is not None:
+                self._table.database.source.cut(execution.thread.ident)
+        self._services.completer.close()
+        self._wait(lambda: self._services.completer.finished, until)
+        self._services.completer.abandon()
+        self._services.stop(lambda: self._stop.left(until))
+        logger.info("%s: stopped working on %s", self.name, self)
 
-    def _asked(self, number: int) -> None:
-        self._report = True
-        self._bell.ring()
-
-    def _start_consumer(self) -> None:
-        consumer = Consumer(self, next(self._numbers))
-        with self._lock:
-            self._consumers.add(consumer)
-        consumer.start()
-
-    # -- what consumers call
-
-    def rest(self, pause: float) -> None:
-        """Sleep for so many seconds, but not when the worker stops."""
-        if self._rest.wait(pause):
-            time.sleep(min(pause, 0.1))
-
-    def attempt(self, job: LeasedJob) -> Attempt:
-        queue: Any = job.queue
-        attempt: Attempt = queue.attempt(job)
-        return attempt
-
-    def started(self, run: Run) -> None:
-        self.events.tell("start", run)
-
-    def finished(self, run: Run, how: Settlement | str) -> None:
-        """Its handler has ended: it is to be settled, or was."""
-        run.ended = time.monotonic()
-        self.intake.ended(run.seconds)
-        if isinstance(how, str):
-            self.settled(run, how)
-        else:
-            self.settler.add((run, how))
-            if self.intake.batch == 1:
-                self.settler.run_once()
-
-    def give_back(self, runs: Iterable[Run]) -> None:
-        """They are to be ready again, for others."""
-        given = [(run, Settlement(run.job, "released")) for run in runs if self.heartbeat.remove(run)]
-        if given:
-            self.settler.add(*given)
-
-    @property
-    def busy(self) -> bool:
-        """Whether it holds jobs that have not ended."""
-        return bool(self.heartbeat)
-
-    def settled(self, run: Run, how: str) -> None:
-        self.intake.busy_at = time.monotonic()
-        if how == "released":
-            level = logging.DEBUG if run.consumer is None else logging.WARNING
-            log(level, "given back", run)
-        elif how not in self.events.counts:
-            log(logging.WARNING, how, run)
-        elif not run.lost:
-            self.events.tell(how, run)
-
-    def late(self, run: Run) -> None:
-        """Its handler has ended after its job was given up."""
-        log(logging.WARNING, "the handler that hung has ended", run)
-
-    def lost(self, run: Run) -> None:
-        self.events.tell("lost", run)
-
-    def broke(self, error: BaseException) -> None:
-        """A consumer can't go on."""
-        self.broken = error
-        self.stop()
-
-    def ended(self, consumer: Consumer) -> None:
-        with self._lock:
-            self._consumers.discard(consumer)
-        self._bell.ring()
-
-    # -- what happens to jobs
-
-    def _overdue(self, run: Run, error: TaskTimeout) -> None:
-        consumer = run.consumer
-        assert consumer is not None
-        run.attempt.error = error
-        consumer.abandoned = True
-        with self._lock:
-            self._consumers.discard(consumer)
-        if not self.stopping:
-            self._start_consumer()
-        self.settler.add((run, run.job.failure(error)))
-        self._bell.ring()
+    def _wait(self, condition: Callable[[], bool], until: float) -> None:
+        with self._held.changed:
+            while not condition() and (left := self._stop.left(until)):
+                self._held.changed.wait(min(left, 0.02))

@@ -534,7 +534,7 @@ def test_batch_reaches_the_worker_and_its_processes(chores: None, given: list[st
     in_a_process = cli._parser().parse_args(_work.arguments(args))
     for each in (args, in_a_process):
         worker = _work.worker_of(each)
-        assert worker.intake.batch == batch
+        assert worker._batch == batch
 
 
 @pytest.mark.parametrize(("target", "batch"), [("pq", "0"), ("pq", "x"), ("worker", "3")])

@@ -14,6 +14,8 @@ from pq.tasks import PQ as TaskPQ, Worker
 
 pq = (TaskPQ if sys.argv[2] == "worker" else PQ)(sys.argv[1])
 queue, nested = pq["a"], pq["b"]
+if sys.argv[2] == "worker":
+    queue.task(name="task")(print)
 begun = threading.Semaphore(0)
 
 def block():

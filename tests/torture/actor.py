@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -218,7 +219,13 @@ class Actor:
         """Performs tasks."""
         worker = Worker(self.tasks, threads=4, lease=self.lease, shutdown_timeout="5s")
         worker.on("done", lambda event: self._done(event.job, event.job.data["args"][0]))
-        worker.until(self.orphaned)
+
+        def watch() -> None:
+            while not self.orphaned():
+                time.sleep(1)
+            worker.stop()
+
+        threading.Thread(target=watch, daemon=True).start()
         worker.run()
 
     def handle(self, job_id: int, key: str) -> None:

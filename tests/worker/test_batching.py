@@ -24,11 +24,8 @@ from pq import DecodeError
 from pq._jobs import settlement
 from pq._queue.claim import Claim
 from pq.tasks import PQ, Queue, Worker
-from pq.worker import Event, heartbeat
-from pq.worker import fetcher as intake
-from pq.worker.fetcher import HOLD, Intake
-from pq.worker.heartbeat import Heartbeat
-from pq.worker.run import Run
+from pq.worker import Event, fetcher, heartbeat
+from pq.worker.fetcher import HOLD, Fetcher
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -74,13 +71,13 @@ def gate() -> Iterator[Gate]:
 @pytest.fixture
 def greedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after many fast handlers, whatever the machine: as many are taken as may be."""
-    monkeypatch.setattr(Intake, "_wanted", lambda intake: int(min(intake.batch, intake._tickets)))
+    monkeypatch.setattr(Fetcher, "_wanted", lambda fetcher: int(min(fetcher._batch, fetcher._tickets)))
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs that nobody has begun are held for long."""
-    monkeypatch.setattr(intake, "HOLD", 3600.0)
+    monkeypatch.setattr(fetcher, "HOLD", 3600.0)
     monkeypatch.setattr(heartbeat, "HOLD", 3600.0)
 
 
@@ -105,9 +102,9 @@ def settlements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     settle = settlement._settle
 
-    def counting(given: Any, *lock: Any) -> Any:
+    def counting(queue: Any, given: Any, *lock: Any) -> Any:
         sizes.append(len(given))
-        return settle(given, *lock)
+        return settle(queue, given, *lock)
 
     monkeypatch.setattr(settlement, "_settle", counting)
     return sizes
@@ -146,7 +143,7 @@ def test_slow_handlers_take_one_for_each_thread(pq: PQ, claims: list[int]) -> No
 
     @pq["a"].task(name="slow")
     def slow(job_id: int) -> None:
-        time.sleep(2.1 * intake.AHEAD)
+        time.sleep(2.1 * fetcher.AHEAD)
         done.append(job_id)
 
     ids = fill(pq["a"], 9, "slow")
@@ -327,34 +324,6 @@ def test_the_leases_of_those_that_wait_are_extended(pq: PQ, gate: Gate, sql: Sql
     thread.result()
 
 
-def test_a_run_that_comes_while_the_heartbeat_looks_is_seen(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between its look at the runs and its sleep."""
-    pq["a"].put(1)
-    (job,) = pq["a"].get_many(1, lease="1s")
-    beats = threading.Event()
-    worker: Any = Worker(pq, ["a"])
-    beating = worker.heartbeat
-    adding: list[Background] = []
-    runs = Heartbeat.runs.fget  # type: ignore[attr-defined]
-
-    def looked(heartbeat: Heartbeat) -> list[Run]:
-        found: list[Run] = runs(heartbeat)
-        if threading.current_thread() is heartbeat._thread and not adding:
-            adding.append(Background(heartbeat.add, [Run(job, time.monotonic())]))
-            adding[0].join(0.3)
-        return found
-
-    monkeypatch.setattr(Heartbeat, "runs", property(looked))
-    monkeypatch.setattr(beating, "run_once", beats.set)
-    beating._wakes = 0.0  # as it is when the thread has just looked
-    beating.start()
-    try:
-        assert beats.wait(PATIENCE)
-    finally:
-        beating._runs.clear()
-        beating.stop()
-
-
 # -- when they are settled
 
 
@@ -480,10 +449,10 @@ def test_stop_gives_back_at_once_what_was_not_begun(pq: PQ, gate: Gate, sql: Sql
 MODULE = """
 import os, signal, time
 from pq.tasks import PQ, Worker, current
-from pq.worker import heartbeat, intake
+from pq.worker import fetcher, heartbeat
 
-intake.HOLD = heartbeat.HOLD = 3600.0
-intake.Intake._wanted = lambda intake: intake.batch
+fetcher.HOLD = heartbeat.HOLD = 3600.0
+fetcher.Fetcher._wanted = lambda fetcher: fetcher._batch
 
 pq = PQ()
 queue = pq["jobs"]

@@ -7,6 +7,7 @@ application's; `pools` has those for its pools, `own` the one for a DSN.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -20,6 +21,7 @@ from ... import sql as _sql
 from ..drivers.base import Driver, Params, Rows
 from ..scope import current
 from ..watchdog import Guard, Watchdog
+from .cut import cut
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,7 +52,8 @@ class Source(ABC):
     """Connections for the threads of this process.
 
     `replaceable`: a lost connection can be replaced by another. `owned`: pq opened the connections.
-    `hears_in_transactions`: notifications come through while this thread has a transaction open.
+    `hears_in_transactions`: notifications come through while this thread has a transaction open. `begun`: the
+    transactions that pq has open, and the idents of the threads that began them.
     `statement_timeout`: seconds that a statement of pq's may take outside of a transaction; None: no limit.
     """
 
@@ -62,6 +65,7 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self._pid = os.getpid()
+        self.begun: dict[Any, int] = {}
         self._answered: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
         self._suspects: WeakSet[Any] = WeakSet()
@@ -95,6 +99,26 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close all connections, the given ones, too."""
+
+    @property
+    def capacity(self) -> float:
+        """How many connections there can be at the same time, as far as that is known."""
+        return math.inf
+
+    def reserve(self) -> Source | None:
+        """Return a source of one of these connections, which nobody else gets until it is closed; None if there is no
+        second one.
+
+        :raises TimeoutError: all connections are in use, for long.
+        """
+        return None
+
+    def cut(self, ident: int | None) -> None:
+        """End the transactions that pq began in a thread, which hangs: cut their connections, and replace these."""
+        for transaction, thread in list(self.begun.items()):
+            if thread == ident and self.replaceable:
+                cut(self.driver, transaction.conn)
+                self.release(transaction.conn, lost=True)  # when the thread does that, it is done already
 
     def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
         """While the application has this thread use `conn`, keep others that come by way of this source from it."""
@@ -173,6 +197,7 @@ class Source(ABC):
 
     def forked(self) -> None:
         """In a child process: forget what belongs to the parent, without touching its sockets."""
+        self.begun = {}
 
 
 _sources: WeakSet[Source] = WeakSet()

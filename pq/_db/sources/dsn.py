@@ -28,6 +28,9 @@ PROMPT = 1.0
 
 _SQL = _sql.statements("session.sql")
 
+#: Seconds to wait for a connection that is to be reserved.
+PATIENCE = 30.0
+
 
 class DsnPool(Source):
     """Connections that pq opens from a DSN, in autocommit mode: as many as there are threads at work, at most `limit`.
@@ -46,6 +49,7 @@ class DsnPool(Source):
         self._dsn = dsn
         self._limit = limit
         self._closed = False
+        self._reserved: tuple[Turns, Turn] | None = None  # the turn of another source that this one has
         self._reset()
 
     def _reset(self) -> None:
@@ -54,6 +58,17 @@ class DsnPool(Source):
         self._lent: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()
         self._patient: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
         self._idle: list[tuple[Any, float]] = []  # since when, in monotonic seconds; the one used last is last
+
+    @property
+    def capacity(self) -> float:
+        return self._limit
+
+    def reserve(self) -> DsnPool | None:
+        if self._limit < 2:
+            return None
+        source = DsnPool(self._dsn, 1, self.statement_timeout)
+        source._reserved = (self._turns, self._turns.take(PATIENCE))
+        return source
 
     def acquire(self, timeout: float | None = None) -> Any:
         turn = self._turns.take(timeout)
@@ -181,10 +196,14 @@ class DsnPool(Source):
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            reserved, self._reserved = self._reserved, None
         self._turns.open()
         self.watchdog.close()
         for conn, _ in idle:
             self._discard(conn)
+        if reserved is not None:
+            turns, turn = reserved
+            turns.give(turn)
 
     def forked(self) -> None:
         super().forked()

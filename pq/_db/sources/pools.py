@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from weakref import WeakSet
 
 from ..drivers.detect import driver_of_pool
 from .base import Given
+from .reserved import Reserved
 from .turns import Turns
 
 logger = getLogger("pq")
@@ -53,6 +55,9 @@ class Pool(Given):
     @abstractmethod
     def _put(self, conn: Any, lost: bool) -> None:
         """Put a connection back into the pool, or have the pool throw a lost one away."""
+
+    def reserve(self) -> Reserved | None:
+        return Reserved(self) if self.capacity > 1 else None
 
     def acquire(self, timeout: float | None = None) -> Any:
         self.check_process()
@@ -104,6 +109,10 @@ class PlainPool(Pool):
     """
 
     patience = PATIENCE
+
+    @property
+    def capacity(self) -> float:
+        return float(getattr(self.pool, "maxconn", math.inf))
 
     def _reset(self) -> None:
         super()._reset()
@@ -193,6 +202,10 @@ class PlainPool(Pool):
 class WaitingPool(Pool):
     """A pool of psycopg_pool, which waits itself, serves those that wait in their order, and has threads that replace
     lost connections."""
+
+    @property
+    def capacity(self) -> float:
+        return float(self.pool.max_size)
 
     @property
     def patience(self) -> float:

@@ -38,6 +38,10 @@ class SingleConnection(Given):
         self._rooms: WeakSet[Room] = WeakSet()
 
     @property
+    def capacity(self) -> float:
+        return 1
+
+    @property
     def conn(self) -> Any:
         return self._given()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from importlib import import_module
@@ -32,6 +33,14 @@ class EnginePool(Pool):
         if self._pid != os.getpid() and self._inherited() is not self.pool.pool:
             self._pid = os.getpid()  # dispose(close=False), as SQLAlchemy advises, has made one of this process
         super().check_process()
+
+    @property
+    def capacity(self) -> float:
+        pool = self.pool.pool
+        if type(pool).__name__ == "AssertionPool":
+            return 1
+        overflow = getattr(pool, "_max_overflow", -1)
+        return math.inf if overflow < 0 else float(pool.size() + overflow)
 
     @property
     def patience(self) -> float:

@@ -1,0 +1,66 @@
+"""One connection of a pool, kept for those who must not wait behind others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Source
+from .turns import Turn, Turns
+
+
+class Reserved(Source):
+    """A source of one connection, which it takes from another source and keeps until `close`.
+
+    :param source: where the connection comes from, and goes back to.
+    """
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.driver = source.driver
+        self.owned = source.owned
+        self._source = source
+        self._turns = Turns(1)
+        self._turn: Turn | None = None
+        self._conn: Any = None
+        self._closed = False
+        try:
+            self._conn = source.acquire()
+        except (self.driver.Error, self.driver.PoolError):
+            pass  # the database is away: the first who asks tries again
+
+    def acquire(self, timeout: float | None = None) -> Any:
+        turn = self._turns.take(timeout)
+        try:
+            if self._conn is not None and not self.driver.alive(self._conn):
+                self._give_back(lost=True)
+            if self._conn is None:
+                self._conn = self._source.acquire(timeout)
+            self._turn = turn
+            return self._conn
+        except BaseException:
+            self._turns.give(turn)
+            raise
+
+    def release(self, conn: Any, lost: bool = False) -> None:
+        turn, self._turn = self._turn, None
+        if turn is None:
+            return
+        try:
+            if lost or self._closed or conn.closed or not self.driver.idle(conn):
+                self._give_back(lost)
+        finally:
+            self._turns.give(turn)
+
+    def _give_back(self, lost: bool) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            self._source.release(conn, lost)
+
+    def open_line(self) -> Any:
+        return self._source.open_line()
+
+    def close(self) -> None:
+        """Give the connection back now, or when whoever uses it is ready."""
+        self._closed = True
+        if self._turn is None:
+            self._give_back(lost=False)

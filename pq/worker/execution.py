@@ -1,0 +1,282 @@
+"""One delivery of a job to this process: what it asks for, the call of its handler, and how it is to be settled."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+from .._calls import check_finished
+from .._jobs.failure import TRACEBACK
+from .._jobs.lease import LeasedJob
+from .._jobs.settlement import Settlement
+from .._text import NAME, attribute, cut, fields_of, is_a, message_of
+from .._times import delay_of
+from ..errors import CommitUnknown, ConnectionFailed, ConnectionLost, LeaseExpired, LeaseLost, TaskTimeout
+from ..retry import Policy, RetryIn
+
+#: How often in a row the lease of a job may expire, unless the job is allowed more retries than that. A job that kills
+#: its workers must not go on for ever, and a job whose workers were killed by others must not be given up.
+EXPIRIES = 3
+
+#: How often in a row the database may break off the transaction of a job before that counts as a failed attempt.
+BREAKS = 3
+
+#: The pause after a transaction that the database broke off.
+BREAK = timedelta(seconds=1)
+
+#: Heartbeats for each lease: two of them may fail.
+BEATS = 3
+
+_NEVER = float("inf")
+
+_running: ContextVar[LeasedJob | None] = ContextVar("pq_running", default=None)
+
+
+def current() -> LeasedJob:
+    """Return the job that this thread is running as a task.
+
+    Use its `id`, `attempts`, `extend`, `progress` and `cancelled`, and in a transactional task its `cursor`.
+
+    :raises LookupError: this thread is running no task.
+    """
+    job = _running.get()
+    if job is None:
+        raise LookupError("no task is running here")
+    return job
+
+
+class Options(NamedTuple):
+    """How a task is to be run; see `pq.tasks.Queue.task`."""
+
+    max_retries: int = 0
+    retry_in: RetryIn = "30s"
+    transactional: bool = False
+    lease: timedelta | None = None
+    timeout: timedelta | None = None
+    result: bool = False
+
+
+class Call(NamedTuple):
+    """What a job asks for: a handler and its arguments."""
+
+    name: str
+    handler: Callable[..., Any]
+    args: Any
+    kwargs: Any
+    options: Options
+
+
+class Runner(Protocol):
+    """The thread in which an execution runs."""
+
+    @property
+    def ident(self) -> int | None: ...
+
+
+class Execution:
+    """A job that the worker holds: waiting in the stock, running, or ended and not yet settled. Times are monotonic.
+
+    :param taken: when the claim that took the job was sent. The lease counts from a later moment, so this is safe.
+    :ivar renew_at: when the lease is to be extended.
+    :ivar times_out_at: when the timeout of the task is over.
+    :ivar started: when the handler was called.
+    :ivar ended: when the handler ended; None while it runs.
+    :ivar thread: in which the job runs; None: it is in the stock, or there is no worker.
+    :ivar lost: the job is known to be lost or cancelled, and that was told.
+    :ivar unsure: the job may have been settled already, by a COMMIT whose answer was lost.
+    :ivar refused: a statement that was to settle the job failed, so the attempt failed.
+    :ivar own_lease: the task has a lease of its own, which the row does not have yet.
+    :ivar task: the name of the task; of an unknown task, what the job says it is.
+    :ivar error: what the attempt ended with.
+    """
+
+    __slots__ = (
+        "_call", "_problem", "ended", "error", "job", "lost", "options", "own_lease", "refused", "renew_at", "started",
+        "taken", "task", "thread", "times_out_at", "unsure",
+    )  # fmt: skip
+
+    def __init__(self, job: LeasedJob, taken: float) -> None:
+        self.job = job
+        self.taken = self.started = taken
+        self.renew_at = taken + job.lease.total_seconds() / BEATS
+        self.times_out_at = _NEVER
+        self.ended: float | None = None
+        self.thread: Runner | None = None
+        self.lost = self.unsure = self.refused = self.own_lease = False
+        self.task = "?"
+        self.error: BaseException | None = None
+        self.options = Options()
+        self._call: Call | None = None
+        self._problem: BaseException | None = None
+
+    def begin(self) -> None:
+        """Find out what the job asks for. What is wrong with it, `run` reports as a failed attempt."""
+        job = self.job
+        self.started = time.monotonic()
+        data = job._data
+        fields = data if type(data) is dict else fields_of(data)
+        try:
+            self._call = call = job.queue._call(data)
+            self.task = call.name
+            self.options = call.options
+        except Exception as error:
+            self._problem = error
+            self.task = cut(message_of(fields.get("function", "?")), NAME)
+        job.policy = self._policy(fields)
+        if job.expiries > EXPIRIES and job.expiries > job.policy.max_retries:
+            self._problem = LeaseExpired(attempt=job.attempts)
+        if self.options.timeout is not None:
+            self.times_out_at = self.started + self.options.timeout.total_seconds()
+        if self.options.lease is not None:
+            job.lease = self.options.lease
+            self.renew_at, self.own_lease = self.started, True
+
+    def _policy(self, fields: dict[str, Any]) -> Policy:
+        """Return the retry policy. What stands in the row counts, as for pq 1.9.1, where it can stand there at all."""
+        options = self.options
+        retries = fields.get("max_retries")
+        if self._call is None or isinstance(options.retry_in, (str, timedelta, type(None))):
+            retry_in = fields.get("retry_in")
+        else:  # a list or a function of the task's
+            retry_in = options.retry_in
+        try:
+            policy = _policy(options.max_retries if retries is None else retries, retry_in)
+        except (TypeError, ValueError):  # a row that was written by hand
+            policy = _policy(options.max_retries, options.retry_in)
+        retried = fields.get("retried")
+        return policy.after(retried) if isinstance(retried, int) and retried > 0 else policy
+
+    # -- the end
+
+    def run(self) -> Settlement | None:
+        """Call the handler, in this thread.
+
+        :returns: how the job is to be settled; None: it is done, and that was committed with its effects.
+        :raises LeaseLost: the job went to another delivery, and the effects were rolled back.
+        """
+        job, call = self.job, self._call
+        try:
+            if self._problem is not None:
+                raise self._problem
+            assert call is not None
+            if self.options.transactional:
+                return self._run_in_transaction(call)
+            result = self._handle(call)
+            return job.success(result) if self.options.result else Settlement(job, "done")
+        except Exception as error:
+            lost = attribute(error, "job_id") if is_a(error, LeaseLost) else None
+            if is_a(lost, int) and lost == job.id:
+                raise
+            return self.fail(error)
+
+    def _handle(self, call: Call) -> Any:
+        token = _running.set(self.job)
+        try:
+            result = call.handler(self.job.id, *call.args, **call.kwargs)
+        finally:
+            _running.reset(token)
+        return None if result is None else check_finished(f"task `{cut(call.name, NAME)}`", result)
+
+    def _run_in_transaction(self, call: Call) -> Settlement | None:
+        """Run the handler in a transaction, of which the end of the job is the last statement."""
+        job = self.job
+        failed = False
+        try:
+            with job.queue._transaction() as cursor:
+                job.cursor = cursor
+                try:
+                    result = self._handle(call)
+                except Exception:
+                    failed = not cursor.connection.closed
+                    raise
+                job.done(result if self.options.result else None)
+        except (ConnectionFailed, ConnectionLost, CommitUnknown) as error:
+            if failed:  # by another connection, one of the handler's
+                raise
+            return self._broken(error)
+        return None
+
+    def _broken(self, error: Exception) -> Settlement:
+        """Return how to settle a job whose transaction the database broke off.
+
+        That is mostly no fault of the task's: the server was restarted. But a server that ends sessions which are idle
+        in a transaction, or transactions that last, does so each time: then it is a failed attempt.
+        """
+        self.unsure = isinstance(error, CommitUnknown)
+        if self.job.expiries + 1 >= BREAKS:
+            reason = ConnectionLost(
+                f"the database broke off the task's transaction {BREAKS} times in a row: {error} (The settings of the "
+                "server idle_in_transaction_session_timeout and transaction_timeout bound how long a task may take.)"
+            )
+            reason.__cause__ = error
+            return self.fail(reason)
+        self.error = error
+        return self.job.again(BREAK, error)._replace(outcome="broken")
+
+    def fail(self, error: BaseException) -> Settlement:
+        """Return how to settle the job after an attempt that ended with this error."""
+        self.error = error
+        return self.job.failure(error)
+
+    def time_out(self) -> Settlement:
+        """Return how to settle the job now that its timeout is over; the error says where the thread is."""
+        error = TaskTimeout(timeout=self.options.timeout)
+        frame = None if self.thread is None else sys._current_frames().get(self.thread.ident or 0)
+        if frame is not None:
+            error.stack = "".join(traceback.format_stack(frame))[-TRACEBACK:]
+        self.unsure = self.options.transactional  # its transaction may be committing the end of the job just now
+        return self.fail(error)
+
+    def perform(self) -> str:
+        """Run the job and settle it, without a worker; return ``'done'``, ``'retry'`` or ``'dead'``."""
+        self.begin()
+        settlement = self.run()
+        if settlement is None:
+            return "done"
+        self.job.settle(settlement)
+        return "retry" if settlement.outcome == "broken" else settlement.outcome
+
+    # -- to tell of it
+
+    @property
+    def seconds(self) -> float:
+        """How long the handler has run, or ran."""
+        return (time.monotonic() if self.ended is None else self.ended) - self.started
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `Worker.status` says of a running job."""
+        return {
+            "queue": self.job.queue.name,
+            "job_id": self.job.id,
+            "task": self.task,
+            "attempt": self.job.attempts,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def retry_in_text(retry_in: RetryIn) -> str | None:
+    """Return a pause as a job stores it for any version of pq: of a list the first one, of a function none."""
+    if isinstance(retry_in, (list, tuple)):
+        return retry_in_text(retry_in[0])
+    if isinstance(retry_in, str) and "ms" in retry_in:  # pq 1.9.1 has no such unit
+        retry_in = delay_of("retry_in", retry_in)
+    if isinstance(retry_in, timedelta):
+        return f"{math.ceil(retry_in.total_seconds())}s"
+    return retry_in if isinstance(retry_in, str) else None
+
+
+def _policy(max_retries: Any, retry_in: Any) -> Policy:
+    try:
+        return _usual_policy(max_retries, retry_in)
+    except TypeError:  # what can't be hashed
+        return Policy(max_retries, retry_in)
+
+
+_usual_policy = lru_cache(maxsize=256, typed=True)(Policy)

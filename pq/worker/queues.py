@@ -1,0 +1,64 @@
+"""The queues that a worker performs, and whether their connections can hold what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from .._table import Table
+
+
+class TaskQueue(Protocol):
+    """A `pq.tasks.Queue`."""
+
+    name: str
+    timeout: float | None
+    has_tasks: bool
+    has_transactional_tasks: bool
+    _table: Table
+    _claims: Any
+
+    def _on(self, table: Table) -> Any: ...
+
+
+class OtherPQ(TypeError, ValueError):
+    """A queue of another PQ. `Queue.settle` refuses the jobs of such a queue by a `ValueError`."""
+
+
+def choose(pq: Any, given: Iterable[Any] | None) -> list[Any]:
+    """Return the queues that are meant.
+
+    :param pq: a `pq.tasks.PQ`, or one of its queues.
+    :param given: queues of that PQ, or their names; None: those that have tasks.
+    """
+    if isinstance(given, str):
+        raise TypeError(f"queues must be a list of queues or names, not a str: {given!r}")
+    if hasattr(pq, "perform"):
+        if given is not None:
+            raise TypeError(f"queues can't be chosen where {pq!r} alone is given")
+        chosen = [pq]
+    elif given is not None:
+        chosen = [pq[item] if isinstance(item, str) else item for item in given]
+    else:
+        chosen = pq.with_tasks() if hasattr(pq, "with_tasks") else []
+    for queue in chosen:
+        if not hasattr(queue, "perform"):
+            raise TypeError(f"{queue!r} has no tasks: use the PQ of pq.tasks")
+        if not queue._table.is_same(pq._table):
+            raise OtherPQ(f"{queue!r} is a queue of another PQ than {pq!r}: make a worker for each")
+    if not chosen:
+        raise ValueError("there is no queue to work on: none has tasks here, and none was named")
+    return chosen
+
+
+def check_connections(queues: Iterable[TaskQueue]) -> None:
+    """
+    :raises ValueError: a task is transactional, and would take the only connection away from the heartbeat.
+    """
+    for queue in queues:
+        if queue.has_transactional_tasks and queue._table.database.source.capacity < 2:
+            raise ValueError(
+                f"queue {queue.name!r} has transactional tasks, and there is one connection alone: while such a task "
+                "runs, the leases of the worker's jobs could not be extended; give PQ a DSN with max_connections=2 at "
+                "least, or a pool"
+            )

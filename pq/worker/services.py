@@ -1,0 +1,83 @@
+"""The services of a worker: heartbeat, completer and duties, with a connection that no handler can take."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from .._table import Table
+from .backoff import Backoff
+from .completer import Completer
+from .duties import Duties
+from .events import Events
+from .execution import Execution
+from .heartbeat import Heartbeat
+from .held import Held
+from .queues import TaskQueue
+
+
+class Services:
+    """The threads that serve the threads of a worker, and what they share with these.
+
+    :param give_up: called with a job whose timeout is over.
+    :param failed: called with an error that a service did not expect.
+    """
+
+    def __init__(
+        self,
+        queues: Sequence[TaskQueue],
+        batch: int,
+        events: Events,
+        give_up: Callable[[Execution], object],
+        failed: Callable[[BaseException], object],
+    ) -> None:
+        self.held = Held(batch)
+        self.backoff = Backoff()
+        self.completer = Completer(self.held, events, self.backoff, batch, failed)
+        self.heartbeat = Heartbeat(self.held, events, self.backoff, give_up, failed)
+        self._duties = Duties(queues, failed)
+        self._queue = queues[0]
+        self._reserve: Table | None = None
+        self._lock = threading.Lock()
+        self._users = 0  # of those that `briefly` started
+
+    def start(self) -> None:
+        """Start all, on a connection of their own if there can be one.
+
+        :raises RuntimeError: no thread can be started.
+        """
+        self._reserve = self._queue._table.reserve()
+        self._start(self._queue if self._reserve is None else self._queue._on(self._reserve))
+        self._duties.loop.start()
+
+    def stop(self, left: Callable[[], float]) -> None:
+        """End all.
+
+        :param left: tells for how many seconds they are still to be waited for.
+        """
+        for loop in (self.completer.loop, self.heartbeat.loop, self._duties.loop):
+            loop.stop(max(0.1, left()))
+        if self._reserve is not None:
+            self._reserve.database.source.close()
+
+    @contextmanager
+    def briefly(self) -> Iterator[None]:
+        """Have heartbeat and completer run inside, for as long as any thread is inside."""
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._start(self._queue)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self.heartbeat.loop.stop()
+                    self.completer.loop.stop()
+
+    def _start(self, queue: TaskQueue) -> None:
+        self.heartbeat.queue = self.completer.queue = queue
+        self.heartbeat.loop.start()
+        self.completer.loop.start()

@@ -1,0 +1,87 @@
+"""How a worker is told to stop, and how long it may take."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from .._db import Waker, wait_readable
+
+#: Seconds for the end after a second request to stop.
+PROMPT = 2.0
+
+_NEVER = float("inf")
+
+
+class Stop:
+    """The wish that a worker stops. Threads that rest, and the one that waits for all others, are woken by it.
+
+    :ivar wanted: the worker is to stop.
+    :ivar report: somebody asked for the status.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.report = False
+        self._resting = threading.Event()
+        self._waker: Waker | None = None  # made late: a fork, or a daemon that closes files, may come before
+        self._signals = 0
+        self._hurry_at = _NEVER  # monotonic seconds
+
+    def ask(self) -> None:
+        """Stop. From any thread, and from a signal handler."""
+        self.wanted = True
+        self.wake()
+
+    def hurry(self) -> None:
+        """Stop, and wait for no job."""
+        self._hurry_at = min(self._hurry_at, time.monotonic())
+        self.ask()
+
+    def signalled(self, number: int) -> None:
+        """The first signal asks for the end, the second one for a prompt end, and a third one waits for nothing."""
+        self._signals += 1
+        if self._signals > 2:
+            self._hurry_at = -PROMPT
+        elif self.wanted:
+            self.hurry()
+        self.ask()
+
+    def asked(self, number: int) -> None:
+        """A signal asks for the status."""
+        self.report = True
+        self.wake()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether no job is to be waited for."""
+        return self._hurry_at < _NEVER
+
+    def left(self, until: float) -> float:
+        """Return the seconds until a moment, or until the end of a prompt stop if that is earlier; never below 0."""
+        return max(0.0, min(until, self._hurry_at + PROMPT) - time.monotonic())
+
+    # -- to sleep, and to wake
+
+    @property
+    def waker(self) -> Waker:
+        if self._waker is None:
+            self._waker = Waker()
+        return self._waker
+
+    def wake(self) -> None:
+        """Wake the thread that waits for all others."""
+        if self._waker is not None:
+            self._waker.ring()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for `wake`."""
+        wait_readable((self.waker.fileno(),), seconds)
+        self.waker.silence()
+
+    def rest(self, seconds: float) -> None:
+        """Sleep, but not longer than until `end_rests`."""
+        self._resting.wait(seconds)
+
+    def end_rests(self) -> None:
+        self._resting.set()
