@@ -200,7 +200,7 @@ def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: py
     text = (ROOT / "docs" / "reference" / "commands.rst").read_text("utf-8")
     options = set()
     commands = ["create", "sql", "version", "doctor", "put", "list", "count", "show", "cancel", "reschedule", "move"]
-    commands += ["pause", "resume", "clear", "queues", "prune", "work", "dead", "demo"]
+    commands += ["pause", "resume", "clear", "queues", "prune", "work", "call", "dead", "demo"]
     for command in ("", *commands, "dead list", "dead retry", "dead discard"):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])
