@@ -245,7 +245,7 @@ class Demo:
             return self.summary(queue, put)
 
     def _start(self, role: str, dsn: str) -> None:
-        command, pipe = [sys.executable, "-m", "pq.demo", role, dsn, self.name], subprocess.PIPE
+        command, pipe = [sys.executable, "-m", __name__, role, dsn, self.name], subprocess.PIPE
         # in a session of its own: Ctrl-C reaches only this process, which ends the others
         self.processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True))
 
