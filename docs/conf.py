@@ -17,6 +17,7 @@ release = version = pq.__version__
 extensions = ["sphinx.ext.autodoc"]
 exclude_patterns = ["_build", "_generated"]  # the generated parts are included by other pages
 default_role = "py:obj"  # `Queue.get` in a docstring becomes a link where it can
+rst_prolog = ".. py:currentmodule:: pq\n"  # so does `Queue.get` on a page
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
