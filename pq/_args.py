@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
+#: What remains for the name in an entry of a B-tree (2,704 bytes), beside the other columns of the index.
+QUEUE_NAME_BYTES = 2676
+
 
 def integer(name: str, number: int, least: int = 0) -> int:
     """Return the number if it is an int and at least `least`.
@@ -70,6 +73,20 @@ def check_text(kind: str, text: object) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"{kind} must not have a lone surrogate: {text!r}") from None
     return text
+
+
+def queue_name(name: str) -> str:
+    """Return the name of a queue, without the suffix of a conversion, if the indexes of the table can hold it.
+
+    :raises ValueError: it is too long.
+    """
+    size = len(name.encode())
+    if size > QUEUE_NAME_BYTES:
+        raise ValueError(
+            f"queue name {reprlib.repr(name)} is too long: it has {size} bytes, and an index of PostgreSQL holds"
+            f" {QUEUE_NAME_BYTES}"
+        )
+    return name
 
 
 class Unset(enum.Enum):

@@ -194,7 +194,7 @@ class PQ:
         """Return the queue of that name: the same object for as long as it is referenced, or an attribute was set.
 
         :raises TypeError: the name is not a str.
-        :raises ValueError: the name is empty, or has a NUL character or a lone surrogate.
+        :raises ValueError: the name is empty or longer than 2,676 bytes, or has a NUL character or a lone surrogate.
         """
         check_text("queue name", name)
         return self._queues.get(name, self._make)
@@ -265,10 +265,10 @@ class PQ:
     def __contains__(self, name: object) -> bool:
         """Whether that queue has ready, scheduled, running or dead jobs, or is paused."""
         try:
-            name = check_text("queue name", name)
+            stored = self._make(check_text("queue name", name)).name
         except (TypeError, ValueError):
             return False  # no queue can have that name
-        ((found,),) = self._db.execute(self._sql["has_jobs"], {"queue": self._make(name).name})
+        ((found,),) = self._db.execute(self._sql["has_jobs"], {"queue": stored})
         return bool(found)
 
     def __iter__(self) -> Iterator[str]:

@@ -94,6 +94,9 @@ def refused(call: Callable[[], Any], error: type[Exception], *words: str) -> Non
         (5, TypeError, ["queue name", "str, not int: 5"]),
         (b"a", TypeError, ["queue name", "str, not bytes: b'a'"]),
         (["a"], TypeError, ["queue name", "str, not list: ['a']"]),
+        ("x" * 2677, ValueError, ["queue name", "'xxxx", "2677 bytes", "2676"]),
+        ("é" * 1339, ValueError, ["queue name", "2678 bytes", "2676"]),
+        ("x" * 2677 + "/text", ValueError, ["queue name", "2677 bytes", "2676"]),
     ],
 )
 def test_queue_names(untouched: Untouched, name: Any, error: type[Exception], words: list[str]) -> None:

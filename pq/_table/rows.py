@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import _codec
-from .._args import check_text, integer
+from .._args import check_text, integer, queue_name
 from .._db import Database, Literal, Rows, check_source
 from .._text import describe
 from .._times import TimeSpec
@@ -85,10 +85,13 @@ class QueueRows:
         """Split a name into the name of the queue and the suffix of a conversion, or None if it has no such suffix.
 
         :raises TypeError: the name is not a str.
-        :raises ValueError: PostgreSQL can't hold the name.
+        :raises ValueError: PostgreSQL can't hold the name: it is empty or longer than 2,676 bytes, or has a NUL
+            character or a lone surrogate.
         """
         stem, _, suffix = check_text("queue name", name).rpartition("/")
-        return (stem, suffix) if stem and suffix in self.converters else (name, None)
+        if not stem or suffix not in self.converters:
+            return queue_name(name), None
+        return queue_name(stem), suffix
 
     @cached_property
     def _table(self) -> Table:

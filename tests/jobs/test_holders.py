@@ -97,7 +97,7 @@ class Real:
         return self._took_effect(who, lambda job: job.extend("1h"))
 
     def settle(self, who: str, how: str) -> bool:
-        return self._took_effect(who, lambda job: getattr(job, how)())
+        return self._took_effect(who, lambda job: getattr(job, how)(*(["broken"] if how == "fail" else [])))
 
     def done_in_transaction(self, who: str) -> bool:
         return self._took_effect(who, lambda job: self._queue.done([job], conn=self._conn))
