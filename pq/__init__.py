@@ -11,13 +11,14 @@
 """
 
 from . import retry
+from ._jobs.dead import DeadJob
 from ._jobs.failure import Failure
+from ._jobs.info import JobInfo, QueueInfo
 from ._jobs.job import Job
 from ._jobs.lease import LeasedJob
 from ._manager import PQ
 from ._queue import Queue
-from ._queue.browse import JobInfo, QueueInfo
-from ._queue.dead import Dead, DeadJob
+from ._queue.dead import Dead
 from ._queue.iterators import QueueIterator
 from ._table.bulk import NewJob
 from .errors import (
@@ -37,6 +38,7 @@ from .errors import (
     LoopLeft,
     PQError,
     Retry,
+    RowsDropped,
     SchemaError,
     TableMissing,
     TaskNotFound,
@@ -76,6 +78,7 @@ __all__ = [
     "QueueInfo",
     "QueueIterator",
     "Retry",
+    "RowsDropped",
     "SchemaError",
     "TableMissing",
     "TaskNotFound",

@@ -28,6 +28,15 @@ def integer(name: str, number: int, least: int = 0) -> int:
     return number
 
 
+def limit_of(limit: int, least: int = 0) -> int:
+    """Return the limit as a number that PostgreSQL can hold.
+
+    :raises TypeError: it is not an int.
+    :raises ValueError: it is below `least`.
+    """
+    return min(integer("limit", limit, least), JOB_IDS.stop - 1)
+
+
 def timeout_seconds(timeout: float | None, name: str = "timeout") -> float:
     """Return a timeout in seconds as a float; None becomes infinity.
 
@@ -43,16 +52,20 @@ def timeout_seconds(timeout: float | None, name: str = "timeout") -> float:
     return float(timeout)
 
 
-def job_ids(ids: Any) -> list[int]:
-    """Return one id, or an iterable of ids, as a list.
+#: What PostgreSQL can hold in a bigint. No row has another id.
+JOB_IDS = range(-(2**63), 2**63)
 
-    :raises TypeError: an id is not an int.
+
+def job_ids(ids: Any) -> list[int]:
+    """Return an id, or several, as a list without those that no row can have.
+
+    :raises TypeError: one of them is not an int.
     """
     found = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes)) else [ids]
     for id in found:
         if isinstance(id, bool) or not isinstance(id, int):
             raise TypeError(f"a job id must be an int, not {type(id).__name__}: {reprlib.repr(id)}")
-    return found
+    return [id for id in found if id in JOB_IDS]
 
 
 def check_text(kind: str, text: object) -> str:

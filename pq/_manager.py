@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from . import _codec
 from ._args import UNSET, Unset, check_text, integer, timeout_seconds
 from ._db import Database
+from ._jobs.info import QueueInfo
 from ._jobs.lease import LeasedJob
 from ._jobs.settlement import settle_all
 from ._queue import Queue
-from ._queue.browse import QueueInfo
 from ._queue.kept import KeptQueues
 from ._table import Table, schema
 from ._table.retention import BATCH, Change, Pruner, Retention, Span, read

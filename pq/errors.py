@@ -80,6 +80,18 @@ class JobNotFound(PQError, LookupError):
     queue: str
 
 
+class RowsDropped(PQError):
+    """A trigger on the table dropped {dropped} of {count} rows that were to be written for queue {queue!r}.
+
+    :ivar ids: the ids of the jobs that the same statement did put; in a transaction, if that is committed.
+    """
+
+    queue: str
+    dropped: int
+    count: int
+    ids: list[int]
+
+
 class LeaseLost(PQError):
     """Job {job_id} in queue {queue!r} is no longer held by attempt {attempt}: the job was settled or cancelled,
     or its lease expired and it was delivered again. Nothing was changed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .._queue.dead import DeadJob
+from .._jobs.dead import DeadJob
 from .._text import cut
 from ..errors import PQError
 from .output import confirm, print_json, print_text, value_of

@@ -10,8 +10,8 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
+from .._jobs.info import JobInfo, QueueInfo
 from .._jobs.job import utc_format
-from .._queue.browse import JobInfo, QueueInfo
 from .._text import printable
 from ..errors import PQError
 

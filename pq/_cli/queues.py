@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from .._queue.browse import QueueInfo
+from .._jobs.info import QueueInfo
 from .output import confirm, members, print_json, print_table, print_text
 from .parser import Commands, database_options, opened, table_options
 

@@ -39,16 +39,22 @@ class Job:
 
     @property
     def data(self) -> Any:
-        """The decoded data. Assigning writes it to the row at once, and `size` with it.
+        """The decoded data. Assigning to it writes the row at once, and updates `size`.
 
-        :raises JobNotFound: on assigning, when the row is gone.
+        :raises JobNotFound: on assignment, if the row is gone.
+        :raises RowsDropped: on assignment, if a trigger of yours dropped the change.
         """
         return self._data
 
     @data.setter
     def data(self, data: Any) -> None:
-        self._size = self._queue._update(self.id, data)
+        text = self._queue._text(data)
+        self._write(text)
+        self._size = len(text)
         self._data = data
+
+    def _write(self, text: str) -> None:
+        self._queue._update(self.id, text)
 
     @property
     def size(self) -> int:

@@ -176,6 +176,10 @@ class LeasedJob(Job):
 
     # -- inside
 
+    def _write(self, text: str) -> None:
+        """Replace the data of the row, unless the lease is lost: the job may be somebody else's."""
+        self._change("write", None, data=text)
+
     def _is_unsettled(self) -> bool:
         """After a settlement in a transaction that depends on how that has ended. While it is open it has the row
         locked: if it is the application's, we would wait for it for ever."""

@@ -146,7 +146,7 @@ def locked(queue: Any, jobs: Sequence[Delivery], lock_timeout: float) -> set[int
     :param lock_timeout: seconds, for a lock of the whole table.
     """
     sql = queue._statements("lease.sql")["locked"]
-    return {id for (id,) in queue._run(sql, **held(jobs), lock_timeout=lock_timeout)}
+    return {id for (id,) in queue._run(sql, **held(jobs), leases="{}", exact="{}", lock_timeout=lock_timeout)}
 
 
 def serves(queue: Any, lock_timeout: float) -> None:

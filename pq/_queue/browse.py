@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import builtins
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
-from .._args import integer, job_ids
-from .._jobs.failure import Failure
+from .._args import job_ids, limit_of
+from .._jobs.info import JobInfo
 from .._table.rows import QueueRows
 from ..errors import JobNotFound
 
@@ -17,102 +15,6 @@ STATES = ("ready", "scheduled", "running", "dead", "finished")
 _LIVE = 4
 
 _BEFORE_ALL = -(2**63)
-
-
-@dataclass(frozen=True)
-class JobInfo:
-    """A job as it was when it was looked at. Times are naive and in UTC.
-
-    :ivar id: primary key of the row.
-    :ivar state: ``'ready'``, ``'scheduled'``, ``'running'``, ``'dead'`` or ``'finished'``.
-    :ivar enqueued_at: when it was put.
-    :ivar schedule_at: not to be got before, or None.
-    :ivar expected_at: its priority, or None.
-    :ivar due_at: when it becomes ready by itself: if it is scheduled or, unless its lease is extended, running. Else
-        None.
-    :ivar dequeued_at: when it was taken for the last time; if it is dead, or was cancelled, when that was. Else None.
-    :ivar attempts: how often it was delivered under a lease.
-    :ivar error: the `Failure` of its last attempt, or None.
-    :ivar first_failed_at: when an attempt failed for the first time, or None.
-    :ivar cancelled: whether `Queue.cancel` finished it.
-    :ivar text: its data as it stands in the table.
-    """
-
-    id: int
-    state: str
-    enqueued_at: datetime
-    schedule_at: datetime | None
-    expected_at: datetime | None
-    due_at: datetime | None
-    dequeued_at: datetime | None
-    attempts: int
-    error: Failure | None
-    first_failed_at: datetime | None
-    cancelled: bool
-    text: str = field(repr=False)
-    _queue: QueueRows = field(repr=False, compare=False)
-    _key: str | None = field(repr=False, compare=False)
-
-    @classmethod
-    def of(cls, queue: QueueRows, row: tuple[Any, ...]) -> JobInfo:
-        """From a row of browse.sql."""
-        id, text, _, enqueued, schedule, expected, dequeued, attempts, due, failed, error, state, key = row
-        # no other end leaves the time of a failure without the failure
-        cancelled = state == "finished" and failed is not None
-        return cls(
-            id,
-            state,
-            enqueued,
-            schedule,
-            expected,
-            due,
-            dequeued,
-            attempts,
-            None if error is None else Failure.loads(error),
-            None if cancelled else failed,
-            cancelled,
-            text,
-            queue,
-            key,
-        )
-
-    @property
-    def data(self) -> Any:
-        """The decoded data.
-
-        :raises DecodeError: it can't be decoded. `text` has it.
-        """
-        return self._queue._decoded(self.id, self.text)
-
-    @property
-    def size(self) -> int:
-        """Length of the encoded data, in characters."""
-        return len(self.text)
-
-
-@dataclass(frozen=True)
-class QueueInfo:
-    """A queue as it was when it was looked at.
-
-    :ivar name: its name.
-    :ivar ready: how many jobs could be got, if it is not paused.
-    :ivar scheduled: how many wait for their time.
-    :ivar running: how many run under a lease.
-    :ivar dead: how many are dead.
-    :ivar ready_since: since when the ready job has been that which has been so for the longest, or None; naive, in UTC.
-        One that was given back counts from when it was put.
-    :ivar next_due: when the first of the scheduled ones becomes ready, or None; naive, in UTC.
-    :ivar paused: whether it is.
-    """
-
-    name: str
-    ready: int
-    scheduled: int
-    running: int
-    dead: int
-    ready_since: datetime | None
-    next_due: datetime | None
-    paused: bool
 
 
 class Browse(QueueRows):
@@ -135,7 +37,7 @@ class Browse(QueueRows):
         :raises TypeError: `limit` is no int; `after` is something else.
         :raises JobNotFound: there is no job of that id any more.
         """
-        integer("limit", limit)
+        limit = limit_of(limit)
         first, last = (1, _LIVE) if state is None else (_rank(state), _rank(state))
         keys: dict[str, str | int | None] = {"untimed_id": _BEFORE_ALL}
         for each in STATES:
@@ -181,8 +83,7 @@ class Browse(QueueRows):
 
         :raises TypeError: the id is no int.
         """
-        (number,) = job_ids([id])
-        rows = self._browse("find", id=number) if abs(number) < 2**63 else []
+        rows = [row for number in job_ids([id]) for row in self._browse("find", id=number)]
         return JobInfo.of(self, rows[0]) if rows else None
 
     def __getitem__(self, id: int) -> JobInfo:

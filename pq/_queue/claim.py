@@ -10,16 +10,31 @@ from typing import Any, NamedTuple
 from .._db import Rows
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
+from .._jobs.row import (
+    ATTEMPTS,
+    DEQUEUED_AT,
+    ENQUEUED_AT,
+    EXPECTED_AT,
+    EXPIRIES,
+    ID,
+    REST,
+    SCHEDULE_AT,
+    TEXT,
+)
 from .._jobs.settlement import Settlement, settle
 from .._wait import wait_for
 from ..errors import DecodeError
 from .base import QueueBase
+from .marks import Marks
 
-#: Ids below the last one taken that the next claim still looks at.
-SLACK = 1000
+#: How many jobs one statement takes at most, and how many due rows one looks at, alone and in a transaction. All three
+#: stand in claim.sql, too.
+MOST = 1000
+DUE = 1000
+DUE_IN_TRANSACTION = 100
 
-#: Seconds after which it looks at all of them again.
-FORGET = 1.0
+#: Behind the columns of a job: whether its row is deleted, and the lowest id of the jobs that the claim has made ready.
+REMOVED, PROMOTED = REST, REST + 1
 
 
 class Refusal(NamedTuple):
@@ -34,26 +49,34 @@ class Refusal(NamedTuple):
 
 
 class Claim:
-    """Takes jobs of one queue.
-
-    While an old transaction is open somewhere, the entries of taken jobs stay in the index, in front of those of ready
-    ones, and each claim would step over all of them. So among jobs without priority a claim begins at the *low-water
-    mark*: somewhat below the last id that this process took. What is ready below it (put by a long transaction, or
-    given back) is seen when the mark is dropped: once a second, and whenever there are not enough above it.
-    """
+    """Takes jobs of one queue: at once (`take`), or the first that comes (`wait_for`). A worker, which has to know of
+    the jobs that can't be decoded, uses `fetch`."""
 
     def __init__(self) -> None:
-        # Threads may overwrite each other's: one of their marks is as good as another's.
-        self._mark = 0
-        self._dropped_at = 0.0  # monotonic seconds
+        self._marks = Marks()
+
+    def wait_for(self, queue: QueueBase, limit: int, patience: float, lease: timedelta | None) -> list[Any]:
+        """Take jobs as `take` does; if there are none, wait for the first.
+
+        :param patience: seconds.
+        """
+        deadline = time.monotonic() + patience
+        found = self.take(queue, limit, patience, lease)
+        if found or patience == 0:
+            return found
+
+        def claim(name: str) -> list[Any]:
+            return self.take(queue, limit, max(0.0, deadline - time.monotonic()), lease)
+
+        return wait_for(queue._table.waiter(queue.name), deadline, claim) or []
 
     def take(self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None = None) -> list[Any]:
-        """Take the best jobs of the queue that this belongs to.
+        """Take the best jobs of the queue, and log or raise what can't be decoded.
 
         :param limit: how many at most.
         :param timeout: the seconds that the caller has.
-        :param lease: None: they are taken for good, or as the transaction ends.
-        :raises DecodeError: none of those that are there can be decoded.
+        :param lease: None: the jobs are taken for good, or as the transaction ends.
+        :raises DecodeError: there are jobs, and none of them can be decoded.
         """
         while True:
             jobs, refused = self.fetch(queue, limit, timeout, lease)
@@ -64,93 +87,90 @@ class Claim:
                 raise refused[0].error
             if jobs or not refused:
                 return jobs
-            # raised, the error would undo the end of the job that it tells of: on to the next
-
-    def wait(self, queue: QueueBase, limit: int, patience: float, lease: timedelta | None) -> list[Any]:
-        """The same; if there are none, wait for the first.
-
-        :param patience: seconds.
-        """
-        deadline = time.monotonic() + patience
-        found = self.take(queue, limit, patience, lease)
-        if found or patience == 0:
-            return found
-        def claim(name: str) -> list[Any]:
-            return self.take(queue, limit, max(0.0, deadline - time.monotonic()), lease)
-
-        return wait_for(queue._table.waiter(queue.name), deadline, claim) or []
+            # Raising would roll back the settlement just made; take the next job.
 
     def fetch(
         self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None
     ) -> tuple[list[Any], list[Refusal]]:
-        """The same, with those that could not be decoded."""
-        rows = self._rows(queue, limit, timeout, lease)
+        """Take the best jobs of the queue, and return them, and those that can't be decoded.
+
+        The arguments are those of `take`. An undecodable job that is under a lease has failed; another one is put back,
+        by a second statement: a process that is killed between the two loses it.
+        """
+        rows = self._taken_rows(queue, limit, timeout, lease)
         jobs = [_job(queue, row, lease) for row in rows]
         refused = _decode(queue, jobs, rows)
         good = [job for job, refusal in zip(jobs, refused, strict=True) if refusal is None]
         return good, [refusal for refusal in refused if refusal is not None]
 
-    def _rows(self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None) -> Rows:
+    def _taken_rows(self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None) -> Rows:
+        """Execute claims until there are enough rows, or an exact look has found no more."""
         params = {"queue": queue.name, "lease": None if lease is None else lease.total_seconds()}
+        inside = queue._db.in_transaction
         rows: Rows = []
+        exact = inside
         try:
-            statement = _statement(queue, timeout, lease)
             while True:
-                mark, wanted = self._low_water(), limit - len(rows)
+                look = self._marks.look(exact)
+                wanted = min(limit - len(rows), MOST)
                 found = queue._db.execute(
-                    statement, {**params, "mark": mark, "limit": wanted}, timeout=timeout, prepare=True
+                    _statement(queue, timeout, lease, look.slow, inside),
+                    {**params, **look.parameters, "limit": wanted},
+                    timeout=timeout,
+                    prepare=True,
                 )
-                rows = sorted(rows + found, key=_order) if rows else found  # what comes second was below the mark
-                if len(found) == wanted or not mark:
-                    self._saw(found)
+                promoted = found[-1][PROMOTED] if found else None
+                if inside:
+                    all_due = len(found) < min(wanted, DUE_IN_TRANSACTION)
+                else:
+                    all_due = promoted is None and len(found) < DUE
+                look.saw(found, promoted, all_due)
+                rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
+                if len(rows) == limit or (len(found) < wanted and (look.is_exact or look.slow)):
                     break
-                self._mark = 0
+                exact = len(found) < wanted
         except TimeoutError:
             pass
         except Exception as error:
-            if not rows or queue._db.in_transaction:
+            if not rows or inside:
                 raise
-            # raised, it would lose those that are there; what does not pass, the next claim meets
+            # Raising would lose the jobs that are there. An error that does not pass is met by the next claim.
             queue.logger.error("%s", error)
         return rows
 
-    def _low_water(self) -> int:
-        now = time.monotonic()
-        if now - self._dropped_at > FORGET:
-            self._dropped_at = now
-            self._mark = 0
-        return self._mark
-
-    def _saw(self, rows: Rows) -> None:
-        if rows:
-            id, *_, expected_at, _, _, _, made_others_ready, _ = rows[-1]
-            if expected_at is None and not made_others_ready:
-                self._mark = max(self._mark, id - SLACK)
-
 
 def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    id, *_, expected_at, _, _, _, _, _ = row
-    return expected_at is None, expected_at, id
+    expected_at = row[EXPECTED_AT]
+    return expected_at is None, expected_at, row[ID]
 
 
-def _statement(queue: QueueBase, timeout: float, lease: timedelta | None) -> str:
+def _statement(queue: QueueBase, timeout: float, lease: timedelta | None, slow: bool, inside: bool) -> str:
     how = "leased"
     if lease is None:
         how = "removed" if queue._table.retention(timeout).deletes_on_completion else "taken"
-    sql = queue._statements("claim.sql", taken=how, removes="does_remove" if how == "removed" else "removes")
-    return sql["claim_in_transaction" if queue._db.in_transaction else "claim"]
+    instead = {"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {}
+    removes = "does_remove" if how == "removed" else "removes"
+    sql = queue._statements("claim.sql", taken=how, removes=removes, **instead)
+    return sql["claim_in_transaction" if inside else "claim"]
 
 
 def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any:
-    *columns, dequeued_at, attempts, expiries, _, _ = row
+    text = row[TEXT]
+    job = (queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT])
     if lease is None:
-        return Job(queue, *columns)
-    held = {"attempts": attempts, "expiries": expiries, "dequeued_at": dequeued_at.replace(tzinfo=timezone.utc)}
-    return LeasedJob(queue, *columns, **held, lease=lease, policy=queue._policy)
+        return Job(*job)
+    return LeasedJob(
+        *job,
+        attempts=row[ATTEMPTS],
+        expiries=row[EXPIRIES],
+        dequeued_at=row[DEQUEUED_AT].replace(tzinfo=timezone.utc),
+        lease=lease,
+        policy=queue._policy,
+    )
 
 
 def _decode(queue: QueueBase, jobs: list[Any], rows: Rows) -> list[Refusal | None]:
-    """Replace text by data. Where that can't be done the job is settled, and there is a refusal."""
+    """Replace text by data. A job for which that can't be done is settled, and has a refusal."""
     refused: list[Refusal | None] = []
     try:
         for job, row in zip(jobs, rows, strict=True):
@@ -159,7 +179,7 @@ def _decode(queue: QueueBase, jobs: list[Any], rows: Rows) -> list[Refusal | Non
                 refused.append(None)
             except DecodeError as error:
                 refused.append(_refused(queue, job, row, error))
-    except BaseException:  # Ctrl-C: nobody has seen them
+    except BaseException:  # such as Ctrl-C: nobody has seen these jobs
         unseen = [number for number, (_, refusal) in enumerate(zip_longest(jobs, refused)) if refusal is None]
         _give_back(queue, [jobs[number] for number in unseen], [rows[number] for number in unseen])
         raise
@@ -182,9 +202,12 @@ def _give_back(queue: QueueBase, jobs: list[Any], rows: Rows) -> None:
     if isinstance(jobs[0], LeasedJob):
         settle([Settlement(job, "released") for job in jobs])
         return
-    for id, text, _, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, _, _, removed in rows:
-        if removed:
-            times = {"enqueued_at": enqueued_at, "schedule_at": schedule_at, "expected_at": expected_at}
-            queue._run(queue._sql["put_back"], id=id, text=text, attempts=attempts, **times)
+    for row in rows:
+        if row[REMOVED]:
+            times = {name: row[at] for name, at in _TIMES.items()}
+            queue._run(queue._sql["put_back"], id=row[ID], text=row[TEXT], attempts=row[ATTEMPTS], **times)
         else:
-            queue._run(queue._sql["give_back"], id=id, dequeued_at=dequeued_at)
+            queue._run(queue._sql["give_back"], id=row[ID], dequeued_at=row[DEQUEUED_AT])
+
+
+_TIMES = {"enqueued_at": ENQUEUED_AT, "schedule_at": SCHEDULE_AT, "expected_at": EXPECTED_AT}

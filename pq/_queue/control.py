@@ -89,7 +89,7 @@ class Control(QueueRows):
     ) -> int:
         """Returns how many rows were changed."""
         sql = self._statements("control.sql", which=which, removes=removes)[statement]
-        left = {id for id in job_ids(ids) if abs(id) < 2**63}
+        left = set(job_ids(ids))
         count = 0
         for pause in (*PAUSES, None):
             rows = self._run(sql, ids=array(left), **params)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from .._args import UNSET, Unset, integer
+from .._args import UNSET, Unset, limit_of
 from .._db import Database, Rows
 from .._times import Delay, delay_of, duration
 from ..sql import bound
@@ -21,6 +21,9 @@ from ..sql import bound
 #: Rows that one statement deletes at most, by default, and how many times as many it may look at.
 BATCH = 1000
 LOOK = 10
+
+#: `Pruner.prune` deletes no more rows by one statement, whatever it is asked for.
+MOST = 1_000_000
 
 #: What has finished is let alone for so long, whatever the retention: `Queue.get` may be about to give it back.
 GRACE = timedelta(minutes=1)
@@ -157,7 +160,7 @@ class Pruner:
         :raises ValueError: `limit` is not positive.
         :raises TableMissing: there is no table, which `run_once` does not mind.
         """
-        integer("limit", limit, 1)
+        limit = min(limit_of(limit, 1), MOST)
         self._database.execute(_statements(self._database)["there"], {})
         complete = self._position == _BEFORE_ALL
         while not (deleted := self.run_once(limit)):

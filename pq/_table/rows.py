@@ -11,7 +11,7 @@ from .._args import check_text, integer, queue_name
 from .._db import Database, Literal, Rows, check_source
 from .._text import describe
 from .._times import TimeSpec
-from ..errors import DecodeError, JobNotFound
+from ..errors import DecodeError, JobNotFound, RowsDropped
 from ..sql import TableName
 from . import bulk as _bulk
 from .table import Table
@@ -149,28 +149,37 @@ class QueueRows:
     def _put_chunk(self, chunk: list[_bulk.Row]) -> list[int]:
         parameters = _bulk.parameters(chunk)
         statement = "put_untimed" if len(parameters) == 1 else "put_many"
-        rows = self._run(self._sql[statement], prepare=True, **parameters)
-        return [id for (id,) in rows]
+        ids = [id for (id,) in self._run(self._sql[statement], prepare=True, **parameters)]
+        if len(ids) < len(chunk):
+            raise RowsDropped(queue=self.name, dropped=len(chunk) - len(ids), count=len(chunk), ids=ids)
+        return ids
 
     def _copy(self, lines: _bulk.Lines) -> int:
         """Put rows by COPY; the caller has opened a transaction."""
         try:
-            return self._db.copy(self._sql["load"], lines)
+            count = self._db.copy(self._sql["load"], lines)
         except self._db.driver.Error as error:
             raise (lines.error or self._meant(error)) from None
+        if count < lines.count:
+            raise RowsDropped(queue=self.name, dropped=lines.count - count, count=lines.count, ids=[])
+        return count
 
-    def _write(self, statement: str, data: Any, **params: Any) -> Rows:
-        return self._run(self._sql[statement], prepare=True, data=self._text(data), **params)
+    def _put(self, statement: str, data: Any, **params: Any) -> int:
+        rows = self._run(self._sql[statement], prepare=True, data=self._text(data), **params)
+        if not rows:
+            raise RowsDropped(queue=self.name, dropped=1, count=1, ids=[])
+        return int(rows[0][0])
 
-    def _update(self, job_id: int, data: Any) -> int:
-        """Replace a job's data, and return the size of the new data.
+    def _update(self, job_id: int, text: str) -> None:
+        """Replace a job's data.
 
         :raises JobNotFound: this queue has no such job.
+        :raises RowsDropped: a trigger of the user's dropped the change.
         """
-        rows = self._write("update", data, id=int(job_id))
-        if not rows:
+        if not self._run(self._sql["update"], prepare=True, id=job_id, data=text):
+            if self._run(self._sql["result"], id=job_id):
+                raise RowsDropped(queue=self.name, dropped=1, count=1, ids=[])
             raise JobNotFound(job_id=job_id, queue=self.name)
-        return int(rows[0][0])
 
     def _run(self, sql: str, *, prepare: bool = False, lock_timeout: float | None = None, **params: Any) -> Rows:
         try:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .._db import Database
 from ..errors import JobsLeft, SchemaError
-from ..sql import TableName, bind, object_name, quote, read, statements
+from ..sql import TableName, bind, bound, object_name, quote, read, statements
 from .retention import Change
 from .table import Table
 
@@ -112,7 +112,7 @@ def _refuse(database: Database, table: TableName, isolation: str) -> None:
             f"whether table {table.quoted} has jobs can't be told in a transaction at {isolation.upper()}, which might"
             " not see all of its rows: do it outside of that"
         )
-    (counts,) = database.execute(_bind(_SQL["jobs"], table))
+    (counts,) = database.execute(bound("queue.sql", table.quoted)["jobs_left"])
     if any(counts):
         ready, scheduled, running, dead = counts
         raise JobsLeft(table=table.quoted, ready=ready, scheduled=scheduled, running=running, dead=dead)

@@ -2,19 +2,20 @@
 
 -- name: state
 case
-  when due_at > statement_timestamp() then case when dequeued_at is null then 'scheduled' else 'running' end
-  when due_at is not null or dequeued_at is null then 'ready'
-  when error is not null then 'dead'
-  else 'finished'
+  when (:is_ready) or :is_due then 'ready'
+  when :is_scheduled then 'scheduled'
+  when :is_dead then 'dead'
+  when :is_finished then 'finished'
+  else 'running'
 end
 
 -- name: job
 -- The last one is what jobs of this state are ordered by, exact, for the page after this job.
-:columns,
+:columns, :failure,
   case when due_at is not null then
     least(greatest(due_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
   end,
-  failed_at at time zone 'utc', error, state,
+  state,
   (
     case state when 'ready' then expected_at when 'scheduled' then due_at when 'finished' then null else dequeued_at end
     at time zone 'utc'
@@ -22,18 +23,19 @@ end
 
 -- name: find
 select :job
-from (select *, :state as state from :table where id = %(id)s and q_name = %(queue)s and (:marker) is not true) as job
+from (
+  select :row, :state as state from :table where id = %(id)s and q_name = %(queue)s and (:marker) is not true
+) as job
 
 -- name: list
--- One state after the other, from %(first)s to %(last)s; a branch that is not among these costs nothing. Ready ones are
--- those with a priority, those without, and what is due but not yet made ready, as a claim has them. As in claim.sql,
--- "order by" repeats the key of an index, and the limit is a subquery. The index of due rows has no ids: these are sorted
--- among equal times, while it is read in order; with all conditions inside, one row would be expected, and no order used.
+-- One state after the other, from "first" to "last"; a branch that is not among these costs nothing. Ready jobs are those
+-- with a priority, those without, and what is due but not yet made ready, in the order in which a claim takes them. As in
+-- claim.sql, "order by" repeats the key of an index, and limits are subqueries.
 select :job
 from (
-  select *, :state as state from (
+  select :row, rank, key, :state as state from (
     (
-      select *, 1 as rank, expected_at as key from :table
+      select :row, 1 as rank, expected_at as key from :table
       where :asks_ready and :ready and expected_at is not null
         and (expected_at, id) > (:ready_key, %(ready_id)s)
       order by q_name, expected_at, id
@@ -41,14 +43,14 @@ from (
     )
     union all
     (
-      select *, 1, expected_at from :table
+      select :row, 1, expected_at from :table
       where :asks_ready and :ready and expected_at is null and id > %(untimed_id)s
       order by q_name, expected_at, id
       limit (select %(limit)s::bigint)
     )
     union all
     (
-      select *, 1, expected_at from :table
+      select :row, 1, expected_at from :table
       where :asks_ready and :due and (
         (expected_at, id) > (:ready_key, %(ready_id)s) or (expected_at is null and id > %(untimed_id)s)
       )
@@ -57,34 +59,28 @@ from (
     )
     union all
     (
-      select *, 2, due_at from (
-        select * from :table
-        where :asks_scheduled and q_name = %(queue)s and due_at > statement_timestamp()
-          and due_at >= :scheduled_key
-        order by q_name, due_at
-        limit (select null::bigint)
-      ) as pending
-      where dequeued_at is null and (due_at, id) > (:scheduled_key, %(scheduled_id)s)
+      select :row, 2, due_at from :table
+      where :asks_scheduled and :scheduled_after and due_at <= :page_end
       order by due_at, id
       limit (select %(limit)s::bigint)
     )
     union all
     (
-      select *, 3, dequeued_at from :table
+      select :row, 3, dequeued_at from :table
       where :asks_running and :running and (dequeued_at, id) > (:running_key, %(running_id)s)
       order by dequeued_at, id
       limit (select %(limit)s::bigint)
     )
     union all
     (
-      select *, 4, dequeued_at from :table
+      select :row, 4, dequeued_at from :table
       where :asks_dead and :dead and (dequeued_at, id) > (:dead_key, %(dead_id)s)
       order by q_name, dequeued_at, id
       limit (select %(limit)s::bigint)
     )
     union all
     (
-      select *, 5, null from :table
+      select :row, 5, null from :table
       where :asks_finished and :finished and id > %(finished_id)s
       order by id
       limit (select %(limit)s::bigint)
@@ -94,6 +90,25 @@ from (
   limit %(limit)s
 ) as job
 order by rank, key, id
+
+-- name: scheduled_after
+:scheduled and due_at >= :scheduled_key and (due_at, id) > (:scheduled_key, %(scheduled_id)s)
+
+-- name: page_end
+-- The time of the last job of the page. The index of due rows has no ids, so of equal times all are read, and sorted.
+-- With all conditions in the inner query one row would be expected, and the order of the index not used.
+(
+  select max(page.due_at) from (
+    select pending.due_at from (
+      select id, due_at, dequeued_at from :table
+      where q_name = %(queue)s and due_at > statement_timestamp() and due_at >= :scheduled_key
+      order by q_name, due_at
+      limit (select null::bigint)
+    ) as pending
+    where pending.dequeued_at is null and (pending.due_at, pending.id) > (:scheduled_key, %(scheduled_id)s)
+    limit (select %(limit)s::bigint)
+  ) as page
+)
 
 -- name: asks_ready
 1 between %(first)s and %(last)s
@@ -110,19 +125,31 @@ order by rank, key, id
 -- name: asks_finished
 5 between %(first)s and %(last)s
 
+-- name: ready_key
+%(ready_key)s::timestamp at time zone 'utc'
+
+-- name: scheduled_key
+%(scheduled_key)s::timestamp at time zone 'utc'
+
+-- name: running_key
+%(running_key)s::timestamp at time zone 'utc'
+
+-- name: dead_key
+%(dead_key)s::timestamp at time zone 'utc'
+
 -- name: scheduled
-q_name = %(queue)s and due_at > statement_timestamp() and dequeued_at is null
+q_name = %(queue)s and :is_scheduled
 
 -- name: running
 -- Along the index of due rows, past the scheduled ones.
-q_name = %(queue)s and due_at > statement_timestamp() and dequeued_at is not null and (:marker) is not true
+q_name = %(queue)s and :is_running
 
 -- name: dead
-q_name = %(queue)s and error is not null and dequeued_at is not null and due_at is null
+q_name = %(queue)s and :is_dead
 
 -- name: finished
 -- No index leads to these.
-q_name = %(queue)s and dequeued_at is not null and due_at is null and error is null
+q_name = %(queue)s and :is_finished
 
 -- name: count_ready
 select (select count(*) from :table where :ready) + (select count(*) from :table where :due)
@@ -139,25 +166,13 @@ select count(*) from :table where :dead
 -- name: count_finished
 select count(*) from :table where :finished
 
--- name: counts
--- In one look at all rows of the table, since there are the finished ones.
-select :state as state, count(*) from :table where q_name = %(queue)s and (:marker) is not true group by 1
-
 -- name: count
--- Of all that are not finished.
+-- All jobs that are not finished.
 select
   (select count(*) from :table where :ready)
   + (select count(*) from :table where q_name = %(queue)s and due_at is not null and (:marker) is not true)
   + (select count(*) from :table where :dead)
 
--- name: ready_key
-%(ready_key)s::timestamp at time zone 'utc'
-
--- name: scheduled_key
-%(scheduled_key)s::timestamp at time zone 'utc'
-
--- name: running_key
-%(running_key)s::timestamp at time zone 'utc'
-
--- name: dead_key
-%(dead_key)s::timestamp at time zone 'utc'
+-- name: counts
+-- In one look at all rows of the table, since there are the finished ones.
+select :state as state, count(*) from :table where q_name = %(queue)s and (:marker) is not true group by 1

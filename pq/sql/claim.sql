@@ -1,21 +1,34 @@
--- The statements that take jobs. They must be planned well without statistics, too: a queue that has grown since the last
--- ANALYZE is believed to be nearly empty, and then a sort of all its rows seems cheap. So each "order by" repeats the
--- whole key of an index, and each limit is a subquery: the planner then expects to need a tenth of the rows, whatever
--- their number, and reads the index in order. "limit (select null)" is no limit but for that. Rows are joined by
--- "= any (array(...))" and by "exists (... for update)", which leave no choice but the primary key.
+-- The statements that take jobs. They must be planned well whatever the planner believes of the table.
+--
+-- A queue that has grown since the last ANALYZE is believed to be nearly empty, and then a sort of all its rows seems
+-- cheap. So each "order by" repeats the whole key of an index, and each inner limit is a subquery: the planner then
+-- expects to need a tenth of the rows, whatever their number, and reads the index in order. "limit (select null)" is no
+-- limit but for that.
+--
+-- A queue that is very long is expected to cost as much as a tenth of its rows, and what seems so dear is compiled (JIT),
+-- which takes longer than the claim. So each candidate list stands inside of "limit 1000", of which the planner can tell
+-- what it costs. It also would tell the inner query to expect so few rows: the join with pq_open, which is one row,
+-- prevents that.
+--
+-- Rows are joined by "= any (array(…))" and by "exists (… for update)", which leave no choice but the primary key.
 
 -- name: taken
--- By the clock: a statement that was held up can take what became ready after it had come in. And once, not for each
--- row: all that are taken together have one time. The error is of an attempt under a lease: the row would look dead.
+-- The time is that of the clock: a statement that was held up can take what became ready after it had come in. It is read
+-- once, not for each row: all jobs that are taken together have one time. The error is cleared, which an attempt under a
+-- lease may have left: with it the row would look dead.
 update :table set dequeued_at = (select clock_timestamp()), due_at = null, error = null, failed_at = null
 
 -- name: leased
--- In place of "taken": when it will be due again, and one more delivery.
+-- In place of "taken": count the delivery, and set when the row is due again.
 update :table set dequeued_at = (select clock_timestamp()),
   due_at = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1, expiries = :expiries
 
+-- name: removed
+-- In place of "taken", where finished jobs are not kept.
+delete from :table
+
 -- name: removes
--- Whether it does.
+-- Whether "taken" deletes the row.
 false
 
 -- name: does_remove
@@ -25,92 +38,135 @@ true
 -- A row that is due and taken is one whose lease has expired.
 expiries + case when dequeued_at is null then 0 else 1 end
 
--- name: removed
--- In place of "taken", where finished jobs are not kept.
-delete from :table
-
 -- name: open
--- Whether the queue is not paused, as 1 or 0, to multiply limits by. The marker would stand alone at the end of the queue's
--- part of an index: this costs one descent there.
+-- Whether the queue is not paused, as 1 or 0, to multiply limits by. The marker would stand alone at the end of the
+-- queue's part of an index, so this costs one descent there.
 pq_open as materialized (
   select case when exists (select from :table where q_name = %(queue)s and :marker) then 0 else 1 end as open
 )
 
+-- name: since
+-- See the class Marks. As long as an exact look is cheap, nothing is passed over.
+true
+
+-- name: urgent_since
+true
+
+-- name: since_mark
+-- In place of "since".
+due_at >= %(due_mark)s::timestamp at time zone 'utc'
+
+-- name: urgent_since_mark
+-- In place of "urgent_since".
+expected_at >= %(urgent_mark)s::timestamp at time zone 'utc'
+
+-- name: urgent
+-- Ready jobs with a priority.
+:ready and expected_at is not null and :urgent_since
+
+-- name: other
+-- Ready jobs without a priority.
+:ready and expected_at is null and id >= %(mark)s
+
 -- name: claim
--- Take the best jobs, and make the other due rows ready; for a short transaction of pq's own, since it locks all of
--- these. Jobs without priority count only above the low-water mark.
+-- Take the best jobs, and make the other due rows ready. This is for a short transaction of pq's own, since it locks all
+-- of these rows.
 with :open, pq_due as materialized (
-  select id, expected_at from :table
-  where :due
-  order by q_name, due_at
-  limit (select 1000 * open from pq_open)
-  for update skip locked
+  select due.id, due.expected_at from pq_open, (
+    select id, expected_at from :table
+    where :due and :since
+    order by q_name, due_at
+    limit (select 1000 * state.open from pq_open as state)
+    for update skip locked
+  ) as due
+  limit 1000
 ), pq_urgent as materialized (
-  select id, expected_at from :table
-  where :ready and expected_at is not null
-  order by q_name, expected_at, id
-  limit (select %(limit)s::bigint * open from pq_open)
-  for update skip locked
+  select urgent.id, urgent.expected_at from pq_open, (
+    select id, expected_at from :table
+    where :urgent
+    order by q_name, expected_at, id
+    limit (select %(limit)s::bigint * state.open from pq_open as state)
+    for update skip locked
+  ) as urgent
+  limit 1000
 ), pq_other as materialized (
-  select id, expected_at from :table
-  where :ready and expected_at is null and id > %(mark)s
-  order by q_name, expected_at, id
-  limit (select %(limit)s::bigint * open - (select count(*) from pq_urgent) from pq_open)
-  for update skip locked
+  select other.id, other.expected_at from pq_open, (
+    select id, expected_at from :table
+    where :other
+    order by q_name, expected_at, id
+    limit (select %(limit)s::bigint * state.open - (select count(*) from pq_urgent) from pq_open as state)
+    for update skip locked
+  ) as other
+  limit 1000
 ), pq_best as materialized (
-  select id from (select * from pq_due union all select * from pq_urgent union all select * from pq_other) as candidates
-  order by expected_at, id
+  select candidate.id from (
+    select * from pq_due union all select * from pq_urgent union all select * from pq_other
+  ) as candidate
+  order by candidate.expected_at, candidate.id
   limit (select %(limit)s::bigint)
 ), pq_promoted as (
   update :table set due_at = null, dequeued_at = null, expiries = :expiries
-  where id = any (array(select id from pq_due except select id from pq_best))
+  where id = any (array(select due.id from pq_due as due except select best.id from pq_best as best))
+  returning id
 ), pq_taken as (
   :taken
-  where id = any (array(select id from pq_best))
+  where id = any (array(select best.id from pq_best as best))
   returning *
 )
-select :columns, expiries, exists (select from pq_due), :removes from pq_taken
+select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted) from pq_taken
 order by expected_at, id
 
 -- name: claim_in_transaction
--- The same for a transaction that stays open: it locks the rows that it takes and no others, else it would hide jobs
--- that it did not take. The candidates are read in order, and only as far as there are enough that are not locked; when
--- all of them are, there may be due rows behind the first 100.
+-- The same for a transaction that stays open: it locks the rows that it takes and no others, else it would hide jobs that
+-- it did not take. It reads the candidates in order, and only until there are enough that are not locked; when all of
+-- them are, there may be due rows behind the first 100.
 with :open, pq_best as materialized (
-  select id from (
-    (
-      select id, expected_at from :table
-      where :ready
-      order by q_name, expected_at, id
+  select best.id from pq_open, (
+    select candidate.id from (
+      (
+        select id, expected_at from :table
+        where :urgent
+        order by q_name, expected_at, id
+        limit (select null::bigint)
+      )
+      union all
+      (
+        select id, expected_at from :table
+        where :other
+        order by q_name, expected_at, id
+        limit (select null::bigint)
+      )
+      union all
+      select due.id, due.expected_at from (
+        select id, expected_at from :table
+        where :due and :since
+        order by q_name, due_at
+        limit (select 100)
+      ) as due
+      order by expected_at, id
       limit (select null::bigint)
+    ) as candidate
+    where exists (
+      select from :table as job
+      where job.id = candidate.id and job.q_name = %(queue)s and (:is_due or (:is_ready))
+      for update skip locked
     )
-    union all
-    select id, expected_at from (
-      select id, expected_at from :table
-      where :due
-      order by q_name, due_at
-      limit (select 100)
-    ) as due
-    order by expected_at, id
-    limit (select null::bigint)
-  ) as candidates
-  where exists (
-    select from :table as job
-    where job.id = candidates.id and q_name = %(queue)s
-      and (due_at <= statement_timestamp() or (due_at is null and dequeued_at is null))
-    for update skip locked
-  )
-  limit (select %(limit)s::bigint * open from pq_open)
+    limit (select %(limit)s::bigint * state.open from pq_open as state)
+  ) as best
+  limit 1000
 ), pq_rest as materialized (
-  select id from :table
-  where :due and not exists (select from pq_best)
-  order by q_name, due_at
-  limit (select %(limit)s::bigint * open from pq_open)
-  for update skip locked
+  select rest.id from pq_open, (
+    select id from :table
+    where :due and :since and not exists (select from pq_best)
+    order by q_name, due_at
+    limit (select %(limit)s::bigint * state.open from pq_open as state)
+    for update skip locked
+  ) as rest
+  limit 1000
 ), pq_taken as (
   :taken
-  where id = any (array(select id from pq_best union all select id from pq_rest))
+  where id = any (array(select best.id from pq_best as best union all select rest.id from pq_rest as rest))
   returning *
 )
-select :columns, expiries, true, :removes from pq_taken
+select :columns, :removes, null::bigint from pq_taken
 order by expected_at, id

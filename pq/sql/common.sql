@@ -1,19 +1,41 @@
 -- Fragments that the statements of all files can name.
 
--- name: ready
-q_name = %(queue)s and dequeued_at is null and due_at is null
+-- name: is_ready
+-- The states of a row; docs/explanation/design.rst has them in a table. A row that is due counts as ready, too. What is
+-- after "is" names columns alone, so that it holds in any statement, of one queue or of all.
+dequeued_at is null and due_at is null
 
--- name: due
-q_name = %(queue)s and due_at <= statement_timestamp()
+-- name: is_due
+-- statement_timestamp() and not now(): inside a long transaction now() stands still, and what became due meanwhile would
+-- never be seen.
+due_at <= statement_timestamp()
+
+-- name: is_scheduled
+due_at > statement_timestamp() and dequeued_at is null
+
+-- name: is_running
+due_at > statement_timestamp() and dequeued_at is not null and (:marker) is not true
+
+-- name: is_dead
+error is not null and dequeued_at is not null and due_at is null
+
+-- name: is_finished
+dequeued_at is not null and due_at is null and error is null
 
 -- name: marker
--- Not a job: a row that says that its queue is paused. Taken, so that nobody takes it, pq 1.9.1 included; and due in a
--- year to which no time of Python's reaches, so that it stands alone in the index.
+-- Not a job: a row that says that its queue is paused. It is taken, so that nobody takes it, pq 1.9.1 included; and due
+-- in a year to which no time of Python's reaches, so that it stands alone in the index.
 due_at = '200000-01-01 00:00:00+00' and dequeued_at is not null
 
+-- name: ready
+q_name = %(queue)s and :is_ready
+
+-- name: due
+q_name = %(queue)s and :is_due
+
 -- name: new_schedule
--- As a person has given it. A relative time goes by way of UTC: else a day would last 23 or 25 hours when the clocks of
--- the session's time zone change.
+-- A time as a person has given it. A relative one goes by way of UTC: else a day would last 23 or 25 hours when the
+-- clocks of the session's time zone change.
 coalesce(
   %(schedule_at)s::timestamptz,
   (statement_timestamp() at time zone 'utc' + %(schedule_in)s::interval) at time zone 'utc'
@@ -26,9 +48,9 @@ coalesce(
 )
 
 -- name: columns
--- A job as get() returns it: data as text for the codec; times as naive UTC, which drivers can read whatever the
--- session's DateStyle, clamped to what Python can hold.
-id, data::text, length(data::text),
+-- A job as pq/_jobs/row.py reads it, which has to be changed along with this. Data is text, for the codec. Times are
+-- naive and in UTC, which drivers can read whatever the session's DateStyle, and clamped to what Python can hold.
+id, data::text,
   least(greatest(enqueued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc',
   case when schedule_at is not null then
     least(greatest(schedule_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
@@ -36,7 +58,22 @@ id, data::text, length(data::text),
   case when expected_at is not null then
     least(greatest(expected_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
   end,
-  dequeued_at at time zone 'utc', attempts
+  case when dequeued_at is not null then
+    least(greatest(dequeued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+  end,
+  attempts, expiries
+
+-- name: failure
+-- What stands behind the columns where the error is wanted, too.
+error,
+  case when failed_at is not null then
+    least(greatest(failed_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+  end
+
+-- name: row
+-- The columns of the table that "columns" and "failure" read, for a query around another one. It is not "*": a table may
+-- have columns of the user's, of any name.
+id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, error, failed_at, due_at
 
 -- name: gate
 -- The key of the gate of the queue `changed.q_name` in the table `changed.tableoid`. It must be the key that the notify

@@ -1,84 +1,84 @@
--- Changes to jobs that nobody asked get() for. Each is one statement, in which a row is changed only if it still is what
--- it was to be when it was locked; one that another transaction has locked is not waited for. Each row that was, or
--- seemed, to be changed is returned, with whether it was.
+-- Changes to jobs from outside. Each is one statement: it locks the rows, and changes those that still are in a state that
+-- it is for. It does not wait for a row that another transaction has locked. It returns each row that was to be changed,
+-- and whether it was.
 
 -- name: free
 pq_wanted as materialized (
   select id from :table where id = any (%(ids)s::bigint[]) and q_name = %(queue)s and :which
 ), pq_free as materialized (
-  select id from :table where id = any (array(select id from pq_wanted)) and q_name = %(queue)s and :which
+  select id from :table where id = any (array(select wanted.id from pq_wanted as wanted)) and q_name = %(queue)s and :which
   for update skip locked
 )
 
 -- name: which
--- Whether nobody has it: ready or scheduled. One whose lease has expired is ready, too.
-(dequeued_at is null or due_at <= statement_timestamp())
+-- Ready or scheduled. A job whose lease has expired is ready, too.
+(dequeued_at is null or :is_due)
 
 -- name: given_back
--- As a claim makes ready what was leased: whoever had it is fenced out.
+-- Make the row ready as a claim does: whoever had it under a lease has lost it.
 dequeued_at = null, expiries = expiries + case when dequeued_at is null then 0 else 1 end
 
 -- name: unfinished
 -- In place of "which".
-(dequeued_at is null or due_at is not null or error is not null) and (:marker) is not true
+(:is_finished) is not true and (:marker) is not true
 
 -- name: removes
--- Whether there is nothing to be kept.
-(error is not null and dequeued_at is not null and due_at is null)
+-- Whether the row is deleted: a dead job has been decided on.
+(:is_dead)
 
 -- name: does_remove
--- In place of "removes", where finished jobs are not kept. The row of a running one tells whoever runs it.
-(dequeued_at is null or (error is not null and due_at is null))
+-- In place of "removes", where finished jobs are not kept. The row of a running job stays, to tell whoever runs it.
+(dequeued_at is null or (:is_dead))
 
 -- name: cancel
--- A job that runs is fenced out by that: its settlement finds it neither due nor taken when it was. The time of a failure
--- without its error says that it was cancelled; no other end leaves that.
+-- Whoever runs the job loses it: the settlement finds the row neither due nor taken when it was. The time of a failure
+-- without an error says that the job was cancelled; no other end leaves that.
 with :free, pq_removed as (
-  delete from :table where id = any (array(select id from pq_free)) and :removes
+  delete from :table where id = any (array(select free.id from pq_free as free)) and :removes
   returning id
 ), pq_changed as (
   update :table set
     dequeued_at = clock_timestamp(), due_at = null, error = null, failed_at = clock_timestamp()
-  where id = any (array(select id from pq_free)) and not :removes
+  where id = any (array(select free.id from pq_free as free)) and not :removes
   returning id
 ), pq_done as (
-  select id from pq_removed union all select id from pq_changed
+  select removed.id from pq_removed as removed union all select changed.id from pq_changed as changed
 )
-select id, id in (select id from pq_done) from pq_wanted
+select wanted.id, wanted.id in (select done.id from pq_done as done) from pq_wanted as wanted
 
 -- name: reschedule
--- due_at is set here, too: the trigger would not, where it happens to be what schedule_at becomes.
+-- due_at is set here, too: the trigger would not, where it already is what schedule_at becomes.
 with :free, pq_changed as (
   update :table set
     schedule_at = case when %(schedules)s then :new_schedule else schedule_at end,
     due_at = case when %(schedules)s then :new_schedule when dequeued_at is null then due_at end,
     expected_at = case when %(expects)s then :new_expected else expected_at end,
     :given_back
-  where id = any (array(select id from pq_free))
+  where id = any (array(select free.id from pq_free as free))
   returning id, tableoid, q_name
 ), pq_done as (
-  select id, :wake from pq_changed as changed
+  select changed.id, :wake from pq_changed as changed
 )
-select id, id in (select id from pq_done) from pq_wanted
+select wanted.id, wanted.id in (select done.id from pq_done as done) from pq_wanted as wanted
 
 -- name: move
 with :free, pq_changed as (
   update :table set q_name = %(target)s, due_at = case when dequeued_at is null then due_at end, :given_back
-  where id = any (array(select id from pq_free))
+  where id = any (array(select free.id from pq_free as free))
   returning id, tableoid, q_name
 ), pq_done as (
-  select id, :wake from pq_changed as changed
+  select changed.id, :wake from pq_changed as changed
 )
-select id, id in (select id from pq_done) from pq_wanted
+select wanted.id, wanted.id in (select done.id from pq_done as done) from pq_wanted as wanted
 
 -- name: pause
--- Two at once may make two markers, which are as good as one.
+-- Two pauses at once may insert two markers, which are as good as one.
 insert into :table (q_name, data, dequeued_at, due_at)
 select %(queue)s, '"paused"', statement_timestamp(), '200000-01-01 00:00:00+00'
 where not exists (select from :table where q_name = %(queue)s and :marker)
 
 -- name: resume
--- Notify even if nobody seems to wait: who waits for a paused queue has left its gate.
+-- Notify even if nobody seems to wait: those who wait for a paused queue have left its gate.
 with pq_changed as (
   delete from :table where q_name = %(queue)s and :marker
   returning tableoid, q_name

@@ -1,46 +1,57 @@
--- Dead jobs: taken, not to become ready by themselves, and with the error of their last attempt.
-
--- name: dead
-q_name = %(queue)s and error is not null and dequeued_at is not null and due_at is null
-
--- name: count
-select count(*) from :table where :dead
+-- Dead jobs: the last attempt failed, and nobody has decided on them yet.
 
 -- name: newest
-select :columns, error, failed_at at time zone 'utc' from :table where :dead order by q_name desc, dequeued_at desc, id desc limit %(limit)s
+select :columns, :failure, (dequeued_at at time zone 'utc')::text from :table where :dead
+order by q_name desc, dequeued_at desc, id desc
+limit %(limit)s
 
 -- name: oldest
-select :columns, error, failed_at at time zone 'utc' from :table where :dead order by q_name, dequeued_at, id limit %(limit)s
-
--- name: next
--- The page after a job, from the oldest to the newest.
-select :columns, error, failed_at at time zone 'utc' from :table
-where :dead and (dequeued_at, id) > (%(dequeued_at)s::timestamp at time zone 'utc', %(id)s)
+select :columns, :failure, (dequeued_at at time zone 'utc')::text from :table where :dead
 order by q_name, dequeued_at, id
 limit %(limit)s
 
+-- name: next
+-- The page after a job, from the oldest to the newest. A job that was retried and has died again since "begun" is passed
+-- over: else a loop that retries the jobs might never end. One that died while the clock was ahead is not.
+select :columns, :failure, (dequeued_at at time zone 'utc')::text from :table
+where :dead and (dequeued_at, id) > (%(died_at)s::timestamp at time zone 'utc', %(id)s)
+  and (dequeued_at <= %(begun)s::timestamp at time zone 'utc' or dequeued_at > statement_timestamp())
+order by q_name, dequeued_at, id
+limit %(limit)s
+
+-- name: begun
+select (statement_timestamp() at time zone 'utc')::text
+
 -- name: find
-select :columns, error, failed_at at time zone 'utc' from :table where :dead and id = %(id)s
+select :columns, :failure, (dequeued_at at time zone 'utc')::text from :table where :dead_one and id = %(id)s
+
+-- name: dead
+q_name = %(queue)s and :is_dead
+
+-- name: dead_one
+-- The same for a row that is found by its id. "(error is null) is false" keeps the planner from the index of dead jobs,
+-- in which it might read all of the queue's; see lease.sql.
+q_name = %(queue)s and (error is null) is false and dequeued_at is not null and due_at is null
 
 -- name: retry
--- As if newly put: with no attempt made. :some is one of the two last.
+-- Make the jobs ready as if they were newly put: with no attempt made. "some" is one of the last two.
 with pq_changed as (
   update :table set
     dequeued_at = null,
     due_at = statement_timestamp() + make_interval(secs => %(delay)s),
     schedule_at = coalesce(statement_timestamp() + make_interval(secs => %(delay)s), schedule_at),
     attempts = 0, expiries = 0, error = null, failed_at = null
-  where :dead and :some
+  where :some
   returning tableoid, q_name
 )
 select :wake from pq_changed as changed
 
 -- name: discard
-delete from :table where :dead and :some
+delete from :table where :some
 returning id
 
 -- name: these
-id = any (%(ids)s::bigint[])
+:dead_one and id = any (%(ids)s::bigint[])
 
 -- name: all
-true
+:dead

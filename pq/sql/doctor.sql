@@ -161,14 +161,14 @@ limit %(at_most)s
 with recursive pq_head as (
   (
     select q_name, id, enqueued_at, schedule_at from :table
-    where dequeued_at is null and due_at is null
+    where :is_ready
     order by q_name, expected_at, id
     limit 1
   )
   union all
   select following.* from pq_head, lateral (
     select q_name, id, enqueued_at, schedule_at from :table
-    where dequeued_at is null and due_at is null and q_name > pq_head.q_name
+    where :is_ready and q_name > pq_head.q_name
     order by q_name, expected_at, id
     limit 1
   ) as following

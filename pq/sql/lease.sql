@@ -1,22 +1,40 @@
--- The ways in which deliveries under a lease end. Each takes effect only while the row is still running that delivery,
--- and returns the rows for which it did. "attempts" alone would not tell deliveries apart: a release takes one back.
--- "(due_at is null) is false" is no more than "due_at is not null". But the planner knows that the index of due rows has
--- these, and may take it for shorter than it is; this leaves no choice but the primary key.
+-- How deliveries under a lease end, and what their holders write. Each statement takes effect only where the row is still
+-- running that delivery, and returns the rows where it did. "attempts" alone would not tell two deliveries apart: a
+-- release takes one back.
+--
+-- All of these must go by the primary key, whatever the planner believes of the table. Three things see to that.
+-- "(due_at is null) is false" means "due_at is not null", but does not make the planner think of the index of due rows,
+-- which it may take for short. "id = any (array[…])" means "id = …", but rules out a merge join and a hash join, for
+-- which a table that was vacuumed while it was empty would be read as a whole. And the planner is led to expect a single
+-- delivery, so that to look it up seems cheaper than to read the table.
 
 -- name: held
 id = %(id)s and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false
 
 -- name: given
--- As arrays, one element for each delivery.
+-- One element of each array for each delivery. The condition is always true; with the limit, which is none, the planner
+-- expects one row of 2,000.
 pq_given as materialized (
-  select * from unnest(
+  select delivery.* from unnest(
     %(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[],
     %(outcomes)s::text[], %(delays)s::float8[], %(errors)s::text[], %(results)s::text[]
   ) with ordinality as delivery (id, attempts, dequeued_at, outcome, delay, error, result, number)
+  where delivery.number = abs(delivery.number)
+  limit (select null::bigint)
+)
+
+-- name: given_leases
+-- The same for the heartbeat.
+pq_given as materialized (
+  select delivery.* from unnest(
+    %(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[], %(leases)s::float8[], %(exact)s::bool[]
+  ) with ordinality as delivery (id, attempts, dequeued_at, lease, exact, number)
+  where delivery.number = abs(delivery.number)
+  limit (select null::bigint)
 )
 
 -- name: is_given
-job.id = given.id and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
+job.id = any (array[given.id]) and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
     and (job.due_at is null) is false
 
 -- name: change
@@ -41,7 +59,7 @@ with :given, pq_changed as (
   :change
   returning job.tableoid, job.q_name, given.number, given.outcome
 )
-select number, case when outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed
+select changed.number, case when changed.outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed
 
 -- name: settle_and_remove
 -- Where finished jobs are not kept.
@@ -53,12 +71,12 @@ with :given, pq_removed as (
   :change and given.outcome <> 'done'
   returning job.tableoid, job.q_name, given.number, given.outcome
 )
-select number, case when outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed
+select changed.number, case when changed.outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed
 union all
-select number, null from pq_removed
+select removed.number, null from pq_removed as removed
 
 -- name: free
--- It is still running this delivery, and no transaction is about to end it.
+-- Return the job if it is still running this delivery and no other transaction is about to end it.
 select id from :table where :held for no key update skip locked
 
 -- name: failed_lately
@@ -71,39 +89,32 @@ where :held
 returning id
 
 -- name: extend_all
--- The heartbeat. Returns those of the deliveries, given in arrays, that are still held. A row that a transaction has
--- locked is passed over: nobody can claim it, and to wait for it would let the other leases expire. A lease that the
--- holder has extended for longer is not made shorter, unless it is exact.
-with pq_given as (
-  select * from unnest(
-    %(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[], %(leases)s::float8[], %(exact)s::bool[]
-  ) as delivery (id, attempts, dequeued_at, lease, exact)
-), pq_held as (
-  select job.id, given.lease, given.exact from :table as job join pq_given as given using (id, attempts, dequeued_at)
-  where (due_at is null) is false
-), pq_free as (
-  select id from :table where id = any (array(select id from pq_held)) for update skip locked
+-- The heartbeat: extend the leases of those deliveries that are still held, and return these. A row that another
+-- transaction has locked is passed over: nobody can claim it, and to wait for it would let the other leases expire. A
+-- lease that the holder has extended for longer is not made shorter, unless it is exact.
+with :given_leases, pq_held as materialized (
+  select job.id from pq_given as given join :table as job on :is_given
+), pq_free as materialized (
+  select job.id, given.lease, given.exact from pq_given as given join :table as job on :is_given
+  for update of job skip locked
 ), pq_extended as (
   update :table as job set due_at = greatest(
-    statement_timestamp() + make_interval(secs => held.lease), case when not held.exact then job.due_at end
+    statement_timestamp() + make_interval(secs => free.lease), case when not free.exact then job.due_at end
   )
-  from pq_held as held join pq_given as given using (id)
-  where job.id = held.id and job.id = any (array(select id from pq_free))
-    and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at and (job.due_at is null) is false
+  from pq_free as free
+  where job.id = any (array[free.id])
 )
-select id from pq_held
+select held.id from pq_held as held
 
 -- name: locked
--- Which of the deliveries are held in rows that somebody else has locked.
-with pq_held as (
-  select id from :table join
-    unnest(%(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[])
-    as delivery (id, attempts, dequeued_at) using (id, attempts, dequeued_at)
-  where (due_at is null) is false
-), pq_free as (
-  select id from :table where id = any (array(select id from pq_held)) for update skip locked
+-- Return those of the deliveries that are held in rows which another transaction has locked.
+with :given_leases, pq_held as materialized (
+  select job.id from pq_given as given join :table as job on :is_given
+), pq_free as materialized (
+  select job.id from pq_given as given join :table as job on :is_given
+  for update of job skip locked
 )
-select id from pq_held where id not in (select id from pq_free)
+select held.id from pq_held as held where held.id not in (select free.id from pq_free as free)
 
 -- name: serves
 -- Changes nothing, and fails where a settlement would: no connection, no right, a read-only session, a locked table.
@@ -114,8 +125,12 @@ update :table set result = %(result)s
 where :held
 returning id
 
+-- name: write
+update :table set data = %(data)s
+where :held
+returning id
+
 -- name: cancelled
--- Which of these jobs were: see control.sql.
+-- Return those of the jobs that were cancelled; see control.sql.
 select id from :table
-where id = any (%(ids)s::bigint[]) and dequeued_at is not null and due_at is null and error is null
-  and failed_at is not null
+where id = any (%(ids)s::bigint[]) and :is_finished and failed_at is not null

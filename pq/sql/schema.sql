@@ -1,7 +1,7 @@
--- What pq/schema.py asks the database.
+-- The statements that find, lock, empty and drop the table.
 
 -- name: find
--- The schema in which the name finds a table, the columns of that table, and the comment of due_at.
+-- Return the schema in which the name finds a table, the columns of that table, and the comment of due_at.
 select
   nspname,
   array(
@@ -12,7 +12,7 @@ from pg_class join pg_namespace on pg_namespace.oid = relnamespace
 where pg_class.oid = to_regclass(%(table)s)
 
 -- name: place
--- The schema for a new table, and whether there is such a schema.
+-- Return the schema for a new table, and whether that schema exists.
 select name, to_regnamespace(quote_ident(name)) is not null
 from coalesce(%(schema)s, current_schema()::text) as name
 
@@ -24,14 +24,6 @@ select pg_advisory_xact_lock(hashtextextended('pq create', 0))
 -- Nobody puts a job between the count and the end of the table.
 lock table :table in access exclusive mode
 
--- name: jobs
-select
-  count(*) filter (where dequeued_at is null and (due_at is null or due_at <= statement_timestamp())),
-  count(*) filter (where dequeued_at is null and due_at > statement_timestamp()),
-  count(*) filter (where dequeued_at is not null and due_at is not null and due_at < '200000-01-01 00:00:00+00'),
-  count(*) filter (where dequeued_at is not null and due_at is null and error is not null)
-from :table
-
 -- name: drop
 drop table :table;
 drop function if exists :due_function();
@@ -42,8 +34,8 @@ drop function if exists :notify_function();
 truncate :table
 
 -- name: announce
--- Whether the table is new, for the steps that need to know. A block of PL/pgSQL is told its name by a setting: within
--- the block it could end it, with a dollar sign.
+-- Note whether the table is new, for the steps that need to know. The name reaches the block by way of a setting: inside
+-- of the block a dollar sign in it could end the block.
 set local pq.target = :table_text;
 do $pq$ begin
   perform set_config('pq.table_is_new', (to_regclass(current_setting('pq.target')) is null)::text, true);

@@ -49,13 +49,13 @@ where :has_job and not (select exists (select from :table where q_name = changed
 coalesce(
   (
     select id from :table
-    where q_name = changed.q_name and dequeued_at is null and due_at is null
+    where q_name = changed.q_name and :is_ready
     order by q_name, expected_at, id
     limit 1
   ),
   (
     select id from :table
-    where q_name = changed.q_name and due_at <= statement_timestamp()
+    where q_name = changed.q_name and :is_due
     order by q_name, due_at
     limit 1
   )

@@ -19,7 +19,7 @@ from support.plan import filled_tables, nodes
 from pq import PQ, Queue
 from pq import sql as _sql
 from pq._db.prepared import _prepared
-from pq._queue import claim as _claim
+from pq._queue import marks as _marks
 
 #: How many due rows a claim looks at.
 WINDOW = {"alone": 1000, "in a transaction": 100}
@@ -140,7 +140,8 @@ def take_from_afar(pq: PQ, sql: Callable[..., Any]) -> Queue:
 def test_what_is_ready_below_the_mark_is_found_before_the_queue_is_empty(
     pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_claim, "FORGET", 1e9)
+    monkeypatch.setattr(_marks, "FORGET", 1e9)
+    monkeypatch.setattr(_marks, "PAUSE", 0.0)  # whatever an exact look takes
     assert drain(take_from_afar(pq, sql), "alone") == [*range(1101, 1201), 1]
 
 
@@ -148,14 +149,14 @@ def test_what_is_ready_below_the_mark_is_found_in_time(
     pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = take_from_afar(pq, sql)
-    monkeypatch.setattr(_claim, "FORGET", 0.0)
+    monkeypatch.setattr(_marks, "FORGET", 0.0)
     assert drain(queue, "alone") == [1, *range(1101, 1201)]
 
 
 def test_a_prioritised_job_is_never_below_the_mark(
     pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_claim, "FORGET", 1e9)
+    monkeypatch.setattr(_marks, "FORGET", 1e9)
     queue = take_from_afar(pq, sql)
     sql("update queue set expected_at = now() where id = (select min(id) from queue)")
     assert take(queue, "alone") == 1
@@ -164,7 +165,7 @@ def test_a_prioritised_job_is_never_below_the_mark(
 def test_taken_jobs_that_an_old_transaction_keeps_in_the_index_are_not_stepped_over_again(
     pq: PQ, sql: Callable[..., Any], connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_claim, "FORGET", 1e9)
+    monkeypatch.setattr(_marks, "FORGET", 1e9)
     with connect().cursor() as old:
         old.execute("set transaction isolation level repeatable read; select 1")
         sql("insert into queue (q_name, data) select 'a', '1' from generate_series(1, 20000)")
@@ -177,7 +178,7 @@ def test_taken_jobs_that_an_old_transaction_keeps_in_the_index_are_not_stepped_o
             (((plan,),),) = sql(f"explain (analyze, buffers, format json) {statements['claim']}", params)
             return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
 
-        assert blocks(pq["a"]._claims._mark) * 3 < blocks(0)
+        assert blocks(pq["a"]._claims._marks.id) * 3 < blocks(0)
 
 
 # -- many consumers

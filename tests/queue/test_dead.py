@@ -367,11 +367,12 @@ def test_finished_rows_cost_nothing(pq: PQ, sql: Sql) -> None:
         "insert into queue (q_name, data, dequeued_at, error)"
         " select 'a', '1', now() - i * interval '1 s', 'why' from generate_series(1, 500) as i"
     )
-    params = {"queue": "a", "limit": 10, "dequeued_at": dt.datetime.now(UTC) - MINUTE, "id": 1}
+    now = dt.datetime.now(UTC).replace(tzinfo=None)
+    params = {"queue": "a", "limit": 10, "died_at": now - MINUTE, "begun": now, "id": 1}
     for statistics in (False, True):
         if statistics:
             sql("analyze queue")
-        for name in ("count", "newest", "oldest", "next"):
+        for name in ("newest", "oldest", "next"):
             query = _sql.bound("dead.sql", '"queue"', some="all")[name]
             (((plan,),),) = sql(f"explain (analyze, format json) {query}", params)
             for node in nodes(plan["Plan"]):

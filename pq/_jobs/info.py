@@ -1,0 +1,106 @@
+"""What `Queue.list` and `PQ.queues` show: a job and a queue as they were at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .._table.rows import QueueRows
+from .failure import Failure
+from .row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, ID, REST, SCHEDULE_AT, TEXT
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """A job as it was when it was looked at. Times are naive and in UTC.
+
+    :ivar id: primary key of the row.
+    :ivar state: ``'ready'``, ``'scheduled'``, ``'running'``, ``'dead'`` or ``'finished'``.
+    :ivar enqueued_at: when it was put.
+    :ivar schedule_at: not to be got before, or None.
+    :ivar expected_at: its priority, or None.
+    :ivar due_at: when it becomes ready by itself: if it is scheduled or, unless its lease is extended, running. Else
+        None.
+    :ivar dequeued_at: when it was taken for the last time; if it is dead, or was cancelled, when that was. Else None.
+    :ivar attempts: how often it was delivered under a lease.
+    :ivar error: the `Failure` of its last attempt, or None.
+    :ivar first_failed_at: when an attempt failed for the first time, or None.
+    :ivar cancelled: whether `Queue.cancel` finished it.
+    :ivar text: its data as it stands in the table.
+    """
+
+    id: int
+    state: str
+    enqueued_at: datetime
+    schedule_at: datetime | None
+    expected_at: datetime | None
+    due_at: datetime | None
+    dequeued_at: datetime | None
+    attempts: int
+    error: Failure | None
+    first_failed_at: datetime | None
+    cancelled: bool
+    text: str = field(repr=False)
+    _queue: QueueRows = field(repr=False, compare=False)
+    _key: str | None = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, queue: QueueRows, row: tuple[Any, ...]) -> JobInfo:
+        """Read a row of ``browse.sql``."""
+        error, failed_at, due_at, state, key = row[REST:]
+        cancelled = state == "finished" and failed_at is not None  # only that leaves the time without the error
+        return cls(
+            id=row[ID],
+            state=state,
+            enqueued_at=row[ENQUEUED_AT],
+            schedule_at=row[SCHEDULE_AT],
+            expected_at=row[EXPECTED_AT],
+            due_at=due_at,
+            dequeued_at=row[DEQUEUED_AT],
+            attempts=row[ATTEMPTS],
+            error=None if error is None else Failure.loads(error),
+            first_failed_at=None if cancelled else failed_at,
+            cancelled=cancelled,
+            text=row[TEXT],
+            _queue=queue,
+            _key=key,
+        )
+
+    @property
+    def data(self) -> Any:
+        """The decoded data.
+
+        :raises DecodeError: the data can't be decoded; `text` has it.
+        """
+        return self._queue._decoded(self.id, self.text)
+
+    @property
+    def size(self) -> int:
+        """Length of the encoded data, in characters."""
+        return len(self.text)
+
+
+@dataclass(frozen=True)
+class QueueInfo:
+    """A queue as it was when it was looked at.
+
+    :ivar name: its name.
+    :ivar ready: how many jobs could be got, if it is not paused.
+    :ivar scheduled: how many wait for their time.
+    :ivar running: how many run under a lease.
+    :ivar dead: how many are dead.
+    :ivar ready_since: when the job that has been ready for the longest became ready, or None; naive, in UTC. A job that
+        was given back counts from when it was put.
+    :ivar next_due: when the first of the scheduled jobs becomes ready, or None; naive, in UTC.
+    :ivar paused: whether it is paused.
+    """
+
+    name: str
+    ready: int
+    scheduled: int
+    running: int
+    dead: int
+    ready_since: datetime | None
+    next_due: datetime | None
+    paused: bool

@@ -1,0 +1,161 @@
+"""Low-water marks: where a claim begins to look."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from .._jobs.row import DEQUEUED_AT, EXPECTED_AT, ID
+
+#: How far below the last job taken the marks stay: in ids, and in jobs that this process took.
+SLACK = 1000
+LAG = 500
+
+#: Seconds after which a claim looks everywhere again.
+FORGET = 1.0
+
+#: An exact look is slow when it takes this many times as long as the quickest one, and this many seconds.
+TIMES = 3.0
+SECONDS = 0.001
+
+#: After a slow exact look the next one follows after this many times as long, but after `FORGET` at the latest.
+PAUSE = 20.0
+
+LOWEST = -(2**63)
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+class Marks:
+    """The marks of one queue in one process.
+
+    While an old transaction is open anywhere on the server, the entries of the jobs that were taken stay in the
+    indexes, in front of those of ready jobs, and a claim that began at the start would step over all of them. So a
+    claim begins at a mark somewhat below what this process took last. What becomes ready below the marks (put by a long
+    transaction, given back, made ready by another process) is found by an *exact* look, which begins at the start.
+
+    Among jobs without priority each claim uses the mark, and makes an exact look once a second, and whenever there is
+    not enough above the mark. For urgent and for due jobs there are marks, too; claims use these, and leave out the
+    second look, only while exact looks are slow. An exact look is then made at least once a second.
+
+    Threads may overwrite each other's marks, and lose one that was lowered: the next exact look finds what that hides.
+
+    :ivar id: jobs without priority below this id are not looked at.
+    :ivar urgent: neither are jobs with an earlier `expected_at`, if it is not None and exact looks are slow.
+    :ivar due: neither are jobs that became due earlier, likewise.
+    """
+
+    def __init__(self) -> None:
+        self.id = LOWEST
+        self.urgent: datetime | None = None
+        self.due: datetime | None = None
+        self._next_urgent: datetime | None = None
+        self._next_due: datetime | None = None
+        self._seen_urgent: datetime | None = None
+        self._seen_due: datetime | None = None
+        self._taken = 0
+        self._taken_at: datetime | None = None
+        self._lowered = 0
+        self._quickest = math.inf
+        self._exact_at = -math.inf  # monotonic seconds, as all that follow
+        self._slow_until = 0.0
+
+    def look(self, exact: bool) -> Look:
+        """Begin to look.
+
+        :param exact: pass nothing over, unless exact looks are slow.
+        """
+        now = time.monotonic()
+        slow = now < self._slow_until
+        if now - self._exact_at >= FORGET or (exact and not slow):
+            self.id = LOWEST
+            slow = False
+        return Look(self, now, slow)
+
+    def _follow(self) -> None:
+        """Have the marks of urgent and due jobs follow, with a lag: so they hide nothing from a process that has taken
+        few jobs, to which an exact look may have seemed slow by chance."""
+        self._taken = 0
+        self.urgent, self._next_urgent = self._next_urgent or self.urgent, self._seen_urgent
+        self.due, self._next_due = self._next_due or self.due, self._seen_due
+
+    def _forget(self) -> None:
+        self.urgent = self._next_urgent = self._seen_urgent = None
+        self.due = self._next_due = self._seen_due = None
+
+
+class Look:
+    """One claim, from its beginning on.
+
+    :ivar mark: the lowest id of a job without priority.
+    :ivar slow: whether the marks of urgent and of due jobs are used.
+    """
+
+    __slots__ = ("_began_at", "_lowered", "_marks", "mark", "slow")
+
+    def __init__(self, marks: Marks, now: float, slow: bool) -> None:
+        self._marks = marks
+        self._began_at = now
+        self._lowered = marks._lowered
+        self.mark = marks.id
+        self.slow = slow
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing was passed over."""
+        return self.mark == LOWEST and not self.slow
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the statement."""
+        if not self.slow:
+            return {"mark": self.mark}
+        return {
+            "mark": self.mark,
+            "urgent_mark": self._marks.urgent or "-infinity",
+            "due_mark": self._marks.due or "-infinity",
+        }
+
+    def saw(self, rows: Rows, promoted: int | None, all_due: bool) -> None:
+        """Take note of what was found.
+
+        :param rows: the jobs that were taken, in order.
+        :param promoted: the lowest id of the jobs that the claim has made ready; None if there were none.
+        :param all_due: whether there is no due job left.
+        """
+        marks = self._marks
+        if self.is_exact:
+            self._time()
+        if promoted is not None:
+            marks._lowered += 1
+            marks.id = min(marks.id, promoted)
+            marks._forget()
+            return
+        if all_due:
+            marks._seen_due = marks._taken_at
+        if not rows:
+            return
+        first, last = rows[0], rows[-1]
+        if last[EXPECTED_AT] is None and self._lowered == marks._lowered:
+            marks.id = max(marks.id, last[ID] - SLACK)
+        urgent = last[EXPECTED_AT] or first[EXPECTED_AT]
+        if urgent is not None:
+            if self.is_exact and marks.urgent is not None and first[EXPECTED_AT] < marks.urgent:
+                marks._forget()  # there may be more where this one was
+            marks._seen_urgent = max(urgent, marks._seen_urgent or urgent)
+        marks._taken_at = last[DEQUEUED_AT]
+        marks._taken += len(rows)
+        if marks._taken >= LAG:
+            marks._follow()
+
+    def _time(self) -> None:
+        marks = self._marks
+        now = time.monotonic()
+        took = now - self._began_at
+        marks._quickest = min(marks._quickest, took)
+        marks._exact_at = now
+        if took > TIMES * marks._quickest + SECONDS:
+            marks._slow_until = now + min(FORGET, PAUSE * took)
