@@ -152,7 +152,7 @@ def check_endings(pq: PQ) -> None:
 def beat(job: LeasedJob) -> Any:
     """As a worker's heartbeat does."""
     queue = job.queue
-    return queue._run(queue._statements("lease.sql")["extend_all"], **held([job]), leases="{60}")
+    return queue._run(queue._statements("lease.sql")["extend_all"], **held([job]), leases="{60}", exact="{f}")
 
 
 def test_a_plain_name_and_its_lower_case_are_one_table(dsn: str) -> None:
