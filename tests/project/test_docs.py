@@ -231,3 +231,17 @@ def test_the_tests_that_a_page_names_are_there(page: str) -> None:
         (file,) = (ROOT / "tests").rglob(path)
         source = file.read_text("utf-8")
         assert not name or f"def {name}(" in source, f"{path}::{name}"
+
+
+def test_the_files_and_folders_that_the_architecture_page_names_are_there() -> None:
+    text = (ROOT / "docs" / "explanation" / "architecture.rst").read_text("utf-8")
+    files = set(re.findall(r"``([\w/]+\.(?:py|sql))``", text))
+    assert len(files) > 15
+    assert [name for name in files if not (ROOT / "pq" / name).exists() and not (ROOT / name).exists()] == []
+    tree = text.partition("   pq/\n")[2].partition("\n   examples/")[0]
+    for line in filter(str.strip, tree.splitlines()):
+        indent, names = len(line) - len(line.lstrip()), re.split(r"  +", line.strip())[0].split()
+        if indent == 5:
+            folder = ROOT / "pq" / names[0] if names[0].endswith("/") else ROOT / "pq"
+        for name in names if indent == 7 or folder == ROOT / "pq" else ():
+            assert (folder / name).is_dir() or (folder / f"{name}.py").exists(), f"{folder}: {name}"
