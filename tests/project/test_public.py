@@ -1,0 +1,122 @@
+"""The public names of pq, counted. Each one must be documented, kept, and found among the others, for years.
+
+A name that is new or gone makes these tests fail: change `PUBLIC`. To have more than `BUDGET`, say why beside the
+number. Better: a noun on `PQ` or on a job in place of another method of `Queue`; one argument in place of two.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pq
+import pq.tasks
+import pq.worker
+
+#: How many there may be.
+BUDGET = {
+    "pq": 33,
+    "pq.PQ": 16,
+    "pq.Queue": 44,
+    "pq.Job": 6,
+    "pq.LeasedJob": 26,
+    "pq.DeadJob": 12,
+    "pq.Dead": 4,
+    "pq.Worker": 9,
+    "pq.tasks": 5,
+    "pq.tasks.PQ": 1,
+    "pq.tasks.Queue": 8,
+    "pq.tasks.Task": 6,
+    "pq.PQ()": 13,
+    "pq.Queue.put()": 4,
+    "pq.Queue.get()": 4,
+    "pq.Worker()": 12,
+    "pq.tasks.Queue.task()": 9,
+}
+
+PUBLIC = {
+    "pq": """
+        BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError Discard EmbeddedError
+        Failure ForkedConnection Job JobInfo JobNotFound JobsLeft LeaseExpired LeaseLost LeasedJob LeasesLost
+        LoopLeft NewJob PQ PQError Queue QueueInfo QueueIterator Retry SchemaError TableMissing TaskNotFound
+        TaskTimeout Worker retry
+    """,
+    "pq.PQ": """
+        bind close create debug doctor done drop embedded prune queue_class queues reset retention settle using
+        version
+    """,
+    "pq.Queue": """
+        batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode find
+        get get_many item items jobs keep_traceback list load loads logger max_attempts max_retries max_size
+        move name pause paused peek pool put put_many reschedule result resume retry_in settle table timeout
+        update
+    """,
+    "pq.Job": "data enqueued_at expected_at id schedule_at size",
+    "pq.LeasedJob": """
+        again attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail
+        failed failure id lease policy progress queue release retry schedule_at settle settled size success
+    """,
+    "pq.DeadJob": "attempts data died_at enqueued_at error expected_at first_failed_at id retry schedule_at size text",
+    "pq.Dead": "discard get list retry",
+    "pq.Worker": "events name on queues run run_once status stop threads",
+    "pq.tasks": "PQ Queue Task Worker current",
+    "pq.tasks.PQ": "with_tasks",
+    "pq.tasks.Queue": "fail handler_registry has_tasks has_transactional_tasks packages perform task work",
+    "pq.tasks.Task": "call load name new_job options put_many",
+    "pq.PQ()": """
+        conn debug decode encode listen_dsn max_connections pickle_key poll_interval pool queue_class schema
+        statement_timeout table
+    """,
+    "pq.Queue.put()": "conn data expected_at schedule_at",
+    "pq.Queue.get()": "block conn lease timeout",
+    "pq.Worker()": "batch burst capture_signals lease max_idle max_jobs name pq queues shutdown_timeout strict threads",
+    "pq.tasks.Queue.task()": "expected_at lease max_retries name result retry_in schedule_at timeout transactional",
+}
+
+
+def attributes(cls: type) -> set[str]:
+    """Those of the class, and those that its methods give to ``self``."""
+    names = set(dir(cls))
+    for base in cls.__mro__:
+        if base.__module__.split(".")[0] == "pq":
+            for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(base)))):
+                if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self":
+                    names |= {node.attr} if isinstance(node.ctx, ast.Store) else set()
+    return {name for name in names if not name.startswith("_")}
+
+
+def arguments(function: Callable[..., Any]) -> set[str]:
+    return set(inspect.signature(function).parameters) - {"self", "options"}
+
+
+def found() -> dict[str, set[str]]:
+    return {
+        "pq": set(pq.__all__),
+        "pq.PQ": attributes(pq.PQ),
+        "pq.Queue": attributes(pq.Queue),
+        "pq.Job": attributes(pq.Job),
+        "pq.LeasedJob": attributes(pq.LeasedJob),
+        "pq.DeadJob": attributes(pq.DeadJob),
+        "pq.Dead": attributes(pq.Dead),
+        "pq.Worker": attributes(pq.Worker),
+        "pq.tasks": set(pq.tasks.__all__),
+        "pq.tasks.PQ": attributes(pq.tasks.PQ) - attributes(pq.PQ),
+        "pq.tasks.Queue": attributes(pq.tasks.Queue) - attributes(pq.Queue),
+        "pq.tasks.Task": attributes(pq.tasks.Task),
+        "pq.PQ()": arguments(pq.PQ),
+        "pq.Queue.put()": arguments(pq.Queue.put),
+        "pq.Queue.get()": arguments(pq.Queue.get),
+        "pq.Worker()": arguments(pq.Worker),
+        "pq.tasks.Queue.task()": arguments(pq.tasks.Queue.task),
+    }
+
+
+def test_these_names_are_public() -> None:
+    assert found() == {where: set(names.split()) for where, names in PUBLIC.items()}
+
+
+def test_there_are_not_more_than_the_budget() -> None:
+    assert {where: len(names.split()) for where, names in PUBLIC.items()} == BUDGET
