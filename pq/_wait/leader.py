@@ -20,7 +20,8 @@ logger = logging.getLogger("pq")
 #: next job, and then find the gate held. A longer time makes more puts notify nobody.
 LINGER = 0.1
 
-#: The listening session looks at least once in so many poll intervals, which shows that it is still alive.
+#: The listening session looks at least once in so many poll intervals, which shows that it is still alive. Where it does
+#: not answer, the leader waits so many times as long as that took before it opens another.
 CHECK = 10
 
 
@@ -51,6 +52,7 @@ class Leader:
 
     def serve(self) -> list[int]:
         """Do what is to be done now, and return the file descriptors to listen on."""
+        began = time.monotonic()
         try:
             fds = self._tend()
             self.busy = False
@@ -60,7 +62,7 @@ class Leader:
         except self._source.driver.Error as error:
             if self._pause == FIRST_PAUSE:
                 logger.warning("waiting without a listening connection for now (%s)", type(error).__name__)
-            self._lose()
+            self._lose(time.monotonic() - began)
         except BaseException:  # nobody knows what the session holds now
             self._lose()
             raise
@@ -190,10 +192,13 @@ class Leader:
                 queue.look_at = self._open_at
                 queue.call(Reason.TIME)
 
-    def _lose(self) -> None:
-        """Be without a session, and thus without gates and LISTENs, until it is time to open another."""
+    def _lose(self, took: float = 0.0) -> None:
+        """Be without a session, and thus without gates and LISTENs, until it is time to open another.
+
+        :param took: the seconds until the error came, for which this thread could not claim.
+        """
         self.busy = False
-        self._open_at = time.monotonic() + self._lengthen()
+        self._open_at = time.monotonic() + max(self._lengthen(), CHECK * took)
         with self.lock:
             self._forget(math.inf)
             self._go_blind(self.queues.values())
