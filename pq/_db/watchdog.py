@@ -47,10 +47,10 @@ class Guard:
     ) -> None:
         self._watchdog = watchdog
         self._sock = _socket_of(conn)
-        self.seconds = seconds
-        self.is_working = is_working
+        self.seconds: float = seconds
+        self.is_working: Callable[[], bool] | None = is_working
         self._on_cut = on_cut
-        self.asking = False
+        self.asking: bool = False
 
     def __enter__(self) -> Guard:
         try:
@@ -65,7 +65,7 @@ class Guard:
 
     def resume(self) -> None:
         """Begin to count, from 0."""
-        self.deadline = time.monotonic() + self.seconds
+        self.deadline: float = time.monotonic() + self.seconds
         self._watchdog.add(self)
 
     def pause(self) -> None:

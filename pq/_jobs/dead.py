@@ -36,9 +36,9 @@ class DeadJob(Job):
         )
         error, failed_at, key = row[REST:]
         self.attempts: int = row[ATTEMPTS]
-        self.error = Failure.loads(error)
+        self.error: Failure = Failure.loads(error)
         self.died_at: datetime = row[DEQUEUED_AT]
-        self.first_failed_at = self.died_at if failed_at is None else failed_at
+        self.first_failed_at: datetime = self.died_at if failed_at is None else failed_at
         self._key: str = key
         self._retry = retry
 

@@ -46,7 +46,7 @@ class Table:
             database.source.driver.parameters(listen_dsn)
         self._room = WaitingRoom(database.source, name.quoted, poll_interval, listen_dsn)
         self._memory = _Memory()
-        self.closed = False
+        self.closed: bool = False
 
     def bind(self, conn: Any) -> Table:
         """Return a view of this table that executes everything in a transaction of the application's.

@@ -23,7 +23,7 @@ class Backoff:
         self._lock = threading.Lock()
         self._pause = FIRST
         self.error: BaseException | None = None
-        self.served = False
+        self.served: bool = False
 
     def pause(self, error: BaseException) -> float:
         """Note an error that a thread met; return for how many seconds that thread is to leave the database alone."""

@@ -56,9 +56,9 @@ class Completer:
     def __init__(
         self, held: Held, events: Events, backoff: Backoff, batch: int, failed: Callable[[BaseException], object]
     ) -> None:
-        self.loop = Loop(self.run_once, "pq completer", failed=failed)
+        self.loop: Loop = Loop(self.run_once, "pq completer", failed=failed)
         self.queue: Any = None
-        self.finished = False
+        self.finished: bool = False
         self._closing = self._closed = False
         self._held = held
         self._events = events

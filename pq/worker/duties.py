@@ -20,7 +20,7 @@ class Duties:
     """
 
     def __init__(self, queues: Sequence[TaskQueue], failed: Callable[[BaseException], object]) -> None:
-        self.loop = Loop(self.run_once, "pq duties", failed=failed)
+        self.loop: Loop = Loop(self.run_once, "pq duties", failed=failed)
         self._queues: Sequence[TaskQueue] | None = queues
         self._table = queues[0]._table
         self._pruner = Pruner(self._table.database)

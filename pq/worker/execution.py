@@ -103,16 +103,20 @@ class Execution:
     )  # fmt: skip
 
     def __init__(self, job: LeasedJob, taken: float) -> None:
-        self.job = job
-        self.taken = self.started = taken
-        self.renew_at = taken + job.lease.total_seconds() / BEATS
-        self.times_out_at = _NEVER
+        self.job: LeasedJob = job
+        self.taken: float = taken
+        self.started: float = taken
+        self.renew_at: float = taken + job.lease.total_seconds() / BEATS
+        self.times_out_at: float = _NEVER
         self.ended: float | None = None
         self.thread: Runner | None = None
-        self.lost = self.unsure = self.refused = self.own_lease = False
-        self.task = "?"
+        self.lost: bool = False
+        self.unsure: bool = False
+        self.refused: bool = False
+        self.own_lease: bool = False
+        self.task: str = "?"
         self.error: BaseException | None = None
-        self.options = Options()
+        self.options: Options = Options()
         self._call: Call | None = None
         self._problem: BaseException | None = None
 

@@ -60,7 +60,7 @@ class Fetcher:
         self._batch = batch
         self._tickets = _NEVER if max_jobs is None else max_jobs
         self._closed = False
-        self.fetching = False
+        self.fetching: bool = False
         self._idle = 0  # threads that wait for stock
         self._by_name = {queue.name: queue for queue in reversed(queues)}
         self._place: Waiter | None = None  # made late, since a fork may come before

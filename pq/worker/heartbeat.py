@@ -39,7 +39,7 @@ class Heartbeat:
         give_up: Callable[[Execution], object],
         failed: Callable[[BaseException], object],
     ) -> None:
-        self.loop = Loop(self.run_once, "pq heartbeat", failed=failed)
+        self.loop: Loop = Loop(self.run_once, "pq heartbeat", failed=failed)
         self.queue: Any = None
         self._held = held
         self._events = events

@@ -32,13 +32,13 @@ class Held:
     """
 
     def __init__(self, batch: int) -> None:
-        self.changed = threading.Condition()
+        self.changed: threading.Condition = threading.Condition()
         self.stock: deque[Execution] = deque()
         self.open: dict[Execution, None] = {}
         self.ended: dict[Execution, Settlement] = {}
         self.aside: dict[Execution, Settlement] = {}
         self.on_end: Callable[[Execution], object] = id
-        self.busy_at = time.monotonic()
+        self.busy_at: float = time.monotonic()
         self._most = max(1000, 2 * batch)
         self._characters = 0
 

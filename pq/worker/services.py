@@ -32,10 +32,10 @@ class Services:
         give_up: Callable[[Execution], object],
         failed: Callable[[BaseException], object],
     ) -> None:
-        self.held = Held(batch)
-        self.backoff = Backoff()
-        self.completer = Completer(self.held, events, self.backoff, batch, failed)
-        self.heartbeat = Heartbeat(self.held, events, self.backoff, give_up, failed)
+        self.held: Held = Held(batch)
+        self.backoff: Backoff = Backoff()
+        self.completer: Completer = Completer(self.held, events, self.backoff, batch, failed)
+        self.heartbeat: Heartbeat = Heartbeat(self.held, events, self.backoff, give_up, failed)
         self._duties = Duties(queues, failed)
         self._queue = queues[0]
         self._reserve: Table | None = None

@@ -21,8 +21,8 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self.wanted = False
-        self.report = False
+        self.wanted: bool = False
+        self.report: bool = False
         self._resting = threading.Event()
         self._waker: Waker | None = None  # made late: a fork, or a daemon that closes files, may come before
         self._signals = 0

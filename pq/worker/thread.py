@@ -55,7 +55,7 @@ class ThisThread:
     """The thread that called `Worker.run_once`."""
 
     def __init__(self) -> None:
-        self.ident = threading.get_ident()
+        self.ident: int = threading.get_ident()
 
     def show(self, job_id: int | None) -> None:
         """It has a name of its own."""

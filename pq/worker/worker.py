@@ -89,9 +89,9 @@ class Worker:
         capture_signals: bool = True,
     ) -> None:
         self.name = name
-        self.queues = choose(pq, queues)
-        self.threads = integer("threads", threads, 1)
-        self.events = Events()
+        self.queues: list[Any] = choose(pq, queues)
+        self.threads: int = integer("threads", threads, 1)
+        self.events: Events = Events()
         self._table = self.queues[0]._table
         self._batch = integer("batch", batch, 1)
         self._max_idle = None if max_idle is None else timeout_seconds(max_idle, "max_idle")

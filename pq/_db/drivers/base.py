@@ -50,9 +50,9 @@ class Driver(Errors, ABC):
 
     def __init__(self, package: Any, pool_error: type[Exception]) -> None:
         self._package = package
-        self.Error = package.Error
-        self.PoolError = pool_error
-        self.Unavailable = (package.OperationalError, package.InterfaceError, pool_error)
+        self.Error: type[Exception] = package.Error
+        self.PoolError: type[Exception] = pool_error
+        self.Unavailable: tuple[type[Exception], ...] = (package.OperationalError, package.InterfaceError, pool_error)
 
     def limited(self, limits: Limits) -> Driver:
         """Return the same driver for connections that have limits."""

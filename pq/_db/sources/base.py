@@ -69,7 +69,7 @@ class Source(ABC):
         self._answered: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
         self._suspects: WeakSet[Any] = WeakSet()
-        self.watchdog = Watchdog()
+        self.watchdog: Watchdog = Watchdog()
         weakref.finalize(self, self.watchdog.close, 0).atexit = False
         _sources.add(self)
 
