@@ -20,8 +20,8 @@ logger = logging.getLogger("pq")
 #: next job, and then find the gate held. A longer time makes more puts notify nobody.
 LINGER = 0.1
 
-#: The listening session looks at least once in so many poll intervals, which shows that it is still alive. Where it does
-#: not answer, the leader waits so many times as long as that took before it opens another.
+#: The listening session looks at least once in so many poll intervals, which shows that it is still alive. Where it
+#: does not answer, the leader waits so many times as long as that took before it opens another.
 CHECK = 10
 
 

@@ -25,6 +25,7 @@ class Polling:
         self._database = database
         self._poll_interval = poll_interval
         self._pause = FIRST_PAUSE
+        self._retry_pause = FIRST_PAUSE
         self._queue = queue
         self._waiter = waiter
         self._sql = bound("waiting.sql", table)["look"]
@@ -35,9 +36,14 @@ class Polling:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return False
-        ((*_, due_in, _),) = self._database.execute(self._sql, self._params)
+        ((*_, due_in, ready),) = self._database.execute(self._sql, self._params)
         pause = min(self._pause, self._poll_interval, remaining)
-        self._pause *= 2
+        self._pause = 2 * pause
+        if ready:  # and the last claim did not get it: see WaitedQueue.was_empty
+            pause = min(pause, self._retry_pause)
+            self._retry_pause = min(2 * self._retry_pause, self._poll_interval)
+        else:
+            self._retry_pause = FIRST_PAUSE
         pause = pause if due_in is None else max(0.0, min(pause, due_in))
         if self._waiter is None:
             time.sleep(pause)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from psycopg2.extensions import make_dsn
 from support import PATIENCE, Background, wait_until
+from support.kinds import make_pq
 from support.proxy import Proxy, swallow
 
 from pq import PQ, Queue
@@ -191,6 +192,26 @@ def test_who_saw_a_job_that_was_locked_looks_again_soon(dsn: str, sql: Sql, conn
         wait_until(lambda: queue.claims >= 3, "that it claims again")
         holder.rollback()
         assert waiter.result() is not None
+
+
+@pytest.mark.parametrize("kind", ["dsn", "connection"])
+def test_who_saw_it_in_a_transaction_looks_again_soon(dsn: str, sql: Sql, connect: Connect, kind: str) -> None:
+    """After a wait that was long enough for pauses of many seconds."""
+    with make_pq(kind, dsn, poll_interval=HOUR) as pq:
+
+        def work() -> Any:
+            with pq["a"] as cursor:
+                cursor.execute("select 1")
+                return pq["a"].get(timeout=HOUR)
+
+        pq["a"].put(1, schedule_at="2s")  # pauses: 5 ms and so on; the last of them is of 1.28 s
+        holder = connect()
+        waiter = Background(work)
+        holder.cursor().execute("select from queue for update")
+        wait_until(lambda: sql("select 1 from queue where due_at < clock_timestamp() - interval '0.3 s'"), "its time")
+        holder.rollback()
+        waiter.join(2.0)
+        assert not waiter.is_alive()  # the next pause would be of 2.56 s
 
 
 def test_it_does_not_keep_the_server_busy_with_what_is_locked_for_long(dsn: str, sql: Sql, connect: Connect) -> None:
