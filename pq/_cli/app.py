@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .. import tasks
-from .._text import describe
+from .._text import describe, message_of
+from ..errors import ConnectionFailed, PQError
 from ..tasks.finding import NotFound, locate
 
 
@@ -47,6 +50,27 @@ def find_task(path: str) -> tasks.Task[..., Any]:
     if not isinstance(found, tasks.Task):
         raise UsageError(f"{path} is not a task, but a {type(found).__name__}")
     return found
+
+
+@contextmanager
+def connected(queue: Any) -> Iterator[None]:
+    """Check that there is a database; inside, raise errors of the application's driver or pool as errors of pq.
+
+    pq opens connections with one driver, and the application may have given a pool or an engine of another one.
+
+    :raises ConnectionFailed: there is no connection.
+    """
+    database = queue._table.database
+    driver = database.source.driver
+    kind: type[PQError] = ConnectionFailed
+    try:
+        database.execute("select 1")
+        kind = PQError
+        yield
+    except PQError:
+        raise
+    except (driver.Error, driver.PoolError, TimeoutError) as error:
+        raise kind(message_of(error).partition("\n")[0]) from error
 
 
 def _search_here() -> None:

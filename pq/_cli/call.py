@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .app import find_task
+from .app import connected, find_task
 from .parser import TIME, Commands, json_value, time
 
 
@@ -30,4 +30,6 @@ def _call(args: argparse.Namespace) -> None:
         raise ValueError("the arguments must be a JSON array or object")
     task = find_task(args.task)
     positional, keywords = (arguments, {}) if isinstance(arguments, list) else ([], arguments)
-    print(task(*positional, **keywords, _schedule_at=args.at, _expected_at=args.expected))
+    task._signature.check(positional, keywords, task.name)
+    with connected(task._queue):
+        print(task(*positional, **keywords, _schedule_at=args.at, _expected_at=args.expected))

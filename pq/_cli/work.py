@@ -10,7 +10,7 @@ from .. import tasks
 from ..worker import Worker
 from ..worker.supervisor import OPTION, Supervisor, command, supervised
 from . import logs
-from .app import UsageError, find
+from .app import UsageError, connected, find
 from .parser import Commands, positive
 
 #: Options that say how a worker is to be made, with their defaults.
@@ -67,10 +67,10 @@ def run(args: argparse.Namespace) -> int:
     if args.supervised is not None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the worker handles it
     worker = worker_of(args)
-    worker.queues[0]._db.execute("select 1")  # a missing database is an error of the command, not a line of the log
-    if args.supervised is not None:
-        supervised(args.supervised, worker.stop)
-    worker.run()
+    with connected(worker.queues[0]):
+        if args.supervised is not None:
+            supervised(args.supervised, worker.stop)
+        worker.run()
     return 0
 
 

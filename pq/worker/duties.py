@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from .._logs import worker_log as logger
 from .._loop import Loop
 from .._table.retention import REST, Pruner
+from .._text import describe
 from .queues import TaskQueue
 
 #: Seconds until the first look: a worker that has just begun has better things to do.
@@ -37,7 +38,7 @@ class Duties:
             self._pruner.run_once()
         except Exception as error:  # no right to delete; or no connection, of which other threads tell
             if not self._told:
-                logger.warning("rows whose retention is over can't be deleted: %s: %s", type(error).__name__, error)
+                logger.warning("rows whose retention is over can't be deleted: %s", describe(error))
             self._told = True
             return REST
         return self._pruner.pause
