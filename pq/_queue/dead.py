@@ -89,7 +89,7 @@ class Dead:
         if (ids is None) is not all:
             raise TypeError("ids or all=True is needed, and not both")
         which = {} if all else {"ids": job_ids(ids)}
-        return len(self._run(statement, some="all" if all else "these", **which, **params))
+        return len(self._run(statement, some="all" if all else "these", patient=True, **which, **params))
 
     def _jobs(self, statement: str, **params: Any) -> _Jobs:
         return [DeadJob(self._queue, row, self._retry_one) for row in self._run(statement, **params)]

@@ -248,7 +248,7 @@ class Queue(Browse, Control, Items):
 
         :param conn: delete them in the transaction that is open there; see `PQ.using`.
         """
-        (self if conn is None else self._bind(conn))._run(self._sql["clear"])
+        (self if conn is None else self._bind(conn))._run(self._sql["clear"], patient=True)
 
     def __len__(self) -> int:
         """The number of jobs that could be taken now: those that are ready or due, even if the queue is paused."""

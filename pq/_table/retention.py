@@ -172,7 +172,7 @@ class Pruner:
 
     def _run(self, statement: str, kept: timedelta, limit: int, **params: Any) -> Rows:
         params |= {"kept": max(kept, GRACE).total_seconds(), "limit": limit}
-        return self._database.execute(_statements(self._database)[statement], params)
+        return self._database.execute(_statements(self._database)[statement], params, patient=True)
 
 
 _BEFORE_ALL = -(2**63)

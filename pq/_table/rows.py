@@ -181,9 +181,19 @@ class QueueRows:
                 raise RowsDropped(queue=self.name, dropped=1, count=1, ids=[])
             raise JobNotFound(job_id=job_id, queue=self.name)
 
-    def _run(self, sql: str, *, prepare: bool = False, lock_timeout: float | None = None, **params: Any) -> Rows:
+    def _run(
+        self,
+        sql: str,
+        *,
+        prepare: bool = False,
+        lock_timeout: float | None = None,
+        patient: bool = False,
+        **params: Any,
+    ) -> Rows:
         try:
-            return self._db.execute(sql, {"queue": self.name, **params}, prepare=prepare, lock_timeout=lock_timeout)
+            return self._db.execute(
+                sql, {"queue": self.name, **params}, prepare=prepare, lock_timeout=lock_timeout, patient=patient
+            )
         except self._db.driver.Error as error:
             raise self._meant(error) from None
 
