@@ -79,7 +79,10 @@ class Claim:
         :raises DecodeError: there are jobs, and none of them can be decoded.
         """
         while True:
-            jobs, refused = self.fetch(queue, limit, timeout, lease)
+            try:
+                jobs, refused = self.fetch(queue, limit, timeout, lease)
+            except TimeoutError:
+                return []
             raises = bool(refused) and not jobs and not (lease and queue._db.in_transaction)
             for refusal in refused[1:] if raises else refused:
                 queue.logger.error("%s", refusal.error)
@@ -96,6 +99,8 @@ class Claim:
 
         The arguments are those of `take`. An undecodable job that is under a lease has failed; another one is put back,
         by a second statement: a process that is killed between the two loses it.
+
+        :raises TimeoutError: the server was held up, so nobody knows whether there are jobs.
         """
         rows = self._taken_rows(queue, limit, timeout, lease)
         jobs = [_job(queue, row, lease) for row in rows]
@@ -130,7 +135,8 @@ class Claim:
                     break
                 exact = len(found) < wanted
         except TimeoutError:
-            pass
+            if not rows:
+                raise
         except Exception as error:
             if not rows or inside:
                 raise

@@ -194,10 +194,10 @@ class Queue(BaseQueue):
         """
         :raises TaskNotFound: the data is no call of a task, or there is no task of that name.
         """
-        if not is_a(data, Mapping) or not is_a(data.get("function"), str):
+        if (type(data) is not dict and not is_a(data, Mapping)) or not is_a(data.get("function"), str):
             raise TaskNotFound("the job is no call of a task")
         name, args, kwargs = data["function"], data.get("args"), data.get("kwargs")
-        if not is_a(args, (list, tuple)) or not is_a(kwargs, Mapping):
+        if not is_a(args, (list, tuple)) or (type(kwargs) is not dict and not is_a(kwargs, Mapping)):
             raise TaskNotFound(f"the job is no call of task `{name}`: it has no arguments")
         found = self._find(name)
         if isinstance(found, Task):
@@ -210,8 +210,11 @@ class Queue(BaseQueue):
         :raises TaskNotFound: there is none. What can be imported must be a task: being able to insert a row must not
             mean being able to call just anything.
         """
+        found = self.handler_registry.get(name)
+        if found is not None:
+            return found
         path = normal(name)
-        found = self.handler_registry.get(name) or self.handler_registry.get(path)
+        found = self.handler_registry.get(path)
         if found is not None:
             return found
         try:

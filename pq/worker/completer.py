@@ -16,10 +16,7 @@ from ..errors import CommitUnknown, ConnectionFailed, ConnectionLost
 from .backoff import Backoff
 from .events import Events, log
 from .execution import Execution
-from .held import Held, size
-
-#: Seconds after which a job that has ended is settled at the latest, if the database allows.
-LINGER = 0.01
+from .held import Held
 
 #: Characters of results and errors that are settled by one statement, unless a single job has more.
 CHARACTERS = 1_000_000
@@ -45,8 +42,6 @@ Batch = list[tuple[Execution, Settlement]]
 class Completer:
     """One thread, which settles what has ended while the worker threads go on.
 
-    An end waits `LINGER` for company, unless the worker holds no other job, or a whole batch has ended.
-
     :param batch: how many are settled together, at most.
     :param failed: called with an error that the thread does not expect.
     :ivar queue: any queue of the table, with the connection that the worker keeps for this.
@@ -68,15 +63,7 @@ class Completer:
         self._failed = failed
         self._again: dict[Execution, float] = {}  # when to try those again that were set aside
         self._why: BaseException = ConnectionFailed()  # the database did not serve when it was looked
-        held.on_end = self._wake
-
-    def _wake(self, execution: Execution) -> None:
-        """A job has ended."""
-        held = self._held
-        if not held.open or len(held.ended) >= self._batch or held.full:
-            self.loop.wake()
-        else:
-            self.loop.wake((execution.ended or time.monotonic()) + LINGER)
+        held.wake = self.loop.wake
 
     def run_once(self) -> float | None:
         """Settle what has ended; return the seconds until it is to be called again.
@@ -118,7 +105,7 @@ class Completer:
         batch: Batch = []
         characters = 0
         for execution, settlement in islice(list(self._held.ended.items()), self._batch):
-            characters += size(settlement)
+            characters += execution.size
             if batch and characters > CHARACTERS:
                 break
             batch.append((execution, settlement))
@@ -140,6 +127,8 @@ class Completer:
         for execution, settlement in batch:
             if settlement.job in lost:
                 self._tell(execution, UNSURE if execution.unsure else "lost")
+            elif settlement.outcome == "done" and not execution.lost:
+                self._events.tell("done", execution)
             else:
                 self._tell(execution, settlement.outcome)
         return True

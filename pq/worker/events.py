@@ -48,10 +48,12 @@ class Event(NamedTuple):
 class Events:
     """The hooks of a worker.
 
+    :param exited: called with the ``SystemExit`` or ``KeyboardInterrupt`` that a function raised.
     :ivar counts: how often each event happened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, exited: Callable[[BaseException], object]) -> None:
+        self._exited = exited
         self._lock = threading.Lock()
         self._functions: dict[str, list[Callable[[Event], Any]]] = {name: [] for name in LEVELS}
         self.counts: dict[str, int] = dict.fromkeys(LEVELS, 0)
@@ -72,15 +74,18 @@ class Events:
             error = execution.error
         if name == "lost" and execution.job.cancelled:
             name = "cancelled"
-        log(LEVELS[name], name, execution, error)
+        if logger.isEnabledFor(LEVELS[name]):
+            log(LEVELS[name], name, execution, error)
         with self._lock:
             self.counts[name] += 1
         for function in self._functions[name]:
             try:
                 event = Event(name, execution.job, execution.task, execution.seconds, error)
                 check_finished("the function", function(event))
-            except BaseException as problem:  # sys.exit() in a hook must not end the thread that settles
+            except BaseException as problem:  # sys.exit() must not end just the thread that settles
                 logger.error("a function for the event %r failed", name, exc_info=problem)
+                if isinstance(problem, (SystemExit, KeyboardInterrupt)):
+                    self._exited(problem)
 
 
 def log(level: int, what: str, execution: Execution, error: BaseException | None = None) -> None:

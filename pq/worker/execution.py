@@ -93,13 +93,14 @@ class Execution:
     :ivar unsure: the job may have been settled already, by a COMMIT whose answer was lost.
     :ivar refused: a statement that was to settle the job failed, so the attempt failed.
     :ivar own_lease: the task has a lease of its own, which the row does not have yet.
+    :ivar size: characters of the result and error that wait to be settled.
     :ivar task: the name of the task; of an unknown task, what the job says it is.
     :ivar error: what the attempt ended with.
     """
 
     __slots__ = (
-        "_call", "_problem", "ended", "error", "job", "lost", "options", "own_lease", "refused", "renew_at", "started",
-        "taken", "task", "thread", "times_out_at", "unsure",
+        "_call", "_problem", "ended", "error", "job", "lost", "options", "own_lease", "refused", "renew_at", "size",
+        "started", "taken", "task", "thread", "times_out_at", "unsure",
     )  # fmt: skip
 
     def __init__(self, job: LeasedJob, taken: float) -> None:
@@ -114,6 +115,7 @@ class Execution:
         self.unsure: bool = False
         self.refused: bool = False
         self.own_lease: bool = False
+        self.size: int = 0
         self.task: str = "?"
         self.error: BaseException | None = None
         self.options: Options = Options()
@@ -127,7 +129,8 @@ class Execution:
         data = job._data
         fields = data if type(data) is dict else fields_of(data)
         try:
-            self._call = call = job.queue._call(data)
+            queue: Any = job._queue
+            self._call = call = queue._call(data)
             self.task = call.name
             self.options = call.options
         except Exception as error:
@@ -145,17 +148,16 @@ class Execution:
     def _policy(self, fields: dict[str, Any]) -> Policy:
         """Return the retry policy. What stands in the row counts, as for pq 1.9.1, where it can stand there at all."""
         options = self.options
-        retries = fields.get("max_retries")
+        retries, retried = fields.get("max_retries"), fields.get("retried")
         if self._call is None or isinstance(options.retry_in, (str, timedelta, type(None))):
             retry_in = fields.get("retry_in")
         else:  # a list or a function of the task's
             retry_in = options.retry_in
         try:
-            policy = _policy(options.max_retries if retries is None else retries, retry_in)
-        except (TypeError, ValueError):  # a row that was written by hand
-            policy = _policy(options.max_retries, options.retry_in)
-        retried = fields.get("retried")
-        return policy.after(retried) if isinstance(retried, int) and retried > 0 else policy
+            policy = _usual_policy(options.max_retries if retries is None else retries, retry_in)
+        except (TypeError, ValueError):  # what can't be hashed; and a row that was written by hand
+            policy = _policy(options.max_retries if retries is None else retries, retry_in, options)
+        return policy.after(retried) if retried and isinstance(retried, int) and retried > 0 else policy
 
     # -- the end
 
@@ -276,11 +278,11 @@ def retry_in_text(retry_in: RetryIn) -> str | None:
     return retry_in if isinstance(retry_in, str) else None
 
 
-def _policy(max_retries: Any, retry_in: Any) -> Policy:
+def _policy(max_retries: Any, retry_in: Any, options: Options) -> Policy:
     try:
-        return _usual_policy(max_retries, retry_in)
-    except TypeError:  # what can't be hashed
         return Policy(max_retries, retry_in)
+    except (TypeError, ValueError):
+        return Policy(options.max_retries, options.retry_in)
 
 
 _usual_policy = lru_cache(maxsize=256, typed=True)(Policy)

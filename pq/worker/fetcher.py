@@ -78,15 +78,21 @@ class Fetcher:
             with held.changed:
                 if self._closed or not self._tickets:
                     return None
-                execution = None if held.full else held.take(thread)
-                if execution is not None:
-                    self._tickets -= 1
-                elif held.full or self.fetching:
+                if held.full or (self.fetching and not held.stock):
                     self._wait_for_change()
                     continue
-                else:
+                execution = held.stock.popleft() if held.stock else None
+                if execution is None:
                     self.fetching = True
+                elif execution in held.open:
+                    execution.thread = thread
+                    self._tickets -= 1
+                else:
+                    continue
             if execution is not None:
+                now = time.monotonic()
+                if now < execution.renew_at and now < execution.taken + HOLD and not execution.job.expiries:
+                    return execution
                 if self._is_fit(execution):
                     return execution
                 self._tickets += 1
@@ -173,7 +179,9 @@ class Fetcher:
             return True
         self._completer.loop.wake()  # what is settled now may be ready again
         with place:
-            while not self._closed and (place.wait(self._patience()) or self._is_burst_going_on()):
+            while not self._closed:
+                if not place.wait(self._patience()) and self._is_over():
+                    return self._claim(place, None) is not None  # the queues were seen empty
                 if self._claim(place, None) is not None:
                     return True
         return False
@@ -188,9 +196,9 @@ class Fetcher:
             return _NEVER
         return time.monotonic() + max(timeout, LOOK) if self._held else self._held.busy_at + timeout
 
-    def _is_burst_going_on(self) -> bool:
-        """Return whether jobs of this worker may still become ready again. If not, the queues were seen empty."""
-        return bool(self._held)
+    def _is_over(self) -> bool:
+        """Return whether a burst has ended: no job of this worker may become ready again, nor has lately."""
+        return self._closed or (not self._held and time.monotonic() >= self._patience())
 
     def _claim(self, place: Waiter, wanted: int | None) -> list[Execution] | None:
         """Claim jobs of the queues in turn, or of the first that has jobs; None if there are none.
@@ -220,7 +228,8 @@ class Fetcher:
         """These jobs are held from now on. What the lease does not allow to begin is dropped, or given back."""
         held = self._held
         held.add(executions)
-        self._heartbeat.watch(executions)
+        for execution in executions[:1]:  # the others are to be seen to at the same time
+            self._heartbeat.watch(execution)
         late = executions and time.monotonic() > min(executions[0].renew_at, executions[0].taken + HOLD)
         if late:
             executions = self._verified(executions)

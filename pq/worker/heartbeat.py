@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from .._jobs.settlement import Settlement, extend, note_cancelled, serves
@@ -46,9 +46,9 @@ class Heartbeat:
         self._backoff = backoff
         self._give_up = give_up
 
-    def watch(self, executions: Iterable[Execution]) -> None:
-        """See to these open jobs in time; call it when they were fetched, and when one with a timeout has begun."""
-        self.loop.wake(min(map(_next, executions), default=_NEVER))
+    def watch(self, execution: Execution) -> None:
+        """See to an open job in time; call it when it was fetched, and when it has begun and has a timeout."""
+        self.loop.wake(_next(execution))
 
     def run_once(self) -> float | None:
         """Do what is due; return the seconds until something else is."""

@@ -8,7 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from .._jobs.settlement import Settlement
-from .execution import Execution, Runner
+from .execution import Execution
+
+#: Seconds after which a job that has ended is settled at the latest, if the database allows.
+LINGER = 0.01
 
 #: Nothing more is begun while so many characters of results and errors wait to be settled.
 MOST_CHARACTERS = 16_000_000
@@ -27,7 +30,8 @@ class Held:
         `thread` is set. One that is not open any more is to be passed over.
     :ivar ended: how each unsettled job is to be settled, in the order in which they ended.
     :ivar aside: unsettled jobs that can't be settled now: their rows are locked, or the statement fails for them.
-    :ivar on_end: called after a job has ended; set by the completer.
+    :ivar full: so much is unsettled that nothing more may be begun.
+    :ivar wake: called after a job has ended, with the moment at which it is to be settled at the latest.
     :ivar busy_at: when a job was taken or settled for the last time; monotonic seconds.
     """
 
@@ -37,8 +41,10 @@ class Held:
         self.open: dict[Execution, None] = {}
         self.ended: dict[Execution, Settlement] = {}
         self.aside: dict[Execution, Settlement] = {}
-        self.on_end: Callable[[Execution], object] = id
+        self.full: bool = False
+        self.wake: Callable[[float], object] = id
         self.busy_at: float = time.monotonic()
+        self._batch = batch
         self._most = max(1000, 2 * batch)
         self._characters = 0
 
@@ -48,48 +54,59 @@ class Held:
         self.busy_at = time.monotonic()
 
     def end(self, execution: Execution, settlement: Settlement) -> bool:
-        """End a job; return whether it was still open. If not, somebody else has ended it."""
+        """End a job; return whether it was still open. If not, somebody else has ended it.
+
+        It is settled at once if the worker holds no other job, or a whole batch has ended; else it waits `LINGER` for
+        company.
+        """
         if self.open.pop(execution, self) is self:
             return False
+        self.ended[execution] = settlement
         if settlement.result is not None or settlement.error is not None:
             with self.changed:
-                self._characters += size(settlement)
-        self.ended[execution] = settlement
-        self.on_end(execution)
+                execution.size = len(settlement.result or "") + len(settlement.error or "")
+                self._characters += execution.size
+        count = len(self.ended)
+        if count + len(self.aside) >= self._most or self._characters >= MOST_CHARACTERS:
+            self.full = True
+        if not self.open or count >= self._batch or self.full:
+            self.wake(0.0)
+        else:
+            self.wake((execution.ended or time.monotonic()) + LINGER)
         return True
 
     def drop(self, execution: Execution) -> bool:
         """Hold an open job no longer, with nothing to be settled; return whether it was open."""
         return self.open.pop(execution, self) is None
 
-    def take(self, thread: Runner) -> Execution | None:
-        """Take the next job out of the stock, to be run in this thread."""
-        while self.stock:
-            execution = self.stock.popleft()
-            if execution in self.open:
-                execution.thread = thread
-                return execution
-        return None
-
     def replace(self, execution: Execution, settlement: Settlement) -> None:
         """Settle an ended job in another way."""
         with self.changed:
-            self._characters += size(settlement) - size(self.ended[execution])
+            self._characters -= execution.size
+            execution.size = len(settlement.result or "") + len(settlement.error or "")
+            self._characters += execution.size
             self.ended[execution] = settlement
 
     def settled(self, executions: Iterable[Execution]) -> None:
         """These ended jobs were settled, or can't be."""
         with self.changed:
             for execution in executions:
-                settlement = self.ended.pop(execution, None) or self.aside.pop(execution)
-                self._characters -= size(settlement)
+                if self.ended.pop(execution, None) is None:
+                    del self.aside[execution]
+                self._characters -= execution.size
+            count = len(self.ended) + len(self.aside)
+            self.full = count >= self._most or self._characters >= MOST_CHARACTERS
             self.busy_at = time.monotonic()
             self.changed.notify_all()
 
-    @property
-    def full(self) -> bool:
-        """Whether so much is unsettled that nothing more may be begun."""
-        return self._characters >= MOST_CHARACTERS or len(self.ended) + len(self.aside) >= self._most
+    def wait(self, condition: Callable[[], bool], left: Callable[[], float]) -> None:
+        """Wait until a condition holds.
+
+        :param left: tells for how many seconds to wait.
+        """
+        with self.changed:
+            while not condition() and (seconds := left()):
+                self.changed.wait(min(seconds, 0.02))
 
     def running(self) -> list[Execution]:
         """Return the jobs that have begun and not ended."""
@@ -106,8 +123,3 @@ class Held:
     def __bool__(self) -> bool:
         """Whether the worker holds any job, settled ones excepted."""
         return bool(self.open or self.ended or self.aside)
-
-
-def size(settlement: Settlement) -> int:
-    """Return how many characters of a job's own a settlement has."""
-    return len(settlement.result or "") + len(settlement.error or "")

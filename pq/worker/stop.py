@@ -6,6 +6,7 @@ import threading
 import time
 
 from .._db import Waker, wait_readable
+from .._logs import worker_log as logger
 
 #: Seconds for the end after a second request to stop.
 PROMPT = 2.0
@@ -16,11 +17,15 @@ _NEVER = float("inf")
 class Stop:
     """The wish that a worker stops. Threads that rest, and the one that waits for all others, are woken by it.
 
+    :param name: of the worker.
     :ivar wanted: the worker is to stop.
+    :ivar error: why; `Worker.run` raises it.
     :ivar report: somebody asked for the status.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.error: BaseException | None = None
+        self._name = name
         self.wanted: bool = False
         self.report: bool = False
         self._resting = threading.Event()
@@ -37,6 +42,23 @@ class Stop:
         """Stop, and wait for no job."""
         self._hurry_at = min(self._hurry_at, time.monotonic())
         self.ask()
+
+    def fail(self, error: BaseException) -> None:
+        """A thread of the worker's can't go on: stop at once."""
+        logger.critical("%s: an error ends this worker", self._name, exc_info=error)
+        self.error = self.error or error
+        self.hurry()
+
+    def exit(self, error: BaseException) -> None:
+        """A hook wants the process to exit: stop."""
+        self.error = self.error or error
+        self.ask()
+
+    def thread_ended(self, error: BaseException | None) -> None:
+        """A thread that performs jobs has ended."""
+        if error is not None:
+            self.fail(error)
+        self.wake()
 
     def signalled(self, number: int) -> None:
         """The first signal asks for the end, the second one for a prompt end, and a third one waits for nothing."""

@@ -13,7 +13,7 @@ What keeps it honest:
 * While the database is away, all rest for the same growing pauses (`Backoff`). What has ended waits in `Held`, its
   lease extended as soon as that can be; when too much waits, nothing more is begun.
 * No thread ends in silence: what a service thread (`Loop`) or a worker thread did not expect ends the worker, which
-  raises it (`Worker._break`).
+  raises it (`Stop.fail`).
 * It always stops: see `Worker._end`.
 """
 
@@ -91,13 +91,14 @@ class Worker:
         self.name = name
         self.queues: list[Any] = choose(pq, queues)
         self.threads: int = integer("threads", threads, 1)
-        self.events: Events = Events()
+        self._stop = stop = Stop(name)
+        self.events: Events = Events(stop.exit)
         self._table = self.queues[0]._table
         self._batch = integer("batch", batch, 1)
         self._max_idle = None if max_idle is None else timeout_seconds(max_idle, "max_idle")
         self._grace = delay_of("shutdown_timeout", shutdown_timeout).total_seconds()
         self._captures = capture_signals
-        self._services = Services(self.queues, batch, self.events, self._give_up, self._break)
+        self._services = Services(self.queues, batch, self.events, self._give_up, stop.fail)
         self._held = self._services.held
         span = positive_delay("lease", lease)
         jobs = None if max_jobs is None else integer("max_jobs", max_jobs, 1)
@@ -105,10 +106,8 @@ class Worker:
             self._services, self.queues, self.events, self.threads, span, strict, burst, jobs, batch
         )
         check_connections(self.queues)
-        self._threads = Threads(name, self._perform_next, self._thread_ended)
-        self._stop = Stop()
+        self._threads = Threads(name, self._perform_next, stop.thread_ended)
         self._ran = False
-        self._error: BaseException | None = None
         self._began = time.monotonic()
 
     # -- what users call
@@ -139,8 +138,8 @@ class Worker:
                 self._wait_for_threads()
             finally:
                 self._end()
-        if self._error is not None:
-            raise self._error
+        if stop.error is not None:
+            raise stop.error
 
     def stop(self) -> None:
         """Have `run` end, as a signal does. From any thread, and from a signal handler."""
@@ -177,7 +176,7 @@ class Worker:
 
     def on(self, event: str, function: Callable[[Event], Any]) -> None:
         """Have a function called with an `Event`, after it was committed, in a thread of the worker. What it raises
-        is logged.
+        is logged; ``sys.exit()`` has the worker stop, and `run` raise that.
 
         :param event: ``'start'``, ``'done'``, ``'retry'``, ``'dead'``, ``'lost'`` or ``'cancelled'``.
         :raises TypeError: the function is asynchronous, or a generator function.
@@ -205,7 +204,7 @@ class Worker:
     def _perform(self, execution: Execution, thread: WorkerThread | ThisThread) -> None:
         execution.begin()
         if execution.options.timeout or execution.own_lease:
-            self._services.heartbeat.watch([execution])
+            self._services.heartbeat.watch(execution)
         thread.show(execution.job.id)
         self.events.tell("start", execution)
         how = "done"
@@ -257,23 +256,10 @@ class Worker:
         if not isinstance(thread, WorkerThread):
             return  # of run_once(), which returns when the handler does
         if self._threads.abandon(thread) >= MOST_ABANDONED:
-            self._break(PQError(f"{MOST_ABANDONED} handlers hang past the timeouts of their tasks"))
+            self._stop.fail(PQError(f"{MOST_ABANDONED} handlers hang past the timeouts of their tasks"))
         elif not self._stop.wanted:
             self._threads.start()
         self._stop.wake()
-
-    # -- the end of threads
-
-    def _thread_ended(self, error: BaseException | None) -> None:
-        if error is not None:
-            self._break(error)
-        self._stop.wake()
-
-    def _break(self, error: BaseException) -> None:
-        """A thread of the worker's can't go on: end the worker, and have `run` raise the error."""
-        logger.critical("%s: an error ends this worker", self.name, exc_info=error)
-        self._error = self._error or error
-        self._stop.ask()
 
     # -- the thread that called `run`
 
@@ -308,21 +294,20 @@ class Worker:
         All of this has `END` seconds together, less after a second signal. A server that does not answer is not waited
         for any longer: what is not settled then comes back when its lease has expired.
         """
-        until = time.monotonic() + END
-        self._stop.ask()
-        self._stop.end_rests()
+        stop, until = self._stop, time.monotonic() + END
+        stop.ask()
+        stop.end_rests()
+
+        def left() -> float:
+            return stop.left(until)
+
         self._fetcher.close()
-        self._wait(lambda: not self._fetcher.fetching, until)  # what is being fetched is given back, too
+        self._held.wait(lambda: not self._fetcher.fetching, left)  # what is being fetched is given back, too
         for execution in list(self._held.open):
             if self._held.end(execution, Settlement(execution.job, "released")) and execution.thread is not None:
                 self._table.database.source.cut(execution.thread.ident)
         self._services.completer.close()
-        self._wait(lambda: self._services.completer.finished, until)
+        self._held.wait(lambda: self._services.completer.finished, left)
         self._services.completer.abandon()
-        self._services.stop(lambda: self._stop.left(until))
+        self._services.stop(left)
         logger.info("%s: stopped working on %s", self.name, self)
-
-    def _wait(self, condition: Callable[[], bool], until: float) -> None:
-        with self._held.changed:
-            while not condition() and (left := self._stop.left(until)):
-                self._held.changed.wait(min(left, 0.02))

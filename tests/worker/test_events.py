@@ -177,7 +177,7 @@ def test_a_hook_that_returns_an_awaitable_is_an_error_in_the_log(pq: PQ, caplog:
 
 
 @pytest.mark.parametrize("name", ["start", "done", "retry", "dead"])
-@pytest.mark.parametrize("error", [RuntimeError, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("error", [RuntimeError, GeneratorExit])
 def test_a_hook_that_raises_ends_no_worker(pq: PQ, name: str, error: type[BaseException]) -> None:
     def hook(event: Event) -> None:
         raise error
@@ -188,3 +188,20 @@ def test_a_hook_that_raises_ends_no_worker(pq: PQ, name: str, error: type[BaseEx
     pq["a"].task(name="fail", max_retries=1, retry_in=None)(lambda job_id: 1 / 0)()
     worker.run()
     assert worker.status()["counts"] == {"start": 3, "done": 1, "retry": 1, "dead": 1, "lost": 0, "cancelled": 0}
+
+
+@pytest.mark.parametrize("name", ["start", "done", "dead"])
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "interrupt"])
+def test_a_hook_that_exits_stops_the_worker_which_raises_that(
+    pq: PQ, name: str, error: BaseException, sql: Callable[..., Any]
+) -> None:
+    def hook(event: Event) -> None:
+        raise error
+
+    worker = Worker(pq, ["a"])
+    worker.on(name, hook)
+    pq["a"].task(name="a")(lambda job_id: 1 / (name != "dead"))()
+    with pytest.raises(type(error)) as raised:
+        worker.run()
+    assert raised.value is error
+    assert sql("select due_at is null and dequeued_at is not null from queue") == [(True,)]  # it is settled
