@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import subsets
 
 import pq
 
@@ -161,6 +162,11 @@ def test_the_design_page_shows_these_ranks() -> None:
     for number, names in lines:
         ranks[int(number or 0)] = ranks[int(number or 0)] | names
     assert ranks == [BASE, *RANKS]
+
+
+def test_the_choices_of_tests_name_what_is_there() -> None:
+    chosen = [*subsets.FAST, *subsets.EVERY_PYTHON]
+    assert [part for part in chosen if not (subsets.TESTS / part).exists()] == []
 
 
 def test_setup_does_not_import_pq() -> None:

@@ -17,6 +17,7 @@ FAST = [
     "queue/test_dead.py",
     "jobs/test_failure.py",
     "project/test_layers.py",
+    "project/test_public.py",
     "project/test_subclasses.py",
 ]
 
@@ -24,7 +25,7 @@ FAST = [
 EVERY_PYTHON = [
     "worker",
     "wait",
-    "test_tasks.py",
+    "tasks",
     "jobs/test_leases.py",
     "db/test_exit.py",
     "db/test_fork.py",
