@@ -1,4 +1,4 @@
-"""An item of a queue."""
+"""The class `Job`: a job that was taken without a lease."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .._table.rows import QueueRows
 
 
 class Job:
-    """A job as `Queue.get` returns it.
+    """A job as `Queue.get` returns it. All times are naive datetimes in UTC.
 
-    :ivar id: primary key of the row.
-    :ivar enqueued_at: when it was put. Times are naive and in UTC.
-    :ivar schedule_at: when it became available, or None.
+    :ivar id: the primary key of the row.
+    :ivar enqueued_at: when the job was put.
+    :ivar schedule_at: the time before which it was not to be taken, or None.
     :ivar expected_at: its priority, or None.
     """
 
@@ -58,7 +58,7 @@ class Job:
 
     @property
     def size(self) -> int:
-        """Length of the encoded data, in characters."""
+        """The length of the encoded data, in characters."""
         return self._size
 
     def __repr__(self) -> str:
@@ -69,7 +69,10 @@ class Job:
 
 
 def utc_format(moment: datetime) -> str:
-    """ISO 8601 in UTC with microseconds, such as ``2014-02-21T16:22:06.000000Z``; a naive time is UTC already."""
+    """Format a time as ISO 8601 in UTC with microseconds, such as ``2014-02-21T16:22:06.000000Z``.
+
+    :param moment: an aware datetime, or a naive one in UTC.
+    """
     if moment.tzinfo is not None:
         moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
     return moment.isoformat(timespec="microseconds") + "Z"

@@ -1,4 +1,4 @@
-"""A job that is running under a lease, and the ways in which that ends."""
+"""The class `LeasedJob`: a job that runs under a lease, and the ways to end it."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from .settlement import Settlement, note_cancelled, settle
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-#: The pause after an attempt whose task this process does not know: another version of the program may be on its way.
+#: The pause after an attempt whose task this process does not know: a deployment may be under way.
 DEPLOYMENT = timedelta(seconds=30)
 
 
 class LeasedJob(Job):
-    """A job as ``Queue.get(lease=…)`` returns it: running, and invisible to others until the lease expires.
+    """A job as ``Queue.get(lease=…)`` returns it. No other consumer gets the job until the lease expires.
 
-    It ends by one of `done`, `retry`, `fail` and `release`; or ``with job:`` chooses one by what happens inside. Each
-    is one statement, which takes effect only while the lease is held: also after its time, until the job is made ready
-    for another delivery. Inside ``with queue as cursor`` it is part of that transaction, and with ``conn=`` of the one
-    that is open there: see `PQ.using`.
+    End the job by `done`, `retry`, `fail` or `release`, or let ``with job:`` choose. Each call is one statement, which
+    takes effect only while this delivery holds the job. An expired lease is still held until the job is delivered
+    again. Inside ``with queue as cursor`` the call is part of that transaction; with ``conn=`` it is part of the
+    transaction that is open there, see `PQ.using`.
 
     :param job: the arguments of `Job`.
-    :ivar attempts: which delivery of the job this is: 1, 2, …
-    :ivar expiries: how often in a row its lease has expired before.
-    :ivar dequeued_at: when this delivery began; an aware datetime.
-    :ivar lease: how long it was leased for.
-    :ivar policy: how often it is tried again, and after what pause.
-    :ivar cursor: in a transactional task, and in `Queue.item`: a cursor of the transaction; else None.
-    :ivar cancelled: whether it is known that somebody has cancelled it: if a worker runs it, from its next heartbeat
-        on; else when `extend`, `progress` or an end of it has raised `LeaseLost`.
-    :ivar settled: whether it has ended; None: in a transaction, of which nobody knows yet how it ends.
+    :ivar attempts: the number of this delivery: 1, 2, …
+    :ivar expiries: how many leases of the job in a row have expired before this one.
+    :ivar dequeued_at: when this delivery began, as an aware datetime.
+    :ivar lease: the length of the lease.
+    :ivar policy: how often the job is tried again, and after what pause.
+    :ivar cursor: in a transactional task, and in `Queue.item`, a cursor of the transaction; otherwise None.
+    :ivar cancelled: whether the job is known to be cancelled. A worker notices that at its next heartbeat; without a
+        worker it is known when `extend`, `progress` or a call that ends the job has raised `LeaseLost`.
+    :ivar settled: whether the job has ended; None if it has ended in a transaction that may still be open.
     """
 
     __slots__ = ("attempts", "cancelled", "cursor", "dequeued_at", "expiries", "lease", "policy", "settled")
@@ -62,54 +62,67 @@ class LeasedJob(Job):
         """The `Queue` that the job is in."""
         return self._queue
 
-    # -- the ways in which it ends
+    # -- ending the job
 
     def done(self, result: Any = None, *, conn: Any = None) -> None:
-        """It is finished.
+        """Finish the job.
 
-        :param result: kept in the row, as the queue encodes data; `Queue.result` reads it.
-        :param conn: end it in the transaction that is open there. As for all that follow here.
-        :raises LeaseLost: the job is not ours any more; nothing was changed. As for all that follow.
+        :param result: a result to keep in the row, encoded like data; `Queue.result` reads it.
+        :param conn: end the job in the transaction that is open there: a connection, cursor or session.
+        :raises LeaseLost: this delivery no longer holds the job; nothing was changed.
         """
         self.settle(self.success(result), conn)
 
     def retry(self, in_: Delay | None = None, error: BaseException | str | None = None, *, conn: Any = None) -> None:
-        """It is to be tried again.
+        """Try the job again, however many retries the policy allows.
 
-        :param in_: after this time, as ``'30s'`` or a timedelta; None: the pause of the retry policy for this attempt,
-            however many retries it allows; at once if a function chooses it, which would need an error.
-        :param error: why; kept in the row.
-        :raises TypeError: `in_` of another type.
-        :raises ValueError: `in_` of another form or out of range.
+        :param in_: the pause, as ``'30s'`` or a timedelta. None means the pause of the retry policy for this attempt,
+            and no pause if a function chooses it, because that would need an error.
+        :param error: the reason, to keep in the row.
+        :param conn: as for `done`.
+        :raises LeaseLost: as for `done`.
+        :raises TypeError: `in_` has another type.
+        :raises ValueError: `in_` has another form or is out of range.
         """
         self.settle(self.again(in_, error), conn)
 
     def fail(self, error: BaseException | str, *, conn: Any = None) -> None:
-        """It is dead at once, with this error; see `Queue.dead`."""
+        """Give the job up: it is dead at once, with this error; see `Queue.dead`.
+
+        :param error: an exception, or a reason in words.
+        :param conn: as for `done`.
+        :raises LeaseLost: as for `done`.
+        """
         self.settle(Settlement(self, "dead", error=self._failure(error)), conn)
 
     def release(self, *, conn: Any = None) -> None:
-        """It is ready again, as if it had not been delivered: the attempt does not count."""
+        """Make the job ready again as if it had not been delivered: the attempt does not count.
+
+        :param conn: as for `done`.
+        :raises LeaseLost: as for `done`.
+        """
         self.settle(Settlement(self, "released"), conn)
 
     def failed(self, error: BaseException, *, conn: Any = None) -> str:
-        """An attempt has ended with this exception: end it as that says, or as the retry policy does.
+        """End an attempt that raised this exception: as `Retry` or `Discard` says, or else by the retry policy.
 
-        :returns: what was done: ``'retry'`` or ``'dead'``.
+        :param conn: as for `done`.
+        :returns: the outcome, ``'retry'`` or ``'dead'``.
+        :raises LeaseLost: as for `done`.
         """
         settlement = self.failure(error)
         self.settle(settlement, conn)
         return settlement.outcome
 
-    # -- the same, to be settled later
+    # -- settlements, to be executed later
 
     def success(self, result: Any = None) -> Settlement:
-        """As `done`."""
+        """Return the settlement that `done` executes."""
         return Settlement(self, "done", result=self._queue._encoded(result))
 
     def failure(self, error: BaseException) -> Settlement:
-        """As `failed`."""
-        # subclasses of the application's may lack these attributes, or have properties of their names
+        """Return the settlement that `failed` executes."""
+        # the application's subclasses may lack these attributes, or have properties with these names
         if is_a(error, Retry):
             try:
                 return self.again(attribute(error, "in_"), cause_of(error))
@@ -128,33 +141,48 @@ class LeasedJob(Job):
         return Settlement(self, "retry", pause or None, self._failure(error))
 
     def again(self, in_: Delay | None, error: BaseException | str | None) -> Settlement:
-        """As `retry`."""
+        """Return the settlement that `retry` executes."""
         pause = self.policy.usual(self.attempts) if in_ is None else delay_of("in_", in_)
         return Settlement(self, "retry", pause or None, None if error is None else self._failure(error))
 
     def settle(self, settlement: Settlement, conn: Any = None) -> None:
-        """End it like this."""
+        """Execute a settlement of this job.
+
+        :raises LeaseLost: this delivery no longer holds the job.
+        """
         if settle([settlement], queue=self._queue if conn is None else self._queue._bind(conn)):
             self._lost()
 
     # -- while it runs
 
     def extend(self, by: Delay | None = None, *, conn: Any = None) -> None:
-        """Hold the lease from now on for this long; None: for as long as it was at first."""
+        """Let the lease end this much later than now.
+
+        :param by: as ``'5m'`` or a timedelta; None: the length that the lease had at first.
+        :param conn: as for `done`.
+        :raises LeaseLost: as for `done`.
+        :raises TypeError: `by` has another type.
+        :raises ValueError: `by` has another form, is negative or out of range.
+        """
         lease = self.lease if by is None else delay_of("by", by)
         self._change("extend", conn, lease=lease.total_seconds())
 
     def progress(self, data: Any, *, conn: Any = None) -> None:
-        """Keep something in the row that tells how far it is, until it is done; `Queue.result` reads it."""
+        """Keep data in the row that tells others how far the job is, until it ends; `Queue.result` reads it.
+
+        :param data: encoded like the data of jobs.
+        :param conn: as for `done`.
+        :raises LeaseLost: as for `done`.
+        """
         self._change("progress", conn, result=self._queue._encoded(data))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        """Done; or on an exception: retried, or dead, as `failed`; it goes on, unless it is `Retry` or `Discard`.
+        """End the job as `done`, or as `failed` on an exception, which goes on unless it is `Retry` or `Discard`.
 
-        What is no `Exception`, such as `KeyboardInterrupt`, releases the job.
+        An exception that is not an `Exception`, such as `KeyboardInterrupt`, releases the job.
         """
         if error is None:
             if self._is_unsettled():
@@ -169,7 +197,7 @@ class LeasedJob(Job):
                 self.failed(error)
             else:
                 self.release()
-        except Exception:  # the error that the application made is the one to tell of
+        except Exception:  # raise the application's error, not this one
             logger.exception("could not settle job %s in queue %r; its lease will expire", self.id, self._queue.name)
             return False
         return is_a(error, (Retry, Discard))
@@ -177,12 +205,18 @@ class LeasedJob(Job):
     # -- inside
 
     def _write(self, text: str) -> None:
-        """Replace the data of the row, unless the lease is lost: the job may be somebody else's."""
+        """Replace the data of the row.
+
+        :raises LeaseLost: this delivery no longer holds the job: another one may.
+        """
         self._change("write", None, data=text)
 
     def _is_unsettled(self) -> bool:
-        """After a settlement in a transaction that depends on how that has ended. While it is open it has the row
-        locked: if it is the application's, we would wait for it for ever."""
+        """Whether the job still has to be settled.
+
+        After a settlement in a transaction the row says whether that was committed. An open transaction has the row
+        locked, and this thread may be the one to commit it: so this never waits.
+        """
         return not self.settled and (self.settled is False or self._execute("free", self._queue))
 
     def _pause(self, error: BaseException) -> timedelta | None:
@@ -195,10 +229,10 @@ class LeasedJob(Job):
             return None
 
     def _failed_lately(self) -> bool:
-        """Whether the job failed for the first time less than an hour ago, by the server's clock, or not at all yet."""
+        """Whether the job first failed less than an hour ago, by the server's clock, or has not failed yet."""
         try:
             return self._execute("failed_lately", self._queue)
-        except Exception:  # then it is settled later, and must not be given up for this
+        except Exception:  # the job is settled later, and must not be given up because of this error
             return True
 
     def _failure(self, error: BaseException | str) -> str:

@@ -1,4 +1,4 @@
-"""How deliveries under a lease end: many of them in one statement."""
+"""Settlements: how deliveries under a lease end, many of them by one statement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._table import Table
 from ..errors import LeasesLost, PQError
 from ..sql import array
 
-#: How many are settled in one statement.
+#: The largest number of deliveries that one statement settles.
 MOST = 1000
 
 
@@ -36,9 +36,9 @@ class Settlement(NamedTuple):
 
     :ivar outcome: ``'done'``, ``'retry'``, ``'dead'``, ``'released'``, or ``'broken'``: tried again, and counted like a
         lease that has expired.
-    :ivar delay: of a retry; None: at once.
-    :ivar error: a `Failure` as the table keeps it.
-    :ivar result: as JSON.
+    :ivar delay: the pause of a retry; None: no pause.
+    :ivar error: a `Failure` in the form that the table keeps.
+    :ivar result: the result as JSON.
     :ivar counts: whether a retry counts as an attempt.
     """
 
@@ -53,9 +53,9 @@ class Settlement(NamedTuple):
 def settle(settlements: Sequence[Settlement], lock_timeout: float | None = None, queue: Any = None) -> list[Delivery]:
     """Settle deliveries of queues of one table, each only if it is still held.
 
-    :param lock_timeout: seconds, as of `Database.execute`; nothing of a statement whose lock timed out took effect.
-    :param queue: the queue, of that table, whose connection is to be used; default: that of the first job.
-    :returns: the jobs that were not ours any more.
+    :param lock_timeout: seconds, as for `Database.execute`. A statement whose lock timed out has no effect.
+    :param queue: the queue of that table whose connection to use; default: that of the first job.
+    :returns: the jobs that are no longer held.
     """
     lost: list[Delivery] = []
     for start in range(0, len(settlements), MOST):
@@ -65,11 +65,12 @@ def settle(settlements: Sequence[Settlement], lock_timeout: float | None = None,
 
 
 def settle_all(table: Table, outcomes: Iterable[tuple[Delivery, BaseException | None]], conn: Any) -> None:
-    """The same, by how each went.
+    """Settle jobs by outcome: None means done, an exception means failed.
 
-    :param conn: as of `Database.using`.
-    :raises LeasesLost: some were not ours any more.
-    :raises ValueError: a job stands there twice, or is in a table of another PQ, or on another connection.
+    :param conn: settle them in the transaction that is open there, as for `Database.using`.
+    :raises LeasesLost: some jobs are no longer held.
+    :raises TypeError: a job was not taken under a lease.
+    :raises ValueError: a job occurs twice, or is in a table of another PQ, or on another connection.
     """
     outcomes = list(outcomes)
     for job, _ in outcomes:
@@ -79,7 +80,7 @@ def settle_all(table: Table, outcomes: Iterable[tuple[Delivery, BaseException | 
     if len({settlement.job for settlement in given}) < len(given):
         raise ValueError("a job can be settled only once")
     if any(not job.queue._table.is_same(table) for job, *_ in given):
-        raise ValueError("a job of another PQ can't be settled here")  # nor in `conn`, of which that knows nothing
+        raise ValueError("a job of another PQ can't be settled here")  # nor in `conn`, which the other PQ does not know
     if not given:
         return
     target = table if conn is None else table.bind(conn)
@@ -113,9 +114,9 @@ def _settle(queue: Any, given: Sequence[Settlement], lock_timeout: float | None)
 
 
 def note_cancelled(lost: Sequence[Delivery], queue: Any = None) -> None:
-    """Say on those of the jobs that were cancelled that they were.
+    """Set `cancelled` of the lost jobs.
 
-    The deliveries are lost in any case, which must be told although this can't be found out.
+    An error here is ignored: the deliveries are lost in any case, and the caller must learn that.
     """
     if not lost:
         return
@@ -131,8 +132,8 @@ def note_cancelled(lost: Sequence[Delivery], queue: Any = None) -> None:
 def extend(queue: Any, jobs: Sequence[Delivery], exact: Sequence[bool]) -> set[int]:
     """Extend the leases of deliveries, each by its `lease` from now on; return the ids of those that are still held.
 
-    :param queue: as of `settle`.
-    :param exact: for each, whether the lease may also become shorter than it is in the row.
+    :param queue: as for `settle`.
+    :param exact: for each job, whether its lease may also become shorter than it is in the row.
     """
     leases = array(job.lease.total_seconds() for job in jobs)
     sql = queue._statements("lease.sql")["extend_all"]
@@ -142,7 +143,7 @@ def extend(queue: Any, jobs: Sequence[Delivery], exact: Sequence[bool]) -> set[i
 def locked(queue: Any, jobs: Sequence[Delivery], lock_timeout: float) -> set[int]:
     """Return the ids of the deliveries that are held, in rows that another transaction has locked.
 
-    :param queue: as of `settle`.
+    :param queue: as for `settle`.
     :param lock_timeout: seconds, for a lock of the whole table.
     """
     sql = queue._statements("lease.sql")["locked"]
@@ -150,16 +151,16 @@ def locked(queue: Any, jobs: Sequence[Delivery], lock_timeout: float) -> set[int
 
 
 def serves(queue: Any, lock_timeout: float) -> None:
-    """Do nothing; raise an error where a settlement would, whatever the job.
+    """Check that the database would accept a settlement, without settling anything.
 
-    :param queue: as of `settle`.
+    :param queue: as for `settle`.
     :param lock_timeout: seconds, for a lock of the whole table.
     """
     queue._run(queue._statements("lease.sql")["serves"], lock_timeout=lock_timeout)
 
 
 def held(jobs: Sequence[Delivery]) -> dict[str, Any]:
-    """The parameters that name deliveries."""
+    """Return the parameters that identify deliveries."""
     return {
         "ids": array(job.id for job in jobs),
         "attempts": array(job.attempts for job in jobs),

@@ -1,4 +1,4 @@
-"""What the parts of a queue share: its options, its claims and its transactions."""
+"""The base of the parts of `Queue`: its options and transactions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class QueueBase(QueueRows):
     #: Keyword arguments for the cursor that ``with queue as cursor`` gives.
     cursor_kwargs: Mapping[str, Any] = {}
 
-    #: How often a job under a lease is tried again, and after what pause; see `pq.retry.Policy`. `max_attempts`, unless
-    #: None, says it in place of `max_retries`, and counts the first attempt.
+    #: How often a job under a lease is tried again, and after what pause; see `pq.retry.Policy`. `max_attempts` counts
+    #: the first attempt, too; unless it is None it replaces `max_retries`.
     max_retries: int = 3
     max_attempts: int | None = None
     retry_in: RetryIn = exponential()

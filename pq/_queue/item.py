@@ -1,4 +1,4 @@
-"""Jobs that are handled in one transaction each."""
+"""Handling each job in one transaction: `Queue.item` and `Queue.items`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..errors import LoopLeft, PQError
 from .base import QueueBase
 from .claim import Claim
 
-#: Nobody else sees this lease: the transaction that begins it ends it, or is rolled back.
+#: No other session sees this lease: the transaction that begins it also ends it, or is rolled back.
 LEASE = timedelta(hours=1)
 
 SAVEPOINT = "savepoint pq_item"
 
 
 class ItemJob(LeasedJob):
-    """A job in a transaction that ends with it."""
+    """A job whose transaction ends together with it."""
 
     __slots__ = ()
 
@@ -36,13 +36,13 @@ class ItemJob(LeasedJob):
         return made
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        """As of any leased job; but on an exception what was done in the transaction since it began is undone first."""
+        """End the job as `LeasedJob` does; on an exception, first undo what the transaction has done since it began."""
         if error is None and self.settled is None:
-            return False  # by the block itself
+            return False  # the block has settled the job
         if error is not None:
             try:
                 self.queue._db.execute(f"rollback to {SAVEPOINT}")
-            except Exception:  # the error that the application made is the one to tell of
+            except Exception:  # raise the application's error, not this one
                 logger.exception("could not undo what was done with job %s in queue %r", self.id, self.queue.name)
                 return False
             self.settled = False
@@ -50,9 +50,9 @@ class ItemJob(LeasedJob):
 
 
 class ItemBlock:
-    """The transaction around the next job of a queue: a context manager, whose value is the job, or None.
+    """A context manager for the transaction around the next job of a queue; its value is the job, or None.
 
-    :param timeout: seconds to wait for a job; None: the queue's.
+    :param timeout: seconds to wait for a job; None means the queue's `timeout`.
     """
 
     def __init__(self, queue: Items, timeout: float | None) -> None:
@@ -80,7 +80,7 @@ class ItemBlock:
         return self.job is not None and self._end(error)
 
     def _begin(self, timeout: float) -> bool:
-        """Take the next job, if there is one; else no transaction stays open."""
+        """Take the next job; if there is none, leave no transaction open."""
         self._is_outermost = not self._queue._db.in_transaction
         self._block = self._queue._transaction()
         try:
@@ -102,10 +102,10 @@ class ItemBlock:
             block.end(error)
 
     def _end(self, error: BaseException | None) -> bool:
-        """Settle the job by how it went, and commit.
+        """Settle the job by its outcome, and commit.
 
-        :returns: whether the error only says what is to become of the job, and goes no further.
-        :raises BlockError: the block was entered somewhere else, or in another order; the job is as it was.
+        :returns: True for `Retry` and `Discard`: swallow the exception.
+        :raises BlockError: the block was entered in another context or order; the job is unchanged.
         """
         assert self.job is not None
         if self._block.mistake() is not None:
@@ -132,27 +132,28 @@ class ItemBlock:
         except Exception:
             if error is None:
                 raise
-            logger.exception("could not settle job %s in queue %r; it is as it was", self.job.id, self._queue.name)
+            logger.exception("could not settle job %s in queue %r; it is unchanged", self.job.id, self._queue.name)
             known = False
         if late is not None:
             raise late
         return known
 
     def _settle(self, job: ItemJob, error: BaseException | None) -> bool:
-        """
-        :raises Error: the driver's, of what the block has done: it went on after a statement that had failed, or a
-            deferred constraint is violated. It would be raised at each try, so it must count.
+        """Settle the job in the transaction; return what `_end` returns.
+
+        :raises Error: an error of the driver for what the block has done: the block went on after a failed statement,
+            or violated a deferred constraint. Each attempt would raise it again, so the attempt must count.
         """
         known = job.__exit__(type(error), error, None)
         if job.settled is False:
             raise _Undone
-        check = "set constraints all immediate; " if self._is_outermost else ""  # else they are the application's
+        check = "set constraints all immediate; " if self._is_outermost else ""  # otherwise the application checks them
         self._queue._db.execute(f"{check}release {SAVEPOINT}")
         return known
 
 
 class _Undone(Exception):
-    """Roll back."""
+    """Rolls the transaction back."""
 
 
 class Items(QueueBase):
@@ -161,47 +162,49 @@ class Items(QueueBase):
     _claims: Claim
 
     def item(self, timeout: float | None = None) -> AbstractContextManager[LeasedJob | None]:
-        """One transaction around one job.
+        """Return a context manager for one transaction around one job.
 
             with queue.item() as job:
                 if job is not None:
                     job.cursor.execute(...)
 
-        At the end of the block the job is done, and that is committed together with what else was done in the block
-        with ``job.cursor``, or with this PQ by this thread. On an exception, also of a deferred constraint, all of that
-        is undone; in the same transaction its error is kept, and it is tried again after the pause of the queue's
-        `retry_in` or, after `max_retries` of them, dead. Then the exception goes on, unless it is `Retry` or `Discard`.
-        If the program or the connection breaks, or on what is no `Exception`, such as Ctrl-C, the job is as it was, and
-        the attempt does not count.
+        The end of the block finishes the job, and commits that together with all that the block has done with
+        ``job.cursor`` or with this PQ. An exception, also one of a deferred constraint, undoes all of that. In the same
+        transaction pq keeps the error and counts the attempt: the job is tried again after the pause of the queue's
+        `retry_in` or, after `max_retries` retries, is dead. Then the exception goes on, unless it is `Retry` or
+        `Discard`. If the program or the connection breaks, or on an exception that is not an `Exception`, such as
+        Ctrl-C, the job is unchanged, and the attempt does not count.
 
-        The job can also be ended in the block, by `LeasedJob.done` with a result, `LeasedJob.retry` and so on.
+        You can also end the job inside the block, by `LeasedJob.done` with a result, `LeasedJob.retry` and so on.
 
-        Its lease never expires; but a transaction that is open for long holds up VACUUM. In a transaction of yours, all
-        of this is part of that: where it is rolled back, the job is as it was.
+        The job's lease never expires, but a transaction that is open for long holds up VACUUM. In a transaction of
+        yours, all of this is part of it: if that is rolled back, the job is unchanged.
 
-        :param timeout: seconds to wait for a job, outside of any transaction; 0 does not wait; None: the queue's.
+        :param timeout: seconds to wait for a job, outside of any transaction; 0 does not wait; None means the queue's
+            `timeout`.
         :returns: a context manager, whose value is None if there was no job in time.
-        :raises ValueError: a negative timeout or NaN.
-        :raises TypeError: a timeout that is no number.
-        :raises CommitUnknown: the connection broke at the commit: the job may be done, with its effects, or as it was.
-        :raises DecodeError: never: a job that can't be decoded has failed, and the next is taken.
+        :raises ValueError: the timeout is negative or NaN.
+        :raises TypeError: the timeout is not a number.
+        :raises CommitUnknown: the connection broke at the commit: the job is done, with its effects, or unchanged.
+
+        A job that can't be decoded raises no error here: its attempt has failed, and the next job is taken.
         """
         return ItemBlock(self, timeout)
 
     def items(self, timeout: float | None = None) -> Iterator[LeasedJob | None]:
-        """Iterate jobs, each in a transaction of its own, without end; None whenever there was none in time.
+        """Iterate jobs without end, each in its own transaction; yield None whenever there was none in time.
 
             for job in queue.items():
                 if job is not None:
                     with job:
                         job.cursor.execute(...)
 
-        ``with job:`` does what `item` does, and the transaction is committed when the loop goes on or is left. Without
-        it, the job is done when the loop goes on. A loop cannot know why it is left before that, by an exception or by
-        ``break``: then what was done is undone, and the attempt has failed, with the error `LoopLeft`.
+        ``with job:`` ends the job as `item` does, and the transaction is committed when the loop goes on or is left.
+        Without it, the job is done when the loop goes on. An iterator can't see why its loop was left, by an exception
+        or by ``break``: the work is then undone, and the attempt has failed, with the error `LoopLeft`.
 
-        The loop may be left late, after an exception, where the iterator is kept in a variable, and on PyPy: the
-        transaction is open until then. ``contextlib.closing`` ends it in time.
+        After an exception, if a variable refers to the iterator, and on PyPy, Python may close the iterator late; the
+        transaction is open until then. ``contextlib.closing`` closes it in time.
 
         :param timeout: as for `item`.
         """

@@ -1,4 +1,4 @@
-"""Jobs of a queue one after the other, or batch by batch: without end, and on after an error."""
+"""Iterators over the jobs of a queue, one by one or in batches. They never end, and go on after an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._times import Delay
 
 
 class Source(Protocol):
-    """The queue that is iterated."""
+    """The queue that an iterator takes jobs from."""
 
     logger: Any
 
@@ -22,10 +22,10 @@ class Source(Protocol):
 
 
 class QueueIterator(Iterator["Job | None"]):
-    """Iterates the jobs of a queue, also after an error.
+    """Iterates the jobs of a queue, and can go on after an error.
 
-    :ivar timeout: seconds until None is returned when there is no job; None: the queue's `timeout`.
-    :ivar lease: under which jobs are taken; None: under none.
+    :ivar timeout: seconds to wait for a job before it yields None; None means the queue's `timeout`.
+    :ivar lease: the lease of the jobs; None: they are taken without a lease.
     """
 
     timeout: float | None = None
@@ -44,7 +44,7 @@ class QueueIterator(Iterator["Job | None"]):
 class BatchIterator(Iterator["list[Any]"]):
     """Iterates lists of jobs of a queue.
 
-    :param linger: seconds.
+    :param linger: seconds to wait for more jobs after the first one of a batch.
     """
 
     def __init__(self, queue: Source, n: int, linger: float, timeout: float | None, lease: Delay | None) -> None:
@@ -62,7 +62,7 @@ class BatchIterator(Iterator["list[Any]"]):
                 batch += self._queue.get_many(self._n - len(batch), timeout=remaining, lease=self._lease)
         except Exception as error:
             if self._queue._db.in_transaction:
-                raise  # which puts them back
-            # raised, it would lose those that are there; what does not pass, the next batch meets
+                raise  # the rollback puts the jobs back
+            # Raising would lose the jobs that are here. A lasting error is raised by the next batch.
             self._queue.logger.error("%s", error)
         return batch

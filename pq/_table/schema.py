@@ -1,7 +1,7 @@
-"""The table: created and upgraded by the same steps.
+"""Creating, upgrading, emptying and dropping the table. A new table and an upgraded one go through the same steps.
 
-Its version stands in the comment of its column due_at, as ``(pq schema 5)``. A table without it that has the columns of
-pq 1.9.1 is version 1.
+The comment of the column due_at holds the version, as ``(pq schema 5)``. A table without it that has the columns of pq
+1.9.1 is version 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..sql import TableName, bind, bound, object_name, quote, read, statements
 from .retention import Change
 from .table import Table
 
-#: How long create() waits for a lock, and how often: while it waits for the table's, puts and gets queue up behind it.
+#: How long create() waits for a lock, and how often. While it waits for the lock of the table, puts and gets wait, too.
 LOCK_TIMEOUT = "3s"
 ATTEMPTS = 5
 
@@ -41,7 +41,7 @@ _OBJECTS = (
 
 
 class Step(NamedTuple):
-    """A migration: brings the table to `version`."""
+    """A migration, which brings the table to `version`."""
 
     version: int
     name: str
@@ -49,7 +49,7 @@ class Step(NamedTuple):
 
 
 def steps() -> list[Step]:
-    """All migrations, in order."""
+    """Return all migrations, in order."""
     names = sorted(
         entry.name for entry in files("pq").joinpath("sql", "migrations").iterdir() if entry.name.endswith(".sql")
     )
@@ -61,22 +61,22 @@ VERSION = len(steps())
 
 
 def create(table: Table, change: Change) -> None:
-    """Bring the table to `VERSION`. A newer one is left as it is: steps only add.
+    """Bring the table to `VERSION`. A newer table is left as it is, because steps only add.
 
-    :param change: of its retention.
-    :raises SchemaError: the table is something else, or was in use for too long, or is to be upgraded in a transaction
-        whose snapshot may be too old for that.
+    :param change: the change of its retention.
+    :raises SchemaError: the table is not a queue table, was in use for too long, or would have to be upgraded in a
+        transaction whose snapshot may be too old for that.
     """
     if version(table) >= VERSION and not change.wanted(table.database):
-        return  # for that it was enough to look: no lock, and no right to change anything
+        return  # looking was enough: this needs no lock, and no right to change anything
     _in_turn(table, lambda inside: _migrate(table.database, table.name, change, inside))
 
 
 def drop(table: Table, force: bool) -> None:
-    """Drop the table and its functions, if there is one.
+    """Drop the table and its functions, if there is a table.
 
-    :raises JobsLeft: there are jobs in it.
-    :raises SchemaError: the table is something else, or was in use for too long.
+    :raises JobsLeft: the table has jobs, and `force` is false.
+    :raises SchemaError: the table is not a queue table, or was in use for too long.
     """
     if version(table):
         _in_turn(table, lambda inside: _end(table.database, table.name, "drop", force, inside))
@@ -85,8 +85,8 @@ def drop(table: Table, force: bool) -> None:
 def reset(table: Table, force: bool) -> None:
     """Delete all rows.
 
-    :raises JobsLeft: there are jobs in it.
-    :raises SchemaError: the table is something else, or was in use for too long.
+    :raises JobsLeft: the table has jobs, and `force` is false.
+    :raises SchemaError: the table is not a queue table, or was in use for too long.
     """
     version(table)
     _in_turn(table, lambda inside: _end(table.database, table.name, "empty", force, inside))
@@ -97,7 +97,7 @@ def _end(database: Database, table: TableName, statement: str, force: bool, insi
     with _lock(database, inside) as isolation:
         schema, _ = _find(database, table)
         if schema is None and statement == "drop":
-            return  # somebody else was faster
+            return  # another process has dropped it meanwhile
         target = TableName(table.name, schema)
         run(_bind(_SQL["lock_table"], target))
         if not force:
@@ -106,11 +106,14 @@ def _end(database: Database, table: TableName, statement: str, force: bool, insi
 
 
 def _refuse(database: Database, table: TableName, isolation: str) -> None:
-    """:raises JobsLeft: there are jobs in it."""
+    """Check that the table has no jobs.
+
+    :raises JobsLeft: it has jobs.
+    """
     if isolation != "read committed":
         raise SchemaError(
-            f"whether table {table.quoted} has jobs can't be told in a transaction at {isolation.upper()}, which might"
-            " not see all of its rows: do it outside of that"
+            f"a transaction at {isolation.upper()} might not see all rows of table {table.quoted}, and can't tell"
+            " whether it has jobs: call this outside of it"
         )
     (counts,) = database.execute(bound("queue.sql", table.quoted)["jobs_left"])
     if any(counts):
@@ -119,10 +122,9 @@ def _refuse(database: Database, table: TableName, isolation: str) -> None:
 
 
 def _in_turn(table: Table, work: Callable[[bool], None]) -> None:
-    """Do it in a transaction, again if it does not get a lock; not for ever.
+    """Run `work` in a transaction; if it does not get a lock, try a few times more.
 
-    :param work: is told whether the transaction is one that was open.
-
+    :param work: gets True if the transaction was open before, and False otherwise.
     :raises SchemaError: the table was in use for too long.
     """
     database = table.database
@@ -137,7 +139,7 @@ def _in_turn(table: Table, work: Callable[[bool], None]) -> None:
         except database.driver.Error as error:
             timed_out = database.driver.lock_timed_out(error)
             if attempt < attempts and (timed_out or database.driver.may_be_repeated(error)):
-                time.sleep(0.2)  # what queued up behind the lock goes on
+                time.sleep(0.2)  # lets the transactions that wait behind the lock go on
             elif timed_out:
                 raise SchemaError(
                     f"table {table.quoted} is in use by a long transaction: tried {attempts} times for {LOCK_TIMEOUT}"
@@ -154,13 +156,13 @@ def _migrate(database: Database, table: TableName, change: Change, inside: bool)
 
 @contextmanager
 def _lock(database: Database, inside: bool) -> Iterator[str]:
-    """Only one at a time changes tables; it waits for locks no longer than `LOCK_TIMEOUT`.
+    """Let only one process at a time change tables, and wait for locks no longer than `LOCK_TIMEOUT`.
 
-    :returns: a context manager, whose value is the isolation level.
+    :returns: a context manager, whose value is the isolation level of the transaction.
     """
     run = database.execute
     if not inside:
-        run("set transaction isolation level read committed")  # whatever the default
+        run("set transaction isolation level read committed")  # whatever the default is
     ((isolation,),) = run("show transaction_isolation")
     ((timeout,),) = run("show lock_timeout")
     run(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
@@ -191,28 +193,31 @@ def _upgrade(database: Database, table: TableName, isolation: str) -> None:
 
 
 def version(table: Table) -> int:
-    """The table's version; 0 if there is none.
+    """Return the version of the table; 0 if there is no table.
 
-    :raises SchemaError: it is something else.
+    :raises SchemaError: the table is not a queue table.
     """
     return _find(table.database, table.name)[1]
 
 
 def _find(database: Database, table: TableName) -> tuple[str | None, int]:
-    """The table's schema and version; None and 0 if there is no such table."""
+    """Return the schema and the version of the table; None and 0 if there is no table."""
     rows = database.execute(_SQL["find"], {"table": table.quoted})
     if not rows:
         return None, 0
     ((schema, columns, comment),) = rows
     missing = [name for name in _COLUMNS if name not in columns]
     if missing:
-        raise SchemaError(f"table {table.quoted} is no queue table: it has no column {', '.join(missing)}")
+        raise SchemaError(f"table {table.quoted} is not a queue table: it has no column {', '.join(missing)}")
     mark = _MARK.search(comment or "")
     return schema, int(mark.group(1)) if mark else 1
 
 
 def script(table: TableName, since: int = 0) -> str:
-    """The SQL that `create` executes, for somebody else to run: from version `since` on, in one transaction."""
+    """Return the SQL that `create` executes, as one transaction, for someone else to run.
+
+    :param since: leave out the steps up to this version.
+    """
     parts = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
     if table.schema is not None:
         parts.append(f"create schema if not exists {quote(table.schema)};")
@@ -222,7 +227,11 @@ def script(table: TableName, since: int = 0) -> str:
 
 
 def _bind(sql: str, table: TableName) -> str:
-    """Objects carry the table's name, so that two tables in one schema don't meet, and functions lie in its schema."""
+    """Bind a step to the table.
+
+    The names of objects contain the table's name, so two tables in one schema share none. Functions are in the table's
+    schema.
+    """
     words = {"table": table.quoted, "table_text": _literal(table.quoted)}
     for kind in _OBJECTS:
         name = quote(object_name(table.name, kind))
@@ -232,5 +241,5 @@ def _bind(sql: str, table: TableName) -> str:
 
 
 def _literal(text: str) -> str:
-    """A text as it stands in SQL, however the server reads backslashes."""
+    """Return a text as an SQL literal that means the same whatever the server's setting for backslashes."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -1,7 +1,7 @@
-"""SQL from ``*.sql`` in this folder, bound to one table. Pure.
+"""The SQL statements of the ``*.sql`` files in this folder, bound to one table. Pure.
 
-A file holds statements, each after a line ``-- name: NAME``. ``:word`` stands for an identifier or a fragment and is
-replaced here; values are the driver's ``%(name)s`` parameters and never touched.
+A file holds statements, each after a line ``-- name: NAME``. ``:word`` stands for an identifier or a fragment, and is
+replaced here. Values are parameters of the driver, ``%(name)s``, and are never touched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PART = re.compile(r"\bpq_(?=\w)")
 
 
 def array(values: Iterable[object]) -> str:
-    """An array as PostgreSQL reads it from a text, which takes a fraction of the time of ``ARRAY[…]``."""
+    """Return the text of a PostgreSQL array, which the server reads much faster than ``ARRAY[…]``."""
     return "{" + ",".join("NULL" if value is None else _element(str(value)) for value in values) + "}"
 
 
@@ -33,38 +33,42 @@ def _element(text: str) -> str:
 
 
 def bind(sql: str, words: Mapping[str, str]) -> str:
-    """Replace each ``:word``; an unknown one is a `KeyError`."""
+    """Replace each ``:word``.
+
+    :raises KeyError: a word is unknown.
+    """
     return _WORD.sub(lambda match: words[match.group(1)], sql)
 
 
 def read(path: str) -> str:
-    """A file below ``pq/sql``."""
+    """Return the text of a file below ``pq/sql``."""
     return files("pq").joinpath("sql", *path.split("/")).read_text("utf-8")
 
 
 @cache
 def statements(path: str) -> Mapping[str, str]:
-    """The named statements of a file below ``pq/sql``."""
+    """Return the named statements of a file below ``pq/sql``."""
     parts = _NAME_LINE.split(read(path))
     return {name: _COMMENT.sub("", text).strip() for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 @lru_cache(maxsize=256)
 def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
-    """The statements of a file for one table (its quoted name). One, or one of ``common.sql``, can stand in another as
-    ``:name``.
+    """Return the statements of a file for one table.
 
-    :param instead: names of statements whose place another is to take.
+    A statement can contain another one of its file, or one of ``common.sql``, as ``:name``. A ``%`` in the table's name
+    is doubled, because the driver searches these texts for ``%(name)s``. A part of a "with" hides a table of the same
+    name: so the names of these parts begin with ``pq_`` or, if the table's name does so, with ``with_``.
 
-    A ``%`` in the name is doubled, since the driver reads these texts for ``%(name)s``. A part of a "with" hides a
-    table of its name: these begin with ``pq_`` or, for a table whose name does so, with ``with_``.
+    :param table: the quoted name of the table.
+    :param instead: statements to replace: the name of each, and that of the statement to use in its place.
     """
     texts = statements(path)
     fragments = {**statements("common.sql"), **texts}
     fragments |= {name: texts[other] for name, other in instead.items()}
 
     def expand(text: str) -> str:
-        # the table comes last: a ":word" in its name is no fragment
+        # the table is replaced last, because a ":word" in its name is not a fragment
         return _WORD.sub(lambda match: match[0] if match[1] == "table" else expand(fragments[match[1]]), text)
 
     prefix = "with_" if table.startswith('"pq_') else "pq_"

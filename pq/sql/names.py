@@ -1,4 +1,4 @@
-"""The names of the table, and of the objects that belong to it. Pure."""
+"""The names of the table and of the objects that belong to it. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import re
 
 from .._args import check_text
 
-#: PostgreSQL cuts longer identifiers in silence (NAMEDATALEN - 1), so that two names could mean one object.
+#: The largest length of an identifier (NAMEDATALEN - 1). PostgreSQL silently cuts longer ones, so that two names could
+#: mean one object.
 NAME_BYTES = 63
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -17,11 +18,11 @@ _DOTTED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z_][A-Za-z0-9_]*)")
 class TableName:
     """The name of the queue table.
 
-    A plain identifier means its lower-case form, as it did unquoted in 1.9.1; ``app.queue`` without a schema is
-    schema and table; any other name is taken verbatim.
+    A plain identifier means its lower-case form, because 1.9.1 did not quote it. ``app.queue`` without a schema means
+    schema and table. Any other name is used as it is.
 
     :raises TypeError: a name is not a str.
-    :raises ValueError: a name is empty, has a NUL character or is longer than 63 bytes.
+    :raises ValueError: a name is empty, has a NUL character, or is longer than 63 bytes.
     """
 
     def __init__(self, name: str, schema: str | None = None) -> None:
@@ -32,7 +33,7 @@ class TableName:
 
     @property
     def quoted(self) -> str:
-        """The name as it stands in SQL, with its schema if one was given."""
+        """The quoted name for SQL, with its schema if one was given."""
         prefix = "" if self.schema is None else quote(self.schema) + "."
         return prefix + quote(self.name)
 
@@ -48,12 +49,12 @@ def _identifier(kind: str, name: str) -> str:
 
 
 def quote(identifier: str) -> str:
-    """The identifier in double quotes."""
+    """Return the identifier in double quotes."""
     return '"' + identifier.replace('"', '""') + '"'
 
 
 def object_name(table: str, suffix: str) -> str:
-    """The name of an object that belongs to `table`: ``table_suffix``, shortened by a hash where it is too long."""
+    """Return the name of an object that belongs to `table`: ``table_suffix``, shortened by a hash if it is too long."""
     name = f"{table}_{suffix}"
     if len(name.encode()) <= NAME_BYTES:
         return name

@@ -140,7 +140,7 @@ def test_wrong_arguments_are_wrong_usage(args: list[str]) -> None:
 @pytest.mark.parametrize(
     ("before", "options", "message"),
     [
-        ("create table queue (x int)", "", "is no queue table"),
+        ("create table queue (x int)", "", "is not a queue table"),
         ("select 1", "-c default_transaction_read_only=on", "read-only transaction"),
     ],
     ids=["another table", "not allowed"],
