@@ -87,7 +87,7 @@ class Browse(QueueRows):
         return JobInfo.of(self, rows[0]) if rows else None
 
     def __getitem__(self, id: int) -> JobInfo:
-        """The same.
+        """Return the job of that id, in whatever state.
 
         :raises JobNotFound: there is none in this queue, which is a `LookupError`.
         :raises TypeError: the id is no int.

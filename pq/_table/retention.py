@@ -154,7 +154,7 @@ class Pruner:
         return int(deleted)
 
     def prune(self, limit: int = BATCH) -> int:
-        """The same, but go on until something was deleted; 0 says that nothing is left to be.
+        """Execute such statements until one deleted something, and return how many rows; 0: nothing is left to delete.
 
         :raises TypeError: `limit` is no int.
         :raises ValueError: `limit` is not positive.
@@ -203,7 +203,7 @@ def _span(name: str, spec: Any) -> timedelta | None:
 
 
 def _text(span: timedelta | None) -> str:
-    """As `duration` reads it."""
+    """Return a span as text that `duration` reads."""
     if span is None:
         return _ALWAYS
     left = int(span.total_seconds())
