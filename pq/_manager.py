@@ -41,7 +41,7 @@ class PQ:
     :param pickle_key: the key that signs pickles, or several, newest first. With a key, unsigned pickles are refused.
     :param max_connections: with a DSN: the largest number of connections. Further threads wait, and whoever has waited
         longest gets the next one. pq opens one more for waiting.
-    :param statement_timeout: with a DSN: how many seconds a statement of pq's may take; None: no limit. After that the
+    :param statement_timeout: with a DSN: how many seconds a statement of pq may take; None: no limit. After that the
         call raises `StatementTimeout` or `ConnectionLost`, if nothing was done, or `CommitUnknown`. See
         :ref:`time-limits`.
     :param poll_interval: in seconds: a waiting `get` looks for jobs at least this often, even without a notification.
@@ -135,8 +135,7 @@ class PQ:
     def drop(self, force: bool = False) -> None:
         """Drop the table, and all else that `create` has made; do nothing if there is no table.
 
-        Objects of yours that depend on the table, such as a view or a foreign key, are not dropped: the server refuses
-        to drop the table, and the driver's error says so.
+        If objects of yours, such as a view, depend on the table, the server's refusal is an error of the driver.
 
         :param force: drop the table even if a queue has ready, scheduled, running or dead jobs.
         :raises JobsLeft: there are such jobs, and `force` is false.
@@ -166,7 +165,7 @@ class PQ:
     def prune(self, limit: int = BATCH) -> int:
         """Delete jobs whose retention is over, in one short transaction, and return how many.
 
-        A call begins where the last call in this process ended. When it returns 0, nothing is left to delete.
+        A call begins where the last one in this process ended. When it returns 0, nothing is left to delete.
 
         :param limit: the largest number of jobs to delete.
         :raises TypeError: `limit` is not an int.
@@ -213,17 +212,18 @@ class PQ:
             def mails(session=Depends(get_session)):
                 return pq.bind(session)["mails"]
 
-        That holds for its queues, for the jobs that these return, and for all other methods. Nothing is kept in the
-        current thread or context: whoever has the view can use it. Arguments named `conn` do the same for one call.
+        This applies to the view's queues, to the jobs that these return, and to all other methods. The view keeps
+        nothing in the current thread or context, so any thread may use it. Arguments named `conn` bind one call.
 
-        pq neither begins, commits, rolls back nor closes there, and a statement that fails leaves what the driver
-        leaves, with the driver's own error. In autocommit mode each statement is committed at once, and what needs a
-        transaction is refused.
+        pq never begins, commits, rolls back or closes there. A failed statement raises the driver's own error, and
+        leaves the transaction as the driver does. In autocommit mode each statement is committed at once, and calls
+        that need a transaction raise a ValueError.
 
         :param conn: a connection or cursor of psycopg2 or psycopg, a Session, scoped_session or Connection of
-            SQLAlchemy, or a connection of Django. It need not have the driver that this PQ has. Inside of
-            ``AsyncSession.run_sync`` or ``AsyncConnection.run_sync``: what that gives.
-        :raises TypeError: `conn` is something else. A server-side cursor is a ValueError.
+            SQLAlchemy (in ``AsyncSession.run_sync``: the one that this passes), or a connection of Django. Its driver
+            may differ from that of this PQ.
+        :raises TypeError: `conn` is something else.
+        :raises ValueError: `conn` is a server-side cursor.
         """
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
@@ -236,21 +236,20 @@ class PQ:
         return view
 
     def using(self, conn: Any, *, savepoint: bool = False) -> AbstractContextManager[None]:
-        """Return a context manager: what this thread or coroutine does with these queues inside takes place in a
-        transaction of yours.
+        """Return a context manager: inside, this thread or coroutine uses this PQ in a transaction of yours.
 
             with session.begin(), pq.using(session):
                 session.add(order)
-                session.flush()  # which gives it its id
+                session.flush()  # gives the order its id
                 pq["mails"].put({"order": order.id})
 
-        `bind` does the same without a block, and is the better choice where a framework calls your code.
+        Where a framework calls your code, use `bind`, which needs no block.
 
         :param conn: as for `bind`; None changes nothing.
-        :param savepoint: make one at the beginning, and go back to it on an exception, so that your transaction can
-            go on. Some dozens of them in one transaction slow down the whole server.
-        :raises TypeError: `conn` is something else, or a server-side cursor, which is a ValueError.
-        :raises BlockError: the block was entered in another thread or context than it is left in: roll back.
+        :param savepoint: begin with a savepoint, and roll back to it on an exception, so that your transaction can go
+            on. Dozens of savepoints in one transaction slow down the whole server.
+        :raises TypeError: as for `bind`, and the ValueError.
+        :raises BlockError: the block is left in another thread or context than it was entered in: roll back.
         """
         return self._db.using(conn, savepoint)
 
