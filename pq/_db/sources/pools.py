@@ -35,6 +35,8 @@ class Pool(Given):
 
     def _reset(self) -> None:
         self._lent: WeakSet[Any] = WeakSet()
+        # those that can write, once one of the pool's was found that can't any more; else None
+        self._writable: WeakSet[Any] | None = None
 
     @property
     def pool(self) -> Any:
@@ -62,6 +64,7 @@ class Pool(Given):
     def acquire(self, timeout: float | None = None) -> Any:
         self.check_process()
         deadline = time.monotonic() + (self.patience if timeout is None else min(timeout, self.patience))
+        discards = len(self._answered) + 1
         while True:
             try:
                 conn = self._get(deadline)
@@ -72,12 +75,32 @@ class Pool(Given):
             alive = False
             try:
                 self._lent.add(conn)
-                alive = self.driver.alive(conn)
+                alive = self.driver.alive(conn) and (discards <= 0 or self._can_write(conn))
             finally:
                 if not alive:
                     self.release(conn, lost=True)
             if alive:
                 return conn
+            discards -= 1
+
+    def note(self, conn: Any, error: BaseException) -> bool:
+        read_only = super().note(conn, error)
+        if read_only:
+            self._writable = WeakSet()
+        return read_only
+
+    def _can_write(self, conn: Any) -> bool:
+        """After a connection has become read-only: whether this one can write; asked once."""
+        if self._writable is None or conn in self._writable or not self.driver.idle(conn):
+            return True
+        try:
+            with self.driver.committed(conn):
+                read_only = self.driver.run(conn, "show transaction_read_only") == [("on",)]
+        except self.driver.Error:
+            return False
+        if not read_only:
+            self._writable.add(conn)
+        return not read_only
 
     def release(self, conn: Any, lost: bool = False) -> None:
         if conn in self._lent:
