@@ -6,9 +6,9 @@
 -- limit but for that.
 --
 -- A queue that is very long is expected to cost as much as a tenth of its rows, and what seems so dear is compiled (JIT),
--- which takes longer than the claim. So each candidate list stands inside of "limit 1000", of which the planner can tell
--- what it costs. It also would tell the inner query to expect so few rows: the join with pq_open, which is one row,
--- prevents that.
+-- which takes longer than the claim. So each list of candidates stands inside of a constant limit, of which the planner
+-- can tell what it costs. It also would tell the inner query to expect so few rows: the join with pq_open, which is one
+-- row, prevents that.
 --
 -- Rows are joined by "= any (array(…))" and by "exists (… for update)", which leave no choice but the primary key.
 
@@ -138,10 +138,13 @@ with :open, pq_best as materialized (
       )
       union all
       select due.id, due.expected_at from (
-        select id, expected_at from :table
-        where :due and :since
-        order by q_name, due_at
-        limit (select 100)
+        select due.id, due.expected_at from pq_open, (
+          select id, expected_at from :table
+          where :due and :since
+          order by q_name, due_at
+          limit (select 100)
+        ) as due
+        limit 100
       ) as due
       order by expected_at, id
       limit (select null::bigint)

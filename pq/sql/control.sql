@@ -23,12 +23,12 @@ dequeued_at = null, expiries = expiries + case when dequeued_at is null then 0 e
 (:is_finished) is not true and (:marker) is not true
 
 -- name: removes
--- Whether the row is deleted: a dead job has been decided on.
-(:is_dead)
+-- Whether the row is deleted: a dead job has been decided on. "is false" as in lease.sql.
+((error is null) is false and dequeued_at is not null and due_at is null)
 
 -- name: does_remove
 -- In place of "removes", where finished jobs are not kept. The row of a running job stays, to tell whoever runs it.
-(dequeued_at is null or (:is_dead))
+(dequeued_at is null or ((error is null) is false and due_at is null))
 
 -- name: cancel
 -- Whoever runs the job loses it: the settlement finds the row neither due nor taken when it was. The time of a failure
