@@ -248,7 +248,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("function", REFUSED, ids=str)
+@pytest.mark.parametrize("function", REFUSED)
 @pytest.mark.parametrize("options", [{"name": "eat"}, {"name": "eat", "transactional": True}])
 def test_a_function_whose_lines_would_not_run_is_refused(queue: Queue, function: Any, options: Any) -> None:
     with pytest.raises(TypeError, match=r"asyncio\.run|yield"):
@@ -329,7 +329,7 @@ def test_perform_does_not_take_unfinished_work_for_success(queue: Queue, functio
     assert queue.perform(job) is False
 
 
-@pytest.mark.parametrize("result", [None, 0, "text", [1], {"a": 1}, iter([1]), range(3)], ids=str)
+@pytest.mark.parametrize("result", [None, 0, "text", [1], {"a": 1}, iter([1]), range(3)])
 def test_other_results_are_results(queue: Queue, result: Any) -> None:
     queue.task(name="eat")(lambda job_id: result)()
     worker = Worker(queue, burst=True)
