@@ -71,6 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in subsets.marks(item.path):
             item.add_marker(mark)
+        if " at 0x" in item.nodeid:  # pytest-xdist needs the same names in each process
+            raise pytest.UsageError(f"an address in the name of a test: {item.nodeid}")
 
 
 @pytest.fixture(scope="session")
