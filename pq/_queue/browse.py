@@ -1,4 +1,4 @@
-"""What is in a queue, for people and for monitoring: nothing is taken, and nothing is locked."""
+"""Looking at the jobs of a queue, for people and for monitoring. Nothing is taken or locked."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Browse(QueueRows):
     def list(
         self, state: str | None = None, limit: int = 100, after: JobInfo | int | None = None
     ) -> builtins.list[JobInfo]:
-        """Jobs as they are now, in the order in which `get` takes them: ready ones, then scheduled ones by their time;
-        then those that run, and dead ones, the longest first. Finished ones are listed, by their ids, only if that
-        state is asked for, which may read the whole table.
+        """Return jobs as they are now, in the order in which `get` takes them: ready jobs, then scheduled ones by their
+        time, then running and dead ones, the longest first. Finished jobs are listed, by their ids, only if you ask for
+        that state, which may read the whole table.
 
-        A job that somebody has in a transaction is listed as if it was not.
+        A job that another program has in a transaction is listed as if it did not.
 
         :param state: only these: ``'ready'``, ``'scheduled'``, ``'running'``, ``'dead'`` or ``'finished'``.
         :param limit: at most so many.
@@ -54,15 +54,16 @@ class Browse(QueueRows):
         return [JobInfo.of(self, row) for row in rows]
 
     def peek(self) -> JobInfo | None:
-        """The job that `get` would take next, unless somebody has it in a transaction, or the queue is paused."""
+        """Return the job that `get` would take next, even if a transaction has it or the queue is paused."""
         return next(iter(self.list("ready", 1)), None)
 
     def count(self, state: str | None = None, *, conn: Any = None) -> int:
-        """How many jobs there are; default: all that are not finished.
+        """Return the number of jobs.
 
-        :param state: only these, as for `list`. Finished ones are counted in a scan of the table.
-        :param conn: as the transaction that is open there sees them; see `PQ.using`.
-        :raises ValueError: another state.
+        :param state: count the jobs in this state, as for `list`; counting finished jobs scans the table. Default: all
+            jobs that are not finished.
+        :param conn: count what the transaction that is open there sees; see `PQ.using`.
+        :raises ValueError: there is no such state.
         """
         if state is not None:
             _rank(state)
@@ -71,7 +72,7 @@ class Browse(QueueRows):
         return int(count)
 
     def counts(self, *, conn: Any = None) -> dict[str, int]:
-        """How many jobs there are in each state, finished ones too: that takes a scan of the table.
+        """Return the number of jobs in each state, including finished ones, which scans the table.
 
         :param conn: as for `count`.
         """
@@ -79,18 +80,18 @@ class Browse(QueueRows):
         return dict.fromkeys(STATES, 0) | dict(queue._browse("counts"))
 
     def find(self, id: int) -> JobInfo | None:
-        """The job of that id, in whatever state; None if there is none in this queue.
+        """Return the job with that id, in any state; None if this queue has no such job.
 
-        :raises TypeError: the id is no int.
+        :raises TypeError: the id is not an int.
         """
         rows = [row for number in job_ids([id]) for row in self._browse("find", id=number)]
         return JobInfo.of(self, rows[0]) if rows else None
 
     def __getitem__(self, id: int) -> JobInfo:
-        """Return the job of that id, in whatever state.
+        """Return the job with that id, in any state.
 
-        :raises JobNotFound: there is none in this queue, which is a `LookupError`.
-        :raises TypeError: the id is no int.
+        :raises JobNotFound: this queue has no such job; a `LookupError`.
+        :raises TypeError: the id is not an int.
         """
         job = self.find(id)
         if job is None:

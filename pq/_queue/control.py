@@ -1,4 +1,4 @@
-"""Changes to jobs of a queue, and to the queue, that a person or another part of the application makes."""
+"""Changing jobs of a queue from outside: cancel, reschedule, move; pausing the queue."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Control(QueueRows):
     """Changes the jobs of a queue from outside."""
 
     def cancel(self, ids: int | Iterable[int]) -> int:
-        """End jobs without doing them. Dead ones are deleted, as by `Dead.discard`; the others are finished, and kept
-        as long as finished jobs are, if at all.
+        """Finish jobs without performing them, and delete dead ones, as `Dead.discard` does. Finished jobs are kept as
+        long as the retention says.
 
-        One that runs under a lease is not ours any more, for whoever runs it: its end raises `LeaseLost`, and
-        `LeasedJob.cancelled` says why. What that program is doing goes on, until it looks.
+        The program that runs a cancelled job under a lease no longer holds it: ending the job raises `LeaseLost`, and
+        `LeasedJob.cancelled` is true. That program goes on with its work until it notices.
 
-        A job that somebody has in a transaction (``with queue``) is not cancelled, nor waited for.
+        A job that another program has taken in a transaction (``with queue``) is skipped, not waited for.
 
         :param ids: an id, or several. Those of jobs that are finished, or not there, are passed over.
         :returns: how many were cancelled.
@@ -38,13 +38,13 @@ class Control(QueueRows):
     def reschedule(
         self, id: int, schedule_at: TimeSpec | Unset = UNSET, expected_at: TimeSpec | Unset = UNSET
     ) -> bool:
-        """Change the times of a job that is ready or scheduled. After an expired lease its holder has lost it by that.
+        """Change the times of a job that is ready or scheduled. If its lease has expired, its former holder loses it.
 
-        :param schedule_at: as for `put`; None: it is ready now. If it is not given, that stays as it is.
-        :param expected_at: as for `put`; None: no priority. Likewise.
-        :returns: whether there was such a job; one that somebody has in a transaction does not count.
-        :raises TypeError: neither time is given; an argument of another type.
-        :raises ValueError: a time of another form or out of range.
+        :param schedule_at: as for `put`; None makes the job ready now. By default this time does not change.
+        :param expected_at: as for `put`; None removes the priority. By default this time does not change.
+        :returns: whether there was such a job; a job that another program has in a transaction does not count.
+        :raises TypeError: neither time is given; an argument has another type.
+        :raises ValueError: a time has another form or is out of range.
         """
         if schedule_at is UNSET and expected_at is UNSET:
             raise TypeError("schedule_at or expected_at is needed")
@@ -54,28 +54,29 @@ class Control(QueueRows):
         return bool(self._change("reschedule", [id], **given, **_bulk.times(schedule, expected)))
 
     def move(self, id: int, queue: str) -> bool:
-        """Put a job that is ready or scheduled into another queue; it keeps its id, its times and its data. So a pickle
-        that was signed, which holds for one queue only, can't be read in the other.
+        """Move a job that is ready or scheduled to another queue; it keeps its id, its times and its data.
 
-        :param queue: the other queue's name, as for `PQ`: of ``jobs/pickle`` it is ``jobs``.
+        The other queue can't read a signed pickle, because the signature is valid for one queue only.
+
+        :param queue: the name of the other queue, as for `PQ`: ``jobs/pickle`` means the queue ``jobs``.
         :returns: as for `reschedule`.
-        :raises TypeError: the id is no int, or the name no str.
-        :raises ValueError: a name that PostgreSQL can't hold.
+        :raises TypeError: the id is not an int, or the name is not a str.
+        :raises ValueError: PostgreSQL can't hold the name.
         """
         target, _ = self._split(queue)
         return bool(self._change("move", [id], target=target))
 
     def pause(self) -> None:
-        """Have nobody get jobs from this queue, in any process, until `resume`: as if it was empty.
+        """Stop delivering jobs of this queue, in all processes, until `resume`: the queue looks empty.
 
-        It is stored in the table. Jobs can be put, and those that were taken are not affected. A `get` that is at the
-        database just then may still return a job. Workers do what they have taken in advance, which is not much. pq
-        1.9.1 knows nothing of this, and goes on.
+        The pause is stored in the table. Jobs can still be put, and jobs that were taken are not affected. A `get` that
+        is under way may still return a job, and workers perform the few jobs that they have fetched. pq 1.9.1 does not
+        know pauses, and goes on.
         """
         self._run(self._statements("control.sql")["pause"])
 
     def resume(self) -> None:
-        """End `pause`: those that wait for jobs get them."""
+        """End the pause, and wake waiting consumers."""
         self._run(self._statements("control.sql")["resume"])
 
     @property
@@ -87,7 +88,7 @@ class Control(QueueRows):
     def _change(
         self, statement: str, ids: Any, which: str = "which", removes: str = "removes", **params: Any
     ) -> int:
-        """Returns how many rows were changed."""
+        """Return how many rows were changed."""
         sql = self._statements("control.sql", which=which, removes=removes)[statement]
         left = set(job_ids(ids))
         count = 0
