@@ -29,13 +29,13 @@ class Browse(QueueRows):
 
         A job that another program has in a transaction is listed as if it did not.
 
-        :param state: only these: ``'ready'``, ``'scheduled'``, ``'running'``, ``'dead'`` or ``'finished'``.
-        :param limit: at most so many.
-        :param after: the last job of the page before, to go on behind the place where it was then; or an id, to go on
+        :param state: list only this state: ``'ready'``, ``'scheduled'``, ``'running'``, ``'dead'`` or ``'finished'``.
+        :param limit: the largest number of jobs.
+        :param after: the last job of the previous page, to go on behind the place where it was then; or an id, to go on
             behind the place where that job is now.
-        :raises ValueError: another state; a negative `limit`; `after` was in none of the states asked for.
-        :raises TypeError: `limit` is no int; `after` is something else.
-        :raises JobNotFound: there is no job of that id any more.
+        :raises ValueError: there is no such state; `limit` is negative; `after` was in none of the states asked for.
+        :raises TypeError: `limit` is not an int; `after` is neither a `JobInfo` nor an int.
+        :raises JobNotFound: there is no job with that id any more.
         """
         limit = limit_of(limit)
         first, last = (1, _LIVE) if state is None else (_rank(state), _rank(state))
@@ -54,7 +54,7 @@ class Browse(QueueRows):
         return [JobInfo.of(self, row) for row in rows]
 
     def peek(self) -> JobInfo | None:
-        """Return the job that `get` would take next, even if a transaction has it or the queue is paused."""
+        """Return the first ready job: `get` takes it next, unless a transaction has it or the queue is paused."""
         return next(iter(self.list("ready", 1)), None)
 
     def count(self, state: str | None = None, *, conn: Any = None) -> int:
