@@ -72,7 +72,7 @@ class Completer:
         """
         with self._settling:
             self._take_back()
-            while batch := self._next():
+            while (batch := self._next()) and not self._closed:
                 if not self._settle(batch):
                     return self._backoff.pause(self._why)
             self.finished = self._closing
@@ -95,9 +95,7 @@ class Completer:
     def abandon(self) -> None:
         """Tell of what is not settled: this is the end."""
         self._closed = True
-        left = self._held.unsettled()
-        self._held.settled(left)
-        for execution in left:
+        for execution in self._held.settled(self._held.unsettled()):
             self._tell(execution, UNSETTLED)
 
     def _next(self) -> Batch:
@@ -123,8 +121,10 @@ class Completer:
         except Exception as error:
             return self._explain(batch, error, again)
         self._backoff.over()
-        self._held.settled([execution for execution, _ in batch])
+        settled = self._held.settled([execution for execution, _ in batch])
         for execution, settlement in batch:
+            if execution not in settled:  # it was abandoned meanwhile
+                continue
             if settlement.job in lost:
                 self._tell(execution, UNSURE if execution.unsure else "lost")
             elif settlement.outcome == "done" and not execution.lost:
@@ -208,8 +208,8 @@ class Completer:
         """Try these again after so many seconds; others must not wait for them."""
         with self._held.changed:
             for execution in executions:
-                self._held.aside[execution] = self._held.ended.pop(execution)
-                self._again[execution] = time.monotonic() + pause
+                if self._held.move(execution, aside=True):
+                    self._again[execution] = time.monotonic() + pause
 
     def _take_back(self) -> None:
         """Try those again that were set aside, if it is time and their rows are free."""
@@ -227,7 +227,7 @@ class Completer:
                     self._again[execution] = now + AGAIN
                 else:
                     del self._again[execution]
-                    self._held.ended[execution] = self._held.aside.pop(execution)
+                    self._held.move(execution, aside=False)
 
     def _tell(self, execution: Execution, how: str) -> None:
         if how == "released":

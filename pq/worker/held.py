@@ -87,17 +87,24 @@ class Held:
             self._characters += execution.size
             self.ended[execution] = settlement
 
-    def settled(self, executions: Iterable[Execution]) -> None:
-        """These ended jobs were settled, or can't be."""
+    def move(self, execution: Execution, aside: bool) -> bool:
+        """Set an unsettled job aside, or take it back; return whether it was there. `changed` must be held."""
+        here, there = (self.ended, self.aside) if aside else (self.aside, self.ended)
+        settlement = here.pop(execution, None)
+        if settlement is not None:
+            there[execution] = settlement
+        return settlement is not None
+
+    def settled(self, executions: Iterable[Execution]) -> set[Execution]:
+        """These were settled, or can't be; return those that were unsettled until now."""
         with self.changed:
-            for execution in executions:
-                if self.ended.pop(execution, None) is None:
-                    del self.aside[execution]
-                self._characters -= execution.size
+            found = {each for each in executions if self.ended.pop(each, None) or self.aside.pop(each, None)}
+            self._characters -= sum(each.size for each in found)
             count = len(self.ended) + len(self.aside)
             self.full = count >= self._most or self._characters >= MOST_CHARACTERS
             self.busy_at = time.monotonic()
             self.changed.notify_all()
+        return found
 
     def wait(self, condition: Callable[[], bool], left: Callable[[], float]) -> None:
         """Wait until a condition holds.

@@ -308,6 +308,6 @@ class Worker:
                 self._table.database.source.cut(execution.thread.ident)
         self._services.completer.close()
         self._held.wait(lambda: self._services.completer.finished, left)
-        self._services.completer.abandon()
         self._services.stop(left)
+        self._services.completer.abandon()
         logger.info("%s: stopped working on %s", self.name, self)
