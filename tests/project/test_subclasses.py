@@ -23,7 +23,10 @@ from typing import Protocol
 import pq
 
 #: What may be subclassed although it has private attributes, since there is no other way to use it.
-TO_BE_SUBCLASSED = [ABC, argparse.ArgumentParser, Enum, logging.Formatter, Protocol, socket.socket]
+TO_BE_SUBCLASSED = [
+    *(ABC, Enum, Protocol),
+    *(argparse.ArgumentParser, logging.Formatter, logging.LoggerAdapter, socket.socket),
+]
 
 
 def classes_of_pq() -> list[type]:

@@ -35,7 +35,8 @@ HUGE = """
 FILLS = {
     "never": ROWS,
     "emptied": ROWS + "delete from {0}; vacuum (truncate off) {0}; " + ROWS,
-    "stale": "insert into {0} (q_name, data) select 'b' || i, '1' from generate_series(1, 99) as i; analyze {0};" + ROWS,
+    "stale": "insert into {0} (q_name, data) select 'b' || i, '1' from generate_series(1, 99) as i; "
+    "analyze {0};" + ROWS,
     "current": ROWS + "analyze {0};",
     "huge": ROWS + "analyze {0};" + HUGE,
 }

@@ -160,7 +160,6 @@ class AsyncCall:
 @pytest.mark.parametrize(
     "hook",
     [async_hook, generator_hook, functools.partial(async_hook), AsyncCall(), functools.partial(AsyncCall()), 5],
-    ids=str,
 )
 def test_a_hook_whose_lines_would_not_run_is_refused(pq: PQ, hook: Any) -> None:
     with pytest.raises(TypeError, match="the function for 'done' must"):
