@@ -22,8 +22,12 @@ _PART = re.compile(r"\bpq_(?=\w)")
 
 
 def array(values: Iterable[object]) -> str:
-    """Return the text of a PostgreSQL array, which the server reads much faster than ``ARRAY[…]``."""
-    return "{" + ",".join("NULL" if value is None else _element(str(value)) for value in values) + "}"
+    """Return the text of a PostgreSQL array, which the server reads much faster than ``ARRAY[…]``.
+
+    None becomes an empty text, for which statements write ``nullif(…, '')``: with ``array_nulls = off`` the server
+    would read a null as the text ``NULL``.
+    """
+    return "{" + ",".join('""' if value is None else _element(str(value)) for value in values) + "}"
 
 
 def _element(text: str) -> str:

@@ -12,12 +12,14 @@
 id = %(id)s and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false
 
 -- name: given
--- One element of each array for each delivery. Both conditions are always true; the planner expects one row in 200 to
--- satisfy each.
+-- One element of each array for each delivery; an empty text is a null. Both conditions are always true; the planner
+-- expects one row in 200 to satisfy each.
 pq_given as materialized (
-  select delivery.* from unnest(
+  select delivery.id, delivery.attempts, delivery.dequeued_at, delivery.outcome, nullif(delivery.delay, '')::float8 as delay,
+    nullif(delivery.error, '') as error, nullif(delivery.result, '') as result, delivery.number
+  from unnest(
     %(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[],
-    %(outcomes)s::text[], %(delays)s::float8[], %(errors)s::text[], %(results)s::text[]
+    %(outcomes)s::text[], %(delays)s::text[], %(errors)s::text[], %(results)s::text[]
   ) with ordinality as delivery (id, attempts, dequeued_at, outcome, delay, error, result, number)
   where delivery.number = abs(delivery.number) and delivery.number = delivery.number + 0
 )

@@ -18,15 +18,20 @@ select %(queue)s, item::json from unnest(%(data)s::text[]) as item
 returning id
 
 -- name: put_many
--- Jobs with times, as arrays that are of one length, or empty.
+-- Jobs with times, as arrays that are of one length, or empty. An empty text is a null.
 insert into :table (q_name, data, schedule_at, expected_at)
 select
   %(queue)s, item.data::json,
-  coalesce(item.schedule_at, (statement_timestamp() at time zone 'utc' + item.schedule_in) at time zone 'utc'),
-  coalesce(item.expected_at, (statement_timestamp() at time zone 'utc' + item.expected_in) at time zone 'utc')
+  coalesce(
+    nullif(item.schedule_at, '')::timestamptz,
+    (statement_timestamp() at time zone 'utc' + nullif(item.schedule_in, '')::interval) at time zone 'utc'
+  ),
+  coalesce(
+    nullif(item.expected_at, '')::timestamptz,
+    (statement_timestamp() at time zone 'utc' + nullif(item.expected_in, '')::interval) at time zone 'utc'
+  )
 from unnest(
-  %(data)s::text[], %(schedule_at)s::timestamptz[], %(schedule_in)s::interval[],
-  %(expected_at)s::timestamptz[], %(expected_in)s::interval[]
+  %(data)s::text[], %(schedule_at)s::text[], %(schedule_in)s::text[], %(expected_at)s::text[], %(expected_in)s::text[]
 ) as item (data, schedule_at, schedule_in, expected_at, expected_in)
 returning id
 

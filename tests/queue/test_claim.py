@@ -380,9 +380,9 @@ def test_settling_reads_the_primary_key_whatever_the_statistics(
             "attempts": "{1,1}",
             "dequeued_at": '{"2026-11-21 12:00Z","2026-11-21 12:00Z"}',
             "outcomes": "{done,retry}",
-            "delays": "{NULL,1}",
-            "errors": "{NULL,NULL}",
-            "results": "{NULL,NULL}",
+            "delays": '{"",1}',
+            "errors": '{"",""}',
+            "results": '{"",""}',
             "leases": "{30,30}",
         }
         cursor.execute(f"explain (format json) {query}", params)

@@ -9,12 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from typing import Any, Protocol
+from typing import Any
 
 from ... import errors
 from ..sockets import readable
 from . import dsn as dsns
 from .errors import Errors, both
+from .limits import Limits, Timed
 
 Params = Mapping[str, Any]
 Rows = list[tuple[Any, ...]]
@@ -24,16 +25,6 @@ _IDLE, _ACTIVE, _FAILED = 0, 1, 3
 
 # Does nothing, not even take a snapshot
 PING = "show transaction_isolation"
-
-
-class Limits(Protocol):
-    """How long statements may take on connections that pq opened; see `sources.dsn`."""
-
-    def guard(self, conn: Any) -> AbstractContextManager[Any]:
-        """Return a context manager around one call to the server: in the end the connection is cut."""
-
-    def lift(self, conn: Any) -> str:
-        """Return the SQL by which a transaction gets the limit that the session would have without pq."""
 
 
 class Driver(Errors, ABC):
@@ -193,7 +184,7 @@ class Driver(Errors, ABC):
         if self.limits is None:
             return self._copy(conn, sql, file)
         with self.limits.guard(conn) as guard:
-            return self._copy(conn, sql, _Timed(file, guard))
+            return self._copy(conn, sql, Timed(file, guard))
 
     def run_and_commit(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
         """Execute and commit in two round trips: what is lost in the first one certainly changed nothing.
@@ -287,18 +278,3 @@ class Driver(Errors, ABC):
         if readable(conn.fileno()):
             self.run(conn, PING)  # which reads them; see `alive`
         return self._take(conn, channels)
-
-
-class _Timed:
-    """A file for COPY. Only the server's time counts, not that of whoever writes the file."""
-
-    def __init__(self, file: Any, guard: Any) -> None:
-        self._file = file
-        self._guard = guard
-
-    def read(self, size: int = -1) -> Any:
-        self._guard.pause()
-        try:
-            return self._file.read(size)
-        finally:
-            self._guard.resume()

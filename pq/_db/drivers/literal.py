@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -69,4 +69,33 @@ def quoted(value: object) -> str:
             raise ValueError("a string must not have a NUL character")
         text = value.replace("'", "''")
         return f" E'{text.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{text}'"
+    if isinstance(value, (list, tuple)):
+        return f"array[{', '.join(map(quoted, value))}]" if value else "'{}'"
     raise TypeError(f"{type(value).__name__} is no type of a parameter")
+
+
+class Encoded:
+    """What pq sends and receives on a connection whose ``client_encoding`` is SQL_ASCII.
+
+    Both drivers refuse text there that is not ASCII, or give bytes in place of text. UTF-8 is what a database of that
+    encoding most probably holds; other bytes become lone surrogates.
+    """
+
+    def __init__(self, file: Any = None) -> None:
+        self._file = file
+
+    @staticmethod
+    def statement(sql: str, params: Mapping[str, Any] | None) -> bytes:
+        return rendered(sql, params).encode("utf-8", "surrogateescape")
+
+    @staticmethod
+    def rows(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return [
+            tuple(value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in row)
+            for row in rows
+        ]
+
+    def read(self, size: int = -1) -> bytes:
+        """For COPY."""
+        text: str = self._file.read(size)
+        return text.encode("utf-8", "surrogateescape")

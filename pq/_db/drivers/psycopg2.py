@@ -8,7 +8,11 @@ from importlib import import_module
 from select import select
 from typing import Any
 
-from .base import Driver
+from .base import Driver, Rows
+from .literal import Encoded
+
+#: The client_encoding SQL_ASCII, as the package names it.
+_ASCII = ("SQLASCII", "SQL_ASCII")
 
 
 class Psycopg2(Driver):
@@ -62,9 +66,16 @@ class Psycopg2(Driver):
 
     def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
         with self._cursor(conn) as cursor:
+            ascii = conn.encoding in _ASCII
+            if ascii:
+                self._extensions.register_type(self._extensions.BYTES, cursor)
             with self._waiting() if self._interruptible else nullcontext():
-                cursor.execute(sql, params)
-            return cursor.fetchall() if cursor.description is not None else []
+                if ascii:
+                    cursor.execute(Encoded.statement(sql, params))
+                else:
+                    cursor.execute(sql, params)
+            rows: Rows = cursor.fetchall() if cursor.description is not None else []
+            return Encoded.rows(rows) if ascii else rows
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -98,7 +109,7 @@ class Psycopg2(Driver):
 
     def _copy(self, conn: Any, sql: str, file: Any) -> int:
         cursor = self._cursor(conn)
-        cursor.copy_expert(sql, file, 65536)
+        cursor.copy_expert(sql, Encoded(file) if conn.encoding in _ASCII else file, 65536)
         return int(cursor.rowcount)
 
     # -- notifications

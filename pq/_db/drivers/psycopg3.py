@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from .base import Driver
-from .literal import Literal
+from .literal import Encoded, Literal
 
 #: The channels that pq listens on.
 _OURS = re.compile(rb"pq_[0-9a-f]{1,16}")
@@ -85,8 +85,12 @@ class Psycopg3(Driver):
         if conn.pgconn.pipeline_status:  # there are no rows before its end, and with them no outcome
             raise self._package.NotSupportedError("pq does not work in pipeline mode")
         cursor = self._cursor(conn)
+        ascii = _is_ascii(conn)
         try:
-            cursor.execute(sql, params)
+            if ascii:
+                cursor.execute(Encoded.statement(sql, params))
+            else:
+                cursor.execute(sql, params)
         except self.Error:
             raise
         except BaseException:
@@ -96,7 +100,8 @@ class Psycopg3(Driver):
             self._collect(conn)
         while cursor.nextset():
             pass
-        return [] if cursor.rownumber is None else list(cursor.fetchall())
+        rows = [] if cursor.rownumber is None else list(cursor.fetchall())
+        return Encoded.rows(rows) if ascii else rows
 
     def _recover(self, conn: Any) -> None:
         """Psycopg itself ends what KeyboardInterrupt has cut off. After what else a signal handler may raise, the
@@ -108,6 +113,8 @@ class Psycopg3(Driver):
 
     def _copy(self, conn: Any, sql: str, file: Any) -> int:
         cursor = self._cursor(conn)
+        if _is_ascii(conn):
+            file = Encoded(file)
         with cursor.copy(sql) as copy:
             self._copying.add(conn)
             try:
@@ -149,6 +156,10 @@ class Psycopg3(Driver):
     def _inbox(self, conn: Any) -> set[str]:
         inbox = self._inboxes.get(conn)
         return set() if inbox is None else inbox.channels
+
+
+def _is_ascii(conn: Any) -> bool:
+    return bool(conn.pgconn.parameter_status(b"client_encoding") == b"SQL_ASCII")
 
 
 class _Inbox:
