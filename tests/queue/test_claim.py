@@ -384,6 +384,7 @@ def test_settling_reads_the_primary_key_whatever_the_statistics(
             "errors": '{"",""}',
             "results": '{"",""}',
             "leases": "{30,30}",
+            "exact": "{f,f}",
         }
         cursor.execute(f"explain (format json) {query}", params)
         plan = cursor.fetchone()[0][0]["Plan"]

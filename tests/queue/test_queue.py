@@ -14,6 +14,7 @@ import pytest
 from support import Background, wait_until
 
 from pq import PQ, DecodeError, Job, Queue
+from pq._args import QUEUE_NAME_BYTES
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 UTC = dt.timezone.utc
@@ -160,7 +161,7 @@ NAMES = [
     "\x7f",
     "\ufffe",
     "x" * 64,
-    "€" * 5000,
+    "€" * (QUEUE_NAME_BYTES // 3),
 ]
 
 
