@@ -17,6 +17,7 @@ import pytest
 from support import wait_until
 
 from benchmarks import limits, plot, report, stats
+from benchmarks.__main__ import GENERATED
 from benchmarks.server import statements
 from benchmarks.sizes import FULL, QUICK, TINY, amount
 
@@ -114,6 +115,7 @@ class TestReport:
             "performance-run.rst", "performance-limits.rst", "performance-figures.rst", "performance-settings.rst",
             "backlog.svg",
         }  # fmt: skip
+        assert {path.name for path in GENERATED.iterdir()} == set(files), "docs/_generated holds these, and nothing else"
         assert "   * - 10 ready\n     - 20.0 (10.0–30.0)\n     - 18.0\n" in files["performance-figures.rst"]
         assert "   * -\n     - as above\n" in files["performance-settings.rst"]
 
