@@ -115,7 +115,7 @@ class TestReport:
             "performance-run.rst", "performance-limits.rst", "performance-figures.rst", "performance-settings.rst",
             "backlog.svg",
         }  # fmt: skip
-        assert {path.name for path in GENERATED.iterdir()} == set(files), "docs/_generated holds these, and nothing else"
+        assert {path.name for path in GENERATED.iterdir()} == set(files), "and nothing else is there"
         assert "   * - 10 ready\n     - 20.0 (10.0–30.0)\n     - 18.0\n" in files["performance-figures.rst"]
         assert "   * -\n     - as above\n" in files["performance-settings.rst"]
 
