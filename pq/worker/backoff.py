@@ -37,6 +37,11 @@ class Backoff:
             logger.warning("the database does not serve this worker: %s: %s", type(error).__name__, text)
         return pause * random.uniform(0.5, 1)  # not all workers at once, when the database is back
 
+    @property
+    def state(self) -> str:
+        """``'ok'``, or the name of the error's class."""
+        return "ok" if self.error is None else type(self.error).__name__
+
     def over(self) -> None:
         """Note that a thread was served."""
         self.served = True

@@ -74,6 +74,11 @@ class Stop:
         self.report = True
         self.wake()
 
+    def is_asked(self) -> bool:
+        """Return whether somebody has asked for the status since the last call."""
+        asked, self.report = self.report, False
+        return asked
+
     @property
     def hurried(self) -> bool:
         """Whether no job is to be waited for."""

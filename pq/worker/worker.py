@@ -23,9 +23,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from .._args import integer, timeout_seconds
+from .._args import check_text, integer, timeout_seconds
 from .._jobs.settlement import Settlement
 from .._logs import worker_log as logger
 from .._times import Delay, delay_of, positive_delay
@@ -44,7 +45,6 @@ END = 4.0
 
 #: Threads whose handlers may hang past their timeout. With more, only another process helps.
 MOST_ABANDONED = 100
-
 #: Seconds between two looks of the thread that called `run`.
 TICK = 1.0
 
@@ -88,23 +88,22 @@ class Worker:
         name: str = "pq worker",
         capture_signals: bool = True,
     ) -> None:
-        self.name = name
+        self.name: str = check_text("name", name)
         self.queues: list[Any] = choose(pq, queues)
         self.threads: int = integer("threads", threads, 1)
         self._stop = stop = Stop(name)
         self.events: Events = Events(stop.exit)
         self._table = self.queues[0]._table
         self._batch = integer("batch", batch, 1)
-        self._max_idle = None if max_idle is None else timeout_seconds(max_idle, "max_idle")
+        self._max_idle = float("inf") if max_idle is None else timeout_seconds(max_idle, "max_idle")
         self._grace = delay_of("shutdown_timeout", shutdown_timeout).total_seconds()
         self._captures = capture_signals
         self._services = Services(self.queues, batch, self.events, self._give_up, stop.fail)
         self._held = self._services.held
         span = positive_delay("lease", lease)
         jobs = None if max_jobs is None else integer("max_jobs", max_jobs, 1)
-        self._fetcher = Fetcher(
-            self._services, self.queues, self.events, self.threads, span, strict, burst, jobs, batch
-        )
+        how = (self.threads, span, strict, burst, jobs, batch)
+        self._fetcher = Fetcher(self._services, self.queues, self.events, *how)
         check_connections(self.queues)
         self._threads = Threads(name, self._perform_next, stop.thread_ended)
         self._ran = False
@@ -159,7 +158,6 @@ class Worker:
     def status(self) -> dict[str, Any]:
         """Return what the worker is doing, for JSON: running jobs, counts of events, the state of the database, the
         number of jobs that have ended and are not settled, and of threads that hang past the timeout of their job."""
-        error = self._services.backoff.error
         return {
             "name": self.name,
             "pid": os.getpid(),
@@ -171,12 +169,12 @@ class Worker:
             "unsettled": len(self._held.unsettled()),
             "counts": dict(self.events.counts),
             "stopping": self._stop.wanted,
-            "database": "ok" if error is None else type(error).__name__,
+            "database": self._services.backoff.state,
         }
 
     def on(self, event: str, function: Callable[[Event], Any]) -> None:
-        """Have a function called with an `Event`, after it was committed, in a thread of the worker. What it raises
-        is logged; ``sys.exit()`` has the worker stop, and `run` raise that.
+        """Have a function called with an `Event`, after it was committed, in a thread of the worker. What it raises is
+        logged; ``sys.exit()`` has the worker stop, and `run` raise that.
 
         :param event: ``'start'``, ``'done'``, ``'retry'``, ``'dead'``, ``'lost'`` or ``'cancelled'``.
         :raises TypeError: the function is asynchronous, or a generator function.
@@ -272,21 +270,14 @@ class Worker:
                 deadline = time.monotonic() + self._grace
                 stop.end_rests()
                 self._fetcher.close()
-            stop.wait(min(self._next_look(), deadline - time.monotonic()))
-            if stop.report:
-                stop.report = False
+            if not self._held and time.monotonic() - self._held.busy_at >= self._max_idle:
+                stop.ask()
+            stop.wait(min(TICK, max(0.05, self._max_idle), deadline - time.monotonic()))
+            if stop.is_asked():
                 report(self.status)
             if self._table.closed and not stop.hurried:
                 logger.warning("%s: its PQ was closed", self.name)
                 stop.hurry()
-
-    def _next_look(self) -> float:
-        if self._max_idle is None or self._stop.wanted:
-            return TICK
-        left = self._max_idle - (0.0 if self._held else time.monotonic() - self._held.busy_at)
-        if left <= 0:
-            self._stop.ask()
-        return min(TICK, max(0.0, left))
 
     def _end(self) -> None:
         """Give back what is running, settle what has ended, and end the services.
@@ -294,17 +285,13 @@ class Worker:
         All of this has `END` seconds together, less after a second signal. A server that does not answer is not waited
         for any longer: what is not settled then comes back when its lease has expired.
         """
-        stop, until = self._stop, time.monotonic() + END
-        stop.ask()
-        stop.end_rests()
-
-        def left() -> float:
-            return stop.left(until)
-
+        left = partial(self._stop.left, time.monotonic() + END)
+        self._stop.ask()
+        self._stop.end_rests()
         self._fetcher.close()
         self._held.wait(lambda: not self._fetcher.fetching, left)  # what is being fetched is given back, too
         for execution in list(self._held.open):
-            if self._held.end(execution, Settlement(execution.job, "released")) and execution.thread is not None:
+            if self._held.end(execution, Settlement(execution.job, "released")) and execution.thread and left() > 1:
                 self._table.database.source.cut(execution.thread.ident)
         self._services.completer.close()
         self._held.wait(lambda: self._services.completer.finished, left)

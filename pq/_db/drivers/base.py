@@ -267,10 +267,6 @@ class Driver(Errors, ABC):
         except self.Error:
             pass  # the connection is gone, and the transaction with it
 
-    def is_executing(self, conn: Any) -> bool:
-        """Whether a statement is under way."""
-        return self._status(conn) == _ACTIVE
-
     # -- notifications
 
     def notified(self, conn: Any, channels: Container[str]) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from ..drivers.base import _ACTIVE as ACTIVE
 from ..drivers.base import Driver
 from ..sockets import shut
 
@@ -14,7 +15,7 @@ PATIENCE = 1.0
 
 def cut(driver: Driver, conn: Any) -> None:
     """End the session of a connection that another thread uses; that thread gets an error."""
-    if driver.is_executing(conn):  # then the server would not notice the end of the session before the statement's
+    if driver._status(conn) == ACTIVE:  # then the server would not notice the end of the session before the statement's
         thread = threading.Thread(target=_cancel, args=(driver, conn), name="pq cancel", daemon=True)
         thread.start()
         thread.join(PATIENCE)

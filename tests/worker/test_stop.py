@@ -1,0 +1,84 @@
+"""A worker always stops, whatever the server does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support import PATIENCE, Background, wait_until
+from support.tasks import Gate, fill
+
+from pq.embedded import Embedded
+from pq.tasks import PQ, Worker
+from pq.worker.stop import PROMPT, Stop
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A server's. With a short name, since the server's socket is in it."""
+    made = Path(tempfile.mkdtemp(prefix="pq-"))
+    with Embedded(made):
+        yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def frozen(folder: Path) -> Iterator[None]:
+    """The whole server stands still."""
+    postmaster = int((folder / "data" / "postmaster.pid").read_text().split()[0])
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    pids = [postmaster, *map(int, children)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(("handler", "signals"), [("ends", 1), ("ends", 2), ("hangs", 1), ("waits", 1)])
+def test_it_stops_in_time_though_the_server_is_frozen(folder: Path, handler: str, signals: int) -> None:
+    gate = Gate()
+    with Embedded(folder) as server, PQ(server.dsn, table=f"{handler}_{signals}") as pq:
+        pq.create()
+        pq["a"].task(name=f"{handler} {signals}", transactional=handler == "hangs")(gate)
+        if handler != "waits":
+            fill(pq["a"], 2, f"{handler} {signals}")
+        worker = Worker(pq, ["a"], threads=2, shutdown_timeout="1s")
+        thread = Background(worker.run)
+        if handler != "waits":
+            wait_until(lambda: len(gate.came) == 2, "the start")
+        with frozen(folder):
+            if handler == "ends":
+                gate.open()
+            began = time.monotonic()
+            for _ in range(signals):
+                worker._stop.signalled(signal.SIGTERM)
+            thread.result(PATIENCE)
+            took = time.monotonic() - began
+        gate.open()
+        assert took < {1: 1 + 5, 2: PROMPT + 1}[signals]
+        wait_until(lambda: not any(each.name.startswith("pq ") for each in threading.enumerate()), "the threads", 60)
+
+
+def test_what_a_stop_may_take() -> None:
+    stop = Stop("name")
+    until = time.monotonic() + 60
+    assert 59 < stop.left(until) <= 60
+    stop.signalled(signal.SIGTERM)
+    assert stop.left(until) > 59
+    stop.signalled(signal.SIGTERM)
+    assert PROMPT - 1 < stop.left(until) <= PROMPT
+    stop.signalled(signal.SIGTERM)
+    assert stop.left(until) == 0
