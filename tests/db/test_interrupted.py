@@ -1,0 +1,182 @@
+"""Interrupted at any line of pq's Python, as by a signal handler that raises: nothing stays taken, open or switched on."""
+
+from __future__ import annotations
+
+import gc
+import linecache
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psycopg2
+import pytest
+from support import Background, wait_until
+from support.kinds import make_pq
+
+import pq as package
+from pq import PQ
+
+FOLDER = str(Path(package.__file__).parent)
+
+KINDS = ["dsn", "connection", "pool"]
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+class Interrupt(KeyboardInterrupt):
+    pass
+
+
+def put(pq: PQ, conn: Any) -> None:
+    pq["a"].put(1)
+
+
+def put_many(pq: PQ, conn: Any) -> None:
+    pq["a"].put_many(range(1001))
+
+
+def get(pq: PQ, conn: Any) -> None:
+    pq["a"].get(timeout=0)
+
+
+def block(pq: PQ, conn: Any) -> None:
+    with pq["a"] as cursor:
+        cursor.execute("select 1")
+        pq["a"].put(1)
+
+
+def inner_block(pq: PQ, conn: Any) -> None:
+    with pq["a"], pq["b"]:
+        pq["a"].put(1)
+
+
+def item(pq: PQ, conn: Any) -> None:
+    with pq["a"].item(timeout=0):
+        pq["b"].put(1)
+
+
+def items(pq: PQ, conn: Any) -> None:
+    for job in pq["a"].items(timeout=0):
+        if job is None:
+            break
+        with job:
+            pq["b"].put(1)
+
+
+def using(pq: PQ, conn: Any) -> None:
+    try:
+        with pq.using(conn, savepoint=True):
+            pq["a"].put(1)
+        conn.commit()
+    finally:
+        conn.rollback()
+
+
+def bind(pq: PQ, conn: Any) -> None:
+    try:
+        with pq.bind(conn)["a"]:
+            pq["a"].put(1, conn=conn)
+        conn.commit()
+    finally:
+        conn.rollback()
+
+
+def lease(pq: PQ, conn: Any) -> None:
+    job: Any = pq["a"].get(timeout=0, lease="50ms")
+    if job is not None:
+        with job:
+            job.extend()
+
+
+DEEDS = [put, put_many, get, block, inner_block, item, items, using, bind, lease]
+
+
+def interrupted(act: Callable[[], None], nth: int) -> str | None:
+    """Call it, and interrupt it at the nth line of pq: where that was; None: it has not so many."""
+    count = 0
+    where: str | None = None
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal count, where
+        if not frame.f_code.co_filename.startswith(FOLDER):
+            return None
+        if event == "line" and where is None:
+            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+            # signals are not served between the end of a "with" block and the release of its lock, nor before a "try"
+            if line.startswith("with ") or line == "try:":
+                return trace
+            count += 1
+            if count == nth:
+                where = f"{frame.f_code.co_filename[len(FOLDER) + 1 :]}:{frame.f_lineno} {frame.f_code.co_name}"
+                raise Interrupt(where)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        act()
+    except Interrupt:
+        pass
+    except Exception as error:  # what came of it: LeaseLost, say
+        if where is None:
+            raise
+        del error
+    finally:
+        sys.settrace(None)
+    return where
+
+
+def check(pq: PQ, kind: str) -> None:
+    """In the thread that was interrupted."""
+    gc.collect()
+    source: Any = pq._db.source
+    assert source.transaction is None, "a transaction is remembered"
+    number = pq["check"].put("x")
+    conn = None if kind != "connection" else source.conn
+    assert conn is None or not conn.autocommit, "autocommit stays on"
+    assert Background(lambda: pq["check"].find(number)).result(3), "another thread sees it"
+    pq["check"].clear()
+
+
+def lent(pq: PQ, kind: str) -> int:
+    source: Any = pq._db.source
+    if kind == "dsn":
+        return int(source._limit - source._turns._free)
+    if kind == "pool":
+        return len(source.pool._used)
+    return int(source._lock._turns._free == 0)
+
+
+@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__)
+@pytest.mark.parametrize("kind", KINDS)
+def test_interrupted_anywhere(dsn: str, sql: Sql, kind: str, deed: Callable[[PQ, Any], None]) -> None:
+    wrong: list[str] = []
+
+    def act(pq: PQ, conn: Any) -> None:
+        deed(pq, conn)  # warm: statements are read, the retention is known
+        nth = 0
+        while True:
+            nth += 1
+            pq["a"].put("to be taken")
+            where = interrupted(lambda: deed(pq, conn), nth)
+            if where is None:
+                return
+            try:
+                check(pq, kind)
+            except AssertionError as error:
+                wrong.append(f"{where}: {str(error).splitlines()[0]}")
+                raise
+            except BaseException as error:
+                wrong.append(f"{where}: {error!r}")
+                raise
+            if lent(pq, kind):
+                wrong.append(f"{where}: a connection stays taken")
+                return
+
+    with make_pq(kind, dsn, poll_interval=0.2) as pq, closing(psycopg2.connect(dsn)) as conn:
+        Background(act, pq, conn).result(200)
+        assert not wrong
+        idle = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in%'"
+        wait_until(lambda: sql(idle) == [(0,)], "no transaction is open")
