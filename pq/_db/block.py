@@ -59,7 +59,11 @@ class Block:
             raise
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self.end(error)
+        try:
+            self.end(error)
+        except BaseException as problem:
+            self.end(problem)
+            raise
 
     def mistake(self) -> str | None:
         """Say what is wrong with ending this block here; None if nothing is."""
@@ -67,19 +71,16 @@ class Block:
 
     def end(self, error: BaseException | None) -> None:
         """Commit or, after an error, roll back. A second call does nothing."""
-        scope, cursor = self._scope, self._cursor
-        if scope is None:
-            return
         try:
+            cursor, self._cursor = self._cursor, None
             if cursor is not None:
-                self._cursor = None
                 cursor.close()  # a server-side cursor executes a statement for that
+            if self._scope is not None:
+                self._scope.end(error)
         except BaseException as problem:
-            scope.end(error or problem)
-            if error is None:
-                raise
-        else:
-            scope.end(error)
+            if self._scope is not None:
+                self._scope.end(problem)  # if it has not ended yet
+            raise
 
 
 class Using:
@@ -106,11 +107,15 @@ class Using:
             raise
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self._end(error)
+        try:
+            self._end(error)
+        except BaseException as problem:
+            self._end(problem)  # as far as it has not ended yet
+            raise
 
     def _end(self, error: BaseException | None) -> None:
-        mistake = self._joined.mistake()
         try:
+            mistake = self._joined.mistake()
             if self._savepoint is not None:
                 self._savepoint.end(error)
         finally:

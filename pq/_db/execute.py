@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import ConnectionLost
 from .drivers.base import Params, Rows
+from .loan import Loan
 from .prepared import Plans
 from .sources.base import Session, Source
 from .watchdog import SILENCE
@@ -59,10 +60,11 @@ class Executor:
         isolation = ""
         attempt = 1
         while True:
+            loan = Loan(source)
             conn = None
             lost = False
             try:
-                conn = source.acquire(bound)
+                conn = loan.take(bound)
                 alone = driver.idle(conn)  # otherwise the application has a transaction open, which we'd lose
                 plans = prepare and alone and self._plans.repeats(conn, sql)
                 session = source.session(conn) if alone and (plans or bound or source.owned) else Session()
@@ -108,8 +110,7 @@ class Executor:
                 else:
                     driver.fail(conn, error, changes, self._table)
             finally:
-                if conn is not None:
-                    source.release(conn, lost)
+                loan.give(lost)
 
     def bound(self, timeout: float | None) -> float | None:
         """The seconds after which a statement of a caller with this timeout is given up; None: no limit of its own."""

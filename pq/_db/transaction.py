@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from ..errors import BlockError
 from .drivers.base import Driver, Params, Rows
+from .loan import Loan
 from .scope import Scope
 from .sources.base import Source
 from .unwrap import begins, connection_of, note_error
@@ -114,11 +115,11 @@ class Savepoint(Scope):
 
         :raises BlockError: the block is left at the wrong place or in the wrong order; nothing of it is committed.
         """
+        transaction = self._transaction
         if self.over:
             if error is None and self._made:
                 raise BlockError("the transaction around a block of pq was ended before the block was")
             return
-        transaction = self._transaction
         try:
             mistake = self.mistake()
             if mistake is None and error is None and transaction.top is not self:
@@ -202,7 +203,9 @@ class Joined(Transaction):
 class OwnTransaction(Transaction):
     """A transaction that pq begins and ends."""
 
-    _taken = False
+    def __init__(self, source: Source, table: str) -> None:
+        super().__init__(source, table)
+        self._loan = Loan(source)
 
     def begin(self) -> None:
         """Begin, on another connection if the first turns out to be lost. Call `end` whatever this raises."""
@@ -210,16 +213,16 @@ class OwnTransaction(Transaction):
         once_more = source.replaceable
         while True:
             try:
-                self.conn = source.acquire()
-                self._taken = True
+                self.conn = self._loan.take()
                 source.begun[self] = threading.get_ident()
                 self.driver.begin(self.conn, now=source.replaceable)
                 break
             except BaseException as error:
-                if not self._taken:
+                conn = self._loan.conn
+                if conn is None:
                     raise
-                lost = self.driver.is_lost(self.conn, error)
-                self.driver.rollback(self.conn)  # interrupted, it may have begun
+                lost = self.driver.is_lost(conn, error)
+                self.driver.rollback(conn)  # interrupted, it may have begun
                 self._release(lost)
                 if not lost or not once_more:
                     self.driver.fail(self.conn, error, False, self._table)
@@ -231,7 +234,7 @@ class OwnTransaction(Transaction):
 
         :raises BlockError: the block is left at the wrong place or in the wrong order; it was rolled back.
         """
-        if self.over or not self._taken:
+        if self.over and self._loan.conn is None:
             return
         if self._pid != os.getpid():  # the connection is the parent's
             self.over = True
@@ -286,10 +289,8 @@ class OwnTransaction(Transaction):
         self._release(bool(self.conn.closed))
 
     def _release(self, lost: bool) -> None:
-        if self._taken:
-            self._taken = False
-            self._source.begun.pop(self, None)
-            self._source.release(self.conn, lost)
+        self._source.begun.pop(self, None)
+        self._loan.give(lost)
 
 
 def tell(mistake: str, error: BaseException | None) -> None:

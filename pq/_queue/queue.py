@@ -265,23 +265,32 @@ class Queue(Browse, Control, Items):
         """Begin a transaction for all that the current thread or coroutine does with this PQ, and return a cursor."""
         block = self._transaction(self)
         block.frame = id(sys._getframe(1))
-        self._entered.append(block)
         try:
+            self._entered.append(block)
             return block.__enter__()
-        except BaseException:
-            self._entered.remove(block)
+        except BaseException as error:
+            block.end(error)
+            if block in self._entered:
+                self._entered.remove(block)
             raise
 
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: object, *, _block: Any = None
+    ) -> None:
         """Commit, or roll back on an exception.
 
         :raises BlockError: the block was entered in another thread, context or order; it was rolled back.
         """
-        block = self._innermost_block() or self._lost_block(id(sys._getframe(1)))
         try:
-            block.end(error)
-        finally:
-            self._entered.remove(block)
+            _block = self._innermost_block() or self._lost_block(id(sys._getframe(1)))
+            _block.end(error)
+            self._entered.remove(_block)
+        except BaseException as problem:  # perhaps an interrupt: a block that has ended is not ended again
+            _block = _block or self._innermost_block() or self._lost_block(id(sys._getframe(1)))
+            _block.end(problem)
+            if _block in self._entered:
+                self._entered.remove(_block)
+            raise
 
     def _innermost_block(self) -> Any:
         if self._db.is_view:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._db.drivers.base import Driver
+from .._db.loan import Loan
 from .._db.sources.single import SingleConnection
 from .._db.watchdog import Watchdog
 
@@ -57,17 +58,18 @@ class SharedConnection:
 
     def use(self, action: Callable[..., Any], *args: Any) -> Any:
         """:raises Busy: another thread has a transaction open on it, or the application itself."""
+        loan = Loan(self._source)
         try:
-            conn = self._source.acquire(timeout=BUSY)
-        except TimeoutError:
-            raise Busy from None
-        try:
+            try:
+                conn = loan.take(BUSY)
+            except TimeoutError:
+                raise Busy from None
             if not self.driver.idle(conn):
                 raise Busy  # not ours to commit
             with self.driver.committed(conn):
                 return action(conn, *args)
         finally:
-            self._source.release(conn)
+            loan.give()
 
     def read(self) -> None:
         """Do nothing: this would take the answer to what another thread of the application executes."""

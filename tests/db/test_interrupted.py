@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import linecache
+import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -22,6 +23,9 @@ from pq import PQ
 FOLDER = str(Path(package.__file__).parent)
 
 KINDS = ["dsn", "connection", "pool"]
+
+#: Lines from one interruption to the next: all of them would take minutes. `PQ_INTERRUPT_STEP=1` tries them.
+STEP = int(os.environ.get("PQ_INTERRUPT_STEP", "23"))
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -136,7 +140,7 @@ def check(pq: PQ, kind: str) -> None:
     number = pq["check"].put("x")
     conn = None if kind != "connection" else source.conn
     assert conn is None or not conn.autocommit, "autocommit stays on"
-    assert Background(lambda: pq["check"].find(number)).result(3), "another thread sees it"
+    assert Background(lambda: pq["check"].find(number)).result(), "another thread does not see it"
     pq["check"].clear()
 
 
@@ -149,6 +153,9 @@ def lent(pq: PQ, kind: str) -> int:
     return int(source._lock._turns._free == 0)
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="there, line events also come where no signal is served, with a lock held"
+)
 @pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.__name__)
 @pytest.mark.parametrize("kind", KINDS)
 def test_interrupted_anywhere(dsn: str, sql: Sql, kind: str, deed: Callable[[PQ, Any], None]) -> None:
@@ -156,9 +163,9 @@ def test_interrupted_anywhere(dsn: str, sql: Sql, kind: str, deed: Callable[[PQ,
 
     def act(pq: PQ, conn: Any) -> None:
         deed(pq, conn)  # warm: statements are read, the retention is known
-        nth = 0
+        nth = KINDS.index(kind)
         while True:
-            nth += 1
+            nth += STEP
             pq["a"].put("to be taken")
             where = interrupted(lambda: deed(pq, conn), nth)
             if where is None:

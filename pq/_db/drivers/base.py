@@ -213,12 +213,14 @@ class Driver(Errors, ABC):
     @contextmanager
     def _committed(self, conn: Any) -> Iterator[None]:
         if self.idle(conn) and self._is_plain(conn):
-            conn.autocommit = True
             try:
-                yield
+                try:
+                    conn.autocommit = True
+                    yield
+                finally:
+                    self._switch_off(conn)
             finally:
-                if not conn.closed:
-                    conn.autocommit = False
+                self._switch_off(conn)  # an interrupt may have come before the first of these two
         else:
             try:
                 yield
@@ -228,6 +230,10 @@ class Driver(Errors, ABC):
                     self.raise_lost(error)  # certainly: COMMIT was not sent
                 raise
             self.commit(conn)
+
+    def _switch_off(self, conn: Any) -> None:
+        if not conn.closed and conn.autocommit:
+            conn.autocommit = False
 
     # -- transactions
 

@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary, WeakSet
@@ -65,7 +66,9 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self.begun: dict[Any, int] = {}
+        self.begun: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self.holders: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
+        self.dropped: deque[tuple[Any, object]] = deque()
         self._answered: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
         self._suspects: WeakSet[Any] = WeakSet()
@@ -82,15 +85,30 @@ class Source(ABC):
         raise TypeError("a PQ, its queues and jobs can't be pickled: let the other process make a PQ of the same DSN")
 
     @abstractmethod
-    def acquire(self, timeout: float | None = None) -> Any:
+    def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
         """A connection for this thread alone, believed to be alive. Waits for one if need be.
 
+        :param into: a `Loan`, whose `conn` is set as soon as there is one.
         :raises TimeoutError: none became free within `timeout` seconds.
         """
 
     @abstractmethod
     def release(self, conn: Any, lost: bool = False) -> None:
         """Hand it back; a `lost` one is thrown away."""
+
+    def reclaim(self) -> None:
+        """Take back the connections of loans that were dropped with them, by an interrupted thread."""
+        while self.dropped:
+            conn, token = self.dropped.popleft()
+            if self.holders.get(conn, token) is token:
+                self.holders.pop(conn, None)
+                if not conn.closed and not self.driver.idle(conn):
+                    self.driver.rollback(conn)
+                self.restore(conn)
+
+    def restore(self, conn: Any) -> None:
+        """Release a connection, although its `acquire` may not have come to its end."""
+        self.release(conn)
 
     @abstractmethod
     def open_line(self) -> Any:
@@ -197,7 +215,7 @@ class Source(ABC):
 
     def forked(self) -> None:
         """In a child process: forget what belongs to the parent, without touching its sockets."""
-        self.begun = {}
+        self.begun = WeakKeyDictionary()
 
 
 _sources: WeakSet[Source] = WeakSet()

@@ -70,7 +70,7 @@ class DsnPool(Source):
         source._reserved = (self._turns, self._turns.take(PATIENCE))
         return source
 
-    def acquire(self, timeout: float | None = None) -> Any:
+    def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
         turn = self._turns.take(timeout)
         try:
             conn = self._find()

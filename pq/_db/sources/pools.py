@@ -25,6 +25,12 @@ PATIENCE = 30.0
 ASK_AFTER = 1.0
 
 
+class _Nobody:
+    """Stands for a thread, or in place of a loan."""
+
+    conn: Any = None
+
+
 class Pool(Given):
     """A pool of the application's. Get its source by `source_of`."""
 
@@ -48,8 +54,8 @@ class Pool(Given):
         """How many seconds to wait for a connection if the caller does not say."""
 
     @abstractmethod
-    def _get(self, deadline: float) -> Any:
-        """A connection.
+    def _get(self, deadline: float, loan: Any) -> Any:
+        """A connection, which is set as the loan's `conn` in the same line.
 
         :raises PoolError: the driver's: the pool has none, and none of pq's threads is about to give one back.
         """
@@ -61,13 +67,14 @@ class Pool(Given):
     def reserve(self) -> Reserved | None:
         return Reserved(self) if self.capacity > 1 else None
 
-    def acquire(self, timeout: float | None = None) -> Any:
+    def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
         self.check_process()
+        loan = _Nobody() if into is None else into
         deadline = time.monotonic() + (self.patience if timeout is None else min(timeout, self.patience))
         discards = len(self._answered) + 1
         while True:
             try:
-                conn = self._get(deadline)
+                conn = self._get(deadline, loan)
             except self.driver.PoolError as error:
                 if timeout is not None and self._lent and time.monotonic() >= deadline:
                     raise TimeoutError from error  # the pool is well: pq's other threads have its connections
@@ -79,6 +86,7 @@ class Pool(Given):
             finally:
                 if not alive:
                     self.release(conn, lost=True)
+                    loan.conn = None
             if alive:
                 return conn
             discards -= 1
@@ -106,6 +114,10 @@ class Pool(Given):
         if conn in self._lent:
             self._lent.discard(conn)
             self._put(conn, lost or conn in self._suspects)
+
+    def restore(self, conn: Any) -> None:
+        self._lent.add(conn)
+        self.release(conn)
 
     def open_line(self) -> Any:
         if self.transaction is not None and self.transaction.owned:
@@ -141,11 +153,12 @@ class PlainPool(Pool):
         super()._reset()
         self._door = Turns(1)
         self._changed = threading.Condition(threading.RLock())
-        self._asking = False
-        self._putting = 0
+        # who is at it; one that was interrupted is gone from here by itself
+        self._asking: WeakSet[_Nobody] = WeakSet()
+        self._putting: WeakSet[_Nobody] = WeakSet()
         self._puts = 0  # so far
 
-    def _get(self, deadline: float) -> Any:
+    def _get(self, deadline: float, loan: Any) -> Any:
         try:
             turn = self._door.take(deadline - time.monotonic())
         except TimeoutError as error:
@@ -154,23 +167,25 @@ class PlainPool(Pool):
             while True:
                 puts = self._puts
                 try:
-                    return self._ask()
+                    return self._ask(loan)
                 except self.driver.PoolError:
                     if not self._is_worthwhile(puts, deadline):
                         raise
         finally:
             self._door.give(turn)
 
-    def _ask(self) -> Any:
+    def _ask(self, loan: Any) -> Any:
+        me = _Nobody()
         with self._changed:
             while self._putting:  # a moment
-                self._changed.wait()
-            self._asking = True
+                self._changed.wait(ASK_AFTER)
+            self._asking.add(me)
         try:
-            return self.pool.getconn()
+            loan.conn = self.pool.getconn()
+            return loan.conn
         finally:
             with self._changed:
-                self._asking = False
+                self._asking.discard(me)
 
     def _is_worthwhile(self, puts: int, deadline: float) -> bool:
         """Whether to ask the empty pool once more, after a wait for what pq's threads have.
@@ -187,9 +202,11 @@ class PlainPool(Pool):
             return True
 
     def _put(self, conn: Any, lost: bool) -> None:
+        me = _Nobody()
         with self._changed:
-            asking = self._asking
-            self._putting += not asking
+            asking = bool(self._asking)
+            if not asking:
+                self._putting.add(me)
         if asking:
             try:
                 threading.Thread(target=self._put_now, args=(conn, lost), name="pq putconn", daemon=True).start()
@@ -200,7 +217,7 @@ class PlainPool(Pool):
             self._put_now(conn, lost)
         finally:
             with self._changed:
-                self._putting -= not asking
+                self._putting.discard(me)
                 self._changed.notify_all()
 
     def _put_now(self, conn: Any, lost: bool) -> None:
@@ -234,8 +251,9 @@ class WaitingPool(Pool):
     def patience(self) -> float:
         return float(self.pool.timeout)
 
-    def _get(self, deadline: float) -> Any:
-        return self.pool.getconn(timeout=max(0.0, deadline - time.monotonic()))
+    def _get(self, deadline: float, loan: Any) -> Any:
+        loan.conn = self.pool.getconn(timeout=max(0.0, deadline - time.monotonic()))
+        return loan.conn
 
     def _put(self, conn: Any, lost: bool) -> None:
         if lost:

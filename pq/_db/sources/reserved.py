@@ -28,7 +28,7 @@ class Reserved(Source):
         except (self.driver.Error, self.driver.PoolError):
             pass  # the database is away: the first who asks tries again
 
-    def acquire(self, timeout: float | None = None) -> Any:
+    def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
         turn = self._turns.take(timeout)
         try:
             if self._conn is not None and not self.driver.alive(self._conn):

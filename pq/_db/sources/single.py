@@ -45,7 +45,7 @@ class SingleConnection(Given):
     def conn(self) -> Any:
         return self._given()
 
-    def acquire(self, timeout: float | None = None) -> Any:
+    def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
         self.check_process()
         self._lock.acquire(timeout)
         try:

@@ -46,7 +46,7 @@ class EnginePool(Pool):
     def patience(self) -> float:
         return 0.0  # the engine has its own
 
-    def _get(self, deadline: float) -> Any:
+    def _get(self, deadline: float, loan: Any) -> Any:
         try:
             # not engine.raw_connection(), which in some versions wraps the driver's errors
             pooled = self.pool.pool.connect()
@@ -54,10 +54,13 @@ class EnginePool(Pool):
             raise self.driver.PoolError(str(error)) from error
         conn = getattr(pooled, "driver_connection", None) or pooled.connection
         self._out[id(conn)] = pooled
+        loan.conn = conn
         return conn
 
     def _put(self, conn: Any, lost: bool) -> None:
-        pooled = self._out.pop(id(conn))
+        pooled = self._out.pop(id(conn), None)
+        if pooled is None:
+            return
         if lost:
             pooled.invalidate()
         pooled.close()

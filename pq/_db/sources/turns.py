@@ -140,8 +140,10 @@ class FairLock:
         self._turn, self._owner, self._depth = turn, me, 1
 
     def release(self) -> None:
+        if self._turn is None:
+            return
         self._depth -= 1
-        if self._depth == 0 and self._turn is not None:
+        if self._depth <= 0:
             turn, self._turn, self._owner = self._turn, None, None
             self._turns.give(turn)
 
