@@ -206,6 +206,7 @@ class OwnTransaction(Transaction):
     def __init__(self, source: Source, table: str) -> None:
         super().__init__(source, table)
         self._loan = Loan(source)
+        self._asked_to_commit = False
 
     def begin(self) -> None:
         """Begin, on another connection if the first turns out to be lost. Call `end` whatever this raises."""
@@ -250,8 +251,10 @@ class OwnTransaction(Transaction):
             mistake = self.mistake() or self.broken
             if mistake is None and error is None and self.top is not self:
                 mistake = "a block of pq was left before another one that was entered inside of it"
-            self._check_open()
+            if not self._asked_to_commit:
+                self._check_open()
             if mistake is None and error is None:
+                self._asked_to_commit = True
                 self._commit()
                 committed = True
         finally:

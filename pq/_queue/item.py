@@ -77,7 +77,11 @@ class ItemBlock:
             raise
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        return self.job is not None and self._end(error)
+        try:
+            return self.job is not None and self._end(error)
+        except BaseException as problem:  # perhaps an interrupt: what has ended is not ended again
+            self._leave(problem)
+            raise
 
     def _begin(self, timeout: float) -> bool:
         """Take the next job; if there is none, leave no transaction open."""
@@ -97,9 +101,8 @@ class ItemBlock:
 
     def _leave(self, error: BaseException | None) -> None:
         """End the transaction, if one is open."""
-        block, self._block = self._block, None
-        if block is not None:
-            block.end(error)
+        if self._block is not None:
+            self._block.end(error)
 
     def _end(self, error: BaseException | None) -> bool:
         """Settle the job by its outcome, and commit.

@@ -1,4 +1,4 @@
-"""Interrupted at any line of pq's Python, as by a signal handler that raises: nothing stays taken, open or switched on."""
+"""Interrupted at any line of pq's Python, as by a signal handler that raises: nothing stays taken or open."""
 
 from __future__ import annotations
 
