@@ -209,7 +209,7 @@ class LeasedJob(Job):
 
         :raises LeaseLost: this delivery no longer holds the job: another one may.
         """
-        self._change("write", None, data=text)
+        self._change("write_ended" if self.settled else "write", None, data=text)
 
     def _is_unsettled(self) -> bool:
         """Whether the job still has to be settled.

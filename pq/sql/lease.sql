@@ -130,6 +130,12 @@ update :table set data = %(data)s
 where :held
 returning id
 
+-- name: write_ended
+-- The same by a holder that has ended the job itself, while nobody has made it ready again.
+update :table set data = %(data)s
+where id = %(id)s and attempts = %(attempts)s and dequeued_at >= %(dequeued_at)s and due_at is null
+returning id
+
 -- name: cancelled
 -- Return those of the jobs that were cancelled; see control.sql.
 select id from :table

@@ -773,3 +773,63 @@ def test_jobs_goes_on_after_one_that_cannot_be_decoded(dsn: str) -> None:
 def test_jobs_checks_the_lease_at_once(pq: PQ) -> None:
     with pytest.raises(ValueError, match="lease must be positive"):
         pq["a"].jobs("0s")
+
+
+# -- writes by the holder
+
+
+def lose(queue: Queue, job: LeasedJob, how: str) -> None:
+    """Have the lease of a job end while its holder goes on."""
+    if how == "cancelled":
+        queue.cancel(job.id)
+        return
+    job._execute("extend", queue, lease=-1)
+    if how == "delivered again":
+        assert take(queue, lease="1h").id == job.id
+    elif how == "taken for good":
+        assert queue.get(block=False).id == job.id  # type: ignore[union-attr]
+    elif how == "settled by another":
+        take(queue, lease="1h").done()
+    elif how == "died with another":
+        take(queue, lease="1h").fail("no good")
+
+
+@pytest.mark.parametrize(
+    "how", ["delivered again", "taken for good", "settled by another", "died with another", "cancelled"]
+)
+def test_data_is_not_written_by_a_holder_that_has_lost_its_lease(pq: PQ, sql: Sql, how: str) -> None:
+    queue = pq["a"]
+    queue.put("as it was")
+    job = take(queue, lease="1h")
+    lose(queue, job, how)
+    before = sql("select xmin::text, * from queue")
+    with pytest.raises(LeaseLost):
+        job.data = "changed"
+    assert (job.data, job.size, job.cancelled) == ("as it was", len('"as it was"'), how == "cancelled")
+    assert sql("select xmin::text, * from queue") == before
+
+
+@pytest.mark.parametrize("end", ["none", "done", "fail"])
+def test_data_is_written_by_its_holder_while_nobody_else_has_the_job(pq: PQ, sql: Sql, end: str) -> None:
+    queue = pq["a"]
+    queue.put("as it was")
+    job = take(queue, lease="1h")
+    if end != "none":
+        getattr(job, end)(*(["no good"] if end == "fail" else []))
+    job.data = "changed"
+    assert (job.data, job.size) == ("changed", len('"changed"'))
+    assert sql("select data from queue") == [("changed",)]
+
+
+@pytest.mark.parametrize("end", ["retry", "release"])
+def test_data_is_not_written_once_the_job_was_given_back(pq: PQ, sql: Sql, end: str) -> None:
+    queue = pq["a"]
+    queue.put("as it was")
+    job = take(queue, lease="1h")
+    getattr(job, end)(**({"in_": "0s"} if end == "retry" else {}))
+    for again in (False, True):
+        if again:
+            take(queue, lease="1h")
+        with pytest.raises(LeaseLost):
+            job.data = "changed"
+    assert sql("select data from queue") == [("as it was",)]

@@ -12,6 +12,7 @@ from support.plan import nodes
 
 from pq import PQ, DecodeError, JobNotFound, LeasedJob, Queue
 from pq import sql as _sql
+from pq._queue import dead as _dead
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 UTC = dt.timezone.utc
@@ -380,3 +381,49 @@ def test_finished_rows_cost_nothing(pq: PQ, sql: Sql) -> None:
                 assert node.get("Index Name") in (None, "queue_dead_index"), (name, statistics)
                 if name != "count":
                     assert node["Actual Rows"] <= 10, (name, statistics)
+
+
+# -- a loop over them
+
+
+def test_a_loop_that_retries_jobs_which_die_again_ends(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_dead, "PAGE", 3)
+    queue = pq["a"]
+    ids = die(queue, *range(8))
+    seen = []
+    for job in queue.dead:
+        assert len(seen) < 20
+        seen.append(job.id)
+        job.retry()
+        take(queue).fail("again")
+    assert seen == ids
+    assert len(queue.dead) == 8
+
+
+def test_a_loop_has_those_that_died_while_the_clock_was_ahead(
+    pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_dead, "PAGE", 2)
+    queue = pq["a"]
+    ids = die(queue, *range(6))
+    sql("update queue set dequeued_at = 'infinity' where id = %s", (ids[0],))
+    sql("update queue set dequeued_at = now() + id * interval '1 day' where id in (%s, %s)", tuple(ids[1:3]))
+    seen = []
+    for job in queue.dead:
+        assert len(seen) < 20
+        seen.append(job.id)
+        job.retry()
+        take(queue).fail("again")
+    assert seen == [*ids[3:], *ids[1:3], ids[0]]
+
+
+def test_times_of_any_size_are_shown(pq: PQ, sql: Sql) -> None:
+    queue = pq["a"]
+    ids = die(queue, *range(4))
+    for id, time in zip(ids, ("-infinity", "4000-01-01 BC", "20000-01-01", "infinity"), strict=True):
+        sql("update queue set dequeued_at = %s, failed_at = %s where id = %s", (time, time, id))
+    assert [job.id for job in queue.dead] == ids
+    assert [job.died_at for job in queue.dead.list()] == [dt.datetime.max] * 2 + [dt.datetime.min] * 2
+    assert [job.id for job in queue.list("dead")] == ids
+    assert queue[ids[0]].first_failed_at == dt.datetime.min
+    assert queue.dead.retry(ids) == 4

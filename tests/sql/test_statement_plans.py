@@ -35,8 +35,7 @@ HUGE = """
 FILLS = {
     "never": ROWS,
     "emptied": ROWS + "delete from {0}; vacuum (truncate off) {0}; " + ROWS,
-    "stale": "insert into {0} (q_name, data) select 'b' || i, '1' from generate_series(1, 99) as i; "
-    "analyze {0};" + ROWS,
+    "stale": "insert into {0} (q_name, data) values ('b', '1'), ('c', '2'); analyze {0};" + ROWS,
     "current": ROWS + "analyze {0};",
     "huge": ROWS + "analyze {0};" + HUGE,
 }
@@ -84,7 +83,10 @@ BY_ID: dict[str, tuple[str, str, dict[str, Any], dict[str, str]]] = {
         for statement in ("settle", "settle_and_remove", "extend_all", "locked")
         for count in (1, 50, 1000)
     },
-    **{name: ("lease.sql", name, ONE, {}) for name in ("free", "failed_lately", "extend", "progress", "write")},
+    **{
+        name: ("lease.sql", name, ONE, {})
+        for name in ("free", "failed_lately", "extend", "progress", "write", "write_ended")
+    },
     "cancelled": ("lease.sql", "cancelled", CHANGE, {}),
     **{name: ("control.sql", name, CHANGE, {}) for name in ("cancel", "reschedule", "move")},
     "cancel all": ("control.sql", "cancel", CHANGE, {"which": "unfinished", "removes": "does_remove"}),

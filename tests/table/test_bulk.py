@@ -16,13 +16,15 @@ import pytest
 from psycopg2.extensions import make_dsn
 from support import PATIENCE, Background, wait_until
 from support.driver import driver
-from support.kinds import ALL, make_pq
+from support.kinds import ALL, WITH_PSYCOPG3, make_pq
 from support.proxy import Proxy, cut_before
 
 from pq import PQ, DecodeError, Discard, LeasedJob, LeaseLost, LeasesLost, NewJob, Queue, Retry
 from pq._db.sources import base as sources
 from pq._queue import marks as _marks
+from pq._table import bulk as _bulk
 from pq._table.bulk import JOBS
+from pq._times import NOW
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 SECOND = dt.timedelta(seconds=1)
@@ -681,3 +683,27 @@ def test_a_settlement_cut_on_its_way_is_done_once_or_not_at_all(
         proxy.on("outcome", cut_before)
         pq["a"].done(jobs)  # the connection is replaced: nothing was changed
         assert sql("select count(*) from queue where due_at is null and dequeued_at is not null") == [(3,)]
+
+
+# -- the lines of COPY
+
+
+def test_a_large_job_is_read_in_one_piece() -> None:
+    """To cut it into pieces would copy what is left of it each time: the square of its size."""
+    now = dt.datetime(2026, 1, 1)
+    texts = ["1", "x" * 1_000_000, "2", "3"]
+    lines = _bulk.Lines("a", iter([_bulk.Row(text, NOW, NOW) for text in texts]), now)
+    found = []
+    while text := lines.read(100):
+        found.append(text)
+    written = [f"a\t{text}\t\\N\t\\N\n" for text in texts]
+    assert found == [written[0] + written[1], written[2] + written[3]]
+    assert lines.count == 4
+
+
+@pytest.mark.parametrize("kind", WITH_PSYCOPG3)
+def test_jobs_larger_than_what_the_driver_asks_for_are_loaded(dsn: str, kind: str) -> None:
+    with make_pq(kind, dsn) as pq:
+        texts = ["x" * size for size in (1, 65_535, 65_536, 3_000_000, 1)]
+        assert pq["a"].load(texts) == 5
+        assert [job.data for job in pq["a"].get_many(5)] == texts

@@ -342,6 +342,18 @@ def test_a_young_row_among_old_ones_does_not_stop_it(pq: PQ, sql: Sql) -> None:
     assert pq.prune() == 1
 
 
+@pytest.mark.parametrize("limit", [1, 10])
+def test_rows_that_were_put_while_the_clock_was_ahead_hide_none_behind(pq: PQ, sql: Sql, limit: int) -> None:
+    add(sql, "finished", count=25 * retention.LOOK * limit)
+    sql("update queue set enqueued_at = now() + interval '1 year', dequeued_at = now() + interval '1 year'")
+    add(sql, "finished", "dead", count=3)
+    deleted = 0
+    while count := pq.prune(limit):
+        deleted += count
+    assert deleted == 6
+    assert sql("select count(*) from queue") == [(25 * retention.LOOK * limit,)]
+
+
 def test_a_pass_ends_at_the_young_rows_and_rests(pq: PQ, sql: Sql) -> None:
     add(sql, "finished", count=10)
     add(sql, "ready", enqueued="0", count=10 * retention.LOOK)
