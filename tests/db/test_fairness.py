@@ -31,6 +31,18 @@ def few(kind: str, dsn: str) -> Any:
     return PQ(pool=driver.pool(2, 2, dsn))
 
 
+def waiting(pq: Any) -> int:
+    """How many threads wait for a connection."""
+    source = pq._db.source
+    if hasattr(source, "_door"):  # one asks the pool, the others are in line
+        return len(source._door._line) + (source._door._free < 1)
+    if hasattr(source, "_turns"):
+        return len(source._turns._line)
+    if hasattr(source, "_lock") and hasattr(source._lock, "_turns"):
+        return len(source._lock._turns._line)
+    return int(source.pool.get_stats()["requests_waiting"])
+
+
 class Semaphored(ThreadedConnectionPool):
     """As many applications have it: `getconn` waits."""
 
@@ -101,7 +113,7 @@ def test_who_came_first_is_served_first(dsn: str, kind: str) -> None:
         threads = []
         for number in range(5):
             threads.append(Background(work, number))
-            time.sleep(0.1)  # in line
+            wait_until(lambda least=number: waiting(pq) > least, "the thread is in line")
         over.set()
         for thread in threads:
             thread.result()
