@@ -121,6 +121,8 @@ class Executor:
 
     def _limits(self, session: Session, bound: float | None, lock_timeout: float | None, patient: bool) -> str:
         """SQL before the statement. The server must give up before we do: nobody would hear of what it does later."""
+        if session.limited and bound is None and lock_timeout is None and not patient:
+            return ""  # mostly
         text = ""
         ours = (round(seconds * 1000) for seconds in (bound, self._source.statement_timeout) if seconds)
         limit = session.own_limit if patient else min(filter(None, (*ours, session.own_limit)), default=0)

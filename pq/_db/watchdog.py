@@ -110,8 +110,7 @@ class Watchdog:
         return Guard(self, conn, seconds, is_working, on_cut)
 
     def add(self, guard: Guard) -> None:
-        with self._lock:
-            self._guards.add(guard)
+        self._guards.add(guard)
         self._wake(guard.deadline)
 
     def remove(self, guard: Guard) -> None:
@@ -129,11 +128,11 @@ class Watchdog:
         """Cut what is overdue, and return the seconds until the next deadline."""
         with self._lock:
             now = time.monotonic()
-            for guard in [guard for guard in self._guards if guard.deadline <= now]:
-                self._expire(guard, now)
-            if not self._guards:
-                return None
-            return max(0.0, min(guard.deadline for guard in self._guards) - now)
+            for guard in list(self._guards):  # which others go on adding to
+                if guard.deadline <= now:
+                    self._expire(guard, now)
+            deadlines = [guard.deadline for guard in list(self._guards)]
+            return max(0.0, min(deadlines) - now) if deadlines else None
 
     def _expire(self, guard: Guard, now: float) -> None:
         if guard.is_working is None or guard.asking:

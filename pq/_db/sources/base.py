@@ -71,7 +71,7 @@ class Source(ABC):
         self.dropped: deque[tuple[Any, object]] = deque()
         self._answered: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
-        self._suspects: WeakSet[Any] = WeakSet()
+        self._suspects: set[int] = set()  # the ids of lent connections that are not to be used again
         self.watchdog: Watchdog = Watchdog()
         weakref.finalize(self, self.watchdog.close, 0).atexit = False
         _sources.add(self)
@@ -160,8 +160,15 @@ class Source(ABC):
         settings have changed, `release` throws the connection away, and the method returns True."""
         if not (self.replaceable and self.driver.is_read_only(error)):
             return False
-        self._suspects.add(conn)
+        self._suspects.add(id(conn))
         self.distrust()
+        return True
+
+    def _is_suspect(self, conn: Any) -> bool:
+        """Whether a connection that comes back is not to be used again."""
+        if id(conn) not in self._suspects:
+            return False
+        self._suspects.discard(id(conn))
         return True
 
     def distrust(self) -> None:

@@ -56,7 +56,7 @@ class DsnPool(Source):
         self._lock = threading.RLock()
         self._turns = Turns(self._limit)
         self._lent: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()
-        self._patient: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+        self._patient: set[int] = set()  # the ids of connections
         self._idle: list[tuple[Any, float]] = []  # since when, in monotonic seconds; the one used last is last
 
     @property
@@ -112,7 +112,7 @@ class DsnPool(Source):
         if turn is None:
             return
         try:
-            usable = not (lost or conn.closed or conn in self._suspects) and self.driver.idle(conn)
+            usable = not (lost or conn.closed or self._is_suspect(conn)) and self.driver.idle(conn)
             with self._lock:
                 if usable and not self._closed:
                     self._idle.append((conn, time.monotonic()))
@@ -149,7 +149,7 @@ class DsnPool(Source):
         is_working = None
         if seconds is None:
             seconds = (self.statement_timeout or 0) + SILENCE
-            if self._patient.get(conn) or not self.driver.idle(conn):
+            if id(conn) in self._patient or not self.driver.idle(conn):
                 is_working = partial(self._is_working, conn)
         return self.watchdog.guard(conn, seconds, is_working, self.distrust)
 
@@ -160,11 +160,11 @@ class DsnPool(Source):
         return f"; set local statement_timeout = {session.own_limit}"
 
     def run_patiently(self, conn: Any, sql: str, params: Params | None) -> Rows:
-        self._patient[conn] = True
+        self._patient.add(id(conn))
         try:
             return self.driver.run(conn, sql, params)
         finally:
-            self._patient[conn] = False
+            self._patient.discard(id(conn))
 
     def _is_working(self, conn: Any) -> bool:
         began = time.monotonic()

@@ -113,7 +113,7 @@ class Pool(Given):
     def release(self, conn: Any, lost: bool = False) -> None:
         if conn in self._lent:
             self._lent.discard(conn)
-            self._put(conn, lost or conn in self._suspects)
+            self._put(conn, lost or self._is_suspect(conn))
 
     def restore(self, conn: Any) -> None:
         self._lent.add(conn)

@@ -23,7 +23,7 @@ class Turn:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self.held = False
-        self.called = threading.Lock()  # a waiting thread sleeps on it
+        self.called: threading.Lock | None = None  # a waiting thread sleeps on it
 
     def __del__(self) -> None:
         if self.held:
@@ -54,10 +54,12 @@ class Turns:
         """
         turn = Turn(self)
         with self._lock:
-            self._serve()
+            if self.dropped:
+                self._serve()
             if self._free > 0 and not self._line:
                 self._free, turn.held = self._free - 1, True
                 return turn
+            turn.called = threading.Lock()
             turn.called.acquire()
             self._line.append(turn)
         try:
@@ -72,7 +74,8 @@ class Turns:
         with self._lock:
             if turn.held:
                 self._free, turn.held = self._free + 1, False
-            self._serve()
+            if self._line:
+                self._serve()
 
     def open(self) -> None:
         """From now on there is no limit: wake all who wait."""
@@ -83,6 +86,7 @@ class Turns:
     def _wait(self, turn: Turn, deadline: float) -> None:
         while True:
             remaining = min(deadline - time.monotonic(), LOOK_AFTER)
+            assert turn.called is not None
             if turn.called.acquire(timeout=max(0.0, remaining)):
                 return
             with self._lock:
@@ -107,6 +111,7 @@ class Turns:
             if not turn.held:
                 self._free, turn.held = self._free - 1, True
             self._line.popleft()
+            assert turn.called is not None
             turn.called.release()
 
 
