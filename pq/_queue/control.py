@@ -30,7 +30,7 @@ class Control(QueueRows):
 
         :param ids: an id, or several. Those of jobs that are finished, or not there, are passed over.
         :returns: how many were cancelled.
-        :raises TypeError: an id is no int.
+        :raises TypeError: an id is not an int.
         """
         removes = "does_remove" if self._table.retention().deletes_on_completion else "removes"
         return self._change("cancel", ids, which="unfinished", removes=removes)

@@ -49,7 +49,7 @@ def rows(
 
 
 def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """As many as are put in one statement."""
+    """Split rows into as many as one statement puts."""
     chunk: list[Row] = []
     characters = 0
     for row in rows:
@@ -92,7 +92,7 @@ def times(schedule: When, expected: When) -> dict[str, Any]:
 
 
 def _interval(delay: timedelta | None) -> str | None:
-    """As the server reads it. By the SQL standard a sign in front would count for all that has none of its own."""
+    """Write an interval as the server reads it: by the SQL standard a sign in front counts for all units without one."""
     return None if delay is None else f"{delay.days} days +{delay.seconds}.{delay.microseconds:06} seconds"
 
 

@@ -156,7 +156,7 @@ class Pruner:
     def prune(self, limit: int = BATCH) -> int:
         """Execute such statements until one deleted something, and return how many rows; 0: nothing is left to delete.
 
-        :raises TypeError: `limit` is no int.
+        :raises TypeError: `limit` is not an int.
         :raises ValueError: `limit` is not positive.
         :raises TableMissing: there is no table, which `run_once` does not mind.
         """
