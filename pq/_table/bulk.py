@@ -49,7 +49,7 @@ def rows(
 
 
 def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Split rows into as many as one statement puts."""
+    """Split rows into lists, each of as many as one statement puts."""
     chunk: list[Row] = []
     characters = 0
     for row in rows:
@@ -92,7 +92,7 @@ def times(schedule: When, expected: When) -> dict[str, Any]:
 
 
 def _interval(delay: timedelta | None) -> str | None:
-    """Write an interval as the server reads it: by the SQL standard a sign in front counts for all units without one."""
+    """Write an interval for the server. Each part has a sign: by the SQL standard a first sign counts for all others."""
     return None if delay is None else f"{delay.days} days +{delay.seconds}.{delay.microseconds:06} seconds"
 
 
