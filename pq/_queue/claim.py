@@ -27,11 +27,10 @@ from ..errors import DecodeError
 from .base import QueueBase
 from .marks import Marks
 
-#: How many jobs one statement takes at most, and how many due rows one looks at, alone and in a transaction. All three
-#: stand in claim.sql, too.
+#: How many jobs one statement takes at most, and how many due rows it looks at in a transaction. Both stand in claim.sql,
+#: too.
 MOST = 1000
-DUE = 1000
-DUE_IN_TRANSACTION = 100
+DUE = 100
 
 #: Behind the columns of a job: whether its row is deleted, and the lowest id of the jobs that the claim has made ready.
 REMOVED, PROMOTED = REST, REST + 1
@@ -125,15 +124,12 @@ class Claim:
                     prepare=True,
                 )
                 promoted = found[-1][PROMOTED] if found else None
-                if inside:
-                    all_due = len(found) < min(wanted, DUE_IN_TRANSACTION)
-                else:
-                    all_due = promoted is None and len(found) < DUE
-                look.saw(found, promoted, all_due)
+                too_few = len(found) < (min(wanted, DUE) if inside else wanted)
+                look.saw(found, promoted, all_due=too_few if inside else promoted is None)
                 rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
-                if len(rows) == limit or (len(found) < wanted and (look.is_exact or look.slow)):
+                if len(rows) == limit or (too_few and (look.is_exact or look.slow)):
                     break
-                exact = len(found) < wanted
+                exact = inside or too_few
         except TimeoutError:
             if not rows:
                 raise

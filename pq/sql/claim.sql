@@ -70,16 +70,16 @@ expected_at >= %(urgent_mark)s::timestamp at time zone 'utc'
 
 -- name: claim
 -- Take the best jobs, and make the other due rows ready. This is for a short transaction of pq's own, since it locks all
--- of these rows.
+-- of these rows. It looks at one due row more than it takes jobs at most: so where none was made ready, none is left.
 with :open, pq_due as materialized (
   select due.id, due.expected_at from pq_open, (
     select id, expected_at from :table
     where :due and :since
     order by q_name, due_at
-    limit (select 1000 * state.open from pq_open as state)
+    limit (select 1001 * state.open from pq_open as state)
     for update skip locked
   ) as due
-  limit 1000
+  limit 1001
 ), pq_urgent as materialized (
   select urgent.id, urgent.expected_at from pq_open, (
     select id, expected_at from :table

@@ -22,7 +22,7 @@ from pq._db.prepared import _prepared
 from pq._queue import marks as _marks
 
 #: How many due rows a claim looks at.
-WINDOW = {"alone": 1000, "in a transaction": 100}
+WINDOW = {"alone": 1001, "in a transaction": 100}
 
 CLAIMS = pytest.mark.parametrize("how", list(WINDOW))
 
@@ -179,6 +179,140 @@ def test_taken_jobs_that_an_old_transaction_keeps_in_the_index_are_not_stepped_o
             return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
 
         assert blocks(pq["a"]._claims._marks.id) * 3 < blocks(0)
+
+
+def test_a_claim_that_makes_others_ready_lowers_the_mark(
+    pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that they are taken at once, in order, by this process."""
+    queue = pq["a"]
+    due = queue.put_many(range(20), schedule_at="1h")
+    queue.put_many(range(20, 5000))
+    monkeypatch.setattr(_marks, "FORGET", 1e9)
+    assert [job.data for job in queue.get_many(3000, block=False)] == list(range(20, 3020))
+    sql("update queue set due_at = now(), schedule_at = now() where due_at is not null")
+    assert [queue.get(block=False).id for _ in range(20)] == due  # type: ignore[union-attr]
+    assert take(queue, "alone") == 3020
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "urgent": {"expected_at": "0s"},
+    "scheduled": {"schedule_at": "0s"},
+    "leased": {"lease": "1s"},
+}
+
+
+@CLAIMS
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_consumer_that_keeps_up_stays_fast_while_an_old_transaction_is_open(
+    pq: PQ,
+    sql: Callable[..., Any],
+    connect: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    how: str,
+) -> None:
+    """Measured by the entries that a claim steps over: the pages of the table that it reads for them."""
+    options = dict(KINDS[kind])
+    lease = options.pop("lease", None)
+    queue = pq["a"]
+    sql("alter table queue set (autovacuum_enabled = off)")
+
+    def pass_through(count: int) -> None:
+        queue.put_many(range(count), **options)
+        with nullcontext() if how == "alone" else queue:
+            jobs = queue.get_many(count + 1, block=False, lease=lease)
+            assert len(jobs) == count
+            if lease:
+                queue.done(jobs)
+
+    with connect().cursor() as old:
+        old.execute("set transaction isolation level repeatable read; select 1")
+        for _ in range(12):
+            pass_through(1000)
+        monkeypatch.setattr(_marks, "SLACK", 100)
+        queue._claims._marks._exact_at = -1e9
+        costly = read_by(pq, monkeypatch, lambda: take(queue, how))
+        with monkeypatch.context() as patch:
+            patch.setattr(_marks, "TIMES", 0.0)  # each exact look is slow
+            patch.setattr(_marks, "SECONDS", 0.0)
+            patch.setattr(_marks, "FORGET", 1e9)
+            patch.setattr(_marks, "PAUSE", 1e9)
+            queue._claims._marks._exact_at = -1e9
+            assert take(queue, how) is None
+            for _ in range(3):
+                pass_through(_marks.LAG)
+            cheap = read_by(pq, monkeypatch, lambda: take(queue, how))
+        assert cheap * 3 < costly, (cheap, costly)
+
+
+def read_by(pq: PQ, monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> int:
+    """How many pages the last statement of a call reads that finds nothing."""
+    found = []
+    execute = pq._db.execute
+
+    def explained(sql: str, params: Any = None, **options: Any) -> Any:
+        if "pq_taken" in sql:
+            (((plan,),),) = execute(f"explain (analyze, buffers, format json) {sql}", params)
+            found.append(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+        return execute(sql, params, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq._db, "execute", explained)
+        assert call() is None
+    return int(found[-1])
+
+
+def test_after_a_slow_exact_look_the_next_one_follows_within_a_second(
+    pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes back far behind the marks is found then, urgent, due, or neither."""
+    queue, clock = pq["a"], Clock()
+    monkeypatch.setattr(_marks, "time", clock)
+    urgent, other = queue.put("urgent", expected_at="0s"), queue.put("other")
+    assert len(queue.get_many(2)) == 2
+    for times in ({"expected_at": "0s"}, {"schedule_at": "0s"}, {}):
+        for _ in range(3):
+            queue.put_many(range(_marks.SLACK), **times)
+            assert len(queue.get_many(_marks.SLACK)) == _marks.SLACK
+    marks = queue._claims._marks
+    assert marks.urgent is not None
+    assert marks.due is not None
+    marks._slow_until = clock.now + 1.0  # as after an exact look that took long
+    marks._exact_at = clock.now
+    sql("update queue set dequeued_at = null where id in (%s, %s)", (urgent, other))
+    sql("insert into queue (id, q_name, data, schedule_at) values (0, 'a', '\"due\"', now() - interval '1 hour')")
+    clock.now += 0.9
+    assert take(queue, "alone") is None
+    clock.now += 0.2
+    assert drain(queue, "alone") == ["urgent", "due", "other"]
+
+
+class Clock:
+    """In place of the module `time`, for the marks alone."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@CLAIMS
+def test_rows_whose_ids_are_not_positive_are_taken(pq: PQ, sql: Callable[..., Any], how: str) -> None:
+    queue = pq["a"]
+    for id in (5, 0, -1, -(2**63), 2**63 - 1):
+        sql("insert into queue (id, q_name, data) values (%s, 'a', %s)", (id, str(id)))
+    assert queue.update(-1, -1) == 2
+    assert drain(queue, how) == [-(2**63), -1, 0, 5, 2**63 - 1]
+
+
+def test_one_statement_takes_a_thousand_jobs_at_most(pq: PQ) -> None:
+    """So its cost is known to the planner, and its locks are few."""
+    queue = pq["a"]
+    queue.put_many(range(2500))
+    assert [job.data for job in queue.get_many(10**30, block=False)] == list(range(2500))
 
 
 # -- many consumers
@@ -362,32 +496,3 @@ def test_a_claim_reads_the_heads_of_two_indexes_whatever_the_statistics(
             assert node["Actual Rows"] * node["Actual Loops"] <= looked_at + 1, node
     # a promoted row costs a lookup by its id, a new version, and entries in both indexes
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100 + 25 * looked_at
-
-
-@pytest.mark.parametrize("prepared", [False, True], ids=["", "generic plan"])
-@pytest.mark.parametrize("statement", ["settle", "settle_and_remove", "extend_all"])
-@pytest.mark.parametrize("table", list(FILLS))
-def test_settling_reads_the_primary_key_whatever_the_statistics(
-    filled: str, table: str, statement: str, prepared: bool
-) -> None:
-    query = _sql.bound("lease.sql", table)[statement]
-    with closing(driver.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
-        if prepared:
-            _, prepare, query = _prepared(query)
-            cursor.execute(f"set plan_cache_mode = force_generic_plan; {prepare}", {})
-        params = {
-            "ids": "{1,2}",
-            "attempts": "{1,1}",
-            "dequeued_at": '{"2026-11-21 12:00Z","2026-11-21 12:00Z"}',
-            "outcomes": "{done,retry}",
-            "delays": '{"",1}',
-            "errors": '{"",""}',
-            "results": '{"",""}',
-            "leases": "{30,30}",
-            "exact": "{f,f}",
-        }
-        cursor.execute(f"explain (format json) {query}", params)
-        plan = cursor.fetchone()[0][0]["Plan"]
-    used = {node.get("Index Name") for node in nodes(plan) if node.get("Relation Name") == table}
-    assert used <= {None, f"{table}_pkey"}
-    assert not any(node["Node Type"] == "Seq Scan" and node["Relation Name"] == table for node in nodes(plan))
