@@ -27,7 +27,7 @@ from ..errors import DecodeError
 from .base import QueueBase
 from .marks import Marks
 
-#: How many jobs one statement takes at most, and how many due rows it looks at in a transaction. Both stand in claim.sql,
+#: How many jobs one statement takes at most, and how many due rows it looks at in a transaction; both are in claim.sql,
 #: too.
 MOST = 1000
 DUE = 100
