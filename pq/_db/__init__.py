@@ -1,25 +1,26 @@
-"""The only package that touches a driver.
+"""Drivers and connections. No other package touches a driver, and this one knows no queue.
 
-    driver            what pq needs of a driver, and what is the same with each
-    psycopg2_driver   what is special to psycopg2, or psycopg2cffi
-    psycopg3_driver   what is special to psycopg 3
-    drivers           which driver a connection or pool belongs to
-    literal           a parameter that stands in the SQL as it is
-    dsns              what libpq would misunderstand
-    sockets           waiting for file descriptors
-    watchdog          cuts a connection whose server does not answer
-    sources, pools    where connections come from: the application's one connection, or its pool
-    own               or a DSN
-    plans             what is planned once and executed often
-    line              the session that listens for notifications
-    listener          looks at the queues that threads wait for
-    waiting           the threads that wait, one of which leads; why no put is missed
-    polling           waiting in a transaction, where notifications do not tell all
-    scope             which block a statement belongs to
-    transaction       what a statement belongs to
-    block             the context managers around the application's code
-    joining           the connection behind what an application has at hand
-    database          statements, transactions and waiting: what the rest of pq uses
+    database      statements and transactions: what the rest of pq uses
+    execute       one statement outside of a transaction: limits, repetition, errors
+    prepared      statements that the server plans once and executes often
+    transaction   pq's own transactions, and those of the application that pq joins
+    scope         which block a statement belongs to
+    block         the context managers around the application's code
+    unwrap        the connection behind what an application passes
+    loan          a connection that is taken from a source for a while
+    watchdog      cuts a connection whose server does not answer
+    sockets       waiting for file descriptors
+    drivers/      base        what pq needs of a driver
+                  psycopg2, psycopg3, adapted     what is special to each, and to SQLAlchemy's asynchronous ones
+                  detect      which driver a connection or pool belongs to
+                  errors      what errors mean, by their SQLSTATE
+                  dsn         checks of a DSN, and what pq adds to one
+                  limits      how long statements may take, as far as drivers are concerned
+                  literal     parameters that stand in the SQL itself
+    sources/      base        where connections come from
+                  dsn         connections that pq opens
+                  pools, sqlalchemy, single       connections of the application
+                  turns       the line of those who wait for one
 """
 
 from .database import Database

@@ -1,11 +1,12 @@
 """Statements that are planned once and executed often.
 
-Planning one of pq's statements takes the server as long as executing it. So what a connection executes again within a
-second is prepared there. A plan lives for a second: one that was right for an empty table would read all of a full one.
+Planning one of pq's statements takes the server as long as executing it. So a statement that a connection executes
+again within a second is prepared there. A plan lives for a second: a plan that was made for an empty table would read
+all of a full one.
 
-Prepared statements belong to a server session. Behind a transaction pooler that is another one each time: nothing is
-prepared there. Where the application has discarded them the server says so, and the connection does without for a
-while.
+Prepared statements belong to a server session. Behind a transaction pooler each statement may meet another session, so
+nothing is prepared there. If the application has discarded the statements, the server says so, and the connection goes
+without for a while.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ LIFE = 1.0
 #: Statements that are prepared on a connection, and remembered, at most: the plans of one take 100 kB or more there.
 MOST = 30
 
-#: Seconds without, after the server had lost one.
+#: Seconds without prepared statements, after the server had lost one.
 PAUSE = 60.0
 
-#: Otherwise the server may choose to plan anew each time, by what it expects of the parameters. Not for all of the
-#: session: the application's own statements and functions may be executed there, too.
+#: Without it the server may choose to plan anew each time. It is not set for the whole session, where the application's
+#: statements and functions may be executed, too.
 GENERIC = "set local plan_cache_mode = force_generic_plan; "
 
 _PARAMETER = re.compile(r"%%|%\((\w+)\)s")
@@ -40,18 +41,18 @@ class Plans:
     _known: ClassVar[WeakKeyDictionary[Any, _Prepared]] = WeakKeyDictionary()
 
     def repeats(self, conn: Any, sql: str) -> bool:
-        """Whether the connection has executed this statement a moment ago, so that it is worth preparing."""
+        """Return whether the connection has executed this statement a moment ago, so that it is worth preparing."""
         prepared = self._known.get(conn)
         if prepared is None:
             prepared = self._known[conn] = _Prepared()
         return prepared.repeats(sql, time.monotonic())
 
     def text(self, conn: Any, sql: str) -> str:
-        """What to execute, with the same parameters, in place of a statement that `repeats`."""
+        """Return what to execute, with the same parameters, in place of a statement that `repeats`."""
         return self._known[conn].text(sql, time.monotonic())
 
     def lost(self, conn: Any) -> bool:
-        """The server does not know what was prepared. False if nothing was."""
+        """Forget all: the server does not know what was prepared. Return False if nothing was."""
         prepared = self._known.get(conn)
         if prepared is None or not prepared.made:
             return False
@@ -107,7 +108,8 @@ class _Prepared:
 
 @lru_cache(maxsize=256)
 def _prepared(sql: str, losses: int = 0) -> tuple[str, str, str]:
-    """The name, PREPARE and EXECUTE. Equal statements have equal names, but after a loss: some may not be lost."""
+    """Return the name, PREPARE and EXECUTE. Equal statements have equal names; after a loss, new ones, since the server
+    may have lost only some."""
     names = list(dict.fromkeys(filter(None, _PARAMETER.findall(sql))))
     name = f"pq_{sha256(sql.encode()).hexdigest()[:16]}_{losses}"
     body = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}" if match[1] else match[0], sql)

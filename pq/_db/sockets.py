@@ -9,7 +9,7 @@ import weakref
 
 
 def readable(fd: int, timeout: float = 0) -> bool:
-    """Whether there is something to read, or the other side has closed, within `timeout` seconds."""
+    """Return whether there is something to read, or the other side has closed, within `timeout` seconds."""
     if timeout or os.name == "nt":
         return bool(wait_readable((fd,), timeout))
     poll = select.poll()
@@ -18,9 +18,9 @@ def readable(fd: int, timeout: float = 0) -> bool:
 
 
 def wait_readable(fds: tuple[int, ...], timeout: float) -> list[int]:
-    """Those of the descriptors that can be read within `timeout` seconds (at most a day).
+    """Return those of the descriptors that can be read within `timeout` seconds (at most a day).
 
-    poll(), since select() fails on descriptors from 1024.
+    This uses poll(), since select() fails for descriptors from 1024 on.
     """
     timeout = max(0.0, min(timeout, 86400.0))
     if os.name == "nt":
@@ -72,12 +72,12 @@ class Waker:
 
 
 def duplicate(fd: int) -> socket.socket:
-    """A socket of its own for the connection behind a descriptor."""
+    """Return another socket for the connection behind a descriptor."""
     return _Socket(fileno=socket.dup(fd))
 
 
 class _Socket(socket.socket):
-    """One that may be open at the end of the process, without a warning."""
+    """A socket that may be open at the end of the process, without a warning."""
 
     def __del__(self) -> None:
         pass

@@ -55,31 +55,31 @@ class Driver(Errors, ABC):
 
     @abstractmethod
     def _parse(self, dsn: str) -> dict[str, str]:
-        """What a DSN says, or the driver's ProgrammingError."""
+        """Return the parameters of a DSN, or raise the driver's ProgrammingError."""
 
     @abstractmethod
     def _open(self, parameters: dict[str, str]) -> Any:
-        """A connection in autocommit mode."""
+        """Return a connection in autocommit mode."""
 
     @abstractmethod
     def _parameters_of(self, conn: Any) -> dict[str, str] | None:
-        """What a connection was opened with, and so can be again; None if that can't be known."""
+        """Return the parameters that a connection was opened with; None if they can't be known."""
 
     @abstractmethod
     def _backend_pid(self, conn: Any) -> int:
-        """As the server said when it was connected."""
+        """Return the id of the server process, as the server told it when the connection was made."""
 
     @abstractmethod
     def _status(self, conn: Any) -> int:
-        """libpq's transaction status."""
+        """Return libpq's transaction status."""
 
     @abstractmethod
     def _is_plain(self, conn: Any) -> bool:
-        """Whether the application has set no isolation level or the like for the transactions of a connection."""
+        """Return whether the application has set no isolation level or the like for the connection's transactions."""
 
     @abstractmethod
     def _begin(self, conn: Any) -> str:
-        """The statement, on a connection in autocommit mode."""
+        """Return the statement that begins a transaction on a connection in autocommit mode."""
 
     @abstractmethod
     def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
@@ -91,11 +91,11 @@ class Driver(Errors, ABC):
 
     @abstractmethod
     def listen(self, conn: Any) -> None:
-        """Call before LISTEN: keep what arrives for pq until `notified` takes it."""
+        """Keep what arrives for pq until `notified` takes it. Call this before LISTEN."""
 
     @abstractmethod
     def receive(self, conn: Any) -> None:
-        """Take from the socket what has arrived. Only on a connection that nobody else uses."""
+        """Read what has arrived from the socket. Only for a connection that nothing else uses."""
 
     @abstractmethod
     def has_notified(self, conn: Any, channels: Container[str]) -> bool:
@@ -108,9 +108,9 @@ class Driver(Errors, ABC):
     # -- connections
 
     def parameters(self, dsn: str) -> dict[str, str]:
-        """What a DSN says.
+        """Return the parameters of a DSN.
 
-        :raises ValueError: it is malformed. It is not quoted in the message: it may hold a password.
+        :raises ValueError: it is malformed. The message does not quote it: it may hold a password.
         """
         plain = dsns.plain(dsn)
         try:
@@ -143,16 +143,16 @@ class Driver(Errors, ABC):
             raise both(errors.ConnectionFailed, self._package.OperationalError)(str(error).strip()) from error
 
     def clone(self, conn: Any) -> Any:
-        """A second connection with the parameters of the first, in autocommit mode; None if they can't be known."""
+        """Return a second connection with the parameters of the first, in autocommit mode; None if they are unknown."""
         parameters = self._parameters_of(conn)
         return None if parameters is None else self._open({**dsns.defaults(parameters, os.environ), **parameters})
 
     def alive(self, conn: Any) -> bool:
-        """Whether a connection is still there. The server is asked only if it has said something meanwhile: a
-        notification, or its farewell, after which the connection may last a moment.
+        """Return whether a connection is still open.
 
-        Never by reading from the socket, which would take the answer to what another thread of the application is
-        executing.
+        The server is asked only if it has sent something meanwhile: a notification, or a farewell, after which the
+        connection may last a moment. The socket itself is never read here: that would take the answer to what another
+        thread of the application executes.
         """
         try:
             if not conn.closed and self._status(conn) != _ACTIVE and readable(conn.fileno()):
@@ -163,11 +163,11 @@ class Driver(Errors, ABC):
         return not conn.closed
 
     def backend_pid(self, conn: Any) -> int:
-        """The server process as it was named when the connection was made; a pooler makes up a number."""
+        """Return the id of the server process, as it was told when the connection was made. A pooler makes one up."""
         return self._backend_pid(conn)
 
     def backend_is_hidden(self, conn: Any) -> bool:
-        """Whether a transaction pooler stands between: then the next statement may meet another server session."""
+        """Return whether a transaction pooler stands between: the next statement may meet another server session."""
         return self.run(conn, "select pg_backend_pid()") != [(self._backend_pid(conn),)]
 
     # -- statements
@@ -187,9 +187,9 @@ class Driver(Errors, ABC):
             return self._copy(conn, sql, Timed(file, guard))
 
     def run_and_commit(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
-        """Execute and commit in two round trips: what is lost in the first one certainly changed nothing.
+        """Execute and commit in two round trips. If the connection is lost in the first one, nothing was changed.
 
-        :param conn: in autocommit mode, idle.
+        :param conn: an idle connection in autocommit mode.
         :raises ConnectionLost: COMMIT was not sent.
         """
         try:
@@ -203,10 +203,11 @@ class Driver(Errors, ABC):
         return rows
 
     def committed(self, conn: Any) -> AbstractContextManager[None]:
-        """What is executed inside is committed at the end, and with it what the application had begun before.
+        """Return a context manager: what is executed inside is committed at its end, and with it what the application
+        had begun before.
 
-        Where it can be, without BEGIN and COMMIT around: one round trip, not three. Not on a connection with an
-        isolation level of its own: it would not hold, or (psycopg2) be written to the session.
+        Where possible there is no BEGIN and COMMIT around, which saves two of three round trips. But the isolation
+        level of a connection would not hold that way, or psycopg2 would write it to the session.
         """
         return nullcontext() if conn.autocommit else self._committed(conn)
 
@@ -243,7 +244,7 @@ class Driver(Errors, ABC):
     def begin(self, conn: Any, now: bool) -> None:
         """Begin a transaction, unless the application has one open.
 
-        :param now: outside of autocommit mode drivers begin by themselves with the first statement: have it do so here.
+        :param now: outside of autocommit mode a driver begins with the first statement: execute one.
         """
         if conn.autocommit and self.idle(conn):
             lift = "" if self.limits is None else self.limits.lift(conn)
@@ -264,7 +265,7 @@ class Driver(Errors, ABC):
 
     def rollback(self, conn: Any) -> None:
         if sys.is_finalizing():
-            return  # blocks of threads that are no more end here, and those may have left the connection locked
+            return  # blocks of threads that have ended are left now, and those may have left the connection locked
         try:
             if conn.autocommit:
                 self.run(conn, "rollback")
@@ -276,7 +277,7 @@ class Driver(Errors, ABC):
     # -- notifications
 
     def notified(self, conn: Any, channels: Container[str]) -> set[str]:
-        """Take what has arrived for these channels; other notifications stay for their owner."""
+        """Take the notifications of these channels that have arrived. Others stay for their owner."""
         if readable(conn.fileno()):
             self.run(conn, PING)  # which reads them; see `alive`
         return self._take(conn, channels)

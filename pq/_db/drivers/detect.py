@@ -1,4 +1,4 @@
-"""Which driver a connection or pool belongs to, and which one pq takes for connections of its own."""
+"""Which driver a connection or pool belongs to, and which one pq uses for connections that it opens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PREFERRED = ("psycopg2", "psycopg")
 
 
 def driver_of(conn: object) -> Driver:
-    """The driver of a connection.
+    """Return the driver of a connection.
 
     :raises TypeError: it is no connection of a known driver.
     """
@@ -31,12 +31,12 @@ def driver_of(conn: object) -> Driver:
 
 
 def is_engine(given: object) -> bool:
-    """Whether it is an Engine of SQLAlchemy; one of asyncio has no pool of connections that we could use."""
+    """Return whether it is an Engine of SQLAlchemy. An asynchronous one has no pool that pq could use."""
     return "sqlalchemy" in _packages(given) and hasattr(given, "dialect") and hasattr(given, "dispose")
 
 
 def driver_of_pool(pool: Any) -> Driver:
-    """The driver of a pool; one of the application's own making is taken for psycopg2's.
+    """Return the driver of a pool. A pool of the application's own making is taken for one of psycopg2.
 
     :raises TypeError: it is no pool.
     """
@@ -56,9 +56,9 @@ def driver_of_pool(pool: Any) -> Driver:
 
 
 def own_driver() -> Driver:
-    """The one for connections that pq opens itself.
+    """Return the driver for connections that pq opens.
 
-    :raises ImportError: there is none.
+    :raises ImportError: no driver can be imported.
     """
     for package in PREFERRED:
         try:
@@ -79,7 +79,7 @@ def check_source(conn: Any, pool: Any) -> None:
 
 
 def interruptible() -> AbstractContextManager[None]:
-    """Inside, Ctrl-C ends statements on connections of pq's own; for a process of one thread."""
+    """Return a context manager: inside, Ctrl-C ends statements. Use it in a process of one thread."""
     found = own_driver()
     return found.interruptible() if isinstance(found, Psycopg2) else nullcontext()
 
@@ -90,5 +90,5 @@ def driver(package: str) -> Driver:
 
 
 def _packages(given: object) -> list[str]:
-    # not type(): a wrapper, as monitoring has them, shows the class of what is in it
+    # not type(): a wrapper, of a monitoring tool for example, shows the class of what is in it
     return [cls.__module__.split(".")[0] for cls in given.__class__.__mro__]

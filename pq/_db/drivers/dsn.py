@@ -33,23 +33,24 @@ _SQLALCHEMY_DRIVER = re.compile(r"^(postgres(?:ql)?)\+\w+(?=://)")
 
 
 def plain(dsn: str) -> str:
-    """Without the name of a driver, as SQLAlchemy has it in the scheme."""
+    """Return the DSN without the name of a driver, which SQLAlchemy puts in the scheme."""
     return _SQLALCHEMY_DRIVER.sub(r"\1", dsn)
 
 
 def check(given: Mapping[str, str]) -> None:
-    """
-    :raises ValueError: "@" or "/" in the password of a URL: parts of it are taken for host or port, which libpq's
-        messages quote.
+    """Refuse a URL whose password has an unescaped "@" or "/": libpq takes parts of it for host or port, which its
+    messages quote.
+
+    :raises ValueError: it has.
     """
     if _USER_IN_HOST.search(given.get("host", "")) or not _PORTS.fullmatch(given.get("port", "")):
         raise ValueError("the DSN's host or port is malformed; a password in a URL must be percent-encoded")
 
 
 def query_keys(dsn: str) -> list[str]:
-    """The names of the parameters in the query of a URL.
+    """Return the names of the parameters in the query of a URL.
 
-    Names only, and only where "?" can't be part of a password: an error message may quote them.
+    Only names are returned, and only where "?" can't be part of a password: an error message may quote them.
     """
     if "://" not in dsn or "@" in dsn.partition("?")[2]:
         return []
@@ -61,9 +62,9 @@ def query_keys(dsn: str) -> list[str]:
 
 
 def defaults(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """What to connect with besides what a DSN says: `CONNECT`, but for what the environment or a service file sets.
+    """Return `CONNECT` without what the environment or a service file sets.
 
-    To libpq, what is given with a connection takes precedence over both.
+    For libpq, the parameters of a connection take precedence over both.
     """
     theirs = {name for variable, name in _VARIABLES.items() if environ.get(variable)}
     service = given.get("service") or environ.get("PGSERVICE")
@@ -73,7 +74,7 @@ def defaults(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
 
 
 def _service(name: str, given: Mapping[str, str], environ: Mapping[str, str]) -> frozenset[str]:
-    """The names of the parameters that a service sets."""
+    """Return the names of the parameters that a service sets."""
     user = given.get("servicefile") or environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
     system = Path(environ.get("PGSYSCONFDIR", "/"), "pg_service.conf")
     for path in (Path(user), system):

@@ -11,7 +11,7 @@ from ... import errors
 
 @cache
 def both(ours: type[errors.PQError], drivers: type[Exception]) -> Any:
-    """A subclass of both, under our name: what catches the driver's error goes on catching it."""
+    """Return a subclass of both with our name: code that catches the driver's error catches it."""
     return type(ours.__name__, (ours, drivers), {"__module__": ours.__module__, "__doc__": ours.__doc__})
 
 
@@ -63,7 +63,7 @@ class Errors(ABC):
     def fail(self, conn: Any, error: BaseException, changes: bool, table: str) -> NoReturn:
         """Raise what an error of the driver means.
 
-        :param changes: what was under way changes something, and was to be committed.
+        :param changes: whether what was being committed changes something.
         :param table: the name of the queue table, for the message.
         """
         if isinstance(error, self.Error) and not isinstance(error, errors.PQError):
@@ -76,24 +76,24 @@ class Errors(ABC):
         raise error
 
     def is_lost(self, conn: Any, error: BaseException | None) -> bool:
-        """Whether an error means that the connection is gone. The SQLSTATE does not tell: libpq reports the end of the
-        connection, not the server's last words before it."""
+        """Return whether the connection is gone after an error. The SQLSTATE does not tell: libpq reports the end of
+        the connection, not the server's last words before it."""
         return bool(conn.closed)
 
     def was_canceled(self, error: BaseException) -> bool:
         return self._sqlstate(error) == _CANCELED
 
     def is_refused(self, error: BaseException) -> bool:
-        """Whether the role may not do that, or the session is read-only."""
+        """Return whether the role may not do that, or the session is read-only."""
         return self._sqlstate(error) in _REFUSED
 
     def is_read_only(self, error: BaseException) -> bool:
-        """Whether the session can't write: the server is a standby now, or its settings say so."""
+        """Return whether the session can't write: the server is a standby now, or its settings say so."""
         return self._sqlstate(error) == _READ_ONLY
 
     def is_outage(self, error: BaseException) -> bool:
-        """Whether the same call may well succeed later: the server can't be reached, is overloaded or read-only, or the
-        role lacks a right just now. An error of what was executed is none."""
+        """Return whether the same call may well succeed later: the server can't be reached, is overloaded or read-only,
+        or the role lacks a right just now. An error in what was executed is no outage."""
         return isinstance(error, self.Unavailable) or self.is_refused(error)
 
     def is_unprepared(self, error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from select import select
-from typing import Any
+from typing import Any, ClassVar
 
 from .base import Driver, Rows
 from .literal import Encoded
@@ -18,10 +18,11 @@ _ASCII = ("SQLASCII", "SQL_ASCII")
 class Psycopg2(Driver):
     """psycopg2 or psycopg2cffi."""
 
+    _interruptible: ClassVar[bool] = False
+
     def __init__(self, package: str = "psycopg2") -> None:
         self._extensions = import_module(package + ".extensions")
         super().__init__(import_module(package), import_module(package + ".pool").PoolError)
-        self._interruptible = False
 
     # -- connections
 
@@ -61,7 +62,7 @@ class Psycopg2(Driver):
     # -- statements
 
     def _cursor(self, conn: Any) -> Any:
-        """A cursor that returns plain tuples, whatever cursor_factory the connection has."""
+        """Return a cursor for plain tuples, whatever cursor_factory the connection has."""
         return conn.cursor(cursor_factory=self._extensions.cursor)
 
     def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
@@ -79,13 +80,16 @@ class Psycopg2(Driver):
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Inside, Ctrl-C ends a statement: else libpq returns only at its end. For a process of one thread, since the
-        way of waiting is that of all connections. Not while connecting, where libpq would forget its timeout."""
-        self._interruptible = True
+        """Return a context manager: inside, Ctrl-C ends a statement, for which libpq would else wait to its end.
+
+        Use it in a process of one thread: it changes how all connections wait. It has no effect while connecting, where
+        libpq would forget its timeout.
+        """
+        Psycopg2._interruptible = True  # of the class: connections that pq opens have a copy of the driver
         try:
             yield
         finally:
-            self._interruptible = False
+            Psycopg2._interruptible = False
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -104,7 +108,7 @@ class Psycopg2(Driver):
                     select([], [conn], [])
         except KeyboardInterrupt:
             with suppress(self.Error):
-                conn.cancel()  # the server would go on
+                conn.cancel()  # or the server would go on
             raise
 
     def _copy(self, conn: Any, sql: str, file: Any) -> int:
@@ -115,7 +119,7 @@ class Psycopg2(Driver):
     # -- notifications
 
     def listen(self, conn: Any) -> None:
-        """psycopg2 keeps all of them."""
+        """Do nothing: psycopg2 keeps all notifications."""
 
     def receive(self, conn: Any) -> None:
         conn.poll()

@@ -17,7 +17,7 @@ from ..watchdog import SILENCE, Guard
 from .base import Source
 from .turns import Turn, Turns
 
-#: Seconds after which a connection that nobody has used is closed, while this process waits; one is kept.
+#: Seconds after which an unused connection is closed while this process waits for jobs; one is kept.
 KEEP = 5.0
 
 #: Seconds that a question to the server may take which it answers from memory.
@@ -41,7 +41,7 @@ class DsnPool(Source):
     def __init__(self, dsn: str, limit: int, statement_timeout: float | None = None) -> None:
         self._driver = own_driver()
         self.driver = self._driver if statement_timeout is None else self._driver.limited(weakref.proxy(self))
-        self.driver.parameters(dsn)  # complains of a malformed one now, not at the first connection
+        self.driver.parameters(dsn)  # raises now if the DSN is malformed, not at the first connection
         if limit < 1:
             raise ValueError(f"max_connections must be at least 1: {limit}")
         super().__init__()
@@ -81,7 +81,7 @@ class DsnPool(Source):
             raise
 
     def _find(self) -> Any:
-        """An idle connection that is alive, or a new one."""
+        """Return an idle connection that is alive, or a new one."""
         while True:
             conn = self._pop()
             alive = False
@@ -128,7 +128,7 @@ class DsnPool(Source):
             if conn is not None:
                 conn.close()
         except self.driver.Error:
-            pass  # it is gone, which is what we want
+            pass  # it is gone, and that was the aim
 
     def distrust(self) -> None:
         """Close all that are idle."""
@@ -207,7 +207,7 @@ class DsnPool(Source):
 
     def forked(self) -> None:
         super().forked()
-        # never closed here: that would say goodbye on the parent's sockets. Kept, lest the collector close them.
+        # not closed here, which would say goodbye on the parent's sockets, and kept, lest the garbage collector do so
         _inherited.extend(conn for conn, _ in self._idle)
         self._reset()
 
