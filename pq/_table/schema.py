@@ -115,7 +115,7 @@ def _refuse(database: Database, table: TableName, isolation: str) -> None:
             f"a transaction at {isolation.upper()} might not see all rows of table {table.quoted}, and can't tell"
             " whether it has jobs: call this outside of it"
         )
-    (counts,) = database.execute(bound("queue.sql", table.quoted)["jobs_left"])
+    (counts,) = database.execute(bound("queue.sql", table.quoted)["jobs_left"], {})
     if any(counts):
         ready, scheduled, running, dead = counts
         raise JobsLeft(table=table.quoted, ready=ready, scheduled=scheduled, running=running, dead=dead)
