@@ -106,7 +106,7 @@ def test_without_a_table_there_is_nothing_to_reset(empty_dsn: str) -> None:
 @pytest.mark.parametrize("end", ENDS)
 def test_another_table_is_left_alone(empty_dsn: str, end: Callable[..., None]) -> None:
     execute(empty_dsn, "create table queue (name text)")
-    with PQ(empty_dsn) as pq, pytest.raises(SchemaError, match="no queue table"):
+    with PQ(empty_dsn) as pq, pytest.raises(SchemaError, match="is not a queue table"):
         end(pq, force=True)
     assert execute(empty_dsn, "select * from queue") == []
 
