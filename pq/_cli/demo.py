@@ -1,8 +1,7 @@
 """The demo, ``python -m pq demo``: a few seconds of real work to watch.
 
 One process puts jobs and two others work on them, on a PostgreSQL that is started for the demo. One job fails, and one
-worker is killed in the middle of a transaction. At the end the demo asks the database whether every job took effect
-exactly once.
+worker is killed in the middle of a transaction. At the end the database says whether each job took effect exactly once.
 
 `produce` and `work` are what an application would have; the rest is the proof and the show.
 """
@@ -19,13 +18,15 @@ import tempfile
 import time
 from typing import Any
 
-from .. import PQ, Job, PQError, Queue, __version__
+from .._jobs.job import Job
+from .._version import __version__
 from ..embedded import Embedded
+from ..errors import PQError
+from ..tasks.queue import PQ, Queue
 
 AHEAD = 500  # jobs put before the urgent one
 SECONDS = 1.5  # of putting jobs, twice
-PATIENCE = 120.0  # seconds until the demo gives up
-TICK = 0.1  # seconds between two looks at the progress
+PATIENCE, TICK = 120.0, 0.1  # seconds until the demo gives up, and between two looks at the progress
 
 # Jobs write here. There is no unique constraint: the demo must detect a job that takes effect twice, not prevent it.
 TABLE = "create table if not exists demo_log (run text, job bigint, worker int, event text, at timestamptz)"
@@ -68,8 +69,7 @@ def work(queue: Queue, outside: Queue, worker: int) -> None:
             pass  # rolled back: nothing was written, and the job is in the queue again
 
 
-class Trouble(Exception):
-    pass
+class Trouble(Exception): ...
 
 
 def make_trouble(job: Job, outside: Queue, worker: int) -> None:

@@ -8,9 +8,10 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-from .. import __version__, errors
+from .. import errors
 from .._db import interruptible, own_driver
 from .._text import printable
+from .._version import __version__
 from . import call, dead, doctor, jobs, queues, table, work
 from .app import UsageError
 from .parser import Parser

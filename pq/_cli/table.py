@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .. import __version__
 from .._table import schema
+from .._version import __version__
 from ..sql import TableName
 from .output import print_text
 from .parser import Commands, database_options, opened, table_options

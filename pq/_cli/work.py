@@ -6,7 +6,7 @@ import argparse
 import signal
 from typing import Any
 
-from .. import tasks
+from ..tasks.queue import PQ, Queue
 from ..worker import Worker
 from ..worker.supervisor import OPTION, Supervisor, command, supervised
 from . import logs
@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     """Declare the command."""
     work = Commands(commands).add(run, "work", "perform tasks")
     option = work.add_argument
-    option("target", metavar="MODULE:ATTRIBUTE", help="a PQ of pq.tasks, one of its queues, or a Worker")
+    option("target", metavar="MODULE:ATTRIBUTE", help="a PQ, one of its queues, or a Worker")
     option("-Q", "--queues", metavar="A,B", help="names of queues (default: all that have tasks)")
     option("-c", "--threads", type=positive, metavar="N", help="how many jobs run at the same time (default: 1)")
     option("-p", "--processes", type=positive, default=1, metavar="N", help="how many such workers (default: 1)")
@@ -81,7 +81,7 @@ def worker_of(args: argparse.Namespace) -> Worker:
         if _options(args) != DEFAULTS:
             raise UsageError(f"{args.target} is a Worker, and its options are set where it is made, not here")
         worker = found
-    elif isinstance(found, (tasks.PQ, tasks.Queue)):
+    elif isinstance(found, (PQ, Queue)):
         worker = Worker(
             found,
             args.queues.split(",") if args.queues else None,
@@ -94,7 +94,7 @@ def worker_of(args: argparse.Namespace) -> Worker:
         )
     else:
         kind = type(found).__name__
-        raise UsageError(f"{args.target} must be a PQ or Queue of pq.tasks, or a Worker, and is a {kind}")
+        raise UsageError(f"{args.target} must be a PQ, one of its queues, or a Worker, and is a {kind}")
     module = args.target.partition(":")[0]
     for queue in worker.queues:
         queue.packages = args.allow or [module.partition(".")[0]]

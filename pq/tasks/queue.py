@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from logging import Logger, getLogger
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, overload
 
 from .._args import check_text
@@ -25,19 +24,11 @@ from .task import P, R, Task
 
 
 class Queue(BaseQueue):
-    """A queue whose jobs are calls of tasks.
-
-    `task` decorates a function: calling it puts a job. `work`, or a `Worker`, performs them *at least once*: a job is
-    leased, and the one whose worker was killed runs again.
-    """
+    __doc__ = BaseQueue.__doc__
 
     #: Tasks by name. One that is missing here is imported by its path, and called only if it was decorated. A plain
     #: function may stand here, too.
     handler_registry: ClassVar[dict[str, Any]] = {}
-
-    #: For jobs that are no calls of tasks; tasks have their own.
-    max_retries = 0
-    retry_in: RetryIn = "30s"
 
     #: Whether tasks were decorated for this queue in this process, and transactional ones.
     has_tasks = False
@@ -48,8 +39,6 @@ class Queue(BaseQueue):
 
     #: Whether a job whose task is unknown waits for a deployment. Not in `work`, which does as 1.9.1.
     _waits = True
-
-    logger: Logger = getLogger("pq.tasks")
 
     @overload
     def task(self, function: Callable[Concatenate[int, P], R], /) -> Task[P, R]: ...
@@ -232,12 +221,12 @@ class Queue(BaseQueue):
 
 
 class PQ(BasePQ):
-    """A `pq.PQ` whose queues have tasks."""
+    __doc__ = BasePQ.__doc__
 
     queue_class: type[BaseQueue] | None = Queue
 
     def with_tasks(self) -> list[Queue]:
-        """The queues for which tasks were decorated in this process."""
+        """Return the queues for which tasks were decorated in this process."""
         return [queue for queue in self._queues.all() if isinstance(queue, Queue) and queue.has_tasks]
 
     if TYPE_CHECKING:

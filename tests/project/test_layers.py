@@ -17,7 +17,7 @@ import pq
 PACKAGE = Path(pq.__file__).parent
 
 #: No connection, no clock, no thread.
-PURE = {"errors", "retry", "sql", "_args", "_calls", "_codec", "_text", "_times", "_traceback"}
+PURE = {"errors", "retry", "sql", "_args", "_calls", "_codec", "_text", "_times", "_traceback", "_version"}
 #: What all others may import. These import each other, too, without circles.
 BASE = PURE | {"_logs", "_loop"}
 
@@ -30,8 +30,8 @@ RANKS = [
     {"_queue"},
     {"doctor"},
     {"_manager", "worker"},
-    {"tasks", "utils", "__init__"},
-    {"_cli"},
+    {"tasks", "utils"},
+    {"__init__", "_cli"},
 ]
 #: A program of one line, above all of them.
 TOP = {"__main__"}

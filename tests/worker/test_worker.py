@@ -756,7 +756,7 @@ def test_burst_and_max_jobs_and_several_processes(folder: Path, dsn: str, sql: S
         (["nowhere:pq"], "cannot import nowhere:pq: ModuleNotFoundError"),
         (["chores:nothing"], "cannot import chores:nothing: AttributeError"),
         (["chores"], "not of the form module:attribute"),
-        (["chores:os"], "must be a PQ or Queue of pq.tasks"),
+        (["chores:os"], "must be a PQ, one of its queues, or a Worker"),
         (["chores:pq", "-c", "0"], "must be at least 1"),
         (["chores:pq", "--max-idle", "-1"], "max_idle must be a non-negative"),
     ],
