@@ -6,8 +6,8 @@
 
 import os
 
-from pq import Discard, Worker
-from pq.tasks import PQ, current
+from pq import PQ, Discard, Worker
+from pq.tasks import current
 
 pq = PQ.embedded(os.environ.get("PRESS_DATA", "pqdata"))
 queue = pq["press"]

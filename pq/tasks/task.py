@@ -25,7 +25,7 @@ REFUSED = (TypeError, ValueError, RecursionError)
 
 
 class Task(Generic[P, R]):
-    """A decorated function. Calling it puts a job; `pq.tasks.Queue.task` makes one.
+    """A decorated function. Calling it puts a job; `pq.Queue.task` makes one.
 
     :ivar name: what jobs name it by.
     :ivar options: how workers run it.

@@ -53,7 +53,7 @@ def current() -> LeasedJob:
 
 
 class Options(NamedTuple):
-    """How a task is to be run; see `pq.tasks.Queue.task`."""
+    """How a task is to be run; see `pq.Queue.task`."""
 
     max_retries: int = 0
     retry_in: RetryIn = "30s"

@@ -9,7 +9,7 @@ from .._table import Table
 
 
 class TaskQueue(Protocol):
-    """A `pq.tasks.Queue`."""
+    """A `pq.Queue`."""
 
     name: str
     timeout: float | None
@@ -28,7 +28,7 @@ class OtherPQ(TypeError, ValueError):
 def choose(pq: Any, given: Iterable[Any] | None) -> list[Any]:
     """Return the queues that are meant.
 
-    :param pq: a `pq.tasks.PQ`, or one of its queues.
+    :param pq: a `pq.PQ`, or one of its queues.
     :param given: queues of that PQ, or their names; None: those that have tasks.
     """
     if isinstance(given, str):
@@ -43,7 +43,7 @@ def choose(pq: Any, given: Iterable[Any] | None) -> list[Any]:
         chosen = pq.with_tasks() if hasattr(pq, "with_tasks") else []
     for queue in chosen:
         if not hasattr(queue, "perform"):
-            raise TypeError(f"{queue!r} has no tasks: use the PQ of pq.tasks")
+            raise TypeError(f"{queue!r} has no tasks: its class must be pq.Queue, or a subclass")
         if not queue._table.is_same(pq._table):
             raise OtherPQ(f"{queue!r} is a queue of another PQ than {pq!r}: make a worker for each")
     if not chosen:

@@ -52,7 +52,7 @@ TICK = 1.0
 class Worker:
     """Performs the tasks of queues.
 
-    :param pq: a `pq.tasks.PQ`, or one of its queues.
+    :param pq: a `PQ`, or one of its queues.
     :param queues: queues of that PQ, or their names; default: all that have tasks in this process.
     :param threads: how many jobs run at the same time.
     :param lease: as ``'30s'`` or a timedelta: how long after this process was killed its jobs come back. While they

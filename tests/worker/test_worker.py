@@ -169,11 +169,23 @@ def test_bad_arguments(pq: PQ, options: dict[str, Any], error: type[Exception], 
         Worker(pq, **options)
 
 
-def test_a_plain_queue_has_no_tasks(dsn: str) -> None:
-    from pq import PQ as Plain
+def test_the_queues_of_any_pq_have_tasks(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package.Queue, "handler_registry", {})
+    done: list[int] = []
+    with package.PQ(dsn, timeout=0.05) as pq:
+        id = pq["a"].task(name="eat")(done.append)()
+        Worker(pq, burst=True).run()
+        assert done == [id]
+        pq["a"].put("no call")
+        Worker(pq, burst=True).run()
+        assert len(pq["a"].dead) == 1
 
-    with Plain(dsn) as plain, pytest.raises(TypeError, match="has no tasks"):
-        Worker(plain, ["a"])  # type: ignore[list-item]
+
+def test_a_queue_of_another_kind_has_no_tasks(dsn: str) -> None:
+    from pq._queue import Queue as Plain
+
+    with package.PQ(dsn, queue_class=Plain) as pq, pytest.raises(TypeError, match="has no tasks"):
+        Worker(pq, ["a"])
 
 
 # -- leases
