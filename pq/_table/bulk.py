@@ -92,7 +92,7 @@ def times(schedule: When, expected: When) -> dict[str, Any]:
 
 
 def _interval(delay: timedelta | None) -> str | None:
-    """Write an interval for the server. Each part has a sign: by the SQL standard a first sign counts for all others."""
+    """Write an interval for the server, each part with a sign: by the SQL standard a first sign counts for the rest."""
     return None if delay is None else f"{delay.days} days +{delay.seconds}.{delay.microseconds:06} seconds"
 
 
