@@ -437,3 +437,32 @@ def check_missing(pq: PQ, *uses: Call) -> None:
     job = pq["a"].get(block=False)
     assert job is not None
     assert job.id == id
+
+
+# -- numbers that PostgreSQL can't hold
+
+HUGE = [2**63, -(2**63) - 1, 10**30, -(10**30)]
+
+
+@pytest.mark.parametrize("id", HUGE)
+def test_an_id_that_no_row_can_have_is_one_of_no_job(pq: PQ, id: int) -> None:
+    queue = pq["a"]
+    stays = queue.put("stays")
+    for find in (lambda: queue[id], lambda: queue.result(id), lambda: queue.update(id, 1), lambda: queue.dead.get(id)):
+        with pytest.raises(JobNotFound):
+            find()
+    assert queue.find(id) is None
+    assert queue.cancel([id]) == queue.dead.retry(id) == queue.dead.discard([id]) == 0
+    assert not queue.move(id, "b")
+    assert not queue.reschedule(id, expected_at="1s")
+    assert [job.id for job in queue.list()] == [stays]
+
+
+@pytest.mark.parametrize("limit", [2**63, 10**30])
+def test_a_limit_that_is_larger_than_any_number_of_rows(pq: PQ, limit: int) -> None:
+    queue = pq["a"]
+    queue.put_many([1, 2])
+    assert len(queue.list(limit=limit)) == 2
+    assert queue.dead.list(limit=limit) == []
+    assert len(queue.get_many(limit, block=False)) == 2
+    assert pq.prune(limit) == 0
