@@ -64,7 +64,7 @@ class WaitedQueue:
         return self.stale and bool(self.waiters) and not any(self.name in waiter.called for waiter in self.waiters)
 
     def admit(self, waiter: Waiter) -> None:
-        if not self.waiters:  # the thread has just claimed in vain
+        if self.name not in waiter.called:  # it has just claimed in vain
             self.claim_at = time.monotonic() + self._poll_interval
         self.waiters.append(waiter)
         self.until = math.inf
@@ -172,6 +172,8 @@ class Waiter:
         """
         if self._woken:
             self._woken = False
+            if len(called := list(self.called)) == 1:
+                return called
         elif len(self.queues) <= FEW:
             return list(self.queues)
         elif time.monotonic() >= self._peek_at:

@@ -828,7 +828,7 @@ def interrupted(function: Callable[[], Any], nth: int) -> bool:
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
         code = frame.f_code
-        if not code.co_filename.endswith(("_wait/room.py", "_wait/waiter.py", "_wait/leader.py")):
+        if not code.co_filename.endswith(("_wait/room.py", "_wait/waiter.py", "_wait/leader.py", "_wait/session.py")):
             return None
         return each_line
 
