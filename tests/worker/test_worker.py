@@ -261,7 +261,7 @@ def test_a_job_that_kills_whoever_runs_it_is_given_up(pq: PQ, sql: Sql) -> None:
     sql("update queue set attempts = 3, expiries = 3")  # of these deliveries nobody has come back
     Worker(pq, burst=True).run()
     assert done == [id]
-    again = pq["a"].task(max_retries=1)(lambda job_id: done.append(job_id))()
+    again = pq["a"].task(max_retries=1, name="again")(lambda job_id: done.append(job_id))()
     sql("update queue set attempts = 4, expiries = 4 where id = %s", (again,))
     Worker(pq, burst=True).run()
     assert done == [id]
