@@ -125,21 +125,21 @@ class Queue(BaseQueue):
         return decorate
 
     def work(self, burst: bool = False) -> None:
-        """Perform jobs as they come, until SIGTERM or SIGINT: a `Worker` of one thread.
+        """Perform jobs as they come, with a `Worker` of one thread, until SIGTERM or SIGINT.
 
-        :param burst: return when there was none for `timeout` seconds.
+        :param burst: return when there was no job for `timeout` seconds.
         """
         self._waits = False
         self.logger.info("`%s` starting to perform jobs", self.name)
         Worker(self, burst=burst).run()
 
     def perform(self, job: Job) -> bool:
-        """Call the job's task, in this thread.
+        """Call the task of a job, in this thread.
 
-        A job that was got under a lease is settled. One that is off the queue is put again if that fails and it has
-        retries left, as in 1.9.1.
+        A job that was got under a lease is settled. A job that is off the queue already is put again if the task fails
+        and has retries left, as in 1.9.1.
 
-        :returns: whether it succeeded.
+        :returns: whether the task succeeded.
         """
         if isinstance(job, LeasedJob):
             try:
@@ -160,7 +160,7 @@ class Queue(BaseQueue):
         return True
 
     def fail(self, job: Job, data: Any, e: BaseException | None = None) -> bool:
-        """Put a failed job again if it has retries left, else log why it is given up. Returns False."""
+        """Put a failed job again if it has retries left, else log why it is given up; return False."""
         again = self._retry(job, data) if isinstance(data, dict) else None
         if again is None:
             self.logger.error("Failed to perform job %r", job, exc_info=e)
@@ -169,7 +169,7 @@ class Queue(BaseQueue):
         return False
 
     def _retry(self, job: Job, data: dict[str, Any]) -> int | None:
-        """The id of the next attempt; None if there is none."""
+        """Put the job of the next attempt and return its id; return None if there is none."""
         try:
             retried = data.get("retried", 0)
             if data.get("max_retries", 0) <= retried:
