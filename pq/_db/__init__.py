@@ -3,7 +3,8 @@
     database      statements and transactions: what the rest of pq uses
     execute       one statement outside of a transaction: limits, repetition, errors
     prepared      statements that the server plans once and executes often
-    transaction   pq's own transactions, and those of the application that pq joins
+    transaction   pq's own transactions, and savepoints
+    joined        transactions of the application that pq joins
     scope         which block a statement belongs to
     block         the context managers around the application's code
     unwrap        the connection behind what an application passes

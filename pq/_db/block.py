@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from .transaction import Joined, OwnTransaction, Savepoint, tell
+from .joined import Joined
+from .transaction import OwnTransaction, Savepoint, tell
 
 
 class Home(Protocol):

@@ -15,13 +15,13 @@ from .block import Block, Using
 from .drivers.base import PING, Driver, Params, Rows
 from .drivers.detect import is_engine
 from .execute import Executor
+from .joined import Joined
 from .scope import current
 from .sources.base import Source
 from .sources.dsn import DsnPool
 from .sources.pools import source_of
 from .sources.single import SingleConnection
 from .sources.sqlalchemy import EnginePool
-from .transaction import Joined
 
 
 class Database:

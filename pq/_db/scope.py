@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -149,6 +150,22 @@ def current(source: object) -> Any:
         return None
     scope.check()
     return scope.transaction
+
+
+def check_coroutines(begun: Iterable[Scope], connections: float) -> None:
+    """Call this before a wait for a connection.
+
+    :param begun: the open transactions that use the connections.
+    :raises BlockError: coroutines of this thread have all of them in blocks, and can't go on during the wait.
+    """
+    me = here()
+    places = [scope._place for scope in list(begun)]
+    stuck = [place for place in places if place is not None and place.thread is me.thread and not place.reaches(me)]
+    if len(stuck) >= connections:
+        raise BlockError(
+            f"coroutines of this thread have all {connections} connections in blocks, and waiting for one would stop"
+            " the event loop: raise max_connections, or leave the blocks before an await"
+        )
 
 
 def block_of(opener: object) -> Any:

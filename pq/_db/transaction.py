@@ -13,7 +13,6 @@ from .drivers.base import Driver, Params, Rows
 from .loan import Loan
 from .scope import Scope
 from .sources.base import Source
-from .unwrap import begins, connection_of, note_error
 
 logger = getLogger("pq")
 
@@ -158,48 +157,6 @@ class Savepoint(Scope):
         self.leave()
 
 
-class Joined(Transaction):
-    """The application's transaction: pq neither begins nor ends it, and its errors are the driver's.
-
-    :param given: what leads to the connection.
-    """
-
-    owned = False
-
-    def __init__(self, source: Source, table: str, given: object) -> None:
-        super().__init__(source, table)
-        self._given = given
-        if not begins(given):  # which the first statement is to do: the application may be about to do it itself
-            self._find()
-
-    @property
-    def commits_at_once(self) -> bool:
-        self._find()
-        return bool(self.conn.autocommit) and self.driver.idle(self.conn)
-
-    def run(self, sql: str, params: Params | None = None) -> Rows:
-        self._find()
-        with self._source.exclusive(self.conn):
-            return super().run(sql, params)
-
-    def copy(self, sql: str, file: Any) -> int:
-        self._find()
-        with self._source.exclusive(self.conn):
-            return super().copy(sql, file)
-
-    def _find(self) -> None:
-        """A session that has committed meanwhile has given its connection back, and somebody else may have it."""
-        driver, conn = connection_of(self._given)
-        self.driver: Driver = driver
-        self.conn: Any = conn
-
-    def _fail(self, error: Exception) -> NoReturn:
-        note_error(self._given)
-        if self.driver.table_is_missing(error):
-            super()._fail(error)
-        raise error
-
-
 class OwnTransaction(Transaction):
     """A transaction that pq begins and ends."""
 
@@ -235,7 +192,8 @@ class OwnTransaction(Transaction):
 
         :raises BlockError: the block is left at the wrong place or in the wrong order; it was rolled back.
         """
-        if self.over and self._loan.conn is None:
+        if self._loan.conn is None:  # it has not begun, or has ended
+            self.leave()
             return
         if self._pid != os.getpid():  # the connection is the parent's
             self.over = True

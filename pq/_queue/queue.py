@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
 from .._args import JOB_IDS, integer, timeout_seconds
-from .._db import block_of
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import settle_all
 from .._table import bulk as _bulk
 from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, when
-from ..errors import BlockError, JobNotFound
+from ..errors import JobNotFound
 from .browse import Browse
 from .claim import Claim
 from .control import Control
@@ -45,7 +43,6 @@ class Queue(Browse, Control, Items):
     def __init__(self, name: str, *args: Any, **options: Any) -> None:
         super().__init__(name, *args, **options)
         self._claims = Claim()
-        self._entered: list[Any] = []
 
     # -- jobs in and out
 
@@ -258,51 +255,6 @@ class Queue(Browse, Control, Items):
     def __iter__(self) -> QueueIterator:
         """Iterate jobs without end; yield None whenever there was none for `timeout` seconds."""
         return QueueIterator(self)
-
-    # -- transactions
-
-    def __enter__(self) -> Any:
-        """Begin a transaction for all that the current thread or coroutine does with this PQ, and return a cursor."""
-        block = self._transaction(self)
-        block.frame = id(sys._getframe(1))
-        try:
-            self._entered.append(block)
-            return block.__enter__()
-        except BaseException as error:
-            block.end(error)
-            if block in self._entered:
-                self._entered.remove(block)
-            raise
-
-    def __exit__(
-        self, kind: object, error: BaseException | None, traceback: object, *, _block: Any = None
-    ) -> None:
-        """Commit, or roll back on an exception.
-
-        :raises BlockError: the block was entered in another thread, context or order; it was rolled back.
-        """
-        try:
-            _block = self._innermost_block() or self._lost_block(id(sys._getframe(1)))
-            _block.end(error)
-            self._entered.remove(_block)
-        except BaseException as problem:  # perhaps an interrupt: a block that has ended is not ended again
-            _block = _block or self._innermost_block() or self._lost_block(id(sys._getframe(1)))
-            _block.end(problem)
-            if _block in self._entered:
-                self._entered.remove(_block)
-            raise
-
-    def _innermost_block(self) -> Any:
-        if self._db.is_view:
-            return self._entered[-1] if self._entered else None
-        return block_of(self)
-
-    def _lost_block(self, frame: int) -> Any:
-        """The block to be left, which this context does not see. Mostly the frame tells which one it is."""
-        blocks = [block for block in self._entered if block.frame == frame] or self._entered
-        if len(blocks) != 1:
-            raise BlockError("a block of pq was left that was entered in another context. Use pq.bind(conn) there.")
-        return blocks[0]
 
     def close(self) -> None:
         """Close the connections, including those that the `PQ` was given."""

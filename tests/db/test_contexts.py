@@ -108,6 +108,29 @@ def test_coroutines_that_share_the_only_connection_are_told_so(dsn: str) -> None
         assert data(pq) == ["first", "later"]
 
 
+def test_coroutines_that_have_all_connections_are_told_so(dsn: str) -> None:
+    """To wait for one would stop the event loop for ever."""
+
+    async def one(pq: PQ, number: int) -> None:
+        with pq["a"]:
+            pq["a"].put(number)
+            await asyncio.sleep(0.1)
+
+    async def main(pq: PQ) -> None:
+        blocks = [asyncio.create_task(one(pq, number)) for number in range(2)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(BlockError, match="max_connections"):
+            pq["a"].put("third")
+        with pytest.raises(BlockError, match="max_connections"), pq["a"]:
+            raise AssertionError("entered")
+        await asyncio.gather(*blocks)
+        pq["a"].put("later")
+
+    with make_pq("dsn", dsn, max_connections=2) as pq:
+        asyncio.run(main(pq))
+        assert data(pq) == [0, 1, "later"]
+
+
 def test_a_task_that_inherits_a_block_must_not_use_it(dsn: str, kind: str) -> None:
     async def child(pq: PQ) -> None:
         with pytest.raises(BlockError, match=r"another coroutine.*bind"):

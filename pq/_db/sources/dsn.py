@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from ... import sql as _sql
 from ..drivers.base import PING, Params, Rows
 from ..drivers.detect import own_driver
+from ..scope import check_coroutines
 from ..watchdog import SILENCE, Guard
 from .base import Source
 from .turns import Turn, Turns
@@ -71,6 +72,8 @@ class DsnPool(Source):
         return source
 
     def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
+        if self._turns.exhausted:
+            check_coroutines(self.begun, self._limit)
         turn = self._turns.take(timeout)
         try:
             conn = self._find()

@@ -69,6 +69,11 @@ class Turns:
             self._leave(turn)
             raise
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the next one has to wait."""
+        return self._free <= 0
+
     def give(self, turn: Turn) -> None:
         """Give a turn back. A second call does nothing."""
         with self._lock:
