@@ -24,6 +24,9 @@ SECONDS = 0.001
 #: After a slow exact look the next one follows after this many times as long, but after `FORGET` at the latest.
 PAUSE = 20.0
 
+#: After so many slow exact looks in a row, the marks of urgent and due jobs follow at each.
+SURE = 3
+
 LOWEST = -(2**63)
 
 Rows = Sequence[tuple[Any, ...]]
@@ -62,6 +65,7 @@ class Marks:
         self._quickest = math.inf
         self._exact_at = -math.inf  # monotonic seconds, as all that follow
         self._slow_until = 0.0
+        self._slow_looks = 0
 
     def look(self, exact: bool) -> Look:
         """Begin to look.
@@ -157,5 +161,10 @@ class Look:
         took = now - self._began_at
         marks._quickest = min(marks._quickest, took)
         marks._exact_at = now
-        if took > TIMES * marks._quickest + SECONDS:
-            marks._slow_until = now + min(FORGET, PAUSE * took)
+        if took <= TIMES * marks._quickest + SECONDS:
+            marks._slow_looks = 0
+            return
+        marks._slow_until = now + min(FORGET, PAUSE * took)
+        marks._slow_looks += 1
+        if marks._slow_looks >= SURE:  # this is no accident: the marks need not wait for more jobs
+            marks._follow()
