@@ -27,6 +27,8 @@ class Loan:
     :ivar conn: the connection, or None.
     """
 
+    __slots__ = ("_source", "_token", "conn")
+
     def __init__(self, source: Lender) -> None:
         self.conn: Any = None
         self._source = source
@@ -38,7 +40,7 @@ class Loan:
         if source.dropped:
             source.reclaim()
         self.conn = source.acquire(timeout, self)
-        source.holders[self.conn] = self._token
+        source.holders[id(self.conn)] = self._token
         return self.conn
 
     def give(self, lost: bool = False) -> None:
@@ -46,9 +48,9 @@ class Loan:
         conn = self.conn
         if conn is not None:
             source = self._source
-            if source.holders.get(conn) is self._token:
+            if source.holders.get(id(conn)) is self._token:
                 source.release(conn, lost)
-                source.holders.pop(conn, None)
+                source.holders.pop(id(conn), None)
             else:  # taken, but not yet returned by `acquire`
                 source.restore(conn)
             self.conn = None

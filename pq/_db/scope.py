@@ -75,6 +75,7 @@ class Scope:
     :ivar source: where the connection comes from; a scope counts for this source alone.
     :ivar outer: the scope that was the innermost one before, of any source.
     :ivar over: whether it has ended.
+    :ivar simple: the identity of the thread that entered it, if no task did.
     :ivar block: the context manager that it belongs to, if somebody will look for that; see `block_of`.
     """
 
@@ -85,6 +86,7 @@ class Scope:
         self.block: Any = None
         self._process = _process
         self._place: Place | None = None
+        self.simple: object = None
 
     @property
     def transaction(self) -> Any:
@@ -93,6 +95,7 @@ class Scope:
     def enter(self) -> None:
         """Make this the innermost scope of the current context."""
         self._place = here()
+        self.simple = self._place.thread if self._place.task is None else None
         self.outer = _innermost.get()
         _innermost.set(self)
 
@@ -142,6 +145,15 @@ def current(source: object) -> Any:
     scope = _innermost.get()
     if scope is None:
         return None
+    if (
+        scope.source is source
+        and scope.simple is _thread.token  # plain code, in its own thread
+        and not scope.over
+        and scope._process is _process
+    ):
+        transaction = scope.transaction
+        if (transaction._top or transaction) is scope:
+            return transaction
     if scope.over or scope._process is not _process:
         scope = _prune()
     while scope is not None and (scope.source is not source or scope.over or scope._process is not _process):

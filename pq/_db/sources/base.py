@@ -67,7 +67,7 @@ class Source(ABC):
     def __init__(self) -> None:
         self._pid = os.getpid()
         self.begun: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-        self.holders: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
+        self.holders: dict[int, object] = {}  # by the id of the connection
         self.dropped: deque[tuple[Any, object]] = deque()
         self._answered: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
@@ -100,8 +100,8 @@ class Source(ABC):
         """Take back the connections of loans that were dropped with them, by an interrupted thread."""
         while self.dropped:
             conn, token = self.dropped.popleft()
-            if self.holders.get(conn, token) is token:
-                self.holders.pop(conn, None)
+            if self.holders.get(id(conn), token) is token:
+                self.holders.pop(id(conn), None)
                 if not conn.closed and not self.driver.idle(conn):
                     self.driver.rollback(conn)
                 self.restore(conn)
