@@ -58,9 +58,9 @@ MUTANTS = {
     ),
     "no fence": Mutant(
         "sql/lease.sql",
-        """job.id = given.id and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
+        """job.id = any (array[given.id]) and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
     and (job.due_at is null) is false""",
-        "job.id = given.id",
+        "job.id = any (array[given.id])",
         {"effect more than once", "delivered after done", "dead and done", "unfinished"},
         faults="freeze-long",
         seconds=25,
@@ -73,8 +73,8 @@ MUTANTS = {
     ),
     "takes the newest first": Mutant(
         "sql/claim.sql",
-        "id > %(mark)s\n  order by q_name, expected_at, id\n",
-        "id > %(mark)s\n  order by id desc\n",
+        "    where :other\n    order by q_name, expected_at, id\n",
+        "    where :other\n    order by id desc\n",
         {"passed over"},
     ),
     "a transactional task is done outside of its transaction": Mutant(
