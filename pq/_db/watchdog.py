@@ -20,7 +20,7 @@ logger = getLogger("pq")
 SILENCE = 2.0
 
 #: Seconds after which the thread ends if nothing is guarded.
-IDLE = 5.0
+IDLE = 1.0
 
 #: Seconds that the question whether the server is still at work may take.
 ASKING = 10.0
