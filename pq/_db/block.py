@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from .joined import Joined
-from .transaction import OwnTransaction, Savepoint, tell
+from .scope import tell
+from .transaction import OwnTransaction, Savepoint
 
 
 class Home(Protocol):

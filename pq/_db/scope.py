@@ -19,9 +19,12 @@ import sys
 import threading
 from collections.abc import Iterable
 from contextvars import ContextVar
+from logging import getLogger
 from typing import Any, NamedTuple
 
 from ..errors import BlockError
+
+logger = getLogger("pq")
 
 _BIND = "Pass the connection itself to where it is used, with pq.bind(conn) or conn=."
 
@@ -186,6 +189,13 @@ def block_of(opener: object) -> Any:
     while scope is not None and (scope.over or scope.block is None or scope.block.opener is not opener):
         scope = scope.outer
     return None if scope is None else scope.block
+
+
+def tell(mistake: str, error: BaseException | None) -> None:
+    """Raise it, unless the block is left by an error anyway, which then goes on."""
+    if error is None:
+        raise BlockError(mistake)
+    logger.warning("%s", mistake)
 
 
 def _prune() -> Scope | None:

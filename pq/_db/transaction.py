@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from ..errors import BlockError
 from .drivers.base import Driver, Params, Rows
 from .loan import Loan
-from .scope import Scope
+from .scope import Scope, tell
 from .sources.base import Source
 
 logger = getLogger("pq")
@@ -202,6 +202,10 @@ class OwnTransaction(Transaction):
             return
         if sys.is_finalizing():
             return  # see Driver.rollback
+        if self.conn is None:  # none could be had
+            self.over = True
+            self._release(False)
+            return
         committed = False
         if error is not None:
             self._source.note(self.conn, error)
@@ -252,10 +256,3 @@ class OwnTransaction(Transaction):
     def _release(self, lost: bool) -> None:
         self._source.begun.pop(self, None)
         self._loan.give(lost)
-
-
-def tell(mistake: str, error: BaseException | None) -> None:
-    """Raise it, unless the block is left by an error anyway, which then goes on."""
-    if error is None:
-        raise BlockError(mistake)
-    logger.warning("%s", mistake)
