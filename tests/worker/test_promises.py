@@ -492,3 +492,41 @@ def test_a_server_that_ends_idle_transactions_fails_the_task_after_three(
     assert len(runs) == 3
     ((error,),) = sql("select error::json from queue")
     assert "idle_in_transaction_session_timeout" in json.dumps(error)
+
+
+@pytest.mark.parametrize("kind", ["psycopg2", "psycopg", "sqlalchemy"])
+def test_with_a_pool_the_heartbeat_has_a_connection_too_and_a_hung_task_gives_its_back(
+    dsn: str, sql: Sql, gate: Gate, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Queue, "handler_registry", {})
+    pool: Any
+    if kind == "psycopg2":
+        from psycopg2.pool import ThreadedConnectionPool
+
+        pool = ThreadedConnectionPool(0, 3, dsn)
+    elif kind == "psycopg":
+        pool = pytest.importorskip("psycopg_pool").ConnectionPool(dsn, min_size=0, max_size=3, timeout=5, open=True)
+    else:
+        url = "postgresql+psycopg2://"
+        creator = lambda: psycopg2.connect(dsn)  # noqa: E731
+        pool = pytest.importorskip("sqlalchemy").create_engine(url, creator=creator, pool_size=3, max_overflow=0)
+    done: list[int] = []
+    with PQ(pool, timeout=0.05) if kind == "sqlalchemy" else PQ(pool=pool, timeout=0.05) as pq:
+
+        @pq["a"].task(name="hang", transactional=True, timeout="1s")
+        def hang(job_id: int) -> None:
+            gate(job_id)
+
+        pq["a"].task(name="other", transactional=True)(lambda job_id: done.append(job_id))
+        ids = fill(pq["a"], 2, "hang")
+        worker = Worker(pq, threads=2, lease="600ms")
+        with working(worker):
+            wait_until(lambda: len(gate.came) == 2, "the start")
+            later = "select count(*) from queue where due_at > dequeued_at + interval '900ms' and due_at > now()"
+            wait_until(lambda: number(sql, later) == 2 or number(sql, DEAD), "heartbeats")
+            wait_until(lambda: number(sql, DEAD) == 2, "their failure")
+            ids += fill(pq["a"], 3, "other")
+            wait_until(lambda: len(done) == 3, "the others")
+            gate.open()
+            wait_until(lambda: worker.status()["abandoned"] == 0, "the end of the threads")
+    assert worker.status()["counts"]["lost"] == 0
