@@ -1,8 +1,7 @@
 """Where connections come from.
 
-A source hands a connection to one thread at a time (`acquire`, `release`), and knows the transaction that a thread has
-open on it. Here is what they have in common, and the one for a single connection of the
-application's; `pools` has those for its pools, `own` the one for a DSN.
+A source gives a connection to one thread at a time (`acquire`, `release`). This module has what all sources share; `dsn`
+has the source of a DSN, `single`, `pools` and `sqlalchemy` those of the application's connections and pools.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ class Source(ABC):
 
     @abstractmethod
     def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
-        """A connection for this thread alone, believed to be alive. Waits for one if need be.
+        """Return a connection for this thread alone, which seems to be alive. Wait for one if necessary.
 
         :param into: a `Loan`, whose `conn` is set as soon as there is one.
         :raises TimeoutError: none became free within `timeout` seconds.
@@ -94,7 +93,7 @@ class Source(ABC):
 
     @abstractmethod
     def release(self, conn: Any, lost: bool = False) -> None:
-        """Hand it back; a `lost` one is thrown away."""
+        """Give a connection back. If it is `lost`, throw it away. A second call does nothing."""
 
     def reclaim(self) -> None:
         """Take back the connections of loans that were dropped with them, by an interrupted thread."""
@@ -112,11 +111,11 @@ class Source(ABC):
 
     @abstractmethod
     def open_line(self) -> Any:
-        """A further connection to listen on, outside of those that `acquire` gives; None if there can't be one."""
+        """Return a further connection to listen on, which `acquire` never gives; None if there can't be one."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close all connections, the given ones, too."""
+        """Close all connections, including those that the application gave."""
 
     @property
     def capacity(self) -> float:
@@ -139,20 +138,21 @@ class Source(ABC):
                 self.release(transaction.conn, lost=True)  # when the thread does that, it is done already
 
     def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
-        """While the application has this thread use `conn`, keep others that come by way of this source from it."""
+        """Return a context manager: inside, nobody else gets `conn`, the application's, from this source."""
         return nullcontext()
 
     def proved(self, conn: Any) -> None:
-        """It has just answered."""
+        """Note that a connection has just answered."""
         if self.replaceable:
             self._answered[conn] = time.monotonic()
 
     def is_doubtful(self, conn: Any) -> bool:
-        """Whether a lost connection may turn up now, that another would replace; not just after an answer."""
+        """Return whether the connection may turn out to be lost, so that another would replace it. It hardly is right
+        after an answer."""
         return self.replaceable and time.monotonic() - self._answered.get(conn, 0.0) > HOT
 
     def has_served(self, conn: Any) -> bool:
-        """Whether a statement has succeeded on it before."""
+        """Return whether a statement has succeeded on a connection before."""
         return conn in self._answered
 
     def note(self, conn: Any, error: BaseException) -> bool:
@@ -172,12 +172,12 @@ class Source(ABC):
         return True
 
     def distrust(self) -> None:
-        """A connection leads to a server that is not to be used: others probably do so, too."""
+        """Close idle connections where possible: one leads to a server that is not to be used, and others may as well."""
 
     # -- limits
 
     def session(self, conn: Any) -> Session:
-        """What is known of the session behind an idle connection; asked once.
+        """Return what is known of the session behind an idle connection. The server is asked once.
 
         :raises ConnectionLost: nothing was changed.
         """
@@ -218,10 +218,10 @@ class Source(ABC):
         """Take note that a transaction was committed, as `executed` does for a statement."""
 
     def tidy(self) -> None:
-        """Close what has not been needed for a while."""
+        """Close connections that were not needed for a while."""
 
     def forked(self) -> None:
-        """In a child process: forget what belongs to the parent, without touching its sockets."""
+        """Forget what belongs to the parent, without touching its sockets. Called in a child process."""
         self.begun = WeakKeyDictionary()
 
 
@@ -229,7 +229,7 @@ _sources: WeakSet[Source] = WeakSet()
 
 
 class Given(Source):
-    """The application's own connection or pool. There is one source for it, however many PQ use it: get it by `of`."""
+    """A connection or pool of the application's. All PQ that use it share one source: get it by `of`."""
 
     _known: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
     _known_lock = threading.Lock()
