@@ -46,6 +46,28 @@ def test_a_get_that_has_to_be_repeated_does_not_raise(dsn: str, connect: Any, le
     assert len(got) >= 200
 
 
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_nothing_is_asked_in_the_transaction_of_a_repetition(connect: Any, sql: Sql, level: str) -> None:
+    """Its isolation level can only be set before any query."""
+    sql(
+        """
+        create sequence failures;
+        create function fail() returns trigger language plpgsql as $$
+          begin
+            if nextval('failures') = 1 then raise sqlstate '40001'; end if;
+            return new;
+          end $$;
+        create trigger fail before update on queue for each row execute function fail()
+        """
+    )
+    conn = connect()
+    driver.set_session(conn, isolation_level=level)
+    queue = PQ(conn)["a"]
+    queue.put(1)
+    assert queue.get(timeout=0).data == 1
+    assert sql("select last_value from failures") == [(2,)]
+
+
 # -- what the environment says
 
 

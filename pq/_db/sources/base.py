@@ -1,7 +1,7 @@
 """Where connections come from.
 
-A source gives a connection to one thread at a time (`acquire`, `release`). This module has what all sources share; `dsn`
-has the source of a DSN, `single`, `pools` and `sqlalchemy` those of the application's connections and pools.
+A source gives a connection to one thread at a time (`acquire`, `release`). This module has what all sources share;
+`dsn` has the source of a DSN, `single`, `pools` and `sqlalchemy` those of the application's connections and pools.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Source(ABC):
         return True
 
     def distrust(self) -> None:
-        """Close idle connections where possible: one leads to a server that is not to be used, and others may as well."""
+        """Close idle connections where possible: one leads to a server that is not to be used; others may, too."""
 
     # -- limits
 
