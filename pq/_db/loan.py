@@ -56,5 +56,5 @@ class Loan:
             self.conn = None
 
     def __del__(self) -> None:
-        if self.conn is not None:
+        if getattr(self, "conn", None) is not None:
             self._source.dropped.append((self.conn, self._token))  # no lock: the collector may be at work anywhere

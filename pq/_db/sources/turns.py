@@ -26,7 +26,7 @@ class Turn:
         self.called: threading.Lock | None = None  # a waiting thread sleeps on it
 
     def __del__(self) -> None:
-        if self.held:
+        if getattr(self, "held", False):  # not if it was interrupted while it was made
             self._turns.dropped.append(None)  # no lock: the garbage collector may be at work anywhere
 
 
