@@ -358,6 +358,7 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.mark.usefixtures("doubtful")  # the server may be back within a second
 def test_the_server_is_started_anew() -> None:
     with (
         folder() as path,
