@@ -54,16 +54,17 @@ class Waker:
         return self._out.fileno()
 
     def wakeup_fd(self) -> int:
-        """Whatever is written here rings."""
+        """Return a descriptor to write to: any byte wakes the thread."""
         return self._in.fileno()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         try:
             self._in.send(b"\0")
         except BlockingIOError:
-            pass  # it is ringing
+            pass  # its buffer is full: the thread is being woken
 
-    def silence(self) -> None:
+    def clear(self) -> None:
+        """Forget that the thread was woken."""
         try:
             while self._out.recv(4096):
                 pass

@@ -194,7 +194,7 @@ class WaitingRoom:
             if waiter.called or waiter.cancelled or self.leader.closed:
                 return
         wait_readable((self._waker.fileno(), *fds), until - time.monotonic())
-        self._waker.silence()
+        self._waker.clear()
 
     def _resign(self, waiter: Waiter | None = None) -> None:
         """Have another waiter lead, if nobody does."""
@@ -211,7 +211,7 @@ class WaitingRoom:
     def _wake(self) -> None:
         """Wake the leader: there is something to do."""
         if self._led_by is not None and self._waker is not None:
-            self._waker.ring()
+            self._waker.wake()
 
     def _tidy(self) -> None:
         """Give up what nobody needs: the leader does so or, if there is none, this thread."""

@@ -7,9 +7,10 @@
     held         the jobs that the worker holds
     completer    settles those that have ended, several by one statement
     heartbeat    extends the leases of all that is held; notices handlers that hang
-    backoff      the database does not serve: log once, pause longer and longer
-    duties       what some process must do now and then: pruning
+    backoff      growing pauses while the database does not serve the worker
+    duties       pruning, which some process must do now and then
     events       what the worker tells of its jobs: log, counters, functions of the application's
+    services     the threads of those, and the connection that they share
     stop         how a worker is told to stop
     signals      SIGTERM, SIGINT and SIGUSR1 for the main thread
     queues       which queues are meant, and whether their connections suffice

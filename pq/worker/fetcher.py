@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
+from .._args import integer
 from .._jobs.settlement import Settlement
 from .._wait import Waiter
 from .events import Events
@@ -40,6 +41,7 @@ class Fetcher:
         services: Services,
         queues: Sequence[TaskQueue],
         events: Events,
+        *,
         threads: int,
         lease: timedelta,
         strict: bool,
@@ -58,12 +60,12 @@ class Fetcher:
         self._strict = strict
         self._burst = burst
         self._batch = batch
-        self._tickets = _NEVER if max_jobs is None else max_jobs
+        self._tickets = _NEVER if max_jobs is None else integer("max_jobs", max_jobs, 1)
         self._closed = False
         self.fetching: bool = False
         self._idle = 0  # threads that wait for stock
         self._by_name = {queue.name: queue for queue in reversed(queues)}
-        self._place: Waiter | None = None  # made late, since a fork may come before
+        self._waiter: Waiter | None = None  # made late, since a fork may come before
         self._turn = 0
         self._last = 0  # how many were fetched the last time
         self._pace: float | None = None  # seconds that a handler takes
@@ -95,7 +97,8 @@ class Fetcher:
                     return execution
                 if self._is_fit(execution):
                     return execution
-                self._tickets += 1
+                with held.changed:
+                    self._tickets += 1
                 continue
             try:
                 if not self._fetch():
@@ -107,15 +110,13 @@ class Fetcher:
 
     def one(self, thread: Runner) -> Execution | None:
         """Claim one job for this thread, without waiting; None: there is none."""
-        place = self._new_place()
-        while True:
-            executions = self._claim(place, 1)
-            if executions is None:
-                return None
+        waiter = self._new_waiter()
+        while not self._closed and (executions := self._claim(waiter, 1)) is not None:
             for execution in executions:
                 execution.thread = thread
                 if self._is_fit(execution):
                     return execution
+        return None
 
     def learn(self, seconds: float) -> None:
         """Note how long a handler took. Threads may overwrite each other's notes: it is an estimate."""
@@ -126,8 +127,8 @@ class Fetcher:
         """Fetch no more, and give back what nobody has begun. A fetch that is under way is given back, too."""
         with self._held.changed:
             self._closed = True
-            if self._place is not None:
-                self._place.cancel()
+            if self._waiter is not None:
+                self._waiter.cancel()
             self._give_back(list(self._held.stock))
             self._held.changed.notify_all()
 
@@ -174,19 +175,19 @@ class Fetcher:
         with self._held.changed:
             if self._closed:
                 return False
-            place = self._place = self._place or self._new_place()
-        if self._claim(place, None) is not None:
+            waiter = self._waiter = self._waiter or self._new_waiter()
+        if self._claim(waiter, None) is not None:
             return True
         self._completer.loop.wake()  # what is settled now may be ready again
-        with place:
+        with waiter:
             while not self._closed:
-                if not place.wait(self._patience()) and self._is_over():
-                    return self._claim(place, None) is not None  # the queues were seen empty
-                if self._claim(place, None) is not None:
+                if not waiter.wait(self._patience()) and self._is_over():
+                    return self._claim(waiter, None) is not None  # the queues were seen empty
+                if self._claim(waiter, None) is not None:
                     return True
         return False
 
-    def _new_place(self) -> Waiter:
+    def _new_waiter(self) -> Waiter:
         return self._queues[0]._table.waiter_for_all(queue.name for queue in self._queues)
 
     def _patience(self) -> float:
@@ -200,21 +201,21 @@ class Fetcher:
         """Return whether a burst has ended: no job of this worker may become ready again, nor has lately."""
         return self._closed or (not self._held and time.monotonic() >= self._patience())
 
-    def _claim(self, place: Waiter, wanted: int | None) -> list[Execution] | None:
+    def _claim(self, waiter: Waiter, wanted: int | None) -> list[Execution] | None:
         """Claim jobs of the queues in turn, or of the first that has jobs; None if there are none.
 
         :param wanted: how many at most; None: as many as may be done soon, which go to the stock.
         """
         asked = time.monotonic()
         limit = self._wanted() if wanted is None else wanted
-        names = place.ready()
+        names = waiter.ready()
         first = 0 if self._strict or not names else self._turn % len(names)
         for name in names[first:] + names[:first]:
             queue = self._by_name[name]
             jobs, refused = queue._claims.fetch(queue, limit, 0, self._lease)
             if jobs or refused:
                 break
-            place.empty(name)
+            waiter.empty(name)
         else:
             self._backoff.over()
             return None

@@ -19,20 +19,20 @@ class Signals:
     """A context manager inside of which signals call functions. Outside of the main thread it does nothing.
 
     :param handlers: the functions, by the names of the signals. Signals that this system does not have are left out.
-    :param bell: a `Waker`, which each signal wakes. Python calls the functions in the main thread, and that may sleep.
+    :param waker: a `Waker`, which each signal wakes: Python calls the functions in the main thread, which may sleep.
     """
 
-    def __init__(self, handlers: dict[str, Handler], bell: Any) -> None:
+    def __init__(self, handlers: dict[str, Handler], waker: Any) -> None:
         self._handlers = {
             getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)
         }
-        self._bell = bell
+        self._waker = waker
         self._before: dict[int, Any] = {}
-        self._wakeup = -1
+        self._fd_before = -1
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            self._wakeup = signal.set_wakeup_fd(self._bell.wakeup_fd(), warn_on_full_buffer=False)
+            self._fd_before = signal.set_wakeup_fd(self._waker.wakeup_fd(), warn_on_full_buffer=False)
             for number in self._handlers:
                 self._before[number] = signal.signal(number, self._handle)
         return self
@@ -41,7 +41,7 @@ class Signals:
         for number, before in self._before.items():
             signal.signal(number, signal.SIG_DFL if before is None else before)
         if self._before:
-            signal.set_wakeup_fd(self._wakeup)
+            signal.set_wakeup_fd(self._fd_before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._handlers[number](number)

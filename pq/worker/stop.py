@@ -20,14 +20,14 @@ class Stop:
     :param name: of the worker.
     :ivar wanted: the worker is to stop.
     :ivar error: why; `Worker.run` raises it.
-    :ivar report: somebody asked for the status.
+    :ivar status_wanted: somebody has asked for the status.
     """
 
     def __init__(self, name: str) -> None:
         self.error: BaseException | None = None
         self._name = name
         self.wanted: bool = False
-        self.report: bool = False
+        self.status_wanted: bool = False
         self._resting = threading.Event()
         self._waker: Waker | None = None  # made late: a fork, or a daemon that closes files, may come before
         self._signals = 0
@@ -69,15 +69,15 @@ class Stop:
             self.hurry()
         self.ask()
 
-    def asked(self, number: int) -> None:
-        """A signal asks for the status."""
-        self.report = True
+    def ask_status(self, number: int) -> None:
+        """Have the main thread print the status: the handler of a signal."""
+        self.status_wanted = True
         self.wake()
 
-    def is_asked(self) -> bool:
+    def take_status_request(self) -> bool:
         """Return whether somebody has asked for the status since the last call."""
-        asked, self.report = self.report, False
-        return asked
+        wanted, self.status_wanted = self.status_wanted, False
+        return wanted
 
     @property
     def hurried(self) -> bool:
@@ -99,12 +99,12 @@ class Stop:
     def wake(self) -> None:
         """Wake the thread that waits for all others."""
         if self._waker is not None:
-            self._waker.ring()
+            self._waker.wake()
 
     def wait(self, seconds: float) -> None:
         """Wait for `wake`."""
         wait_readable((self.waker.fileno(),), seconds)
-        self.waker.silence()
+        self.waker.clear()
 
     def rest(self, seconds: float) -> None:
         """Sleep, but not longer than until `end_rests`."""

@@ -45,7 +45,7 @@ class Slot:
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
-        self.line: socket.socket | None = None
+        self.link: socket.socket | None = None
         self.ready: bool = False
         self.told: int = 0
         self.asked: int = 0
@@ -72,22 +72,22 @@ class Slot:
         finally:
             theirs.close()
         ours.setblocking(False)
-        self.line, self.ready, self.told = ours, False, 0
+        self.link, self.ready, self.told = ours, False, 0
 
     def is_ready(self) -> bool:
         """Whether the process handles signals by now."""
-        if self.line is not None and not self.ready:
+        if self.link is not None and not self.ready:
             try:
-                self.ready = bool(self.line.recv(1))
+                self.ready = bool(self.link.recv(1))
             except OSError:  # nothing to read yet, or the process has just ended
                 pass
         return self.ready
 
     def ended(self) -> None:
         self.process = None
-        if self.line is not None:
-            self.line.close()
-            self.line = None
+        if self.link is not None:
+            self.link.close()
+            self.link = None
 
 
 class Supervisor:
@@ -104,7 +104,7 @@ class Supervisor:
         self._slots = [Slot() for _ in range(processes)]
         # Signal handlers only count: they may run at any point, such as in the middle of starting a process.
         self._stops = self._asks = 0
-        self._bell = Waker()
+        self._waker = Waker()
 
     def run(self) -> int:
         """Run until all processes have ended for good.
@@ -112,11 +112,11 @@ class Supervisor:
         :returns: the highest of their exit codes.
         """
         handlers: dict[str, Handler] = {"SIGTERM": self._stop, "SIGINT": self._stop, "SIGUSR1": self._ask}
-        with Signals(handlers, self._bell):
+        with Signals(handlers, self._waker):
             try:
                 while self.run_once():
-                    wait_readable((self._bell.fileno(),), TICK)
-                    self._bell.silence()
+                    wait_readable((self._waker.fileno(),), TICK)
+                    self._waker.clear()
             finally:
                 self._end()
         return max(slot.code or 0 for slot in self._slots)
@@ -179,11 +179,11 @@ class Supervisor:
 
     def _stop(self, number: int) -> None:
         self._stops += 1
-        self._bell.ring()
+        self._waker.wake()
 
     def _ask(self, number: int) -> None:
         self._asks += 1
-        self._bell.ring()
+        self._waker.wake()
 
     def _end(self) -> None:
         processes = [slot.process for slot in self._slots if slot.process is not None]
@@ -198,14 +198,14 @@ def supervised(fd: int, stop: Callable[[], None]) -> None:
 
     :param fd: this process's end of the socket pair. What tasks start does not inherit it.
     """
-    line = socket.socket(fileno=fd)
-    line.set_inheritable(False)
-    line.setblocking(True)
+    link = socket.socket(fileno=fd)
+    link.set_inheritable(False)
+    link.setblocking(True)
 
     def watch() -> None:
         try:
-            line.sendall(b"\0")
-            while line.recv(1):
+            link.sendall(b"\0")
+            while link.recv(1):
                 pass
         except OSError:  # it is gone
             pass

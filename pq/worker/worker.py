@@ -100,10 +100,10 @@ class Worker:
         self._captures = capture_signals
         self._services = Services(self.queues, batch, self.events, self._give_up, stop.fail)
         self._held = self._services.held
-        span = positive_delay("lease", lease)
-        jobs = None if max_jobs is None else integer("max_jobs", max_jobs, 1)
-        how = (self.threads, span, strict, burst, jobs, batch)
-        self._fetcher = Fetcher(self._services, self.queues, self.events, *how)
+        self._fetcher = Fetcher(
+            self._services, self.queues, self.events, threads=self.threads, lease=positive_delay("lease", lease),
+            strict=strict, burst=burst, max_jobs=max_jobs, batch=batch,
+        )  # fmt: skip
         check_connections(self.queues)
         self._threads = Threads(name, self._perform_next, stop.thread_ended)
         self._ran = False
@@ -127,7 +127,7 @@ class Worker:
         self._ran = True
         check_connections(self.queues)
         stop = self._stop
-        handlers: dict[str, Handler] = {"SIGTERM": stop.signalled, "SIGINT": stop.signalled, "SIGUSR1": stop.asked}
+        handlers: dict[str, Handler] = {"SIGTERM": stop.signalled, "SIGINT": stop.signalled, "SIGUSR1": stop.ask_status}
         with Signals(handlers if self._captures else {}, stop.waker):
             logger.info("%s: working on %s", self.name, self)
             try:
@@ -273,7 +273,7 @@ class Worker:
             if not self._held and time.monotonic() - self._held.busy_at >= self._max_idle:
                 stop.ask()
             stop.wait(min(TICK, max(0.05, self._max_idle), deadline - time.monotonic()))
-            if stop.is_asked():
+            if stop.take_status_request():
                 report(self.status)
             if self._table.closed and not stop.hurried:
                 logger.warning("%s: its PQ was closed", self.name)

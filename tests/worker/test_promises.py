@@ -325,6 +325,16 @@ def test_run_once_in_two_threads(pq: PQ, gate: Gate, sql: Sql) -> None:
     assert [thread.result() for thread in threads] == [True, True]
 
 
+def test_run_once_takes_no_job_once_the_worker_has_ended(pq: PQ) -> None:
+    """Nothing settles it then."""
+    worker = Worker(pq["a"], burst=True)
+    pq["a"].timeout = 0.1
+    worker.run()
+    pq["a"].put({})
+    assert not worker.run_once()
+    assert pq["a"].count("ready") == 1
+
+
 def test_run_once_goes_on_after_a_job_that_can_not_be_decoded(pq: PQ, sql: Sql) -> None:
     queue = pq["a/pickle"]
     done: list[int] = []

@@ -78,7 +78,7 @@ def test_a_process_that_cannot_be_started_is_tried_again_more_and_more_slowly(
     for _ in range(3):
         slot.start_at = 0.0
         assert supervisor.run_once()
-        assert slot.process is None and slot.line is None
+        assert slot.process is None and slot.link is None
         pauses.append(slot.pause)
     supervisor.run_once()  # too early
     assert pauses == [1.0, 2.0, 4.0]
