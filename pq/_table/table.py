@@ -16,7 +16,7 @@ FRESH = 60.0
 
 
 class _Memory:
-    """What a table and all views of it remember of the table.
+    """What a `Table` and all its views remember of the table.
 
     :ivar read_at: when the retention was read; monotonic seconds.
     """
@@ -76,7 +76,7 @@ class Table:
         return self.database.source is other.database.source and self.quoted == other.quoted
 
     def statements(self, path: str, **instead: str) -> Mapping[str, str]:
-        """The statements of a file in ``pq/sql`` for this table; the arguments are those of `pq.sql.bound`."""
+        """Return the statements of a file in ``pq/sql`` for this table; the arguments are those of `pq.sql.bound`."""
         return bound(path, self.quoted, **instead)
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None, **options: Any) -> Rows:
@@ -103,25 +103,25 @@ class Table:
     # -- waiting
 
     def waiter(self, queue: str) -> Waiter | Polling:
-        """Return a context manager: this thread's place among those that wait for a queue."""
+        """Return a context manager by which this thread waits for jobs of a queue."""
         database = self.database
         if database.joined is not None:
             if not database.driver.can_wait:
                 raise TypeError("get can't wait inside of run_sync, which would stop the event loop: pass timeout=0")
             # The application's transaction may see another table than the session that listens: look, and listen if a
             # connection for that is certainly to be had (the last one of a pool may be the application's).
-            heard = self.waiter_for_all([queue]) if database.source.owned else None
-            return Polling(database, self.quoted, self._poll_interval, queue, heard)
+            listening = self.waiter_for_all([queue]) if database.source.owned else None
+            return Polling(database, self.quoted, self._poll_interval, queue, listening)
         if database.in_transaction and not database.source.hears_in_transactions:
             return Polling(database, self.quoted, self._poll_interval, queue)
         return self.waiter_for_all([queue])
 
     def waiter_for_all(self, queues: Iterable[str]) -> Waiter:
-        """Return a place to wait for several queues at once, outside of a transaction."""
+        """Return one that waits for several queues at once, outside of a transaction."""
         return self._room.enter(queues, self._peek)
 
     def _peek(self, queues: Collection[str]) -> list[str]:
-        """Return those of some queues that have a job, as the connection of a claim sees it."""
+        """Return those of the given queues that have a job, as the connection of a claim sees them."""
         sql = self.statements("waiting.sql")["peek"]
         return [name for (name,) in self.execute(sql, {"queues": array(queues), "table": self.quoted})]
 

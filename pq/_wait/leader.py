@@ -182,7 +182,7 @@ class Leader:
         if look.ready:
             queue.call(Reason.SEEN)
         else:
-            queue.is_empty()
+            queue.seen_empty()
 
     def _go_blind(self, queues: Iterable[WaitedQueue]) -> None:
         """Without a session, have waiters claim, who see for themselves what is wrong."""

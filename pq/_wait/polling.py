@@ -10,13 +10,13 @@ from .waiter import FIRST_PAUSE, Waiter
 
 
 class Polling:
-    """A place to wait for a queue in a transaction, on whose connection no notification can be heard.
+    """Waits for jobs in a transaction, on whose connection no notification can be heard.
 
     It has the methods of `Waiter`. The pauses between two looks become longer, up to the poll interval.
 
     :param table: the quoted name of the table.
     :param poll_interval: seconds.
-    :param waiter: a place in the waiting room, where a put of somebody else may be heard of sooner.
+    :param waiter: one that listens on another connection, and may learn of a put sooner.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Polling:
         ((*_, due_in, ready),) = self._database.execute(self._sql, self._params)
         pause = min(self._pause, self._poll_interval, remaining)
         self._pause = 2 * pause
-        if ready:  # and the last claim did not get it: see WaitedQueue.was_empty
+        if ready:  # and the last claim did not get it: see WaitedQueue.claimed_in_vain
             pause = min(pause, self._retry_pause)
             self._retry_pause = min(2 * self._retry_pause, self._poll_interval)
         else:

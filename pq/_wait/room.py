@@ -22,7 +22,7 @@ from .waiter import Reason, WaitedQueue, Waiter
 #: Seconds after which another thread does what the leader should have done.
 LATE = 0.1
 
-#: Tells which of some queues have a ready job.
+#: Returns those of the given queues that have a ready job.
 Peek = Callable[[Collection[str]], Collection[str]]
 
 
@@ -61,7 +61,7 @@ class WaitingRoom:
     # -- what waiting threads call
 
     def enter(self, queues: Iterable[str], peek: Peek) -> Waiter:
-        """Return a place to wait for queues."""
+        """Return a `Waiter` for these queues."""
         return Waiter(self, queues, peek)
 
     def admit(self, waiter: Waiter) -> None:
@@ -103,12 +103,12 @@ class WaitingRoom:
             self._resign(waiter)
 
     def found_empty(self, waiter: Waiter, queues: Iterable[str]) -> None:
-        """A waiter's claims found nothing in these queues: the leader may have to look there again."""
+        """Note that a waiter's claims found nothing in these queues: the leader may have to look there again."""
         with self.lock:
             for name in queues:
                 reason = waiter.called.pop(name, Reason.TIME)
                 if (queue := self.queues.get(name)) is not None:
-                    queue.was_empty(reason)
+                    queue.claimed_in_vain(reason)
             self._wake()
 
     def leave(self, waiter: Waiter) -> None:
@@ -161,7 +161,7 @@ class WaitingRoom:
             self._wake()
 
     def hear(self) -> None:
-        """The single connection is free, and another thread may have read notifications from it."""
+        """Note that the single connection is free, and that another thread may have read notifications from it."""
         session = self.leader.session
         if self._led_by is None:
             self._tidy()

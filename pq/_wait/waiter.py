@@ -1,4 +1,4 @@
-"""The places of threads that wait, and the queues that they wait for."""
+"""Threads that wait, and the queues that they wait for."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Reason(enum.Enum):
 class WaitedQueue:
     """A queue that threads of this process wait for. The room's lock guards it.
 
-    :ivar waiters: the places of the threads, the one that came first at the left.
+    :ivar waiters: the one that came first at the left.
     :ivar stale: something may have happened since the listening session looked, so it must look again.
     :ivar sure: any put that the listening session did not see will notify.
     :ivar look_at: when the listening session looks although nothing has happened. All times are monotonic seconds.
@@ -85,8 +85,8 @@ class WaitedQueue:
             waiter.called[self.name] = reason
             waiter.condition.notify()
 
-    def was_empty(self, reason: Reason) -> None:
-        """A waiter's claim has found nothing.
+    def claimed_in_vain(self, reason: Reason) -> None:
+        """Note that a waiter's claim has found nothing.
 
         A job that was seen, and then could not be had, is locked. It may be so for a moment, by another claim that has
         it or makes it ready, or for long, by a transaction. So the pauses until the next try become longer.
@@ -101,8 +101,8 @@ class WaitedQueue:
             else:
                 self.claim_at = min(self.claim_at, again)
 
-    def is_empty(self) -> None:
-        """A look has seen no job."""
+    def seen_empty(self) -> None:
+        """Note that a look has seen no job."""
         self._retry_pause = FIRST_PAUSE
 
 
@@ -119,13 +119,13 @@ class Room(Protocol):
 
 
 class Waiter:
-    """A place among those that wait for queues: a context manager, for one thread at a time.
+    """Waits for jobs in one or more queues: a context manager, for one thread at a time.
 
-    Claim first, and wait inside of the ``with`` block only when nothing was found. Inside, puts to these queues notify
-    this process, which costs them time: so leave it while you don't want jobs. It can be entered again; and for a
-    moment after it was left, what was taken on the server is kept, so that entering it again costs nothing.
+    Claim first, and enter the ``with`` block only when that found nothing. Inside, puts to these queues notify this
+    process, which costs them time: leave the block while you don't want jobs. It can be entered again. For a moment
+    after it was left the gates are kept, so that entering it again costs nothing.
 
-        waiter = table.waiter(names)
+        waiter = table.waiter_for_all(names)
         while True:
             for name in waiter.ready():        # of many queues, those that a look has shown to have jobs
                 if jobs := claim(name):
@@ -134,9 +134,9 @@ class Waiter:
             with waiter:
                 waiter.wait(deadline)
 
-    :param peek: returns those of some queues that have a ready job, seen by the session that will claim.
+    :param peek: returns those of the given queues that have a ready job, as the connection of a claim sees them.
     :ivar called: the queues that this thread is to claim from, and why.
-    :ivar last: it was called at its deadline, for the last time.
+    :ivar last: it was told to claim once more, at its deadline.
     """
 
     def __init__(self, room: Room, queues: Iterable[str], peek: Callable[[Collection[str]], Collection[str]]) -> None:
@@ -222,8 +222,8 @@ class Waiter:
             raise
 
 
-class Place(Protocol):
-    """What `wait_for` needs of a `Waiter`, or of a `Polling`."""
+class AnyWaiter(Protocol):
+    """A `Waiter`, or a `Polling`."""
 
     def wait(self, deadline: float) -> bool: ...
     def ready(self) -> list[str]: ...
@@ -232,16 +232,16 @@ class Place(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-def wait_for(place: Place, deadline: float, claim: Callable[[str], Found]) -> Found | None:
+def wait_for(waiter: AnyWaiter, deadline: float, claim: Callable[[str], Found]) -> Found | None:
     """Wait until a claim finds something, and return that; None if nothing was found until the deadline.
 
     :param deadline: in monotonic seconds.
-    :param claim: is given the name of a queue.
+    :param claim: called with the name of a queue; returns what it has found there, or something false.
     """
-    with place:
-        while place.wait(deadline):
-            for queue in place.ready():
+    with waiter:
+        while waiter.wait(deadline):
+            for queue in waiter.ready():
                 if found := claim(queue):
                     return found
-                place.empty(queue)
+                waiter.empty(queue)
     return None
