@@ -21,7 +21,9 @@
     sources/      base        where connections come from
                   dsn         connections that pq opens
                   pools, sqlalchemy, single       connections of the application
-                  turns       the line of those who wait for one
+                  reserved    one connection of a pool, kept for a worker's own threads
+                  turns       who waits for a connection, and whose turn it is
+                  cut         ends the session of a thread that hangs
 """
 
 from .database import Database

@@ -2,7 +2,9 @@
 
     job          a job as `get` returns it
     lease        a job under a lease
-    settlement   ending many of them in one statement
+    settlement   ending many of these in one statement
     failure      why an attempt failed
-    bulk         many new jobs in one statement
+    dead         a dead job
+    info         a job, or a queue, as it was when it was looked at
+    row          the order of the columns in which statements return a job
 """

@@ -1,4 +1,4 @@
-"""A job that was given up."""
+"""The class `DeadJob`: a job that was given up."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
 """One queue.
 
     queue       class Queue: put and get, and what the other parts add
-    base        its options
+    base        its options, and ``with queue``
     claim       taking jobs
+    marks       where a claim begins to look
     item        one transaction around each job
     iterators   jobs one after the other, or in batches
     browse      looking at jobs
     control     cancelling, rescheduling, moving, pausing
     dead        dead jobs
+    kept        the queue objects that a PQ has handed out
 """
 
 from .queue import Queue

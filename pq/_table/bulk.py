@@ -15,7 +15,7 @@ CHARACTERS = 1_000_000
 
 
 class NewJob(NamedTuple):
-    """A job for `Queue.put_many` or `Queue.load`, with times of its own. As for `Queue.put`."""
+    """A job for `Queue.put_many` or `Queue.load`, with times of its own. Its fields are arguments of `Queue.put`."""
 
     data: Any
     schedule_at: TimeSpec = None
@@ -33,8 +33,10 @@ class Row(NamedTuple):
 def rows(
     items: Iterable[Any], encode: Callable[[Any], str], schedule_at: TimeSpec, expected_at: TimeSpec
 ) -> Iterator[Row]:
-    """
-    :param items: data, or an `NewJob`, whose times, where it has any, take precedence over the others.
+    """Encode jobs.
+
+    :param items: data, or a `NewJob`, whose times take precedence.
+    :param schedule_at: for the jobs that have no such time of their own; likewise `expected_at`.
     """
     schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
     for item in items:
@@ -63,7 +65,7 @@ def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def parameters(chunk: list[Row]) -> dict[str, Any]:
-    """For ``unnest`` of arrays of one length, or empty; the data alone if no job has times."""
+    """Return arrays of one length, or empty, for ``put_many``; the data alone if no job has times."""
     data = {"data": array([row.text for row in chunk])}
     if all(row.schedule == NOW and row.expected == NOW for row in chunk):
         return data
@@ -82,7 +84,7 @@ def _column(values: Iterable[object]) -> str:
 
 
 def times(schedule: When, expected: When) -> dict[str, Any]:
-    """The parameters of a statement for one job."""
+    """Return the parameters that hold the times of one job."""
     return {
         "schedule_at": schedule.at,
         "schedule_in": _interval(schedule.delay),
@@ -101,7 +103,7 @@ class Lines:
 
     :param now: the server's clock; naive, in UTC.
     :ivar count: how many lines have been read.
-    :ivar error: what broke the iteration; the driver would tell of it in its own words.
+    :ivar error: what the iteration raised; the driver replaces it by an error of its own.
     """
 
     def __init__(self, queue: str, rows: Iterator[Row], now: datetime) -> None:
@@ -140,7 +142,7 @@ class Lines:
         return "\\N" if when.at is None else str(when.at)
 
 
-#: As early as Python can tell a time; where a job is read, one that is earlier shows as this one.
+#: The earliest time of Python. Where a job is read, an earlier time shows as this one.
 _FIRST = datetime.min.replace(tzinfo=timezone.utc)
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})

@@ -25,14 +25,14 @@ LOOK = 10
 #: `Pruner.prune` deletes no more rows by one statement, whatever it is asked for.
 MOST = 1_000_000
 
-#: What has finished is let alone for so long, whatever the retention: `Queue.get` may be about to give it back.
+#: How long a finished row is left alone, whatever the retention: `Queue.get` may be about to give it back.
 GRACE = timedelta(minutes=1)
 
 #: Seconds between two statements of a pass, and between two passes.
 STEP = 0.1
 REST = 60.0
 
-#: After a pass that looked at so many rows in vain, the rest is twice as long; after twice as many three times.
+#: After a pass that looked at so many rows in vain, `REST` is twice as long; after twice as many, three times.
 IN_VAIN = 100_000
 
 _ALWAYS = "always"
@@ -62,7 +62,7 @@ class Retention:
 
     @classmethod
     def of(cls, comment: str | None) -> Retention:
-        """What a comment says. One that can't be read keeps everything."""
+        """Read a comment. One that can't be read means that everything is kept."""
         mark = _MARK.search(comment or "")
         try:
             return cls(*map(_parsed, mark.groups())) if mark else cls()
@@ -70,18 +70,18 @@ class Retention:
             return cls()
 
     def noted(self, comment: str | None) -> str:
-        """The comment with this in it, and its owner's text."""
+        """Return the comment with this retention in it, and with the text that the owner wrote there."""
         text = _MARK.sub("", comment or "")
         return f"{text} (pq keeps finished {_text(self.finished)}, dead {_text(self.dead)})".lstrip()
 
 
 class Change:
-    """What `PQ.create` is to change of the retention.
+    """A change of the retention, by `PQ.create`.
 
-    :param finished: `UNSET` leaves it as it is; else as `Span`.
-    :param dead: likewise, but not 0.
-    :raises TypeError: an argument of another type.
-    :raises ValueError: of another form, negative, out of range, or with fractions of a second.
+    :param finished: a `Span`; `UNSET` changes nothing.
+    :param dead: a `Span` other than 0; `UNSET` changes nothing.
+    :raises TypeError: an argument has another type.
+    :raises ValueError: a time has another form, is negative or out of range, or has fractions of a second.
     """
 
     def __init__(self, finished: Span | Unset = UNSET, dead: Span | Unset = UNSET) -> None:
@@ -94,11 +94,11 @@ class Change:
                 raise ValueError("retain_dead must be positive: a dead job waits for somebody's decision")
 
     def wanted(self, database: Database) -> bool:
-        """Whether the table says something else. Who only repeats what it says needs no right to change it."""
+        """Return whether the table says something else. If it says the same, no right to change it is needed."""
         return bool(self._parts) and self._applied(old := read(database)) != old
 
     def make(self, database: Database) -> None:
-        """Change the table; inside of a transaction, which then holds a lock that hinders no put and no get."""
+        """Change the table, inside of a transaction. Its lock lets puts and gets go on."""
         if self.wanted(database):
             comment = _comment(database)
             new = self._applied(Retention.of(comment)).noted(comment)
@@ -109,9 +109,9 @@ class Change:
 
 
 def read(database: Database, timeout: float | None = None) -> Retention:
-    """What the table says now; if there is no table, that everything is kept.
+    """Return what the table says now. If there is no table, everything is kept.
 
-    :param timeout: as of `Database.execute`.
+    :param timeout: as for `Database.execute`.
     """
     return Retention.of(_comment(database, timeout))
 
@@ -119,9 +119,10 @@ def read(database: Database, timeout: float | None = None) -> Retention:
 class Pruner:
     """Deletes the rows whose retention is over, in short statements.
 
-    No index leads to finished rows: it would be written for each job, and built under a lock when a table is upgraded.
-    So a *pass* goes along the primary key, from the oldest row on until all that it sees are young, and then along the
-    index of dead jobs. Several processes may do so at once: each passes over the rows that another has locked.
+    Finished rows are in no index but the primary key: another one would have to be written for each job, and would be
+    built under a lock when a table is upgraded. So a *pass* goes along the primary key, from the oldest row until all
+    that it sees are young, and then along the index of dead jobs. Several processes may do so at once: each passes over
+    the rows that another has locked.
 
     :ivar pause: seconds until `run_once` should be called again.
     """
@@ -133,9 +134,9 @@ class Pruner:
         self.pause = 0.0
 
     def run_once(self, limit: int = BATCH) -> int:
-        """Execute one such statement, and return how many rows it deleted.
+        """Execute the next statement of the pass, and return how many rows it deleted.
 
-        :param limit: at most so many.
+        :param limit: the largest number of rows to delete.
         """
         retention = read(self._database)
         self.pause = STEP
@@ -154,7 +155,7 @@ class Pruner:
         return int(deleted)
 
     def prune(self, limit: int = BATCH) -> int:
-        """Execute such statements until one deleted something, and return how many rows; 0: nothing is left to delete.
+        """Execute statements until one has deleted something, and return how many rows; 0: nothing is left to delete.
 
         :raises TypeError: `limit` is not an int.
         :raises ValueError: `limit` is not positive.

@@ -117,9 +117,9 @@ select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted
 order by expected_at, id
 
 -- name: claim_in_transaction
--- The same for a transaction that stays open: it locks the rows that it takes and no others, else it would hide jobs that
--- it did not take. It reads the candidates in order, and only until there are enough that are not locked; when all of
--- them are, there may be due rows behind the first 100.
+-- Take the best jobs in a transaction that stays open. The statement locks the rows that it takes and no others: otherwise
+-- it would hide jobs that it did not take. It reads the candidates in order, until enough of them are not locked. If all
+-- of them are locked, it takes due rows behind the first 100.
 with :open, pq_best as materialized (
   select best.id from pq_open, (
     select candidate.id from (

@@ -11,7 +11,7 @@ pq_wanted as materialized (
 )
 
 -- name: which
--- Ready or scheduled. A job whose lease has expired is ready, too.
+-- The jobs that may be changed: those that are ready, or scheduled. A job whose lease has expired is ready, too.
 (dequeued_at is null or :is_due)
 
 -- name: given_back

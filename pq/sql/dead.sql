@@ -29,12 +29,12 @@ select :columns, :failure, (dequeued_at at time zone 'utc')::text from :table wh
 q_name = %(queue)s and :is_dead
 
 -- name: dead_one
--- The same for a row that is found by its id. "(error is null) is false" keeps the planner from the index of dead jobs,
--- in which it might read all of the queue's; see lease.sql.
+-- A dead job that is found by its id. "(error is null) is false" keeps the planner from the index of dead jobs, in which it
+-- might read all of the queue's; see lease.sql.
 q_name = %(queue)s and (error is null) is false and dequeued_at is not null and due_at is null
 
 -- name: retry
--- Make the jobs ready as if they were newly put: with no attempt made. "some" is one of the last two.
+-- Make the jobs ready as if they were newly put: with no attempt made. "some" stands for "these" or "all".
 with pq_changed as (
   update :table set
     dequeued_at = null,

@@ -1,5 +1,5 @@
--- What pq/doctor.py looks at: a statement for each finding, each of whose rows is one. The texts there name the columns.
--- None reads more of the table than the ends of its indexes. What a role may not see of other sessions is null here.
+-- A statement for each check of pq/doctor/findings.py, whose texts name the columns; each row is a finding. No statement
+-- reads more of the table than the ends of its indexes. What a role may not see of other sessions is null here.
 
 -- name: index_missing
 select name, definition

@@ -131,7 +131,7 @@ where :held
 returning id
 
 -- name: write_ended
--- The same by a holder that has ended the job itself, while nobody has made it ready again.
+-- Replace the data for a holder that has ended the job itself, while nobody has made it ready again.
 update :table set data = %(data)s
 where id = %(id)s and attempts = %(attempts)s and dequeued_at >= %(dequeued_at)s and due_at is null
 returning id

@@ -1,4 +1,4 @@
--- What pq asks of a server session when it has opened a connection, or before it first bounds a statement there.
+-- What pq asks of a server session when it has opened a connection, or before it first limits the time of a statement there.
 
 -- name: limit
 -- The process behind the connection, how many milliseconds a statement may take there (0: no limit), and whether that

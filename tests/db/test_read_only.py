@@ -84,23 +84,3 @@ def test_an_only_connection_is_not_closed_for_that(connect: Any) -> None:
     conn.cursor().execute("set default_transaction_read_only = off")
     pq["a"].put(1)
     assert not conn.closed
-
-
-def test_what_passes_is_an_outage(pq: PQ, connect: Any, sql: Sql) -> None:
-    """What a worker waits for, in place of failing."""
-    kit = pq._db.source.driver
-
-    def error_of(statement: str) -> BaseException:
-        with pytest.raises(driver.Error) as caught:
-            connect(autocommit=True).cursor().execute(statement)
-        return caught.value
-
-    outages = [
-        "begin read only; insert into queue (q_name, data) values ('a', '1')",
-        "set role pg_monitor; table queue",
-    ]
-    assert all(kit.is_outage(error_of(statement)) for statement in outages)
-    assert not any(kit.is_outage(error_of(statement)) for statement in ["select 1/0", "select '{'::json", "selec"])
-    with pytest.raises(driver.Error) as caught:
-        PQ("host=127.0.0.1 port=1")["a"].put(1)
-    assert kit.is_outage(caught.value)

@@ -68,7 +68,7 @@ class Adapted(Driver):
     _parse: Any = _never
     _open: Any = _never
     _parameters_of: Any = _never
-    _backend_pid: Any = _never
+    backend_pid: Any = _never
     _status: Any = _never
     _is_plain: Any = _never
     _begin: Any = _never

@@ -43,7 +43,6 @@ class Driver(Errors, ABC):
         self._package = package
         self.Error: type[Exception] = package.Error
         self.PoolError: type[Exception] = pool_error
-        self.Unavailable: tuple[type[Exception], ...] = (package.OperationalError, package.InterfaceError, pool_error)
 
     def limited(self, limits: Limits) -> Driver:
         """Return the same driver for connections that have limits."""
@@ -66,8 +65,8 @@ class Driver(Errors, ABC):
         """Return the parameters that a connection was opened with; None if they can't be known."""
 
     @abstractmethod
-    def _backend_pid(self, conn: Any) -> int:
-        """Return the id of the server process, as the server told it when the connection was made."""
+    def backend_pid(self, conn: Any) -> int:
+        """Return the id of the server process, as it was told when the connection was made. A pooler makes one up."""
 
     @abstractmethod
     def _status(self, conn: Any) -> int:
@@ -162,13 +161,9 @@ class Driver(Errors, ABC):
             pass  # a transaction that has failed, unless:
         return not conn.closed
 
-    def backend_pid(self, conn: Any) -> int:
-        """Return the id of the server process, as it was told when the connection was made. A pooler makes one up."""
-        return self._backend_pid(conn)
-
     def backend_is_hidden(self, conn: Any) -> bool:
         """Return whether a transaction pooler stands between: the next statement may meet another server session."""
-        return self.run(conn, "select pg_backend_pid()") != [(self._backend_pid(conn),)]
+        return self.run(conn, "select pg_backend_pid()") != [(self.backend_pid(conn),)]
 
     # -- statements
 

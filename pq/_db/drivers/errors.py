@@ -30,13 +30,11 @@ class Errors(ABC):
 
     :ivar Error: the base of them all.
     :ivar PoolError: the base of the errors of its pools.
-    :ivar Unavailable: errors that the same call may not meet the next time.
     """
 
     _package: Any
     Error: type[Exception]
     PoolError: type[Exception]
-    Unavailable: tuple[type[Exception], ...]
 
     @abstractmethod
     def _sqlstate(self, error: BaseException) -> str | None: ...
@@ -90,11 +88,6 @@ class Errors(ABC):
     def is_read_only(self, error: BaseException) -> bool:
         """Return whether the session can't write: the server is a standby now, or its settings say so."""
         return self._sqlstate(error) == _READ_ONLY
-
-    def is_outage(self, error: BaseException) -> bool:
-        """Return whether the same call may well succeed later: the server can't be reached, is overloaded or read-only,
-        or the role lacks a right just now. An error in what was executed is no outage."""
-        return isinstance(error, self.Unavailable) or self.is_refused(error)
 
     def is_unprepared(self, error: BaseException) -> bool:
         return self._sqlstate(error) in _UNPREPARED

@@ -44,7 +44,7 @@ class Psycopg2(Driver):
     def database_name(self, conn: Any) -> str:
         return str(conn.get_dsn_parameters().get("dbname", "")) if hasattr(conn, "get_dsn_parameters") else ""
 
-    def _backend_pid(self, conn: Any) -> int:
+    def backend_pid(self, conn: Any) -> int:
         return int(conn.get_backend_pid())
 
     def _status(self, conn: Any) -> int:

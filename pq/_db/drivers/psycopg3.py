@@ -51,7 +51,7 @@ class Psycopg3(Driver):
     def database_name(self, conn: Any) -> str:
         return str(conn.info.dbname)
 
-    def _backend_pid(self, conn: Any) -> int:
+    def backend_pid(self, conn: Any) -> int:
         return int(conn.pgconn.backend_pid)
 
     def _status(self, conn: Any) -> int:
@@ -76,7 +76,7 @@ class Psycopg3(Driver):
     # -- statements
 
     def _cursor(self, conn: Any) -> Any:
-        """A cursor that returns plain tuples, whatever row_factory and cursor_factory the connection has."""
+        """Return a cursor for plain tuples, whatever row_factory and cursor_factory the connection has."""
         return self._package.ClientCursor(conn, row_factory=self._tuples)
 
     def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
