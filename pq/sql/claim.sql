@@ -65,8 +65,9 @@ expected_at >= %(urgent_mark)s::timestamp at time zone 'utc'
 :ready and expected_at is not null and :urgent_since
 
 -- name: other
--- Ready jobs without a priority.
-:ready and expected_at is null and id >= %(mark)s
+-- Ready jobs without a priority. The cast is for a column "id" that was made an integer: a prepared statement would have a
+-- parameter of that type, which can't hold the lowest mark.
+:ready and expected_at is null and id >= (%(mark)s)::bigint
 
 -- name: claim
 -- Take the best jobs, and make the other due rows ready. This is for a short transaction of pq's own, since it locks all

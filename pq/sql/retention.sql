@@ -26,12 +26,15 @@ statement_timestamp() - make_interval(secs => %(kept)s)
 -- large in the order of time: when all rows of a full look are young, older ones are not to be expected behind them.
 -- Rows that were put while the clock was ahead say nothing about that, so a look that finds no others goes on.
 -- Returns how many rows were deleted, how many were looked at, and the id to go on after: null at the end.
--- The upper bound excludes nothing. But without statistics the planner expects few rows between two bounds, and so does
--- not sort the table.
-with pq_seen as materialized (
-  select id, enqueued_at, :finished_over as over from :table
-  where id >= %(position)s and id <= 9223372036854775807
-  order by id
+-- The upper bound excludes nothing: without statistics the planner expects few rows between two bounds. Why one limit is a
+-- subquery and the other one is not, and why there is a join with a single row, is told in claim.sql.
+with pq_one as materialized (select 1), pq_seen as materialized (
+  select seen.* from pq_one, (
+    select id, enqueued_at, :finished_over as over from :table
+    where id >= %(position)s and id <= 9223372036854775807
+    order by id
+    limit (select %(look)s::bigint)
+  ) as seen
   limit %(look)s
 ), pq_chosen as materialized (
   select seen.id from pq_seen as seen where seen.over limit %(limit)s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -272,6 +273,15 @@ def test_a_table_that_was_changed(pq: PQ, conn: Any, sql: Sql, change: str, cloc
     use(pq)
     clock.now += PAUSE + 1
     use(pq)
+
+
+def test_ids_of_a_smaller_type(pq: PQ, conn: Any) -> None:
+    """The lowest mark of a claim is below all that such a column can hold."""
+    run(conn, "alter table queue alter column id type int")
+    use(pq)
+    pq["a"]._claims._marks._exact_at = -math.inf  # a second later a claim begins at the lowest mark
+    use(pq)
+    assert len(prepared(conn)) >= 5
 
 
 def test_a_statement_that_fails_leaves_the_next_one_alone(pq: PQ, conn: Any) -> None:
