@@ -1,4 +1,4 @@
-"""What the thread that leads a waiting room does: it keeps the listening session, and has waiters claim."""
+"""The leader of a waiting room: it keeps the session that listens, and tells waiters when to claim."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CHECK = 10
 
 
 class Leader:
-    """Keeps the listening session. Only the leading thread calls `serve`; other threads may read `session` and `busy`.
+    """Keeps the session that listens. Only the leading thread calls `serve`; others may read `session` and `busy`.
 
     :ivar lock: guards the queues.
     :ivar queues: the queues that are waited for, by name; the room adds and removes them.
     :ivar session: None while there is no connection to listen on.
-    :ivar has_waiters_claim: a waiter claims in each poll interval, whatever the session sees.
+    :ivar has_waiters_claim: a waiter of each queue claims in each poll interval, whatever the session sees.
     :ivar busy: the application's single connection is in use, so there was no way to look.
     """
 
@@ -51,7 +51,7 @@ class Leader:
         self._pause = FIRST_PAUSE
 
     def serve(self) -> list[int]:
-        """Do what is to be done now, and return the file descriptors to listen on."""
+        """Do what is to be done now, and return the file descriptors to sleep on."""
         began = time.monotonic()
         try:
             fds = self._tend()
@@ -76,7 +76,7 @@ class Leader:
         return min((_due(queue, now) for queue in self.queues.values()), default=now)
 
     def vacate(self, queue: WaitedQueue) -> bool:
-        """Forget a queue whose last waiter has gone, now or, returning True, in a moment."""
+        """Forget a queue whose last waiter has gone: now, or in a moment, which makes this return True."""
         if self.session is None or not self.session.lingers or self.closed:
             del self.queues[queue.name]
             return False
@@ -95,7 +95,7 @@ class Leader:
 
     def _tend(self) -> list[int]:
         if self.closed:
-            self._hang_up()
+            self._close_session()
             return []
         if self.session is not None:
             self._hear(self.session)
@@ -111,7 +111,7 @@ class Leader:
             if not self.session.hears:
                 logger.warning("LISTEN does not work on this connection (a transaction pooler?): polling")
         if self.session is None:
-            self._go_blind(stale)
+            self._let_all_claim(stale)
             return []
         self.session.keep(names)
         if stale:
@@ -120,9 +120,9 @@ class Leader:
         return [self.session.fileno()] if self.session.hears else []
 
     def _watch_the_clock(self, now: float) -> None:
-        """Have waiters claim whose poll interval is over, and the session look where it is time to.
+        """Have waiters claim whose poll interval is over, and mark the queues at which the session has to look again.
 
-        Those whose time comes soon go along: one statement in each interval, not one for each queue.
+        Queues whose time comes soon are included, so that one statement in each interval serves all of them.
         """
         waited_for = [queue for queue in self.queues.values() if queue.waiters]
         soon = now + self._poll_interval / 2
@@ -184,8 +184,8 @@ class Leader:
         else:
             queue.seen_empty()
 
-    def _go_blind(self, queues: Iterable[WaitedQueue]) -> None:
-        """Without a session, have waiters claim, who see for themselves what is wrong."""
+    def _let_all_claim(self, queues: Iterable[WaitedQueue]) -> None:
+        """Have a waiter of each queue claim, since there is no session. Its claim raises whatever is wrong."""
         with self.lock:
             for queue in queues:
                 queue.stale = queue.sure = False
@@ -193,7 +193,7 @@ class Leader:
                 queue.call(Reason.TIME)
 
     def _lose(self, took: float = 0.0) -> None:
-        """Be without a session, and thus without gates and LISTENs, until it is time to open another.
+        """Give up the session, and with it its gates and LISTENs, until it is time to open another.
 
         :param took: the seconds until the error came, for which this thread could not claim.
         """
@@ -201,10 +201,10 @@ class Leader:
         self._open_at = time.monotonic() + max(self._lengthen(), CHECK * took)
         with self.lock:
             self._forget(math.inf)
-            self._go_blind(self.queues.values())
-        self._hang_up()
+            self._let_all_claim(self.queues.values())
+        self._close_session()
 
-    def _hang_up(self) -> None:
+    def _close_session(self) -> None:
         session, self.session = self.session, None
         if session is not None:
             session.close()
@@ -216,7 +216,7 @@ class Leader:
 
 
 def _due(queue: WaitedQueue, now: float) -> float:
-    """When there is something to do for a queue."""
+    """Return when there is something to do for a queue."""
     if not queue.waiters:
         return queue.until
     return now if queue.needs_look else min(queue.look_at, queue.claim_at)

@@ -24,9 +24,9 @@ MODEST = 100
 
 
 class Look(NamedTuple):
-    """What the session knows of a queue.
+    """What a look at a queue has shown.
 
-    :ivar sure: any put that this look did not see will notify.
+    :ivar sure: each put that this look did not see will notify.
     :ivar due_in: seconds until the next row becomes due; None: there is no such row.
     :ivar ready: there is a job, which somebody may have locked.
     """
@@ -73,9 +73,9 @@ def open_session(source: Source, table: str, listen_dsn: str | None) -> Session:
 
 
 class Session:
-    """What the threads that wait for the queues of one table say to the server, and hear from it.
+    """The session that listens for the threads of this process that wait for queues of one table.
 
-    Only the leader uses it, but any thread may call `pending`.
+    It holds the gates of these queues. Only the leader uses it, but any thread may call `pending`.
 
     :ivar hears: notifications come through.
     :ivar gates: by the name of the queue.
@@ -111,13 +111,13 @@ class Session:
             queues = [queue for queue in queues if queue not in beyond]
         rows = self._run(self._sql["look"], {"queues": array(queues), "table": self._table}) if queues else []
         self._remember((queue, key) for queue, key, *_ in rows)
-        self._leave_gates([queue for queue, key, _, _, paused, *_ in rows if self._is_wrong(queue, key, paused)])
-        self._step_aside([queue for queue, _, _, _, paused, *_ in rows if paused])
+        self._leave_gates([queue for queue, key, _, _, paused, *_ in rows if self._must_be_left(queue, key, paused)])
+        self._leave_paused_gates([queue for queue, _, _, _, paused, *_ in rows if paused])
         return {queue: self._seen(queue, *rest) for queue, _, *rest in rows}
 
-    def _is_wrong(self, queue: str, key: int, paused: bool) -> bool:
-        """Return whether the gate is another table's (the search path has changed), or was left during a pause that is
-        over."""
+    def _must_be_left(self, queue: str, key: int, paused: bool) -> bool:
+        """Return whether a gate must be left and taken anew, since it is another table's (the search path has changed),
+        or was left during a pause that is over."""
         gate = self.gates.get(queue)
         return gate is not None and (gate.key != key or (gate.left and not paused))
 
@@ -136,7 +136,7 @@ class Session:
         self._leave_gates([queue for queue in self.gates if queue not in queues])
 
     def notified(self) -> list[str]:
-        """Return the queues that notifications have come for since the last call."""
+        """Return the queues for which notifications have come since the last call."""
         if readable(self.fileno()):
             self._connection.read()
         elif not self.pending():
@@ -192,7 +192,7 @@ class Session:
         self._keys.update(keys)
 
     def _take_gates(self, queues: list[str]) -> None:
-        """W1 and W2 of several queues: LISTEN takes effect at the end of the message, when the gates are held."""
+        """Take gates, and listen: W1 and W2. LISTEN takes effect at the end of the message, when the gates are held."""
         unknown = [queue for queue in queues if queue not in self._keys]
         if unknown:
             self._remember(self._run(self._sql["keys"], {"queues": array(unknown), "table": self._table}))
@@ -228,7 +228,7 @@ class Session:
 
         self._connection.use(leave)
 
-    def _step_aside(self, queues: list[str]) -> None:
+    def _leave_paused_gates(self, queues: list[str]) -> None:
         """Leave the gates of paused queues, and go on listening."""
         gates = [self.gates[queue] for queue in queues if queue in self.gates and not self.gates[queue].left]
         if gates:
