@@ -20,7 +20,7 @@ _NEVER = float("inf")
 class Loop:
     """A daemon thread around `run_once`.
 
-    Whatever `run_once` raises, ``SystemExit`` included, is handed to `failed`; then the thread goes on after `PAUSE`.
+    Whatever `run_once` raises, ``SystemExit`` included, is handed to `on_error`; then the thread goes on after `PAUSE`.
     The thread ends only by `stop`, or because it was idle. After a fork the child has no thread until it calls `start`
     or `wake`.
 
@@ -28,7 +28,7 @@ class Loop:
         before `wake`.
     :param name: the name of the thread.
     :param idle: end the thread after so many seconds without anything to do; `wake` starts another one. None: never.
-    :param failed: called, in the thread, with what `run_once` raised. Default: the error is logged.
+    :param on_error: called, in the thread, with what `run_once` raised. Default: the error is logged.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Loop:
         name: str,
         *,
         idle: float | None = None,
-        failed: Callable[[BaseException], object] | None = None,
+        on_error: Callable[[BaseException], object] | None = None,
     ) -> None:
         self.name = name
         self._run_once = run_once
         self._idle = idle
-        self._failed = failed or self._log
+        self._on_error = on_error or self._log
         self._reset()
         _loops.add(self)
 
@@ -73,10 +73,10 @@ class Loop:
                 raise
 
     def wake(self, by: float = 0.0) -> None:
-        """Have `run_once` called at this time at the latest. Call it after what there is to do can be seen.
+        """Have `run_once` called at this time at the latest. First make visible what it is to do.
 
         :param by: monotonic seconds; default: now.
-        :raises RuntimeError: the thread had ended since it was idle, and no other can be started.
+        :raises RuntimeError: the thread has ended because it was idle, and no other one can be started.
         """
         # Without the lock: the thread raises _wakes only before it calls run_once, which sees what the caller has done.
         if by >= self._wakes and self._thread is not None:
@@ -116,7 +116,7 @@ class Loop:
                 self._tell(error)
 
     def _sleep(self, pause: float | None) -> bool:
-        """Sleep until it is time. False when the thread is to end."""
+        """Sleep until it is time to call `run_once`. Return False when the thread is to end."""
         with self._changed:
             self._wakes = min(self._wakes, _NEVER if pause is None else time.monotonic() + pause)
             idle_until = _NEVER if self._idle is None else time.monotonic() + self._idle
@@ -134,12 +134,12 @@ class Loop:
 
     def _tell(self, error: BaseException) -> None:
         try:
-            self._failed(error)
+            self._on_error(error)
         except BaseException:
-            pass  # nothing more can be done: not even the log, such as one whose handler raises, takes it
+            pass  # nothing more can be done: a handler of the log may raise, too
 
     def _log(self, error: BaseException) -> None:
-        logger.error("%s: an error; it goes on in %s s", self.name, PAUSE, exc_info=error)
+        logger.error("%s: an error; the thread goes on in %s s", self.name, PAUSE, exc_info=error)
 
 
 _loops: WeakSet[Loop] = WeakSet()

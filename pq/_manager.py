@@ -1,4 +1,4 @@
-"""The class `PQ`: the queues of one table."""
+"""The base of `pq.PQ`: the queues of one table, without tasks."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ class PQ:
         if not timeout_seconds(poll_interval, "poll_interval") > 0:
             raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
         self.debug = debug
-        place = TableName(table, schema)
-        self._db = Database(conn, pool, place.quoted, max_connections, statement_timeout)
-        self._table = Table(place, self._db, poll_interval=poll_interval, listen_dsn=listen_dsn)
+        name = TableName(table, schema)
+        self._db = Database(conn, pool, name.quoted, max_connections, statement_timeout)
+        self._table = Table(name, self._db, poll_interval=poll_interval, listen_dsn=listen_dsn)
         self._sql = self._table.statements("queue.sql")
         self._pruner = Pruner(self._db)
         if pickle_key is not None:

@@ -92,7 +92,7 @@ def test_a_wake_during_a_call_is_not_missed(stopped: list[Loop]) -> None:
 def test_what_it_raises_is_told_and_it_goes_on(error: BaseException, stopped: list[Loop]) -> None:
     told: list[BaseException] = []
     counter = Counter(error=error)
-    loop = Loop(counter, "failing", failed=told.append)
+    loop = Loop(counter, "failing", on_error=told.append)
     stopped.append(loop)
     loop.start()
     wait_until(lambda: counter.calls >= 3, "further calls")

@@ -12,7 +12,7 @@ from typing import Any
 from .. import tasks
 from .._text import describe, message_of
 from ..errors import ConnectionFailed, PQError
-from ..tasks.finding import NotFound, locate
+from ..tasks.importing import NotFound, locate
 
 
 class UsageError(Exception):

@@ -113,15 +113,15 @@ def _settle(queue: Any, given: Sequence[Settlement], lock_timeout: float | None)
     return lost
 
 
-def note_cancelled(lost: Sequence[Delivery], queue: Any = None) -> None:
+def note_cancelled(lost: Sequence[Delivery], queue: Any) -> None:
     """Set `cancelled` of the lost jobs.
 
     An error here is ignored: the deliveries are lost in any case, and the caller must learn that.
+
+    :param queue: as for `settle`.
     """
     if not lost:
         return
-    if queue is None:
-        queue = lost[0].queue
     with suppress(PQError, queue._db.driver.Error):
         rows = queue._run(queue._statements("lease.sql")["cancelled"], ids=array(job.id for job in lost))
         found = {id for (id,) in rows}

@@ -10,8 +10,8 @@ from .._jobs.job import Job
 from .._times import Delay
 
 
-class Source(Protocol):
-    """The queue that an iterator takes jobs from."""
+class Getter(Protocol):
+    """A queue, as the iterators use it."""
 
     logger: Any
 
@@ -30,7 +30,7 @@ class QueueIterator(Iterator["Job | None"]):
 
     timeout: float | None = None
 
-    def __init__(self, queue: Source, timeout: float | None = None, lease: Delay | None = None) -> None:
+    def __init__(self, queue: Getter, timeout: float | None = None, lease: Delay | None = None) -> None:
         self.queue = queue
         self.timeout = timeout
         self.lease = lease
@@ -47,7 +47,7 @@ class BatchIterator(Iterator["list[Any]"]):
     :param linger: seconds to wait for more jobs after the first one of a batch.
     """
 
-    def __init__(self, queue: Source, n: int, linger: float, timeout: float | None, lease: Delay | None) -> None:
+    def __init__(self, queue: Getter, n: int, linger: float, timeout: float | None, lease: Delay | None) -> None:
         self._queue = queue
         self._n = n
         self._linger = linger

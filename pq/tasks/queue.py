@@ -18,7 +18,7 @@ from ..errors import TaskNotFound
 from ..retry import Policy, RetryIn
 from ..worker import Worker
 from ..worker.execution import Call, Execution, Options
-from .finding import NotFound, locate
+from .importing import NotFound, locate
 from .names import check_free, normal, path_of
 from .task import P, R, Task
 
@@ -180,7 +180,8 @@ class Queue(BaseQueue):
             return None
 
     def _call(self, data: Any) -> Call:
-        """
+        """Return the call of a task that a job asks for.
+
         :raises TaskNotFound: the data is no call of a task, or there is no task of that name.
         """
         if (type(data) is not dict and not is_a(data, Mapping)) or not is_a(data.get("function"), str):

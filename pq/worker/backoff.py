@@ -1,4 +1,4 @@
-"""What a worker does while the database does not serve it."""
+"""The pauses of a worker while the database does not serve it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ LONGEST = 5.0
 
 
 class Backoff:
-    """Growing pauses, shared by the threads of a worker. The log has one line when an outage begins, one when it ends.
+    """Growing pauses, shared by the threads of a worker. The log has a line when the database stops serving the worker,
+    and one when it serves it again.
 
     :ivar error: why the database does not serve the worker now; None: it does.
-    :ivar served: whether it ever did.
+    :ivar served: whether it ever has.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class Backoff:
         self.served: bool = False
 
     def pause(self, error: BaseException) -> float:
-        """Note an error that a thread met; return for how many seconds that thread is to leave the database alone."""
+        """Note an error that a thread met; return the seconds for which that thread must not use the database."""
         with self._lock:
             began = self.error is None
             self.error = error

@@ -43,15 +43,15 @@ class Completer:
     """One thread, which settles what has ended while the worker threads go on.
 
     :param batch: how many are settled together, at most.
-    :param failed: called with an error that the thread does not expect.
+    :param on_error: called with an error that the thread does not expect.
     :ivar queue: any queue of the table, with the connection that the worker keeps for this.
     :ivar finished: after `close`, all that can be settled is settled.
     """
 
     def __init__(
-        self, held: Held, events: Events, backoff: Backoff, batch: int, failed: Callable[[BaseException], object]
+        self, held: Held, events: Events, backoff: Backoff, batch: int, on_error: Callable[[BaseException], object]
     ) -> None:
-        self.loop: Loop = Loop(self.run_once, "pq completer", failed=failed)
+        self.loop: Loop = Loop(self.run_once, "pq completer", on_error=on_error)
         self.queue: Any = None
         self.finished: bool = False
         self._closing = self._closed = False
@@ -60,7 +60,7 @@ class Completer:
         self._backoff = backoff
         self._batch = min(batch, MOST)
         self._settling = threading.Lock()
-        self._failed = failed
+        self._on_error = on_error
         self._again: dict[Execution, float] = {}  # when to try those again that were set aside
         self._why: BaseException = ConnectionFailed()  # the database did not serve when it was looked
         held.wake = self.loop.wake
@@ -136,8 +136,8 @@ class Completer:
     def _explain(self, batch: Batch, error: Exception, again: bool) -> bool:
         """Do what is right after a statement that failed; return as `_settle` does.
 
-        The class of the error does not tell an outage from a job that can't be settled, so look whether the database
-        serves. If it does, halve the batch, until the one bad job stands alone.
+        The class of the error does not tell whether the database is away or a job can't be settled, so look whether the
+        database serves. If it does, halve the batch until the one bad job stands alone.
         """
         cut = isinstance(error, (ConnectionFailed, ConnectionLost, CommitUnknown))
         for execution, _ in batch:
@@ -177,7 +177,7 @@ class Completer:
         except Exception as error:
             self._why = error
             if isinstance(error, ConnectionLost) and not self.queue._db.source.replaceable:
-                self._failed(error)
+                self._on_error(error)
             return False
 
     def _is_writable(self, execution: Execution) -> bool:

@@ -17,11 +17,11 @@ BEGIN = 1.0
 class Duties:
     """One thread, which deletes the rows whose retention is over. First it tells of queues that look like a mistake.
 
-    :param failed: called with an error that the thread did not expect.
+    :param on_error: called with an error that the thread did not expect.
     """
 
-    def __init__(self, queues: Sequence[TaskQueue], failed: Callable[[BaseException], object]) -> None:
-        self.loop: Loop = Loop(self.run_once, "pq duties", failed=failed)
+    def __init__(self, queues: Sequence[TaskQueue], on_error: Callable[[BaseException], object]) -> None:
+        self.loop: Loop = Loop(self.run_once, "pq duties", on_error=on_error)
         self._queues: Sequence[TaskQueue] | None = queues
         self._table = queues[0]._table
         self._pruner = Pruner(self._table.database)

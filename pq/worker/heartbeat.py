@@ -27,7 +27,7 @@ class Heartbeat:
     """One thread, and one statement for the leases of all jobs: those in the stock, running, and not settled yet.
 
     :param give_up: called with a job whose timeout is over.
-    :param failed: called with an error that the thread did not expect.
+    :param on_error: called with an error that the thread did not expect.
     :ivar queue: any queue of the table, with the connection that the worker keeps for this.
     """
 
@@ -37,9 +37,9 @@ class Heartbeat:
         events: Events,
         backoff: Backoff,
         give_up: Callable[[Execution], object],
-        failed: Callable[[BaseException], object],
+        on_error: Callable[[BaseException], object],
     ) -> None:
-        self.loop: Loop = Loop(self.run_once, "pq heartbeat", failed=failed)
+        self.loop: Loop = Loop(self.run_once, "pq heartbeat", on_error=on_error)
         self.queue: Any = None
         self._held = held
         self._events = events

@@ -52,8 +52,9 @@ def choose(pq: Any, given: Iterable[Any] | None) -> list[Any]:
 
 
 def check_connections(queues: Iterable[TaskQueue]) -> None:
-    """
-    :raises ValueError: a task is transactional, and would take the only connection away from the heartbeat.
+    """Check that the heartbeat has a connection while a transactional task runs.
+
+    :raises ValueError: a task is transactional, and there is only one connection.
     """
     for queue in queues:
         if queue.has_transactional_tasks and queue._table.database.source.capacity < 2:

@@ -21,7 +21,7 @@ class Services:
     """The threads that serve the threads of a worker, and what they share with these.
 
     :param give_up: called with a job whose timeout is over.
-    :param failed: called with an error that a service did not expect.
+    :param on_error: called with an error that a service did not expect.
     """
 
     def __init__(
@@ -30,13 +30,13 @@ class Services:
         batch: int,
         events: Events,
         give_up: Callable[[Execution], object],
-        failed: Callable[[BaseException], object],
+        on_error: Callable[[BaseException], object],
     ) -> None:
         self.held: Held = Held(batch)
         self.backoff: Backoff = Backoff()
-        self.completer: Completer = Completer(self.held, events, self.backoff, batch, failed)
-        self.heartbeat: Heartbeat = Heartbeat(self.held, events, self.backoff, give_up, failed)
-        self._duties = Duties(queues, failed)
+        self.completer: Completer = Completer(self.held, events, self.backoff, batch, on_error)
+        self.heartbeat: Heartbeat = Heartbeat(self.held, events, self.backoff, give_up, on_error)
+        self._duties = Duties(queues, on_error)
         self._queue = queues[0]
         self._reserve: Table | None = None
         self._lock = threading.Lock()

@@ -232,7 +232,7 @@ class Worker:
             raise error
         refused = isinstance(error, TableMissing) or self._table.database.source.driver.is_refused(error)
         if refused and not self._services.backoff.served:
-            raise error  # no outage: this worker was not set up
+            raise error  # the database is there: this worker was not set up
         self._stop.rest(self._services.backoff.pause(error))
         return not self._stop.wanted
 
