@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
-from logging import getLogger
 from typing import Any
 
+from .._logs import queue_log as logger
 from ..errors import ConnectionLost
 from .drivers.base import Params, Rows
 from .loan import Loan
 from .prepared import Plans
 from .sources.base import Session, Source
 from .watchdog import SILENCE
-
-logger = getLogger("pq")
 
 #: How often a statement is tried again after a deadlock or serialization failure.
 ATTEMPTS = 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -10,11 +9,10 @@ from collections.abc import Iterable
 
 from .._db.sources.base import Source
 from .._db.sources.single import SingleConnection
+from .._logs import queue_log as logger
 from .connections import Busy
 from .session import Look, Session, open_session
 from .waiter import FIRST_PAUSE, Reason, WaitedQueue
-
-logger = logging.getLogger("pq")
 
 #: Seconds for which a queue's gate is kept after the last waiter has gone. Most waiters come back soon, to wait for the
 #: next job, and then find the gate held. A longer time makes more puts notify nobody.

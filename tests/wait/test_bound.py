@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -141,6 +142,25 @@ def test_a_session_that_hung_is_not_opened_again_at_once(
         wait_until(lambda: pq._table._room.leader._open_at > time.monotonic() + 2, "the loss of the session")
         sql(INSERT)
         assert waiter.result() is not None
+
+
+class Failing(logging.Handler):
+    def handle(self, record: logging.LogRecord) -> bool:  # type: ignore[override]
+        raise RuntimeError("the log can't be written")
+
+
+def test_a_log_that_fails_does_not_end_a_wait(dsn: str, sql: Sql) -> None:
+    """That the session can't be opened is logged."""
+    logger, handler = logging.getLogger("pq"), Failing()
+    logger.addHandler(handler)
+    try:
+        with PQ(dsn, poll_interval=0.1, listen_dsn="host=127.0.0.1 port=1") as pq:
+            waiter = Background(pq["a"].get, timeout=HOUR)
+            wait_until(lambda: pq._table._room.leader._open_at > 0, "the failure to open a session")
+            sql(INSERT)
+            assert waiter.result() is not None
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_a_statement_of_the_session_ends_on_the_server_too(
