@@ -10,7 +10,7 @@ from typing import Any
 from .._args import UNSET
 from .._queue import Queue
 from ..errors import PQError
-from .output import as_json, confirm, cut, members, print_json, print_table, print_text, value_of
+from .output import as_json, confirm, members, one_line, print_json, print_table, print_text, value_of
 from .parser import TIME, Commands, database_options, json_value, opened, positive, table_options, time, time_or_none
 
 
@@ -68,7 +68,8 @@ def _list(args: argparse.Namespace) -> None:
         return
     heading = ("id", "state", "put", "due", "expected", "attempts", "data")
     rows = [
-        (job.id, job.state, job.enqueued_at, job.due_at, job.expected_at, job.attempts, cut(job.text)) for job in jobs
+        (job.id, job.state, job.enqueued_at, job.due_at, job.expected_at, job.attempts, one_line(job.text))
+        for job in jobs
     ]
     print_table([heading, *rows])
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from .._jobs.info import JobInfo, QueueInfo
 from .._jobs.job import utc_format
-from .._text import printable
+from .._text import cut, printable
 from ..errors import PQError
 
 #: Characters of a job's data that a table shows.
@@ -65,10 +65,9 @@ def _cell(value: Any) -> str:
     return printable(str(value))
 
 
-def cut(text: str) -> str:
+def one_line(text: str) -> str:
     """Return as much of a text as a table shows, in one line."""
-    text = text[: WIDTH + 1].replace("\n", " ")
-    return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
+    return cut(text[: WIDTH + 1].replace("\n", " "), WIDTH)
 
 
 def print_text(text: str) -> None:

@@ -55,20 +55,20 @@ def normal(path: str) -> str:
     return f"{main_name(vars(sys.modules['__main__']))}.{rest}" if module in MAIN else path
 
 
-def check_free(name: str, handler: Any, other: Any) -> None:
-    """Look whether a function may take the place of another one that has the same name.
+def check_name(name: str, handler: Any, other: Any) -> None:
+    """Check that a function may take the place of another one that has the same name.
 
-    A module that is loaded again defines its functions again: then the new one takes the place of the old one.
+    When a module is loaded again, its functions are defined again, and each takes the place of its former self. If two
+    functions have one path, as those that a factory makes, a warning is given: 1.9.1 allowed that, and a worker calls
+    the last one.
 
     :param other: the function that has the name now.
     :raises ValueError: they are different functions, of different paths.
-
-    Two functions of one path, as a factory makes them, are warned of: 1.9.1 let them pass, and a worker calls the last.
     """
     if other is handler or other == handler:
         return
-    if not _is_same_place(handler, other):
-        raise ValueError(f"two tasks have the name {name!r}: {_place(other)} and {_place(handler)}")
+    if not _is_same_path(handler, other):
+        raise ValueError(f"two tasks have the name {name!r}: {_path(other)} and {_path(handler)}")
     if _are_two(handler, other):
         warnings.warn(
             f"two functions are the task {name!r}: a worker calls the one that was decorated last, for the jobs of "
@@ -77,8 +77,8 @@ def check_free(name: str, handler: Any, other: Any) -> None:
         )
 
 
-def _is_same_place(handler: Any, other: Any) -> bool:
-    """Whether they have the same path, or are in the same file: the main module may be imported by its name, too."""
+def _is_same_path(handler: Any, other: Any) -> bool:
+    """Return whether they have one path, or are in one file: the main module may be imported by its name, too."""
     if _code(handler) is None or _code(other) is None:
         return False
     if handler.__qualname__ != other.__qualname__:
@@ -87,7 +87,7 @@ def _is_same_place(handler: Any, other: Any) -> bool:
 
 
 def _are_two(handler: Any, other: Any) -> bool:
-    """Whether both are meant to be there, and not one in the place of the other."""
+    """Return whether both are meant to exist, so that neither takes the place of the other."""
     new, old = _code(handler), _code(other)
     assert new is not None and old is not None
     if new is old:  # made by a function that ran twice; a module that is loaded again has new code
@@ -106,7 +106,7 @@ def _frames() -> Iterator[FrameType]:
 
 
 def _has(outer: CodeType, inner: CodeType) -> bool:
-    """Whether a function was defined by this code, or in a class there."""
+    """Return whether a function was defined by this code, or in a class there."""
     consts = [const for const in outer.co_consts if isinstance(const, CodeType)]
     return any(const is inner or _has(const, inner) for const in consts)
 
@@ -121,6 +121,6 @@ def _file(handler: Any) -> str:
     return "" if code is None else code.co_filename
 
 
-def _place(handler: Any) -> str:
+def _path(handler: Any) -> str:
     qualname = getattr(handler, "__qualname__", None)
     return repr(handler) if qualname is None else f"{handler.__module__}.{qualname}"

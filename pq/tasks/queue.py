@@ -19,7 +19,7 @@ from ..retry import Policy, RetryIn
 from ..worker import Worker
 from ..worker.execution import Call, Execution, Options
 from .importing import NotFound, locate
-from .names import check_free, normal, path_of
+from .names import check_name, normal, path_of
 from .task import P, R, Task
 
 
@@ -37,7 +37,7 @@ class Queue(BaseQueue):
     #: The packages from which modules are imported for a task; None: any. ``python -m pq work`` sets it.
     packages: Sequence[str] | None = None
 
-    #: Whether a job whose task is unknown waits for a deployment. Not in `work`, which does as 1.9.1.
+    #: Whether a job whose task is unknown waits for a deployment. In `work` it does not, as in 1.9.1.
     _waits = True
 
     @overload
@@ -116,7 +116,7 @@ class Queue(BaseQueue):
             path = path_of(handler) if name is None else name
             other = self.handler_registry.get(path)
             if isinstance(other, Task):
-                check_free(path, handler, other._handler)
+                check_name(path, handler, other._handler)
             self.handler_registry[path] = task = Task(self, handler, path, schedule_at, expected_at, options)
             self.has_tasks = True
             self.has_transactional_tasks |= transactional
@@ -129,9 +129,12 @@ class Queue(BaseQueue):
 
         :param burst: return when there was no job for `timeout` seconds.
         """
-        self._waits = False
         self.logger.info("`%s` starting to perform jobs", self.name)
-        Worker(self, burst=burst).run()
+        self._waits = False
+        try:
+            Worker(self, burst=burst).run()
+        finally:
+            self._waits = True
 
     def perform(self, job: Job) -> bool:
         """Call the task of a job, in this thread.

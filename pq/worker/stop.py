@@ -15,7 +15,7 @@ _NEVER = float("inf")
 
 
 class Stop:
-    """The wish that a worker stops. Threads that rest, and the one that waits for all others, are woken by it.
+    """A request that a worker stop. It wakes the threads that rest, and the one that waits for all others.
 
     :param name: of the worker.
     :ivar wanted: the worker is to stop.
@@ -34,34 +34,34 @@ class Stop:
         self._hurry_at = _NEVER  # monotonic seconds
 
     def ask(self) -> None:
-        """Stop. From any thread, and from a signal handler."""
+        """Ask the worker to stop, from any thread or signal handler."""
         self.wanted = True
         self.wake()
 
     def hurry(self) -> None:
-        """Stop, and wait for no job."""
+        """Ask the worker to stop and to wait for no job."""
         self._hurry_at = min(self._hurry_at, time.monotonic())
         self.ask()
 
     def fail(self, error: BaseException) -> None:
-        """A thread of the worker's can't go on: stop at once."""
+        """Stop at once, since a thread of the worker can't go on."""
         logger.critical("%s: an error ends this worker", self._name, exc_info=error)
         self.error = self.error or error
         self.hurry()
 
     def exit(self, error: BaseException) -> None:
-        """A hook wants the process to exit: stop."""
+        """Stop, since a hook has asked the process to exit."""
         self.error = self.error or error
         self.ask()
 
     def thread_ended(self, error: BaseException | None) -> None:
-        """A thread that performs jobs has ended."""
+        """Note that a thread that performs jobs has ended."""
         if error is not None:
             self.fail(error)
         self.wake()
 
     def signalled(self, number: int) -> None:
-        """The first signal asks for the end, the second one for a prompt end, and a third one waits for nothing."""
+        """Handle a signal: the first asks the worker to stop, the second to hurry, the third to wait for nothing."""
         self._signals += 1
         if self._signals > 2:
             self._hurry_at = -PROMPT

@@ -355,3 +355,6 @@ def test_work_does_as_1_9_1(pq: PQ, caplog: pytest.LogCaptureFixture) -> None:
     ids = [queue.put(row("gone")), queue.put(row("gone", max_retries=3))]
     queue.work(burst=True)
     assert [job.id for job in queue.dead] == ids
+    id = queue.put(row("gone"))
+    Worker(queue, burst=True).run()
+    assert queue[id].state == "scheduled"  # a worker that is made later waits for a deployment again
