@@ -28,3 +28,12 @@ python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = f"pq {release}"
 html_show_copyright = False
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", keep_underscores)
+
+
+def keep_underscores(app, what, name, obj, options, lines):
+    """Show the parameter `in_` under its name: `in_` is markup for a link, whose text is "in"."""
+    lines[:] = [line.replace(":param in_:", r":param in\_:") for line in lines]

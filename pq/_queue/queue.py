@@ -159,6 +159,8 @@ class Queue(Browse, Control, Items):
     def jobs(self, lease: Delay = "30s", timeout: float | None = None) -> Iterator[LeasedJob | None]:
         """Iterate jobs under a lease, without end; yield None whenever there was none for `timeout` seconds.
 
+        ::
+
             for job in queue.jobs(lease="5m"):
                 if job is not None:
                     with job:
