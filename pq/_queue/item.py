@@ -165,9 +165,7 @@ class Items(QueueBase):
     _claims: Claim
 
     def item(self, timeout: float | None = None) -> AbstractContextManager[LeasedJob | None]:
-        """Return a context manager for one transaction around one job.
-
-        ::
+        """Return a context manager for one transaction around one job::
 
             with queue.item() as job:
                 if job is not None:
@@ -197,9 +195,7 @@ class Items(QueueBase):
         return ItemBlock(self, timeout)
 
     def items(self, timeout: float | None = None) -> Iterator[LeasedJob | None]:
-        """Iterate jobs without end, each in its own transaction; yield None whenever there was none in time.
-
-        ::
+        """Iterate jobs without end, each in its own transaction; yield None whenever there was none in time::
 
             for job in queue.items():
                 if job is not None:

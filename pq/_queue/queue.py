@@ -157,9 +157,7 @@ class Queue(Browse, Control, Items):
         return jobs
 
     def jobs(self, lease: Delay = "30s", timeout: float | None = None) -> Iterator[LeasedJob | None]:
-        """Iterate jobs under a lease, without end; yield None whenever there was none for `timeout` seconds.
-
-        ::
+        """Iterate jobs under a lease, without end; yield None whenever there was none for `timeout` seconds::
 
             for job in queue.jobs(lease="5m"):
                 if job is not None:
