@@ -12,13 +12,13 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+from .. import errors
 from .._calls import check_finished
 from .._jobs.failure import TRACEBACK
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement
 from .._text import NAME, attribute, cut, fields_of, is_a, message_of
 from .._times import delay_of
-from ..errors import CommitUnknown, ConnectionFailed, ConnectionLost, LeaseExpired, LeaseLost, TaskTimeout
 from ..retry import Policy, RetryIn
 
 #: How often in a row the lease of a job may expire, unless the job is allowed more retries than that. A job that kills
@@ -30,6 +30,9 @@ BREAKS = 3
 
 #: The pause after a transaction that the database broke off.
 BREAK = timedelta(seconds=1)
+
+LOST = (errors.ConnectionFailed, errors.ConnectionLost, errors.CommitUnknown)
+DECISIONS = (errors.Retry, errors.Discard, errors.LeaseLost)
 
 #: Heartbeats for each lease: two of them may fail.
 BEATS = 3
@@ -138,7 +141,7 @@ class Execution:
             self.task = cut(message_of(fields.get("function", "?")), NAME)
         job.policy = self._policy(fields)
         if job.expiries > EXPIRIES and job.expiries > job.policy.max_retries:
-            self._problem = LeaseExpired(attempt=job.attempts)
+            self._problem = errors.LeaseExpired(attempt=job.attempts)
         if self.options.timeout is not None:
             self.times_out_at = self.started + self.options.timeout.total_seconds()
         if self.options.lease is not None:
@@ -177,7 +180,7 @@ class Execution:
             result = self._handle(call)
             return job.success(result) if self.options.result else Settlement(job, "done")
         except Exception as error:
-            lost = attribute(error, "job_id") if is_a(error, LeaseLost) else None
+            lost = attribute(error, "job_id") if is_a(error, errors.LeaseLost) else None
             if is_a(lost, int) and lost == job.id:
                 raise
             return self.fail(error)
@@ -191,22 +194,31 @@ class Execution:
         return None if result is None else check_finished(f"task `{cut(call.name, NAME)}`", result)
 
     def _run_in_transaction(self, call: Call) -> Settlement | None:
-        """Run the handler in a transaction, of which the end of the job is the last statement."""
+        """Run the handler in a transaction, of which the end of the job is the last statement.
+
+        A connection that fails at the start, or is lost, is no failure of the task's, whatever error tells of it.
+        """
         job = self.job
-        failed = False
+        lost: bool | None = None  # the handler has not failed
         try:
             with job.queue._transaction() as cursor:
                 job.cursor = cursor
                 try:
                     result = self._handle(call)
-                except Exception:
-                    failed = not cursor.connection.closed
+                except Exception as error:
+                    lost = bool(cursor.connection.closed) and not is_a(error, DECISIONS)
                     raise
                 job.done(result if self.options.result else None)
-        except (ConnectionFailed, ConnectionLost, CommitUnknown) as error:
-            if failed:  # by another connection, one of the handler's
+        except Exception as error:
+            if lost is False:  # not even if the error is one of LOST: the handler may have connections of its own
                 raise
-            return self._broken(error)
+            driver = job.queue._db.source.driver
+            if job.cursor is None and isinstance(error, (errors.ConnectionFailed, driver.PoolError, TimeoutError)):
+                self.error = error
+                return job.again(BREAK, error)._replace(counts=False)  # the handler was not even called
+            if lost or isinstance(error, LOST) or (job.cursor is None and isinstance(error, driver.Error)):
+                return self._broken(error)
+            raise
         return None
 
     def _broken(self, error: Exception) -> Settlement:
@@ -215,9 +227,9 @@ class Execution:
         That is mostly no fault of the task's: the server was restarted. But a server that ends sessions which are idle
         in a transaction, or transactions that last, does so each time: then it is a failed attempt.
         """
-        self.unsure = isinstance(error, CommitUnknown)
+        self.unsure = isinstance(error, errors.CommitUnknown)
         if self.job.expiries + 1 >= BREAKS:
-            reason = ConnectionLost(
+            reason = errors.ConnectionLost(
                 f"the database broke off the task's transaction {BREAKS} times in a row: {error} (The settings of the "
                 "server idle_in_transaction_session_timeout and transaction_timeout bound how long a task may take.)"
             )
@@ -233,7 +245,7 @@ class Execution:
 
     def time_out(self) -> Settlement:
         """Return how to settle the job now that its timeout is over; the error says where the thread is."""
-        error = TaskTimeout(timeout=self.options.timeout)
+        error = errors.TaskTimeout(timeout=self.options.timeout)
         frame = None if self.thread is None else sys._current_frames().get(self.thread.ident or 0)
         if frame is not None:
             error.stack = "".join(traceback.format_stack(frame))[-TRACEBACK:]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from support.driver import driver
 from support.tasks import DEAD, DONE, HELD, READY, Gate, Sql, fill, number, working
 
 import pq as package
+from pq._db.transaction import OwnTransaction
 from pq._queue.claim import Claim
 from pq.tasks import PQ, Queue, Worker, current
 from pq.worker import duties
@@ -502,6 +504,80 @@ def test_a_server_that_ends_idle_transactions_fails_the_task_after_three(
     assert len(runs) == 3
     ((error,),) = sql("select error::json from queue")
     assert "idle_in_transaction_session_timeout" in json.dumps(error)
+
+
+@pytest.mark.parametrize("how", ["driver", "wrapped", "swallowed"])
+def test_a_connection_that_is_lost_in_a_transactional_task_is_no_failed_attempt(
+    dsn: str, sql: Sql, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Queue, "handler_registry", {})
+    monkeypatch.setattr("pq.worker.execution.BREAK", timedelta(milliseconds=10))
+    runs: list[int] = []
+    with PQ(dsn, timeout=0.05) as pq:
+
+        @pq["a"].task(name="t", transactional=True)
+        def task(job_id: int) -> None:
+            runs.append(job_id)
+            if len(runs) > 1:
+                return
+            cursor = current().cursor
+            sql("select pg_terminate_backend(%s, 30000)", (driver.pid(cursor.connection),))
+            try:
+                cursor.execute("select 1")
+            except driver.Error as error:
+                if how == "driver":
+                    raise
+                if how == "wrapped":
+                    raise RuntimeError("the statement failed") from error
+
+        fill(pq["a"], 1, "t")
+        with working(Worker(pq)):
+            wait_until(lambda: number(sql, DONE) + number(sql, DEAD) == 1, "the end")
+    assert number(sql, DONE) == 1
+    assert len(runs) == 2
+
+
+def test_what_a_handler_decides_stays_when_its_connection_is_lost(
+    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Queue, "handler_registry", {})
+    runs: list[int] = []
+    with PQ(dsn, timeout=0.05) as pq:
+
+        @pq["a"].task(name="t", transactional=True, max_retries=5)
+        def task(job_id: int) -> None:
+            runs.append(job_id)
+            current().cursor.connection.close()
+            raise package.Discard("no good")
+
+        fill(pq["a"], 1, "t")
+        with working(Worker(pq)):
+            wait_until(lambda: number(sql, DEAD) == 1, "the end")
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("error", [package.ConnectionFailed("no server"), TimeoutError("no connection is free")])
+def test_a_transactional_task_that_could_not_begin_does_not_count(
+    pq: PQ, sql: Sql, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As often as that is: jobs in the worker's stock meet each outage of the server."""
+    monkeypatch.setattr("pq.worker.execution.BREAK", timedelta(milliseconds=10))
+    runs: list[int] = []
+    pq["a"].task(name="t", transactional=True)(runs.append)
+    begin, tried = OwnTransaction.begin, list(range(5))
+
+    def fails(transaction: OwnTransaction) -> None:
+        if tried:
+            tried.pop()
+            raise error
+        begin(transaction)
+
+    monkeypatch.setattr(OwnTransaction, "begin", fails)
+    ids = fill(pq["a"], 1, "t")
+    with working(Worker(pq)):
+        wait_until(lambda: number(sql, DONE) + number(sql, DEAD) == 1, "the end")
+    assert runs == ids
+    assert sql("select attempts from queue") == [(1,)]
 
 
 @pytest.mark.parametrize("kind", ["psycopg2", "psycopg", "sqlalchemy"])
