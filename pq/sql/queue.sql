@@ -55,7 +55,8 @@ values (
 on conflict do nothing
 
 -- name: update
-update :table set data = %(data)s where id = %(id)s and q_name = %(queue)s
+-- Why the id is cast is told in claim.sql.
+update :table set data = %(data)s where id = (%(id)s)::bigint and q_name = %(queue)s
 returning id
 
 -- name: clear

@@ -16,6 +16,7 @@ from support.proxy import Proxy
 from pq import PQ
 from pq._db import prepared as plans
 from pq._db.prepared import PAUSE, _prepared
+from pq.errors import JobNotFound
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -282,6 +283,9 @@ def test_ids_of_a_smaller_type(pq: PQ, conn: Any) -> None:
     pq["a"]._claims._marks._exact_at = -math.inf  # a second later a claim begins at the lowest mark
     use(pq)
     assert len(prepared(conn)) >= 5
+    for _ in range(2):
+        with pytest.raises(JobNotFound):
+            pq["a"].update(2**40, 1)
 
 
 def test_a_statement_that_fails_leaves_the_next_one_alone(pq: PQ, conn: Any) -> None:
