@@ -1,6 +1,7 @@
 """Drivers and connections. No other package touches a driver, and this one knows no queue.
 
     database      statements and transactions: what the rest of pq uses
+    aside         a second connection for threads that wait on the application's single one
     execute       one statement outside of a transaction: limits, repetition, errors
     prepared      statements that the server plans once and executes often
     transaction   pq's own transactions, and savepoints
@@ -26,6 +27,7 @@
                   cut         ends the session of a thread that hangs
 """
 
+from .aside import Aside, aside_of
 from .database import Database
 from .drivers.base import Rows
 from .drivers.detect import check_source, interruptible, own_driver
@@ -34,10 +36,12 @@ from .scope import block_of
 from .sockets import Waker, wait_readable
 
 __all__ = [
+    "Aside",
     "Database",
     "Literal",
     "Rows",
     "Waker",
+    "aside_of",
     "block_of",
     "check_source",
     "interruptible",

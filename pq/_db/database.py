@@ -82,8 +82,10 @@ class Database:
         Close its source in the end. None if there is no second connection.
         """
         source = self.source.reserve()
-        if source is None:
-            return None
+        return None if source is None else self.on(source)
+
+    def on(self, source: Source) -> Database:
+        """Return a view of this database with other connections."""
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, source=source, _executor=Executor(source, self.table))
         return view

@@ -17,6 +17,15 @@ def readable(fd: int, timeout: float = 0) -> bool:
     return bool(poll.poll(0))
 
 
+def hung_up(fd: int) -> bool:
+    """Return whether the other side has closed the connection. Nothing is read. Windows can't tell: False."""
+    if os.name == "nt":
+        return False
+    poll = select.poll()
+    poll.register(fd, getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))
+
+
 def wait_readable(fds: tuple[int, ...], timeout: float) -> list[int]:
     """Return those of the descriptors that can be read within `timeout` seconds (at most a day).
 

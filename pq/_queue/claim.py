@@ -101,9 +101,13 @@ class Claim:
 
         :raises TimeoutError: the server was held up, so nobody knows whether there are jobs.
         """
-        rows = self._taken_rows(queue, limit, timeout, lease)
-        jobs = [_job(queue, row, lease) for row in rows]
-        refused = _decode(queue, jobs, rows)
+        aside = queue._table.aside()
+        claimer = queue if aside is None else queue._on(aside)
+        rows = self._taken_rows(claimer, limit, timeout, lease)
+        jobs = [_job(claimer, row, lease) for row in rows]
+        refused = _decode(claimer, jobs, rows)
+        for job in () if aside is None else jobs:
+            job._queue = queue  # on whose connection it will be settled
         good = [job for job, refusal in zip(jobs, refused, strict=True) if refusal is None]
         return good, [refusal for refusal in refused if refusal is not None]
 

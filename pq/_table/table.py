@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from .._db import Database, Rows
+from .._db import Database, Rows, aside_of
 from .._wait import Polling, Waiter, WaitingRoom
 from ..sql import TableName, array, bound
 from .retention import Retention, read
@@ -44,7 +44,8 @@ class Table:
         self._poll_interval = poll_interval
         if listen_dsn is not None:
             database.source.driver.parameters(listen_dsn)
-        self._room = WaitingRoom(database.source, name.quoted, poll_interval, listen_dsn)
+        self._aside = aside_of(database, name.quoted)
+        self._room = WaitingRoom(database.source, name.quoted, poll_interval, listen_dsn, self._aside)
         self._memory = _Memory()
         self.closed: bool = False
 
@@ -120,10 +121,22 @@ class Table:
         """Return one that waits for several queues at once, outside of a transaction."""
         return self._room.enter(queues, self._peek)
 
+    def aside(self) -> Table | None:
+        """Return a view of this table on the second connection, if claims are to go there; see `pq._db.aside`."""
+        if self._aside is None or self.database.current is not None:
+            return None
+        database = self._aside.database_for_claim
+        if database is None:
+            return None
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, database=database, _aside=None)
+        return view
+
     def _peek(self, queues: Collection[str]) -> list[str]:
         """Return those of the given queues that have a job, as the connection of a claim sees them."""
         sql = self.statements("waiting.sql")["peek"]
-        return [name for (name,) in self.execute(sql, {"queues": array(queues), "table": self.quoted})]
+        rows = (self.aside() or self).execute(sql, {"queues": array(queues), "table": self.quoted})
+        return [name for (name,) in rows]
 
     # -- the end
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable
 
+from .._db import Aside
 from .._db.sources.base import Source
 from .._db.sources.single import SingleConnection
 from .._logs import queue_log as logger
@@ -29,24 +30,36 @@ class Leader:
     :ivar lock: guards the queues.
     :ivar queues: the queues that are waited for, by name; the room adds and removes them.
     :ivar session: None while there is no connection to listen on.
-    :ivar has_waiters_claim: a waiter of each queue claims in each poll interval, whatever the session sees.
     :ivar busy: the application's single connection is in use, so there was no way to look.
     """
 
-    def __init__(self, source: Source, table: str, poll_interval: float, listen_dsn: str | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        aside: Aside | None,
+        table: str,
+        poll_interval: float,
+        listen_dsn: str | None,
+    ) -> None:
         self.lock = threading.RLock()
         self.queues: dict[str, WaitedQueue] = {}
         self.session: Session | None = None
         self.busy = False
         self.closed = False
-        # on the single connection a waiter would see what the session sees there, and wait while that is busy
-        self.has_waiters_claim = listen_dsn is not None or not isinstance(source, SingleConnection)
         self._source = source
+        self._aside = aside
+        self._home = source  # of the connection to listen on
         self._table = table
         self._poll_interval = poll_interval
         self._listen_dsn = listen_dsn
         self._open_at = 0.0  # monotonic seconds; when to open a session, not before
         self._pause = FIRST_PAUSE
+
+    @property
+    def has_waiters_claim(self) -> bool:
+        """Whether a waiter claims in each poll interval, whatever the session sees: not where both have a single
+        connection, on which the waiter would see the same, and wait while that is busy."""
+        return self._listen_dsn is not None or not isinstance(self._home, SingleConnection)
 
     def serve(self) -> list[int]:
         """Do what is to be done now, and return the file descriptors to sleep on."""
@@ -86,6 +99,15 @@ class Leader:
         self._forget(time.monotonic())
         return self.session is not None and (self.closed or not self.session.gates.keys() <= self.queues.keys())
 
+    def rest(self) -> bool:
+        """Close the session if nobody waits; return whether that is so."""
+        with self.lock:
+            if any(queue.waiters for queue in self.queues.values()):
+                return False
+            self._forget(math.inf)
+        self._close_session()
+        return True
+
     def _forget(self, now: float) -> None:
         """Forget queues that nobody has come back to in time."""
         for queue in [queue for queue in self.queues.values() if queue.until <= now and not queue.waiters]:
@@ -95,6 +117,8 @@ class Leader:
         if self.closed:
             self._close_session()
             return []
+        if self._aside is not None:
+            self._choose_home(self._aside)
         if self.session is not None:
             self._hear(self.session)
         self._source.tidy()
@@ -105,7 +129,7 @@ class Leader:
             names = set(self.queues)
             stale = [queue for queue in self.queues.values() if queue.needs_look]
         if self.session is None and stale and now >= self._open_at:
-            self.session = open_session(self._source, self._table, self._listen_dsn)
+            self.session = open_session(self._home, self._table, self._listen_dsn)
             if not self.session.hears:
                 logger.warning("LISTEN does not work on this connection (a transaction pooler?): polling")
         if self.session is None:
@@ -116,6 +140,21 @@ class Leader:
             self._look(self.session, stale)
         self._hear(self.session)
         return [self.session.fileno()] if self.session.hears else []
+
+    def _choose_home(self, aside: Aside) -> None:
+        """Listen on a connection of pq's own where that sees the same as the application's single one."""
+        if aside.database is None and any(queue.waiters for queue in list(self.queues.values())):
+            aside.renew()
+        second = aside.database
+        home = self._source if second is None else second.source
+        if home is not self._home:
+            self._home = home
+            if self._listen_dsn is None:
+                self._close_session()
+            with self.lock:
+                for queue in self.queues.values():
+                    queue.stale = True
+                    queue.sure = False
 
     def _watch_the_clock(self, now: float) -> None:
         """Have waiters claim whose poll interval is over, and mark the queues at which the session has to look again.

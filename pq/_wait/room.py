@@ -12,6 +12,7 @@ from threading import get_ident
 from typing import Any
 from weakref import WeakSet
 
+from .._db import Aside
 from .._db.sockets import Waker, wait_readable
 from .._db.sources.base import Source
 from .._db.sources.single import SingleConnection
@@ -21,6 +22,9 @@ from .waiter import Reason, WaitedQueue, Waiter
 
 #: Seconds after which another thread does what the leader should have done.
 LATE = 0.1
+
+#: Seconds without a waiter after which the second connection of a `PQ` on a single one is closed.
+REST = 5.0
 
 #: Returns those of the given queues that have a ready job.
 Peek = Callable[[Collection[str]], Collection[str]]
@@ -34,12 +38,23 @@ class WaitingRoom:
     :param table: the quoted name of the table.
     :param poll_interval: seconds.
     :param listen_dsn: a DSN for the listening session; default: the parameters of the source's other connections.
+    :param aside: the second connection for a source that has a single one.
     """
 
-    def __init__(self, source: Source, table: str, poll_interval: float, listen_dsn: str | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        table: str,
+        poll_interval: float,
+        listen_dsn: str | None,
+        aside: Aside | None = None,
+    ) -> None:
         self._driver = source.driver
         self._poll_interval = poll_interval
-        self._make_leader: Callable[[], Leader] = partial(Leader, source, table, poll_interval, listen_dsn)
+        self._make_leader: Callable[[], Leader] = partial(
+            Leader, source, aside, table, poll_interval, listen_dsn
+        )
+        self._aside = aside
         self.reset()
         _rooms.add(self)
         if isinstance(source, SingleConnection):
@@ -53,9 +68,12 @@ class WaitingRoom:
         self._led_by: int | None = None  # the ident of a thread
         self._waker: Waker | None = None
         self._tidying = Debounce(self._tidy, 2 * LINGER)
+        self._resting = Debounce(self._rest, REST)
 
     def forked(self) -> None:
         _inherited.append(self.leader.session)  # never closed here: that would say goodbye on the parent's socket
+        if self._aside is not None:
+            self._aside.reset()
         self.reset()
 
     # -- what waiting threads call
@@ -65,6 +83,8 @@ class WaitingRoom:
         return Waiter(self, queues, peek)
 
     def admit(self, waiter: Waiter) -> None:
+        if self._aside is not None:
+            self._aside.enter()
         with self.lock:
             for name in waiter.queues:
                 queue = self.queues.get(name)
@@ -113,6 +133,10 @@ class WaitingRoom:
 
     def leave(self, waiter: Waiter) -> None:
         lingers = False
+        if self._aside is not None:
+            self._aside.leave()
+            if not self.leader.closed:
+                self._resting.ask()
         with self.lock:
             if self._led_by == get_ident():  # interrupted in the middle of wait()
                 self._led_by = None
@@ -160,6 +184,11 @@ class WaitingRoom:
                 queue.stale = True
             self._wake()
 
+    def check_again(self) -> None:
+        """The application has had a transaction of pq's, and may have changed what its connection sees."""
+        if self._aside is not None and self._aside.database is not None:
+            self._aside.renew(0.0)
+
     def hear(self) -> None:
         """Note that the single connection is free, and that another thread may have read notifications from it."""
         session = self.leader.session
@@ -177,7 +206,10 @@ class WaitingRoom:
                     waiter.condition.notify()
             self._wake()
         self._tidying.stop()
+        self._resting.stop()
         self._tidy()
+        if self._aside is not None:
+            self._aside.close()
 
     # -- who leads
 
@@ -224,6 +256,20 @@ class WaitingRoom:
                     return
                 self._led_by = get_ident()
             self.leader.serve()
+        finally:
+            self._resign()
+
+
+    def _rest(self) -> None:
+        """Close the second connection, and the session on it, if nobody waits."""
+        with self.lock:
+            if self._led_by is not None:
+                self._resting.ask()
+                return
+            self._led_by = get_ident()
+        try:
+            if self.leader.rest() and self._aside is not None:
+                self._aside.rest()
         finally:
             self._resign()
 

@@ -19,3 +19,13 @@ from (
 -- Whether the server is executing a statement of this process, and not waiting for the client to send more of it.
 select coalesce(state, 'disabled') not like 'idle%%' and wait_event_type is distinct from 'Client' as working
 from pg_stat_activity where pid = %(pid)s
+
+-- name: place
+-- What makes two sessions see the same table with the same rights, unless the last column is true: there is no table, or
+-- what a session sees of it may depend on its settings.
+select
+  extract(epoch from pg_postmaster_start_time())::text,
+  current_database()::text,
+  current_user::text,
+  to_regclass(%(table)s)::oid::bigint,
+  coalesce(row_security_active(to_regclass(%(table)s)::oid), true)

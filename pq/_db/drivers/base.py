@@ -146,6 +146,11 @@ class Driver(Errors, ABC):
         parameters = self._parameters_of(conn)
         return None if parameters is None else self._open({**dsns.defaults(parameters, os.environ), **parameters})
 
+    def dsn_of(self, conn: Any) -> str | None:
+        """Return a DSN with the parameters that a connection was opened with; None if they are unknown."""
+        parameters = self._parameters_of(conn)
+        return None if parameters is None else dsns.compose(parameters)
+
     def alive(self, conn: Any) -> bool:
         """Return whether a connection is still open.
 

@@ -86,3 +86,9 @@ def _service(name: str, given: Mapping[str, str], environ: Mapping[str, str]) ->
         if parser.has_section(name):
             return frozenset(key for key, _ in parser.items(name))
     return _UNKNOWN
+
+
+def compose(parameters: Mapping[str, str]) -> str:
+    """Return a DSN of ``key='value'`` pairs."""
+    quoted = {key: value.replace("\\", r"\\").replace("'", r"\'") for key, value in parameters.items()}
+    return " ".join(f"{key}='{value}'" for key, value in quoted.items())

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ... import sql as _sql
-from ..drivers.base import PING, Params, Rows
+from ..drivers.base import PING, Driver, Params, Rows
 from ..drivers.detect import own_driver
 from ..scope import check_coroutines
 from ..watchdog import SILENCE, Guard
@@ -39,8 +39,10 @@ class DsnPool(Source):
 
     owned = True
 
-    def __init__(self, dsn: str, limit: int, statement_timeout: float | None = None) -> None:
-        self._driver = own_driver()
+    def __init__(
+        self, dsn: str, limit: int, statement_timeout: float | None = None, driver: Driver | None = None
+    ) -> None:
+        self._driver = driver or own_driver()
         self.driver = self._driver if statement_timeout is None else self._driver.limited(weakref.proxy(self))
         self.driver.parameters(dsn)  # raises now if the DSN is malformed, not at the first connection
         if limit < 1:

@@ -22,6 +22,7 @@ class Room(Protocol):
 
     def hear(self) -> None: ...
     def look_again(self) -> None: ...
+    def check_again(self) -> None: ...
 
 
 class SingleConnection(Given):
@@ -69,9 +70,14 @@ class SingleConnection(Given):
 
     def executed(self, sql: str) -> None:
         if makes_ready(sql):
-            self.committed()
+            self._look_again()
 
     def committed(self) -> None:
+        for room in list(self._rooms):
+            room.check_again()  # in this thread: another one could meet the next transaction of the application
+        self._look_again()
+
+    def _look_again(self) -> None:
         # The gate and the put belong to one server session, to which its own lock is no obstacle: the trigger can't
         # know that somebody waits.
         for room in list(self._rooms):

@@ -1,0 +1,221 @@
+"""Threads that wait on the application's single connection execute nothing there: they have a second one."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support import Background, wait_until
+from support.kinds import NAME, WITH_PSYCOPG3, make_pq
+
+from pq import PQ
+from pq._wait import room
+from pq.errors import ConnectionLost
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+HOUR = 3600.0
+
+KINDS = [kind for kind in WITH_PSYCOPG3 if kind.endswith("connection") and not kind.startswith("autocommit")]
+
+
+@pytest.fixture(params=KINDS)
+def single(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
+    with make_pq(request.param, dsn, poll_interval=0.05) as pq:
+        yield pq
+
+
+def sessions(sql: Sql) -> int:
+    query = "select count(*) from pg_stat_activity where datname = current_database() and application_name = %s"
+    return int(sql(query, (NAME,))[0][0])
+
+
+def waits_aside(pq: PQ, waiters: int = 1) -> bool:
+    """Whether so many threads wait, and the second connection is there."""
+    queue = pq._table._room.queues.get("a")
+    session = pq._table._room.leader.session
+    if queue is None or session is None or not session.lingers:
+        return False
+    return queue.sure and len(queue.waiters) == waiters
+
+
+def execute(pq: PQ, statement: str) -> None:
+    """One statement of the application's on the connection that it gave."""
+    cursor = pq._db.conn.cursor()
+    cursor.execute(statement)
+    pq._db.conn.commit()
+
+
+def test_what_another_thread_rolls_back_is_not_committed(single: PQ, dsn: str, sql: Sql) -> None:
+    sql("create table mine (n int)")
+    conn = single._db.conn
+    waiters = [Background(single["a"].get, timeout=HOUR) for _ in range(5)]
+    wait_until(lambda: waits_aside(single, 5), "that all wait")
+    with PQ(dsn) as other:
+        cursor = conn.cursor()
+        began = time.monotonic()
+        puts = 0
+        while (now := time.monotonic()) < began + 5:
+            if now > began + puts:
+                other["a"].put(puts)
+                puts += 1
+            cursor.execute("insert into mine values (1)")
+            conn.rollback()
+        for _ in range(len(waiters) - puts):
+            other["a"].put(None)
+    assert None not in [waiter.result() for waiter in waiters]
+    assert sql("select count(*) from mine") == [(0,)]
+    assert conn.autocommit is False
+
+
+def test_who_waits_is_not_held_up_by_a_transaction_of_the_application(single: PQ, dsn: str, sql: Sql) -> None:
+    waiter = Background(single["a"].get, timeout=HOUR)
+    wait_until(lambda: waits_aside(single), "the waiter")
+    conn = single._db.conn
+    conn.cursor().execute("create table mine (n int)")
+    with PQ(dsn) as other:
+        other["a"].put(1)
+    assert waiter.result().data == 1
+    conn.rollback()
+    assert sql("select to_regclass('mine')") == [(None,)]
+
+
+def test_jobs_that_were_waited_for_are_settled_on_the_connection_that_was_given(
+    single: PQ, dsn: str, sql: Sql
+) -> None:
+    waiter = Background(single["a"].get, timeout=HOUR, lease="1h")
+    wait_until(lambda: waits_aside(single), "the waiter")
+    with PQ(dsn) as other:
+        other["a"].put(1)
+    job = waiter.result()
+    with pytest.raises(ZeroDivisionError), single["a"]:
+        job.done()
+        1 / 0  # noqa: B018
+    job.done()
+    assert len(single["a"]) == 0
+
+
+def test_a_worker_waits_there_too(dsn: str) -> None:
+    with make_pq("connection", dsn, poll_interval=0.05) as pq:
+        queue = pq["a"]
+        queue.timeout = 5
+
+        ran = threading.Event()
+
+        @queue.task
+        def run(job_id: int) -> None:
+            ran.set()
+
+        worker = Background(queue.work, burst=True)
+        wait_until(lambda: waits_aside(pq), "the worker")
+        run()
+        worker.result()
+        assert ran.is_set()
+
+
+def temporary(pq: PQ, sql: Sql) -> PQ:
+    execute(pq, "create temporary table queue (like public.queue including all)")
+    return pq
+
+
+def other_schema(pq: PQ, sql: Sql) -> PQ:
+    sql("create schema other")
+    execute(pq, "set search_path to other")
+    pq.create()
+    return pq
+
+
+def row_security(pq: PQ, sql: Sql) -> PQ:
+    sql("drop role if exists pq_aside_tenant; create role pq_aside_tenant")
+    sql("grant all on queue to pq_aside_tenant; grant create, usage on schema public to pq_aside_tenant")
+    sql("grant usage on all sequences in schema public to pq_aside_tenant")
+    sql("alter table queue enable row level security")
+    sql("create policy tenant on queue using (true)")
+    execute(pq, "set role pq_aside_tenant")
+    return pq
+
+
+@pytest.mark.parametrize("differ", [temporary, other_schema, row_security])
+def test_where_the_second_connection_would_see_something_else_there_is_none(
+    single: PQ, sql: Sql, differ: Callable[[PQ, Sql], PQ]
+) -> None:
+    pq = differ(single, sql)
+    waiter = Background(pq["a"].get, timeout=HOUR)
+    wait_until(lambda: "a" in pq._table._room.queues and pq._table._room.queues["a"].sure, "the waiter")
+    assert not pq._table._room.leader.session.lingers  # type: ignore[union-attr]
+    assert pq._table.aside() is None
+    pq["a"].put("here")
+    assert waiter.result().data == "here"
+    execute(pq, "reset role; reset search_path; drop table if exists pg_temp.queue")
+    if differ is row_security:
+        sql("drop owned by pq_aside_tenant; drop role pq_aside_tenant")
+
+
+def test_it_is_closed_when_nobody_waits_and_opened_again(
+    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "REST", 0.3)
+    with make_pq("connection", dsn, poll_interval=0.05) as pq:
+        for data in range(2):
+            waiter = Background(pq["a"].get, timeout=HOUR)
+            wait_until(lambda: waits_aside(pq), "the waiter")
+            assert sessions(sql) > 1
+            pq["a"].put(data)
+            assert waiter.result().data == data
+            wait_until(lambda: sessions(sql) == 1, "the end of the second connection")
+
+
+def test_nothing_is_left_after_close(dsn: str, sql: Sql) -> None:
+    before = set(threading.enumerate())
+    with make_pq("connection", dsn, poll_interval=0.05) as pq:
+        waiter = Background(pq["a"].get, timeout=HOUR)
+        wait_until(lambda: waits_aside(pq), "the waiter")
+    with pytest.raises(ConnectionLost):
+        waiter.result()
+    wait_until(lambda: sessions(sql) == 0, "the end of all connections")
+    wait_until(lambda: set(threading.enumerate()) <= before, "the end of all threads")
+
+
+def terminated(pq: PQ, sql: Sql) -> None:
+    backend = pq._db.driver.backend_pid(pq._db.conn)
+    sql("select pg_terminate_backend(%s, 30000)", (backend,))
+
+
+def closed(pq: PQ, sql: Sql) -> None:
+    pq._db.conn.close()
+
+
+@pytest.mark.parametrize("lose", [terminated, closed])
+def test_who_waits_is_told_that_the_connection_is_lost(
+    single: PQ, sql: Sql, lose: Callable[[PQ, Sql], None]
+) -> None:
+    waiter = Background(single["a"].get, timeout=HOUR)
+    wait_until(lambda: waits_aside(single), "the waiter")
+    lose(single, sql)
+    with pytest.raises(ConnectionLost):
+        waiter.result()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
+def test_a_child_leaves_it_alone(single: PQ, dsn: str) -> None:
+    waiter = Background(single["a"].get, timeout=HOUR)
+    wait_until(lambda: waits_aside(single), "the waiter")
+    session = single._table._room.leader.session
+    child = os.fork()
+    if child == 0:
+        try:
+            single.close()
+            gc.collect()
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    with PQ(dsn) as other:
+        other["a"].put(1)
+    assert waiter.result().data == 1
+    assert single._table._room.leader.session is session
