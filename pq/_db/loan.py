@@ -27,11 +27,12 @@ class Loan:
     :ivar conn: the connection, or None.
     """
 
-    __slots__ = ("_source", "_token", "conn")
+    __slots__ = ("_dropped", "_source", "_token", "conn")
 
     def __init__(self, source: Lender) -> None:
         self.conn: Any = None
         self._source = source
+        self._dropped = source.dropped  # in a child process the source has another
         self._token = object()
 
     def take(self, timeout: float | None = None) -> Any:
@@ -50,11 +51,12 @@ class Loan:
             source = self._source
             if source.holders.get(id(conn)) is self._token:
                 source.release(conn, lost)
+                self.conn = None  # from here on it may be somebody else's
                 source.holders.pop(id(conn), None)
             else:  # taken, but not yet returned by `acquire`
                 source.restore(conn)
-            self.conn = None
+                self.conn = None
 
     def __del__(self) -> None:
         if getattr(self, "conn", None) is not None:
-            self._source.dropped.append((self.conn, self._token))  # no lock: the collector may be at work anywhere
+            self._dropped.append((self.conn, self._token))  # no lock: the collector may be at work anywhere

@@ -174,7 +174,7 @@ def check_coroutines(begun: Iterable[Scope], connections: float) -> None:
     :raises BlockError: coroutines of this thread have all of them in blocks, and can't go on during the wait.
     """
     me = here()
-    places = [scope._place for scope in list(begun)]
+    places = [scope._place for scope in begun]
     stuck = [place for place in places if place is not None and place.thread is me.thread and not place.reaches(me)]
     if len(stuck) >= connections:
         raise BlockError(

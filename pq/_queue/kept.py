@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from .queue import Queue
 
@@ -20,6 +21,7 @@ class KeptQueues:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        _kept.add(self)
         self._recent: dict[str, Queue] = {}
         self._as_made: dict[str, dict[str, Any]] = {}
         self._changed: dict[str, Queue] = {}
@@ -38,8 +40,8 @@ class KeptQueues:
                 return found
             while len(self._recent) >= MOST:
                 self._drop(next(iter(self._recent)))
+            self._as_made[name] = _attributes(queue)  # first: an interrupt may come between any two lines
             self._recent[name] = self._known[name] = queue
-            self._as_made[name] = _attributes(queue)
             return queue
 
     def all(self) -> list[Queue]:
@@ -47,12 +49,25 @@ class KeptQueues:
             return list(self._known.values())
 
     def _drop(self, name: str) -> None:
-        queue, as_made = self._recent[name], self._as_made.pop(name)
+        queue, as_made = self._recent[name], self._as_made[name]
         now = _attributes(queue)
         if now.keys() != as_made.keys() or any(now[key] is not as_made[key] for key in now):
             self._changed[name] = queue
         del self._recent[name]
+        del self._as_made[name]
 
 
 def _attributes(queue: Queue) -> dict[str, Any]:
     return {name: value for name, value in vars(queue).items() if not name.startswith("_")}
+
+
+_kept: WeakSet[KeptQueues] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for queues in list(_kept):
+        queues._lock = threading.RLock()  # the parent's may be held by a thread that is not here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

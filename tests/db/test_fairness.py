@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from psycopg2.pool import ThreadedConnectionPool
 from support import Background, wait_until
 from support.driver import driver, only_psycopg2
 
-from pq import PQ
+from pq import PQ, ConnectionLost
 from pq._db.sources.turns import Turns
 
 #: As many threads as make an unfair hand-over show: base 210d2f2 starves some of them for 20 s.
@@ -225,3 +226,41 @@ def test_an_abandoned_pq_leaves_nothing_open(dsn: str, sql: Callable[..., Any], 
         wait_until(lambda: sql(count) == [(0,)], "the end of its connections", patience=10)
     finally:
         gc.enable()
+
+
+def test_threads_that_begin_and_end_do_not_disturb_who_waits(dsn: str) -> None:
+    def work() -> None:
+        for _ in range(300):
+            with pq["a"]:
+                pass
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with PQ(dsn, max_connections=6) as pq:
+            for thread in [Background(work) for _ in range(2 * THREADS)]:
+                thread.result()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_pool_that_hands_out_a_dead_connection_again_is_told_so(dsn: str) -> None:
+    class Deaf:
+        def __init__(self) -> None:
+            self.free = [driver.connect(dsn)]
+
+        def getconn(self) -> Any:
+            return self.free.pop()
+
+        def putconn(self, conn: Any, close: bool = False) -> None:
+            self.free.append(conn)
+
+    pool = Deaf()
+    pq = PQ(pool=pool)
+    pq["a"].put(1)
+    pool.free[0].close()
+    with pytest.raises(ConnectionLost, match="again"):
+        Background(pq["a"].put, 2).result()
+    pool.free[:] = [driver.connect(dsn)]
+    assert pq["a"].get(timeout=0).data == 1
+    pool.free[0].close()

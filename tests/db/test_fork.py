@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,35 @@ def test_what_was_given_to_the_parent_is_refused_to_the_child(dsn: str, sql: Sql
 
 
 @pytest.mark.parametrize("kind", ALL)
+def test_a_child_that_goes_on_does_not_end_the_parents_transaction(dsn: str, sql: Sql, kind: str) -> None:
+    """What the parent's transaction leaves in the child is collected there some time."""
+    with make_pq(kind, dsn) as pq:
+        out, inlet = os.pipe()
+        child = -1
+        try:
+            with pq["a"]:
+                pq["a"].put("before")
+                child = os.fork()
+                if child == 0:
+                    raise ZeroDivisionError
+                os.close(inlet)
+                assert os.read(out, 100) == b"gone on"
+                os.waitpid(child, 0)
+                pq["a"].put("after")
+        except ZeroDivisionError:
+            for _ in range(3):
+                with suppress(ForkedConnection):
+                    pq["b"].get(timeout=0)
+                gc.collect()
+            os.write(inlet, b"gone on")
+        finally:
+            if child == 0:
+                os._exit(0)
+            os.close(out)
+        assert jobs(sql) == ["before", "after"]
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_a_transaction_stays_with_the_parent(dsn: str, sql: Sql, kind: str) -> None:
     with make_pq(kind, dsn) as pq:
         for nested in (False, True):
@@ -208,11 +237,12 @@ def test_a_lock_that_another_thread_held_is_free_in_the_child(dsn: str, connect:
     def hold() -> None:
         source = pq._db.source
         lock = getattr(source, "_returned", None) or getattr(source, "_lock", None) or nullcontext()
-        with Given._known_lock, lock:
+        with Given._known_lock, pq._queues._lock, lock:
             held.set()
             done.wait(PATIENCE)
 
     def child() -> None:
+        assert pq["a new name"].name == "a new name"
         if kind == "dsn":
             pq["a"].put(1)
             assert pq["a"].get(timeout=1).data == 1

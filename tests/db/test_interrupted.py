@@ -19,6 +19,7 @@ from support.kinds import make_pq
 
 import pq as package
 from pq import PQ
+from pq._db.loan import Loan
 
 FOLDER = str(Path(package.__file__).parent)
 
@@ -189,3 +190,23 @@ def test_interrupted_anywhere(dsn: str, sql: Sql, kind: str, deed: Callable[[PQ,
         assert not wrong
         idle = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in%'"
         wait_until(lambda: sql(idle) == [(0,)], "no transaction is open")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="as above")
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupt_while_a_connection_is_taken_back(dsn: str, kind: str) -> None:
+    """A second interrupt, in the call that takes back what the first one has left."""
+    nth = 0
+    where: str | None = ""
+    while where is not None:
+        nth += 1
+        with make_pq(kind, dsn) as pq:
+            source: Any = pq._db.source
+            loan: Any = Loan(source)
+            loan.take()
+            del loan
+            where = interrupted(source.reclaim, nth)
+            gc.collect()
+            assert Background(pq["a"].put, 1).result() > 0, where
+            assert lent(pq, kind) == 0, where
+    assert nth > 3

@@ -209,6 +209,8 @@ def sql_ascii(server: str) -> Iterator[str]:
 def test_a_database_without_an_encoding(sql_ascii: str, kind: str) -> None:
     with make_pq(kind.partition(" of ")[0] + (" connection" if " of " in kind else ""), sql_ascii) as pq:
         everything(pq)
+        pq.create(retain="1d")  # the table is there
+        assert pq.version() > 0
 
 
 # -- what is kept
@@ -235,6 +237,18 @@ def test_queues_of_many_names_are_forgotten(dsn: str, monkeypatch: pytest.Monkey
         for thread in threads:
             thread.join()
         assert len({id(queue) for queue in found}) == 1
+
+
+def test_an_interrupt_while_a_queue_is_made_does_no_harm(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(queue: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kept, "MOST", 3)
+    with PQ(dsn) as pq:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(kept, "_attributes", interrupt)
+            _ = pq["interrupted"]
+        assert [pq[name].name for name in "abcdefgh"] == list("abcdefgh")
 
 
 def test_queues_with_tasks_are_not_forgotten(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,12 +90,16 @@ class Encoded:
 
     @staticmethod
     def rows(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        return [
-            tuple(value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value for value in row)
-            for row in rows
-        ]
+        return [tuple(map(_decoded, row)) for row in rows]
 
     def read(self, size: int = -1) -> bytes:
         """For COPY."""
         text: str = self._file.read(size)
         return text.encode("utf-8", "surrogateescape")
+
+
+def _decoded(value: object) -> object:
+    """Text of the server, also in arrays."""
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

@@ -98,12 +98,19 @@ class Source(ABC):
     def reclaim(self) -> None:
         """Take back the connections of loans that were dropped with them, by an interrupted thread."""
         while self.dropped:
-            conn, token = self.dropped.popleft()
-            if self.holders.get(id(conn), token) is token:
-                self.holders.pop(id(conn), None)
-                if not conn.closed and not self.driver.idle(conn):
-                    self.driver.rollback(conn)
-                self.restore(conn)
+            entry = self.dropped.popleft()
+            try:
+                self._take_back(*entry)
+            except BaseException:  # interrupted: the next one goes on
+                self.dropped.append(entry)
+                raise
+
+    def _take_back(self, conn: Any, token: object) -> None:
+        if self.holders.get(id(conn), token) is token:
+            self.holders.pop(id(conn), None)
+            if not conn.closed and not self.driver.idle(conn):
+                self.driver.rollback(conn)
+            self.restore(conn)
 
     def restore(self, conn: Any) -> None:
         """Release a connection, although its `acquire` may not have come to its end."""
@@ -130,10 +137,14 @@ class Source(ABC):
         """
         return None
 
+    def open_transactions(self) -> list[Any]:
+        """The transactions that pq has open, while other threads begin and end some: no iteration over `begun`."""
+        return [transaction for ref in self.begun.keyrefs() if (transaction := ref()) is not None]
+
     def cut(self, ident: int | None) -> None:
         """End the transactions that pq began in a thread, which hangs: cut their connections, and replace these."""
-        for transaction, thread in list(self.begun.items()):
-            if thread == ident and self.replaceable:
+        for transaction in self.open_transactions():
+            if self.begun.get(transaction) == ident and self.replaceable:
                 cut(self.driver, transaction.conn)
                 self.release(transaction.conn, lost=True)  # when the thread does that, it is done already
 
@@ -223,9 +234,13 @@ class Source(ABC):
     def forked(self) -> None:
         """Forget what belongs to the parent, without touching its sockets. Called in a child process."""
         self.begun = WeakKeyDictionary()
+        self.holders = {}
+        _parents.append(self.dropped)  # where the parent's loans end: never reclaimed here, nor closed
+        self.dropped = deque()
 
 
 _sources: WeakSet[Source] = WeakSet()
+_parents: list[Any] = []
 
 
 class Given(Source):

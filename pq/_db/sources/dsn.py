@@ -75,7 +75,7 @@ class DsnPool(Source):
 
     def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
         if self._turns.exhausted:
-            check_coroutines(self.begun, self._limit)
+            check_coroutines(self.open_transactions(), self._limit)
         turn = self._turns.take(timeout)
         try:
             conn = self._find()

@@ -72,6 +72,7 @@ class Pool(Given):
         loan = _Nobody() if into is None else into
         deadline = time.monotonic() + (self.patience if timeout is None else min(timeout, self.patience))
         discards = len(self._answered) + 1
+        dead: list[Any] = []
         while True:
             try:
                 conn = self._get(deadline, loan)
@@ -89,6 +90,10 @@ class Pool(Given):
                     loan.conn = None
             if alive:
                 return conn
+            if conn.closed:
+                if any(conn is before for before in dead):
+                    self.driver.raise_lost(None, "the pool hands out a closed connection again and again")
+                dead.append(conn)
             discards -= 1
 
     def note(self, conn: Any, error: BaseException) -> bool:
@@ -117,7 +122,10 @@ class Pool(Given):
 
     def restore(self, conn: Any) -> None:
         self._lent.add(conn)
-        self.release(conn)
+        try:
+            self.release(conn)
+        except (ValueError, self.driver.PoolError):
+            pass  # the interrupt came just after it had gone back
 
     def open_line(self) -> Any:
         if self.transaction is not None and self.transaction.owned:
@@ -224,6 +232,8 @@ class PlainPool(Pool):
         try:
             self.pool.putconn(conn, close=lost)
         except self.driver.PoolError:
+            if not getattr(self.pool, "closed", True):
+                raise  # the pool has it already, and may have lent it to somebody else
             conn.close()  # the pool was closed meanwhile
         except Exception:
             logger.exception("the pool does not take a connection back")

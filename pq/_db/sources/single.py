@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
+from ...errors import BlockError
 from ..drivers.detect import driver_of
 from .base import Given
 from .turns import FairLock
@@ -36,7 +37,7 @@ class SingleConnection(Given):
         self.driver = driver_of(conn)
         super().__init__(conn)
         self._lock = FairLock()
-        self._rooms: WeakSet[Room] = WeakSet()
+        self._rooms: WeakKeyDictionary[Room, None] = WeakKeyDictionary()
 
     @property
     def capacity(self) -> float:
@@ -50,6 +51,11 @@ class SingleConnection(Given):
         self.check_process()
         self._lock.acquire(timeout)
         try:
+            if self._lock.depth > 1 and any(not transaction.over for transaction in self.open_transactions()):
+                raise BlockError(
+                    "a block of pq is open on the only connection of this PQ, in a context that this code does not"
+                    " see: give PQ a DSN or a pool, or pass the connection itself with pq.bind(conn) or conn="
+                )
             if not self.driver.alive(self.conn):
                 self.driver.raise_lost(None, "the connection given to PQ is closed")
             return self.conn
@@ -59,7 +65,7 @@ class SingleConnection(Given):
 
     def release(self, conn: Any, lost: bool = False) -> None:
         self._lock.release()
-        for room in list(self._rooms):  # what they sleep for may just have been read from the socket
+        for room in self._listeners():  # what they sleep for may just have been read from the socket
             room.hear()
 
     def open_line(self) -> Any:
@@ -80,11 +86,15 @@ class SingleConnection(Given):
     def _look_again(self) -> None:
         # The gate and the put belong to one server session, to which its own lock is no obstacle: the trigger can't
         # know that somebody waits.
-        for room in list(self._rooms):
+        for room in self._listeners():
             room.look_again()
 
     def add_room(self, room: Room) -> None:
-        self._rooms.add(room)
+        self._rooms[room] = None
+
+    def _listeners(self) -> list[Room]:
+        """While other threads add some."""
+        return [room for ref in self._rooms.keyrefs() if (room := ref()) is not None]
 
     def close(self) -> None:
         if self._pid == os.getpid():

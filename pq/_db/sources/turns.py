@@ -44,7 +44,8 @@ class Turns:
         self._lock = threading.RLock()
         self._free: float = count
         self._line: deque[Turn] = deque()
-        self.dropped: deque[None] = deque()
+        self.dropped: deque[None] = deque()  # grows by one with each turn that was dropped
+        self._returned = 0  # how many of these count as free
 
     def take(self, timeout: float | None = None) -> Turn:
         """Return a turn, which the caller must give back.
@@ -54,7 +55,7 @@ class Turns:
         """
         turn = Turn(self)
         with self._lock:
-            if self.dropped:
+            if len(self.dropped) != self._returned:
                 self._serve()
             if self._free > 0 and not self._line:
                 self._free, turn.held = self._free - 1, True
@@ -108,9 +109,8 @@ class Turns:
             self.give(turn)
 
     def _serve(self) -> None:
-        while self.dropped:
-            self.dropped.pop()
-            self._free += 1
+        dropped = len(self.dropped)
+        self._free, self._returned = self._free + dropped - self._returned, dropped  # no interrupt comes in between
         while self._line and self._free > 0:
             turn = self._line[0]
             if not turn.held:
@@ -122,12 +122,15 @@ class Turns:
 
 class FairLock:
     """A lock that one thread or, in asynchronous code, one task may take several times, as `threading.RLock`, but with
-    a line of those who wait. Any thread may release it."""
+    a line of those who wait. Any thread may release it.
+
+    :ivar depth: how often its owner has taken it.
+    """
 
     def __init__(self) -> None:
         self._turns = Turns(1)
         self._turn: Turn | None = None
-        self._depth = 0
+        self.depth = 0
         self._owner: Place | None = None
 
     def acquire(self, timeout: float | None = None) -> None:
@@ -144,18 +147,19 @@ class FairLock:
                     "another coroutine of this thread has a block open on the only connection of this PQ, and waiting"
                     " for that would stop the event loop: give PQ a DSN or a pool, or leave the block before an await"
                 )
-            self._depth += 1
+            self.depth += 1
             return
         turn = self._turns.take(timeout)
-        self._turn, self._owner, self._depth = turn, me, 1
+        self._turn, self._owner, self.depth = turn, me, 1
 
     def release(self) -> None:
         if self._turn is None:
             return
-        self._depth -= 1
-        if self._depth <= 0:
-            turn, self._turn, self._owner = self._turn, None, None
-            self._turns.give(turn)
+        if self.depth > 1:
+            self.depth -= 1
+            return
+        turn, self._turn, self._owner, self.depth = self._turn, None, None, 0
+        self._turns.give(turn)
 
     def __enter__(self) -> None:
         self.acquire()
