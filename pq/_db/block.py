@@ -31,13 +31,13 @@ class Block:
     """A transaction of pq's or, inside of another, a savepoint. The value of the context manager is a cursor.
 
     :param opener: who enters it.
-    :ivar frame: for the opener; what tells the code that entered it from other code.
+    :ivar frame: for the opener: the frame of the code that entered it. It is the object, since an id may be used again.
     :param cursor_kwargs: arguments of the connection's ``cursor()``.
     """
 
     def __init__(self, database: Home, opener: object, cursor_kwargs: Mapping[str, Any]) -> None:
         self.opener = opener
-        self.frame = 0
+        self.frame: Any = None
         self._database = database
         self._cursor_kwargs = cursor_kwargs
         self._cursor: Any = None

@@ -42,7 +42,7 @@ class QueueBase(QueueRows):
     def __enter__(self) -> Any:
         """Begin a transaction for all that the current thread or coroutine does with this PQ, and return a cursor."""
         block = self._transaction(self)
-        block.frame = id(sys._getframe(1))
+        block.frame = sys._getframe(1)
         try:
             self._entered.append(block)
             return block.__enter__()
@@ -60,27 +60,33 @@ class QueueBase(QueueRows):
         :raises BlockError: the block was entered in another thread, context or order; it was rolled back.
         """
         try:
-            _block = self._innermost_block() or self._lost_block(id(sys._getframe(1)))
+            _block = self._block_of(sys._getframe(1))
             _block.end(error)
             self._entered.remove(_block)
         except BaseException as problem:  # perhaps an interrupt: a block that has ended is not ended again
-            _block = _block or self._innermost_block() or self._lost_block(id(sys._getframe(1)))
+            _block = _block or self._block_of(sys._getframe(1))
             _block.end(problem)
             if _block in self._entered:
                 self._entered.remove(_block)
             raise
 
-    def _innermost_block(self) -> Any:
-        if self._db.is_view:
-            return self._entered[-1] if self._entered else None
-        return block_of(self)
+    def _block_of(self, frame: Any) -> Any:
+        """Return the block that the code of this frame leaves.
 
-    def _lost_block(self, frame: int) -> Any:
-        """The block to be left, which this context does not see. Mostly the frame tells which one it is."""
-        blocks = [block for block in self._entered if block.frame == frame] or self._entered
-        if len(blocks) != 1:
-            raise BlockError("a block of pq was left that was entered in another context. Use pq.bind(conn) there.")
-        return blocks[0]
+        Mostly that is the innermost one of the context. But generators, say, may leave theirs in any order, and a
+        context may not see it: then it is the one that the frame has entered.
+        """
+        innermost = next(reversed(self._entered), None) if self._db.is_view else block_of(self)
+        if innermost is not None and innermost.frame is frame:
+            return innermost
+        for block in reversed(self._entered):
+            if block.frame is frame:
+                return block
+        if innermost is None:
+            if len(self._entered) != 1:
+                raise BlockError("a block of pq was left that was entered in another context. Use pq.bind(conn) there.")
+            return self._entered[0]
+        return innermost
 
     def _transaction(self, opener: object = None) -> Any:
         return self._db.transaction(opener, **self.cursor_kwargs)

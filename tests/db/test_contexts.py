@@ -294,6 +294,21 @@ def test_a_block_left_in_another_context_is_rolled_back_and_told(dsn: str, sql: 
         assert data(pq) == ["goes on"]
 
 
+@pytest.mark.parametrize("kind", ["connection", "autocommit connection"])
+def test_code_that_does_not_see_the_block_on_the_only_connection_is_told_so(dsn: str, kind: str) -> None:
+    with make_pq(kind, dsn) as pq:
+        queue = pq["a"]
+        with pytest.raises(ZeroDivisionError), queue:
+            queue.put("in the block")
+            for call in (lambda: queue.put("not in it"), lambda: queue.get(timeout=0), queue.__enter__):
+                with pytest.raises(BlockError, match="bind"):
+                    contextvars.Context().run(call)
+            raise ZeroDivisionError
+        assert data(pq) == []
+        contextvars.Context().run(queue.put, "after it")
+        assert Background(data, pq).result() == ["after it"]
+
+
 @pytest.mark.parametrize("many", [1, 3])
 def test_a_block_left_in_another_thread_is_rolled_back_and_told(dsn: str, many: int) -> None:
     with make_pq("dsn", dsn) as pq:
@@ -356,6 +371,28 @@ def test_a_block_left_before_the_one_inside_of_it_is_rolled_back_and_told(dsn: s
             inner.__exit__(None, None, None)
         pq["a"].put(2)
         assert data(pq) == [2]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_blocks_of_one_queue_in_generators_do_not_change_places(dsn: str, kind: str, fails: bool) -> None:
+    with make_pq(kind, dsn) as pq:
+
+        def block(number: int) -> Iterator[None]:
+            with pq["a"]:
+                pq["a"].put(number)
+                yield
+                if fails:
+                    raise ZeroDivisionError
+
+        first, second = block(1), block(2)
+        next(first)
+        next(second)
+        with pytest.raises(ZeroDivisionError if fails else BlockError):
+            next(first)
+        with pytest.raises(ZeroDivisionError if fails else BlockError):
+            next(second)
+        pq["a"].put("after it")
+        assert data(pq) == ["after it"]
 
 
 def test_savepoints_left_in_the_wrong_order_are_rolled_back_and_told(pq: PQ) -> None:
