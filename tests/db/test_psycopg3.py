@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -368,3 +369,25 @@ def test_waiting_on_a_pool(dsn: str, sql: Sql, pool_class: Any) -> None:
         pq["a"].put(1)
         assert data_of(waiter.result()) == 1
         pq.close()
+
+
+def test_an_interrupt_in_the_look_for_notifications_leaves_no_lock(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal may be served when `acquire` has returned; not so in a "with"."""
+    with PQ(psycopg.connect(dsn)) as pq:
+        assert pq["a"].get(timeout=0.01) is None  # from now on it listens there
+        conn = pq._db.conn
+        lock = conn.lock
+
+        class Interrupted:
+            locked, __enter__, __exit__ = lock.locked, lock.__enter__, lock.__exit__
+
+            def acquire(self, *args: Any, **kwargs: Any) -> bool:
+                lock.acquire(*args, **kwargs)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(conn, "lock", Interrupted())
+        with suppress(KeyboardInterrupt):
+            pq["a"].put(1)
+        monkeypatch.undo()
+        assert not lock.locked()
+        assert Background(pq["a"].put, 2).result() > 0

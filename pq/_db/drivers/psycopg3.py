@@ -111,6 +111,15 @@ class Psycopg3(Driver):
             while conn.pgconn.get_result() is not None:
                 pass
 
+    def commit(self, conn: Any) -> None:
+        try:
+            super().commit(conn)
+        except self.Error:
+            raise
+        except BaseException:
+            self._recover(conn)
+            raise
+
     def _copy(self, conn: Any, sql: str, file: Any) -> int:
         cursor = self._cursor(conn)
         if _is_ascii(conn):
@@ -136,12 +145,10 @@ class Psycopg3(Driver):
 
     def _collect(self, conn: Any) -> None:
         """What came with an answer but behind it is still with libpq, and the socket says nothing of it any more."""
-        if conn in self._inboxes and not conn.closed and conn.lock.acquire(blocking=False):
-            try:
+        if conn in self._inboxes and not conn.closed and not conn.lock.locked():
+            with conn.lock:  # after acquire() an interrupt may come before the next line
                 while (notify := conn.pgconn.notifies()) is not None:
                     conn.pgconn.notify_handler(notify)
-            finally:
-                conn.lock.release()
 
     def has_notified(self, conn: Any, channels: Container[str]) -> bool:
         return any(channel in channels for channel in list(self._inbox(conn)))
