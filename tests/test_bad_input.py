@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from decimal import Decimal
 from typing import Any
 
 import psycopg2
@@ -220,6 +221,8 @@ def test_times(untouched: Untouched, spec: Any, error: type[Exception], words: l
     queue = untouched.pq["a"]
     refused(lambda: queue.put(1, schedule_at=spec), error, "schedule_at", *words)
     refused(lambda: queue.put(1, expected_at=spec), error, "expected_at", *words)
+    refused(lambda: queue.load([1], schedule_at=spec), error, "schedule_at", *words)
+    refused(lambda: queue.put_many([1], expected_at=spec), error, "expected_at", *words)
     task_queue = pq.tasks.PQ(untouched.conn)["a"]
     refused(lambda: task_queue.task(schedule_at=spec), error, "schedule_at", *words)
     refused(lambda: task_queue.task(expected_at=spec), error, "expected_at", *words)
@@ -388,6 +391,24 @@ def test_update_reaches_no_job_of_another_queue(pq: PQ) -> None:
 def test_an_id_that_is_no_number(untouched: Untouched, job_id: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         untouched.pq["a"].update(job_id, 1)
+
+
+def test_ids_and_items_are_checked_first(untouched: Untouched) -> None:
+    queue = untouched.pq["a"]
+    for call in (lambda: queue.cancel("x"), lambda: queue.cancel([True]), lambda: queue.load(5)):  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            call()
+
+
+@pytest.mark.parametrize("fraction", [0.5, Decimal("0.5")])
+def test_an_id_with_a_fraction_is_not_that_of_the_job_below(pq: PQ, fraction: Any) -> None:
+    queue = pq["a"]
+    id = queue.put("as it was")
+    for call in (lambda: queue.update(id + fraction, 1), lambda: queue.result(id + fraction)):
+        with pytest.raises(JobNotFound):
+            call()
+    assert queue.update(str(id), "as 1.9.1 does") > 0  # type: ignore[arg-type]
+    assert queue.get(timeout=0).data == "as 1.9.1 does"
 
 
 USES: dict[str, Call] = {

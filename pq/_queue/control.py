@@ -32,6 +32,7 @@ class Control(QueueRows):
         :returns: how many were cancelled.
         :raises TypeError: an id is not an int.
         """
+        ids = job_ids(ids)  # before any SQL
         removes = "does_remove" if self._table.retention().deletes_on_completion else "removes"
         return self._change("cancel", ids, which="unfinished", removes=removes)
 

@@ -99,9 +99,10 @@ class Queue(Browse, Control, Items):
         The arguments and errors are those of `put_many`. The connection is busy meanwhile: `items` must not use this
         PQ. Relative times count from the start of the call.
         """
+        rows = self._encoded_rows(items, schedule_at, expected_at)
         with self._db.grouped():
             ((now,),) = self._run(self._sql["now"])
-            return self._copy(_bulk.Lines(self.name, self._encoded_rows(items, schedule_at, expected_at), now))
+            return self._copy(_bulk.Lines(self.name, rows, now))
 
     def get(
         self, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None
@@ -217,8 +218,8 @@ class Queue(Browse, Control, Items):
         :raises RowsDropped: a trigger of yours dropped the change.
         :raises TypeError: the encoder refuses the data.
         """
-        text, number = self._text(data), int(job_id)
-        if number not in JOB_IDS:
+        text, number = self._text(data), _number(job_id)
+        if number is None:
             raise JobNotFound(job_id=job_id, queue=self.name)
         (self if conn is None else self._bind(conn))._update(number, text)
         return len(text)
@@ -228,8 +229,8 @@ class Queue(Browse, Control, Items):
 
         :raises JobNotFound: this queue has no such job.
         """
-        number = int(job_id)
-        rows = self._run(self._sql["result"], id=number) if number in JOB_IDS else []
+        number = _number(job_id)
+        rows = [] if number is None else self._run(self._sql["result"], id=number)
         if not rows:
             raise JobNotFound(job_id=job_id, queue=self.name)
         ((text,),) = rows
@@ -259,3 +260,9 @@ class Queue(Browse, Control, Items):
     def close(self) -> None:
         """Close the connections, including those that the `PQ` was given."""
         self._table.close()
+
+
+def _number(job_id: Any) -> int | None:
+    """The id as an int, also of a text, as in 1.9.1; None if no job can have it."""
+    number = int(job_id)
+    return number if number in JOB_IDS and (number == job_id or isinstance(job_id, str)) else None

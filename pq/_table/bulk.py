@@ -37,8 +37,13 @@ def rows(
 
     :param items: data, or a `NewJob`, whose times take precedence.
     :param schedule_at: for the jobs that have no such time of their own; likewise `expected_at`.
+
+    The times are checked now, and the items as they are read.
     """
-    schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
+    return _rows(iter(items), encode, when("schedule_at", schedule_at), when("expected_at", expected_at))
+
+
+def _rows(items: Iterator[Any], encode: Callable[[Any], str], schedule: When, expected: When) -> Iterator[Row]:
     for item in items:
         if isinstance(item, NewJob):
             yield Row(
