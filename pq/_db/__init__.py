@@ -9,6 +9,7 @@
     scope         which block a statement belongs to
     block         the context managers around the application's code
     unwrap        the connection behind what an application passes
+    known         what pq remembers of each connection
     loan          a connection that is taken from a source for a while
     watchdog      cuts a connection whose server does not answer
     sockets       waiting for file descriptors

@@ -159,7 +159,11 @@ class Database:
                 self.source.executed(sql)
             return rows
         try:
-            with self._executor.guard(transaction.conn, self._executor.bound(timeout)):
+            bound = self._executor.bound(timeout)
+            if bound is None or bound <= (self.source.statement_timeout or 0):
+                rows = transaction.run(sql, params, bound)
+                return rows
+            with self.source.guard(transaction.conn, bound):
                 rows = transaction.run(sql, params)
                 return rows
         except self.source.driver.Error as error:
@@ -197,11 +201,11 @@ class Database:
         """
         :raises ValueError: the connection that the application has us use is in autocommit mode.
         """
-        joined = self.joined
-        if joined is None or not joined.commits_at_once:
+        transaction = self.current
+        if transaction is None or transaction.owned or not transaction.commits_at_once:
             return
-        joined.run(PING)  # in `with conn:` psycopg2 begins with the first statement, and tells no sooner
-        if joined.commits_at_once:
+        transaction.run(PING)  # in `with conn:` psycopg2 begins with the first statement, and tells no sooner
+        if transaction.commits_at_once:
             raise ValueError(f"{what} needs a transaction, but the connection given is in autocommit mode: begin one")
 
     def copy(self, sql: str, file: Any) -> int:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 from .._logs import queue_log as logger
 from ..errors import ConnectionLost
 from .drivers.base import Params, Rows
+from .known import Session, known
 from .loan import Loan
-from .prepared import Plans
-from .sources.base import Session, Source
-from .watchdog import SILENCE
+from .sources.base import Source
+
+#: Seconds after an answer for which a connection is taken to be alive. The less, the rarer a `CommitUnknown`; the more,
+#: the fewer round trips. One that is closed in order, as when the server ends, is noticed in any case; what vanishes
+#: without a word hardly does so just after an answer.
+HOT = 1.0
 
 #: How often a statement is tried again after a deadlock or serialization failure.
 ATTEMPTS = 5
@@ -26,6 +31,9 @@ GRACE = 4.0
 #: Longer limits, in seconds, are none.
 LONGEST = 1e6
 
+_NOT_ASKED = Session()
+_NOTHING = nullcontext()
+
 
 class Executor:
     """Executes single statements on the connections of a source.
@@ -37,7 +45,6 @@ class Executor:
         self._source = source
         self._driver = source.driver
         self._table = table
-        self._plans = Plans()
         self._slack = 1
 
     def execute(
@@ -54,7 +61,6 @@ class Executor:
         changes = not sql.startswith("select")
         bound = self.bound(timeout)
         began = time.monotonic()
-        deadline = began + (bound or source.statement_timeout or math.inf)
         isolation = ""
         attempt = 1
         while True:
@@ -63,19 +69,32 @@ class Executor:
             lost = False
             try:
                 conn = loan.take(bound)
+                its = known(conn)
                 alone = driver.idle(conn)  # otherwise the application has a transaction open, which we'd lose
-                plans = prepare and alone and self._plans.repeats(conn, sql)
-                session = source.session(conn) if alone and (plans or bound or source.owned) else Session()
-                limits = self._limits(session, bound if alone else None, lock_timeout, patient)
-                with self.guard(conn, bound if alone else None), driver.committed(conn):
-                    text = isolation + limits + (self._plans.text(conn, sql) if plans and not session.hidden else sql)
-                    if patient:
-                        rows = source.run_patiently(conn, text, params)
-                    elif changes and alone and conn.autocommit and source.is_doubtful(conn):
-                        rows = driver.run_and_commit(conn, text, params)
-                    else:
-                        rows = driver.run(conn, text, params)
-                source.proved(conn)
+                at_most = bound if alone else None
+                plans = prepare and alone and its.prepared.repeats(sql)
+                session = _NOT_ASKED
+                if alone and (plans or bound or source.owned):
+                    session = its.session or source.session(conn)
+                text = its.prepared.text(sql) if plans and not session.hidden else sql
+                usual = source.statement_timeout
+                if at_most or lock_timeout is not None or patient or not (usual is None or session.limited):
+                    text = _limits(session, usual, at_most, lock_timeout, patient) + text
+                if isolation:
+                    text = isolation + text
+                doubtful = changes and alone and source.replaceable and time.monotonic() - its.answered_at > HOT
+                if usual is not None and not (doubtful or patient):  # one call to the server, under one guard
+                    with source.guard(conn, usual if at_most is None or at_most > usual else at_most):
+                        rows = driver._run(conn, text, params)
+                else:
+                    with self.guard(conn, at_most), driver.committed(conn):
+                        if patient:
+                            rows = source.run_patiently(conn, text, params)
+                        elif doubtful and conn.autocommit:
+                            rows = driver.run_and_commit(conn, text, params)
+                        else:
+                            rows = driver.run(conn, text, params)
+                its.answered_at = time.monotonic()
                 source.executed(sql)
                 if bound is not None:
                     self._slack = 1
@@ -85,18 +104,16 @@ class Executor:
                     raise
                 lost = driver.is_lost(conn, error)
                 read_only = source.note(conn, error)
+                in_time = time.monotonic() < began + (bound or source.statement_timeout or math.inf)
                 certain = read_only or not changes or isinstance(error, ConnectionLost)
                 if alone and not lost and attempt < ATTEMPTS and driver.may_be_repeated(error):
                     attempt += 1
                     isolation = READ_COMMITTED  # at a stricter default it might only fail again
-                elif alone and driver.is_unprepared(error) and self._plans.lost(conn):
+                elif alone and driver.is_unprepared(error) and its.prepared.lost():
                     pass  # at once, without
-                elif read_only and source.has_served(conn) and time.monotonic() < deadline:
+                elif read_only and its.answered_at and in_time:
                     pass  # it could write before: others may have become read-only with it
-                elif (
-                    attempt == 1 and (lost or read_only) and certain and source.replaceable
-                    and time.monotonic() < deadline
-                ):  # fmt: skip
+                elif attempt == 1 and (lost or read_only) and certain and source.replaceable and in_time:
                     attempt = ATTEMPTS  # once more
                 elif timeout is not None and driver.was_canceled(error) and source.replaceable:
                     # a locked table, or a statement that takes so long: allow the next one more, lest none succeeds
@@ -112,27 +129,35 @@ class Executor:
 
     def bound(self, timeout: float | None) -> float | None:
         """The seconds after which a statement of a caller with this timeout is given up; None: no limit of its own."""
-        if timeout is None or not self._source.replaceable:
-            return None
-        bound = (timeout + GRACE) * self._slack
-        return _rounded(bound) if bound < LONGEST else None
-
-    def _limits(self, session: Session, bound: float | None, lock_timeout: float | None, patient: bool) -> str:
-        """SQL before the statement. The server must give up before we do: nobody would hear of what it does later."""
-        if session.limited and bound is None and lock_timeout is None and not patient:
-            return ""  # mostly
-        text = ""
-        ours = (round(seconds * 1000) for seconds in (bound, self._source.statement_timeout) if seconds)
-        limit = session.own_limit if patient else min(filter(None, (*ours, session.own_limit)), default=0)
-        if limit != (round((self._source.statement_timeout or 0) * 1000) if session.limited else session.own_limit):
-            text = f"set local statement_timeout = {limit}; "
-        if lock_timeout is not None:
-            text += f"set local lock_timeout = {_rounded(lock_timeout) * 1000:.0f}; "
-        return text
+        return None if timeout is None or not self._source.replaceable else _bound(timeout, self._slack)
 
     def guard(self, conn: Any, bound: float | None) -> AbstractContextManager[Any]:
         """Return a context manager around a statement that the server gives up after so many seconds."""
-        return nullcontext() if bound is None else self._source.guard(conn, bound + SILENCE)
+        return _NOTHING if bound is None else self._source.guard(conn, bound)
+
+
+@lru_cache(maxsize=256)
+def _limits(
+    session: Session, usual: float | None, bound: float | None, lock_timeout: float | None, patient: bool
+) -> str:
+    """SQL before the statement. The server must give up before we do: nobody would hear of what it does later.
+
+    :param usual: the source's `statement_timeout`.
+    """
+    text = ""
+    ours = (round(seconds * 1000) for seconds in (bound, usual) if seconds)
+    limit = session.own_limit if patient else min(filter(None, (*ours, session.own_limit)), default=0)
+    if limit != (round((usual or 0) * 1000) if session.limited else session.own_limit):
+        text = f"set local statement_timeout = {limit}; "
+    if lock_timeout is not None:
+        text += f"set local lock_timeout = {_rounded(lock_timeout) * 1000:.0f}; "
+    return text
+
+
+@lru_cache(maxsize=256)
+def _bound(timeout: float, slack: int) -> float | None:
+    bound = (timeout + GRACE) * slack
+    return _rounded(bound) if bound < LONGEST else None
 
 
 def _rounded(seconds: float) -> float:

@@ -29,10 +29,10 @@ class Joined(Transaction):
         self._find()
         return bool(self.conn.autocommit) and self.driver.idle(self.conn)
 
-    def run(self, sql: str, params: Params | None = None) -> Rows:
+    def run(self, sql: str, params: Params | None = None, limit: float | None = None) -> Rows:
         self._find()
         with self._source.exclusive(self.conn):
-            return super().run(sql, params)
+            return super().run(sql, params, limit)
 
     def copy(self, sql: str, file: Any) -> int:
         self._find()

@@ -15,8 +15,6 @@ import re
 import time
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 #: Seconds that a plan lives, and in which a statement must be repeated to be worth one.
 LIFE = 1.0
@@ -34,33 +32,7 @@ GENERIC = "set local plan_cache_mode = force_generic_plan; "
 _PARAMETER = re.compile(r"%%|%\((\w+)\)s")
 
 
-class Plans:
-    """What is prepared on which connection. A connection belongs to one thread at a time."""
-
-    # of all PQ: those that share a connection share what is prepared there
-    _known: ClassVar[WeakKeyDictionary[Any, _Prepared]] = WeakKeyDictionary()
-
-    def repeats(self, conn: Any, sql: str) -> bool:
-        """Return whether the connection has executed this statement a moment ago, so that it is worth preparing."""
-        prepared = self._known.get(conn)
-        if prepared is None:
-            prepared = self._known[conn] = _Prepared()
-        return prepared.repeats(sql, time.monotonic())
-
-    def text(self, conn: Any, sql: str) -> str:
-        """Return what to execute, with the same parameters, in place of a statement that `repeats`."""
-        return self._known[conn].text(sql, time.monotonic())
-
-    def lost(self, conn: Any) -> bool:
-        """Forget all: the server does not know what was prepared. Return False if nothing was."""
-        prepared = self._known.get(conn)
-        if prepared is None or not prepared.made:
-            return False
-        prepared.forget(time.monotonic())
-        return True
-
-
-class _Prepared:
+class Prepared:
     """What is prepared on one connection.
 
     :ivar losses: how often the server did not know what was prepared.
@@ -69,13 +41,17 @@ class _Prepared:
     :ivar begins_at: when statements may be prepared.
     """
 
+    __slots__ = ("begins_at", "losses", "made", "used")
+
     def __init__(self) -> None:
         self.losses = 0
         self.made: dict[str, float] = {}
         self.used: dict[str, float] = {}
         self.begins_at = 0.0
 
-    def repeats(self, sql: str, now: float) -> bool:
+    def repeats(self, sql: str) -> bool:
+        """Return whether the connection has executed this statement a moment ago, so that it is worth preparing."""
+        now = time.monotonic()
         used = self.used.get(sql)
         if used is None and len(self.used) >= MOST:
             self.used = {text: at for text, at in self.used.items() if now - at <= LIFE}
@@ -84,7 +60,9 @@ class _Prepared:
         self.used[sql] = now
         return used is not None and now - used <= LIFE and now >= self.begins_at
 
-    def text(self, sql: str, now: float) -> str:
+    def text(self, sql: str) -> str:
+        """Return what to execute, with the same parameters, in place of a statement that `repeats`."""
+        now = time.monotonic()
         name, prepare, execute = _prepared(sql, self.losses)
         generic = "" if sql.startswith("insert") else GENERIC  # of which there is but one plan
         made = self.made.get(name)
@@ -100,10 +78,14 @@ class _Prepared:
         self.made[name] = now
         return f"{drop}{prepare}; {generic}{execute}"
 
-    def forget(self, now: float) -> None:
+    def lost(self) -> bool:
+        """Forget all: the server does not know what was prepared. Return False if nothing was."""
+        if not self.made:
+            return False
         self.made.clear()
         self.losses += 1
-        self.begins_at = now + PAUSE
+        self.begins_at = time.monotonic() + PAUSE
+        return True
 
 
 @lru_cache(maxsize=256)

@@ -59,15 +59,15 @@ def here() -> Place:
 
 def _task() -> object:
     """The current task of asyncio or trio; None in plain code. Neither package is imported for this."""
-    loop_of = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
-    loop = None if loop_of is None else loop_of()
-    if loop is not None:
-        return sys.modules["asyncio"].current_task(loop) or loop
-    current_task = getattr(sys.modules.get("trio.lowlevel"), "current_task", None)
-    if current_task is not None:
+    modules = sys.modules
+    if "asyncio.events" in modules:
+        loop_of = getattr(modules["asyncio.events"], "_get_running_loop", None)  # it may be in the midst of its import
+        if loop_of is not None and (loop := loop_of()) is not None:
+            return modules["asyncio"].current_task(loop) or loop
+    if "trio.lowlevel" in modules:
         try:
-            return current_task()
-        except RuntimeError:  # this thread does not run trio
+            return modules["trio.lowlevel"].current_task()
+        except (AttributeError, RuntimeError):  # this thread does not run trio
             pass
     return None
 
@@ -111,7 +111,7 @@ class Scope:
 
     def mistake(self) -> str | None:
         """Say what is wrong with ending this scope here; None if nothing is."""
-        if self._place is None:
+        if self._place is None or (self.simple is _thread.token and _innermost.get() is self):
             return None
         if not self._place.reaches(here()):
             where = "in another thread" if self._place.thread is not _thread.token else "in another coroutine"

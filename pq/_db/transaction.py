@@ -56,10 +56,10 @@ class Transaction(Scope):
         """Whether no transaction is open, so that each statement is committed as it is executed."""
         return False
 
-    def run(self, sql: str, params: Params | None = None) -> Rows:
+    def run(self, sql: str, params: Params | None = None, limit: float | None = None) -> Rows:
         self._check_process()
         try:
-            return self.driver.run(self.conn, sql, params)
+            return self.driver.run(self.conn, sql, params, limit)
         except self.driver.Error as error:
             self._fail(error)
 

@@ -12,7 +12,7 @@ from logging import getLogger
 from typing import Any
 
 from .._loop import Loop
-from .sockets import duplicate
+from .known import known
 
 logger = getLogger("pq")
 
@@ -46,31 +46,38 @@ class Guard:
         on_cut: Callable[[], object] | None,
     ) -> None:
         self._watchdog = watchdog
-        self._sock = _socket_of(conn)
+        # not the connection: a guard that an interruption leaves behind would keep it open
+        self._sock = known(conn).socket(conn)
         self.seconds: float = seconds
         self.is_working: Callable[[], bool] | None = is_working
         self._on_cut = on_cut
         self.asking: bool = False
 
     def __enter__(self) -> Guard:
+        watchdog = self._watchdog
         try:
-            self.resume()
+            self.deadline: float = time.monotonic() + self.seconds
+            watchdog.guards.add(self)
+            watchdog.wake(self.deadline)
         except BaseException:  # interrupted: the connection would be cut later
-            self.pause()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.pause()
+        try:
+            self._watchdog.guards.remove(self)
+        except KeyError:  # the watchdog is about to cut the connection: nobody else must have it before
+            with self._watchdog.lock:
+                pass
 
     def resume(self) -> None:
         """Begin to count, from 0."""
-        self.deadline: float = time.monotonic() + self.seconds
-        self._watchdog.add(self)
+        self.__enter__()
 
     def pause(self) -> None:
         """Stop counting."""
-        self._watchdog.remove(self)
+        self.__exit__()
 
     def cut(self) -> None:
         logger.warning("the server has not answered for %.0f seconds: its connection was cut", self.seconds)
@@ -96,8 +103,8 @@ class Watchdog:
         _watchdogs.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
-        self._guards: set[Guard] = set()
+        self.lock = threading.RLock()
+        self.guards: set[Guard] = set()
 
     def guard(
         self,
@@ -109,14 +116,6 @@ class Watchdog:
         """Return a context manager; see `Guard`."""
         return Guard(self, conn, seconds, is_working, on_cut)
 
-    def add(self, guard: Guard) -> None:
-        self._guards.add(guard)
-        self._wake(guard.deadline)
-
-    def remove(self, guard: Guard) -> None:
-        with self._lock:  # who has left is never cut
-            self._guards.discard(guard)
-
     def close(self, timeout: float | None = None) -> None:
         """End the thread now, and wait for that.
 
@@ -126,17 +125,20 @@ class Watchdog:
 
     def run_once(self) -> float | None:
         """Cut what is overdue, and return the seconds until the next deadline."""
-        with self._lock:
+        with self.lock:
             now = time.monotonic()
-            for guard in list(self._guards):  # which others go on adding to
+            for guard in list(self.guards):  # which others go on adding to
                 if guard.deadline <= now:
                     self._expire(guard, now)
-            deadlines = [guard.deadline for guard in list(self._guards)]
+            deadlines = [guard.deadline for guard in list(self.guards)]
             return max(0.0, min(deadlines) - now) if deadlines else None
 
     def _expire(self, guard: Guard, now: float) -> None:
         if guard.is_working is None or guard.asking:
-            self._guards.discard(guard)
+            try:
+                self.guards.remove(guard)
+            except KeyError:
+                return  # it has just left
             guard.cut()
             return
         guard.asking = True
@@ -149,12 +151,13 @@ class Watchdog:
             working = is_working()
         except Exception:
             logger.exception("could not ask whether the server is at work")
-        with self._lock:
+        with self.lock:
             guard.asking = not working  # so it is cut
             guard.deadline = time.monotonic() + guard.seconds * working
-        self._wake(guard.deadline)
+        self.wake(guard.deadline)
 
-    def _wake(self, by: float) -> None:
+    def wake(self, by: float) -> None:
+        """Look at the guards at this time at the latest."""
         try:
             self._loop.wake(by)
         except RuntimeError:
@@ -162,18 +165,6 @@ class Watchdog:
 
 
 _watchdogs: weakref.WeakSet[Watchdog] = weakref.WeakSet()
-
-#: A duplicate of each guarded connection's descriptor, for as long as the connection object lives. The driver may close
-#: its own at any time, and the number then mean somebody else's file.
-_sockets: weakref.WeakKeyDictionary[Any, socket.socket] = weakref.WeakKeyDictionary()
-
-
-def _socket_of(conn: Any) -> socket.socket:
-    sock = _sockets.get(conn)
-    if sock is None:
-        sock = _sockets[conn] = duplicate(conn.fileno())
-        weakref.finalize(conn, sock.close).atexit = False
-    return sock
 
 
 def _after_fork_in_child() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta, timezone
-from itertools import zip_longest
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .._db import Rows
@@ -24,6 +24,7 @@ from .._jobs.row import (
 from .._jobs.settlement import Settlement, settle
 from .._wait import wait_for
 from ..errors import DecodeError
+from ..sql import bound
 from .base import QueueBase
 from .marks import Marks
 
@@ -108,8 +109,10 @@ class Claim:
         refused = _decode(claimer, jobs, rows)
         for job in () if aside is None else jobs:
             job._queue = queue  # on whose connection it will be settled
-        good = [job for job, refusal in zip(jobs, refused, strict=True) if refusal is None]
-        return good, [refusal for refusal in refused if refusal is not None]
+        if refused:
+            bad = {refusal.job for refusal in refused}
+            jobs = [job for job in jobs if job not in bad]
+        return jobs, refused
 
     def _taken_rows(self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None) -> Rows:
         """Execute claims until there are enough rows, or an exact look has found no more."""
@@ -118,11 +121,14 @@ class Claim:
         rows: Rows = []
         exact = inside
         try:
+            how = "leased"
+            if lease is None:
+                how = "removed" if queue._table.retention(timeout).deletes_on_completion else "taken"
             while True:
                 look = self._marks.look(exact)
                 wanted = min(limit - len(rows), MOST)
                 found = queue._db.execute(
-                    _statement(queue, timeout, lease, look.slow, inside),
+                    _statement(queue._table.quoted, how, look.slow, inside),
                     {**params, **look.parameters, "limit": wanted},
                     timeout=timeout,
                     prepare=True,
@@ -150,23 +156,26 @@ def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return expected_at is None, expected_at, row[ID]
 
 
-def _statement(queue: QueueBase, timeout: float, lease: timedelta | None, slow: bool, inside: bool) -> str:
-    how = "leased"
-    if lease is None:
-        how = "removed" if queue._table.retention(timeout).deletes_on_completion else "taken"
+@lru_cache(maxsize=256)
+def _statement(table: str, how: str, slow: bool, inside: bool) -> str:
     instead = {"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {}
     removes = "does_remove" if how == "removed" else "removes"
-    sql = queue._statements("claim.sql", taken=how, removes=removes, **instead)
+    sql = bound("claim.sql", table, taken=how, removes=removes, **instead)
     return sql["claim_in_transaction" if inside else "claim"]
 
 
 def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any:
     text = row[TEXT]
-    job = (queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT])
     if lease is None:
-        return Job(*job)
+        return Job(queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT])
     return LeasedJob(
-        *job,
+        queue,
+        row[ID],
+        text,
+        len(text),
+        row[ENQUEUED_AT],
+        row[SCHEDULE_AT],
+        row[EXPECTED_AT],
         attempts=row[ATTEMPTS],
         expiries=row[EXPIRIES],
         dequeued_at=row[DEQUEUED_AT].replace(tzinfo=timezone.utc),
@@ -175,19 +184,19 @@ def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any
     )
 
 
-def _decode(queue: QueueBase, jobs: list[Any], rows: Rows) -> list[Refusal | None]:
-    """Replace text by data. A job for which that can't be done is settled, and has a refusal."""
-    refused: list[Refusal | None] = []
+def _decode(queue: QueueBase, jobs: list[Any], rows: Rows) -> list[Refusal]:
+    """Replace text by data, and return a refusal for each job for which that can't be done; it has been settled."""
+    refused: list[Refusal] = []
     try:
         for job, row in zip(jobs, rows, strict=True):
             try:
                 job._data = queue._decoded(job.id, job._data)
-                refused.append(None)
             except DecodeError as error:
                 refused.append(_refused(queue, job, row, error))
     except BaseException:  # such as Ctrl-C: nobody has seen these jobs
-        unseen = [number for number, (_, refusal) in enumerate(zip_longest(jobs, refused)) if refusal is None]
-        _give_back(queue, [jobs[number] for number in unseen], [rows[number] for number in unseen])
+        settled = {refusal.job for refusal in refused}
+        unseen = [(job, row) for job, row in zip(jobs, rows, strict=True) if job not in settled]
+        _give_back(queue, [job for job, _ in unseen], [row for _, row in unseen])
         raise
     return refused
 

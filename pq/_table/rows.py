@@ -12,7 +12,7 @@ from .._db import Database, Literal, Rows, check_source
 from .._text import describe
 from .._times import TimeSpec
 from ..errors import DecodeError, JobNotFound, RowsDropped
-from ..sql import TableName
+from ..sql import TableName, bound
 from . import bulk as _bulk
 from .table import Table
 
@@ -203,8 +203,8 @@ class QueueRows:
         return error
 
     def _statements(self, path: str, **instead: str) -> Mapping[str, str]:
-        return self._table.statements(path, **instead)
+        return bound(path, self._table.quoted, **instead)
 
-    @property
+    @cached_property
     def _sql(self) -> Mapping[str, str]:
         return self._statements("queue.sql")

@@ -33,6 +33,7 @@ class Table:
     :param database: where the table is.
     :param poll_interval: seconds; a waiter looks at least this often.
     :param listen_dsn: a DSN for the connection that listens; default: the parameters of the other connections.
+    :ivar quoted: the name as it stands in SQL.
     :raises ValueError: `listen_dsn` is malformed.
     """
 
@@ -40,6 +41,7 @@ class Table:
         self, name: TableName, database: Database, *, poll_interval: float = 1.0, listen_dsn: str | None = None
     ) -> None:
         self.name = name
+        self.quoted = name.quoted
         self.database = database
         self._poll_interval = poll_interval
         if listen_dsn is not None:
@@ -66,11 +68,6 @@ class Table:
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__, database=database)
         return view
-
-    @property
-    def quoted(self) -> str:
-        """The name as it stands in SQL."""
-        return self.name.quoted
 
     def is_same(self, other: Table) -> bool:
         """Return whether both are one table, reached by the same connections."""

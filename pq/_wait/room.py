@@ -192,6 +192,8 @@ class WaitingRoom:
     def hear(self) -> None:
         """Note that the single connection is free, and that another thread may have read notifications from it."""
         session = self.leader.session
+        if session is None and not self.queues:
+            return  # nobody has waited, as in a program that only puts
         if self._led_by is None:
             self._tidy()
         elif self._led_by != get_ident() and (self.leader.busy or (session is not None and session.pending())):

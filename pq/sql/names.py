@@ -21,6 +21,7 @@ class TableName:
     A plain identifier means its lower-case form, because 1.9.1 did not quote it. ``app.queue`` without a schema means
     schema and table. Any other name is used as it is.
 
+    :ivar quoted: the quoted name for SQL, with its schema if one was given.
     :raises TypeError: a name is not a str.
     :raises ValueError: a name is empty, has a NUL character, or is longer than 63 bytes.
     """
@@ -30,12 +31,8 @@ class TableName:
             schema, name = dotted.groups()
         self.name: str = _identifier("table", name)
         self.schema: str | None = None if schema is None else _identifier("schema", schema)
-
-    @property
-    def quoted(self) -> str:
-        """The quoted name for SQL, with its schema if one was given."""
         prefix = "" if self.schema is None else quote(self.schema) + "."
-        return prefix + quote(self.name)
+        self.quoted: str = prefix + quote(self.name)
 
     def __repr__(self) -> str:
         return f"<TableName {self.quoted}>"

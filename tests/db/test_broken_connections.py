@@ -19,7 +19,7 @@ from support.kinds import ALL, SEVERAL, SINGLE, make_pq, terminate
 from support.proxy import Proxy, cut_after, cut_before, dropped, swallow
 
 import pq._db.execute
-import pq._db.sources
+import pq._db.sources.dsn
 from pq import PQ, CommitUnknown, ConnectionFailed, ConnectionLost, Queue
 from pq._db.watchdog import Watchdog
 from pq.embedded import Embedded
@@ -84,7 +84,7 @@ def test_idle_connections_that_were_dropped_are_replaced(dsn: str, sql: Sql, kin
 @pytest.fixture
 def doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
     """However short ago it has answered, a connection is not taken to be alive."""
-    monkeypatch.setattr(pq._db.sources.base, "HOT", 0)
+    monkeypatch.setattr(pq._db.execute, "HOT", 0)
 
 
 @pytest.mark.usefixtures("doubtful")
@@ -193,7 +193,7 @@ def test_a_transaction_cut_at_its_commit_is_in_doubt(dsn: str, proxy: Proxy, sql
 def test_a_put_never_happens_twice(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str, hot: float, text: str
 ) -> None:
-    monkeypatch.setattr(pq._db.sources.base, "HOT", hot)
+    monkeypatch.setattr(pq._db.execute, "HOT", hot)
     for n, cut in enumerate((cut_before, cut_after)):
         with Proxy(dsn) as proxy, make_pq(kind, proxy.dsn) as made:
             made["a"].put("before")
@@ -275,7 +275,7 @@ def test_a_dropped_single_connection_is_an_error(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pq._db.execute, "GRACE", 0.2)
-    monkeypatch.setattr(pq._db.execute, "SILENCE", 0.1)
+    monkeypatch.setattr(pq._db.sources.dsn, "SILENCE", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from support.driver import driver
 from support.kinds import make_pq
 
 from pq import PQ
+from pq._db.known import known
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -29,7 +31,7 @@ def make_read_only(pq: PQ, count: int = 3) -> None:
     source, kit = pq._db.source, pq._db.driver
     held = [source.acquire() for _ in range(count)]
     for conn in held:
-        source.proved(conn)
+        known(conn).answered_at = time.monotonic()
         autocommit, conn.autocommit = conn.autocommit, True
         kit.run(conn, "set default_transaction_read_only = on")
         conn.autocommit = autocommit

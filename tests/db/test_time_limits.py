@@ -21,6 +21,7 @@ from support.kinds import make_pq
 from support.proxy import Proxy, swallow
 
 import pq._db.execute
+import pq._db.sources.base
 import pq._db.sources.dsn
 import pq._db.watchdog
 from pq import PQ, CommitUnknown, ConnectionFailed, ConnectionLost, PQError, StatementTimeout
@@ -35,7 +36,7 @@ BOUND = 25.0
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pq._db.execute, "GRACE", 0.5)
-    monkeypatch.setattr(pq._db.execute, "SILENCE", 0.5)
+    monkeypatch.setattr(pq._db.sources.base, "SILENCE", 0.5)
     monkeypatch.setattr(pq._db.sources.dsn, "SILENCE", 0.5)
     monkeypatch.setattr(pq._db.sources.dsn, "ASKING", 1.0)
     monkeypatch.setattr(pq._db.watchdog, "ASKING", 2.0)

@@ -20,7 +20,7 @@ from support.kinds import ALL, WITH_PSYCOPG3, make_pq
 from support.proxy import Proxy, cut_before
 
 from pq import PQ, DecodeError, Discard, LeasedJob, LeaseLost, LeasesLost, NewJob, Queue, Retry
-from pq._db.sources import base as sources
+from pq._db import execute as _execute
 from pq._queue import marks as _marks
 from pq._table import bulk as _bulk
 from pq._table.bulk import JOBS
@@ -677,7 +677,7 @@ def test_what_is_to_be_tried_again_at_once_wakes_those_that_wait(dsn: str) -> No
 def test_a_settlement_cut_on_its_way_is_done_once_or_not_at_all(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "HOT", 0.0)  # on a quick machine the statement would follow that closely
+    monkeypatch.setattr(_execute, "HOT", 0.0)  # on a quick machine the statement would follow that closely
     with Proxy(dsn) as proxy, PQ(proxy.dsn) as pq:
         jobs = leased(pq["a"], 3)
         proxy.on("outcome", cut_before)

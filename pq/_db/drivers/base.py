@@ -172,11 +172,14 @@ class Driver(Errors, ABC):
 
     # -- statements
 
-    def run(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
-        """Execute statements in one message, and return the rows of the last one (none if it returns nothing)."""
+    def run(self, conn: Any, sql: str, params: Any = None, limit: float | None = None) -> list[tuple[Any, ...]]:
+        """Execute statements in one message, and return the rows of the last one (none if it returns nothing).
+
+        :param limit: the seconds after which the server gives them up, if the caller knows; see `Limits.guard`.
+        """
         if self.limits is None:
             return self._run(conn, sql, params)
-        with self.limits.guard(conn):
+        with self.limits.guard(conn, limit):
             return self._run(conn, sql, params)
 
     def copy(self, conn: Any, sql: str, file: Any) -> int:

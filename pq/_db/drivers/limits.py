@@ -9,8 +9,11 @@ from typing import Any, Protocol
 class Limits(Protocol):
     """How long statements may take on connections that pq opened; see `sources.dsn`."""
 
-    def guard(self, conn: Any) -> AbstractContextManager[Any]:
-        """Return a context manager around one call to the server: in the end the connection is cut."""
+    def guard(self, conn: Any, limit: float | None = None) -> AbstractContextManager[Any]:
+        """Return a context manager around one call to the server: in the end the connection is cut.
+
+        :param limit: the seconds after which the server gives the statement up; None: find out.
+        """
 
     def lift(self, conn: Any) -> str:
         """Return the SQL by which a transaction gets the limit that the session would have without pq."""

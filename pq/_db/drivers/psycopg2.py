@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from select import select
 from typing import Any, ClassVar
@@ -48,7 +48,8 @@ class Psycopg2(Driver):
         return int(conn.get_backend_pid())
 
     def _status(self, conn: Any) -> int:
-        return int(conn.get_transaction_status())
+        status: int = conn.get_transaction_status()
+        return status
 
     def _is_plain(self, conn: Any) -> bool:
         return conn.isolation_level is None and conn.readonly is None and conn.deferrable is None
@@ -67,14 +68,16 @@ class Psycopg2(Driver):
 
     def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
         with self._cursor(conn) as cursor:
+            text: Any = sql
             ascii = conn.encoding in _ASCII
             if ascii:
                 self._extensions.register_type(self._extensions.BYTES, cursor)
-            with self._waiting() if self._interruptible else nullcontext():
-                if ascii:
-                    cursor.execute(Encoded.statement(sql, params))
-                else:
-                    cursor.execute(sql, params)
+                text, params = Encoded.statement(sql, params), None
+            if self._interruptible:
+                with self._waiting():
+                    cursor.execute(text, params)
+            else:
+                cursor.execute(text, params)
             rows: Rows = cursor.fetchall() if cursor.description is not None else []
             return Encoded.rows(rows) if ascii else rows
 

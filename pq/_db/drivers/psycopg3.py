@@ -55,7 +55,8 @@ class Psycopg3(Driver):
         return int(conn.pgconn.backend_pid)
 
     def _status(self, conn: Any) -> int:
-        return int(conn.pgconn.transaction_status)
+        status: int = conn.pgconn.transaction_status
+        return status
 
     def _is_plain(self, conn: Any) -> bool:
         return conn.isolation_level is None and conn.read_only is None and conn.deferrable is None

@@ -9,43 +9,25 @@ from __future__ import annotations
 import math
 import os
 import threading
-import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakKeyDictionary, WeakSet
 
 from ... import sql as _sql
 from ..drivers.base import Driver, Params, Rows
+from ..known import Session, known
 from ..scope import current
-from ..watchdog import Guard, Watchdog
+from ..watchdog import SILENCE, Guard, Watchdog
 from .cut import cut
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-#: Seconds after an answer for which a connection is taken to be alive. The less, the rarer a `CommitUnknown`; the more,
-#: the fewer round trips. One that is closed in order, as when the server ends, is noticed in any case; what vanishes
-#: without a word hardly does so just after an answer.
-HOT = 1.0
-
 _SQL = _sql.statements("session.sql")
-
-
-class Session(NamedTuple):
-    """What pq knows of the server session behind a connection.
-
-    :ivar hidden: a transaction pooler stands between: the next statement may meet another session.
-    :ivar own_limit: milliseconds that statements may take by the settings of role, database or connection; 0: no limit.
-    :ivar limited: the source's `statement_timeout` holds in its place.
-    """
-
-    hidden: bool = False
-    own_limit: int = 0
-    limited: bool = False
 
 
 class Source(ABC):
@@ -68,8 +50,6 @@ class Source(ABC):
         self.begun: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self.holders: dict[int, object] = {}  # by the id of the connection
         self.dropped: deque[tuple[Any, object]] = deque()
-        self._answered: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
-        self._sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
         self._suspects: set[int] = set()  # the ids of lent connections that are not to be used again
         self.watchdog: Watchdog = Watchdog()
         weakref.finalize(self, self.watchdog.close, 0).atexit = False
@@ -152,20 +132,6 @@ class Source(ABC):
         """Return a context manager: inside, nobody else gets `conn`, the application's, from this source."""
         return nullcontext()
 
-    def proved(self, conn: Any) -> None:
-        """Note that a connection has just answered."""
-        if self.replaceable:
-            self._answered[conn] = time.monotonic()
-
-    def is_doubtful(self, conn: Any) -> bool:
-        """Return whether the connection may turn out to be lost, so that another would replace it. It hardly is right
-        after an answer."""
-        return self.replaceable and time.monotonic() - self._answered.get(conn, 0.0) > HOT
-
-    def has_served(self, conn: Any) -> bool:
-        """Return whether a statement has succeeded on a connection before."""
-        return conn in self._answered
-
     def note(self, conn: Any, error: BaseException) -> bool:
         """Note an error that a connection has met. If the session can't write, since its server is a standby now or its
         settings have changed, `release` throws the connection away, and the method returns True."""
@@ -192,8 +158,8 @@ class Source(ABC):
 
         :raises ConnectionLost: nothing was changed.
         """
-        session = self._sessions.get(conn)
-        if session is None:
+        its = known(conn)
+        if its.session is None:
             pid = self.driver.backend_pid(conn)
             limit = round((self.statement_timeout or 0) * 1000)
             try:
@@ -203,12 +169,13 @@ class Source(ABC):
                 if self.driver.is_lost(conn, error):
                     self.driver.raise_lost(error)
                 raise
-            session = self._sessions[conn] = Session(found != pid, own, limited)
-        return session
+            its.session = Session(found != pid, own, limited)
+        return its.session
 
-    def guard(self, conn: Any, seconds: float) -> Guard:
-        """Return a context manager: if the block takes longer, the connection is cut, and others are distrusted."""
-        return self.watchdog.guard(conn, seconds, on_cut=self.distrust)
+    def guard(self, conn: Any, limit: float) -> Guard:
+        """Return a context manager around a statement that the server gives up after `limit` seconds: if it lasts much
+        longer, the connection is cut, and others are distrusted."""
+        return self.watchdog.guard(conn, limit + SILENCE, on_cut=self.distrust)
 
     def run_patiently(self, conn: Any, sql: str, params: Params | None) -> Rows:
         """Execute a statement that may take as long as the server works on it."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
+from collections import deque
 from contextlib import closing
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from ... import sql as _sql
 from ..drivers.base import PING, Driver, Params, Rows
 from ..drivers.detect import own_driver
+from ..known import known
 from ..scope import check_coroutines
 from ..watchdog import SILENCE, Guard
 from .base import Source
@@ -56,11 +56,11 @@ class DsnPool(Source):
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
         self._turns = Turns(self._limit)
-        self._lent: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()
-        self._patient: set[int] = set()  # the ids of connections
-        self._idle: list[tuple[Any, float]] = []  # since when, in monotonic seconds; the one used last is last
+        self._lent: dict[int, Turn] = {}  # by the ids of connections
+        self._patient: set[int] = set()  # likewise
+        # Since when, in monotonic seconds; the one used last is last. No lock: each step takes one, or adds one.
+        self._idle: deque[tuple[Any, float]] = deque()
 
     @property
     def capacity(self) -> float:
@@ -74,25 +74,29 @@ class DsnPool(Source):
         return source
 
     def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
-        if self._turns.exhausted:
+        turns = self._turns
+        if turns.exhausted:
             check_coroutines(self.open_transactions(), self._limit)
-        turn = self._turns.take(timeout)
+        turn = turns.take(timeout)
         try:
             conn = self._find()
-            self._lent[conn] = turn
+            if into is not None:
+                into.conn = conn  # which is given back from here on, however this ends
+            self._lent[id(conn)] = turn
             return conn
         except BaseException:
-            self._turns.give(turn)
+            turns.give(turn)
             raise
 
     def _find(self) -> Any:
         """Return an idle connection that is alive, or a new one."""
         while True:
-            conn = self._pop()
+            conn = None
             alive = False
             try:
-                if conn is None:
-                    conn = self._open()
+                if self._closed:
+                    self.driver.raise_lost(None, "this PQ is closed")
+                conn = self._pop() or self._open()
                 alive = self.driver.alive(conn)
             finally:
                 if not alive:
@@ -107,25 +111,25 @@ class DsnPool(Source):
         return conn
 
     def _pop(self) -> Any:
-        with self._lock:
-            if self._closed:
-                self.driver.raise_lost(None, "this PQ is closed")
-            return self._idle.pop()[0] if self._idle else None
+        """Return the idle connection that was used last; None if there is none."""
+        try:
+            return self._idle.pop()[0]
+        except IndexError:
+            return None
 
     def release(self, conn: Any, lost: bool = False) -> None:
-        turn = self._lent.pop(conn, None)  # first: a connection that came back twice would go to two threads
+        turn = self._lent.pop(id(conn), None)  # first: a connection that came back twice would go to two threads
         if turn is None:
             return
         try:
-            usable = not (lost or conn.closed or self._is_suspect(conn)) and self.driver.idle(conn)
-            with self._lock:
-                if usable and not self._closed:
-                    self._idle.append((conn, time.monotonic()))
-                    return
-            self._discard(conn)
+            if lost or conn.closed or (self._suspects and self._is_suspect(conn)) or not self.driver.idle(conn):
+                self._discard(conn)
+            else:
+                self._idle.append((conn, time.monotonic()))
         finally:
             self._turns.give(turn)
             if self._closed:
+                self.distrust()
                 self.watchdog.close(0)  # which the end of a block may have started again
 
     def _discard(self, conn: Any) -> None:
@@ -137,29 +141,28 @@ class DsnPool(Source):
 
     def distrust(self) -> None:
         """Close all that are idle."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for conn, _ in idle:
+        while (conn := self._pop()) is not None:
             self._discard(conn)
 
     # -- limits: see drivers.base.Limits
 
-    def guard(self, conn: Any, seconds: float | None = None) -> Guard:
-        """Return a context manager around a statement.
+    def guard(self, conn: Any, limit: float | None = None) -> Guard:
+        """Return a context manager around a statement: the connection is cut somewhat later than the server gives the
+        statement up.
 
-        :param seconds: after which the connection is cut. Default: outside of a transaction, somewhat later than the
-            server gives the statement up. In a transaction, where the application's statements are executed, too, the
-            server has no such limit: after that time pq asks, by another connection, whether it is still at work.
+        :param limit: the seconds after which it does so. Default: outside of a transaction those of
+            `statement_timeout`. In a transaction, where the application's statements are executed, too, the server has
+            no such limit: after that time pq asks, by another connection, whether it is still at work.
         """
         is_working = None
-        if seconds is None:
-            seconds = (self.statement_timeout or 0) + SILENCE
+        if limit is None:
+            limit = self.statement_timeout or 0
             if id(conn) in self._patient or not self.driver.idle(conn):
                 is_working = partial(self._is_working, conn)
-        return self.watchdog.guard(conn, seconds, is_working, self.distrust)
+        return Guard(self.watchdog, conn, limit + SILENCE, is_working, self.distrust)
 
     def lift(self, conn: Any) -> str:
-        session = self._sessions.get(conn)
+        session = known(conn).session
         if session is None or not session.limited:
             return ""
         return f"; set local statement_timeout = {session.own_limit}"
@@ -186,11 +189,15 @@ class DsnPool(Source):
         return rows == [(True,)]
 
     def tidy(self) -> None:
-        with self._lock:
-            until = time.monotonic() - KEEP
-            count = sum(since < until for _, since in self._idle[:-1])
-            old, self._idle = self._idle[:count], self._idle[count:]
-        for conn, _ in old:
+        until = time.monotonic() - KEEP
+        while len(self._idle) > 1 and self._idle[0][1] < until:
+            try:
+                conn, since = self._idle.popleft()
+            except IndexError:
+                return
+            if since >= until:  # others have taken those that came before
+                self._idle.appendleft((conn, since))
+                return
             self._discard(conn)
 
     def open_line(self) -> Any:
@@ -198,14 +205,11 @@ class DsnPool(Source):
 
     def close(self) -> None:
         """Idle connections are closed now, those at work when they come back."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-            reserved, self._reserved = self._reserved, None
+        self._closed = True
+        reserved, self._reserved = self._reserved, None
         self._turns.open()
         self.watchdog.close()
-        for conn, _ in idle:
-            self._discard(conn)
+        self.distrust()
         if reserved is not None:
             turns, turn = reserved
             turns.give(turn)

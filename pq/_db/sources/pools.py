@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ..drivers.detect import driver_of_pool
+from ..known import count
 from .base import Given
 from .reserved import Reserved
 from .turns import Turns
@@ -71,7 +72,7 @@ class Pool(Given):
         self.check_process()
         loan = _Nobody() if into is None else into
         deadline = time.monotonic() + (self.patience if timeout is None else min(timeout, self.patience))
-        discards = len(self._answered) + 1
+        discards = count() + 1
         dead: list[Any] = []
         while True:
             try:

@@ -1,0 +1,64 @@
+"""What pq knows of each connection, for as long as the connection object lives."""
+
+from __future__ import annotations
+
+import socket
+import weakref
+from typing import Any, NamedTuple
+
+from .prepared import Prepared
+from .sockets import duplicate
+
+
+class Session(NamedTuple):
+    """What pq knows of the server session behind a connection.
+
+    :ivar hidden: a transaction pooler stands between: the next statement may meet another session.
+    :ivar own_limit: milliseconds that statements may take by the settings of role, database or connection; 0: no limit.
+    :ivar limited: the source's `statement_timeout` holds in its place.
+    """
+
+    hidden: bool = False
+    own_limit: int = 0
+    limited: bool = False
+
+
+class Known:
+    """What pq knows of one connection. It belongs to one thread at a time, as the connection does.
+
+    :ivar prepared: the statements that are prepared there, by all PQ that share the connection.
+    :ivar answered_at: when a statement last succeeded, in monotonic seconds; 0: none has.
+    :ivar session: what is known of the session; None: it was not asked yet.
+    """
+
+    __slots__ = ("_socket", "answered_at", "prepared", "session")
+
+    def __init__(self) -> None:
+        self.prepared = Prepared()
+        self.answered_at: float = 0.0
+        self.session: Session | None = None
+        self._socket: socket.socket | None = None
+
+    def socket(self, conn: Any) -> socket.socket:
+        """Return a duplicate of the connection's descriptor. The driver may close its own at any time, and the number
+        then mean somebody else's file."""
+        if self._socket is None:
+            self._socket = duplicate(conn.fileno())
+            weakref.finalize(conn, self._socket.close).atexit = False
+        return self._socket
+
+
+def known(conn: Any) -> Known:
+    """Return what is known of a connection."""
+    found = _known.get(conn)
+    if found is None:
+        found = _known[conn] = Known()
+    return found
+
+
+def count() -> int:
+    """Return how many connections pq knows."""
+    return len(_known)
+
+
+_known: weakref.WeakKeyDictionary[Any, Known] = weakref.WeakKeyDictionary()
