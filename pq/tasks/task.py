@@ -61,18 +61,19 @@ class Task(Generic[P, R]):
             pass
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> int: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> int: ...
     @overload
     def __call__(
-        self, *args: Any, _schedule_at: TimeSpec, _expected_at: TimeSpec = ..., _conn: Any = ..., **kwargs: Any
+        self, /, *args: Any, _schedule_at: TimeSpec, _expected_at: TimeSpec = ..., _conn: Any = ..., **kwargs: Any
     ) -> int: ...
     @overload
-    def __call__(self, *args: Any, _expected_at: TimeSpec, _conn: Any = ..., **kwargs: Any) -> int: ...
+    def __call__(self, /, *args: Any, _expected_at: TimeSpec, _conn: Any = ..., **kwargs: Any) -> int: ...
     @overload
-    def __call__(self, *args: Any, _conn: Any, **kwargs: Any) -> int: ...
+    def __call__(self, /, *args: Any, _conn: Any, **kwargs: Any) -> int: ...
 
     def __call__(  # type: ignore[misc]  # a ParamSpec leaves no room for pq's own arguments
         self,
+        /,
         *args: Any,
         _schedule_at: TimeSpec = None,
         _expected_at: TimeSpec = None,
@@ -104,14 +105,14 @@ class Task(Generic[P, R]):
             raise
 
     @overload
-    def new_job(self, *args: P.args, **kwargs: P.kwargs) -> NewJob: ...
+    def new_job(self, /, *args: P.args, **kwargs: P.kwargs) -> NewJob: ...
     @overload
-    def new_job(self, *args: Any, _schedule_at: TimeSpec, _expected_at: TimeSpec = ..., **kwargs: Any) -> NewJob: ...
+    def new_job(self, /, *args: Any, _schedule_at: TimeSpec, _expected_at: TimeSpec = ..., **kwargs: Any) -> NewJob: ...
     @overload
-    def new_job(self, *args: Any, _expected_at: TimeSpec, **kwargs: Any) -> NewJob: ...
+    def new_job(self, /, *args: Any, _expected_at: TimeSpec, **kwargs: Any) -> NewJob: ...
 
     def new_job(  # type: ignore[misc]
-        self, *args: Any, _schedule_at: TimeSpec = None, _expected_at: TimeSpec = None, **kwargs: Any
+        self, /, *args: Any, _schedule_at: TimeSpec = None, _expected_at: TimeSpec = None, **kwargs: Any
     ) -> NewJob:
         """Return the job that a call with these arguments would put, for `put_many` and `load` of tasks and of queues.
 
@@ -149,7 +150,7 @@ class Task(Generic[P, R]):
             source.tell(self, error)
             raise
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function here and now, with None for the job's id, and return what it returns."""
         return self._handler(None, *args, **kwargs)
 

@@ -380,3 +380,14 @@ def test_no_row_is_too_odd_to_be_a_failure(queue: Queue, dsn: str, caplog: pytes
             worker = Worker(pq["odd"], burst=True)
             worker.run()
             assert worker.status()["counts"]["dead"] == 1
+
+
+def test_a_parameter_may_have_the_name_self(pq: PQ) -> None:
+    @pq["a"].task(name="selfish")
+    def selfish(job_id: int, self: int) -> int:
+        return self
+
+    assert pq["a"].get(timeout=0) is None
+    selfish(self=1)
+    assert selfish.new_job(self=1).data["kwargs"] == {"self": 1}
+    assert selfish.call(self=1) == 1
