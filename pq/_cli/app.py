@@ -32,7 +32,9 @@ def find(target: str) -> Any:
         found = importlib.import_module(module)
         for name in path.split("."):
             found = getattr(found, name)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() in the module would look like success
         raise UsageError(f"cannot import {target}: {describe(error)}") from error
     return found
 

@@ -47,7 +47,9 @@ def locate(path: str, packages: Sequence[str] | None) -> Any:
     for part in parts[count:]:
         try:
             found = getattr(found, part)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             why = _hint(refused, packages) if refused else f"{'.'.join(parts[:count])} has nothing of that name"
             raise _missing(why) from error
     return found
@@ -73,7 +75,9 @@ def _import(name: str) -> Any:
         if error.name is not None and is_in(name, [error.name]):
             return None
         raise _missing(f"its import failed: {describe(error)}", "cannot be imported") from error
-    except (Exception, SystemExit) as error:  # the module may do anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the module may do anything
         raise _missing(f"its import failed: {describe(error)}", "cannot be imported") from error
 
 

@@ -246,3 +246,13 @@ def test_a_status_early_in_the_start_ends_no_process(run: Run, tmp_path: Path, d
 def children(pid: int) -> list[str]:
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return file.read().split()
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit(0)", "import asyncio; raise asyncio.CancelledError"])
+@pytest.mark.parametrize("command", [["work", "leaves:pq"], ["call", "leaves.eat"]], ids=["work", "call"])
+def test_a_module_that_exits_when_it_is_imported_is_wrong_usage(
+    run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, command: list[str], code: str
+) -> None:
+    (tmp_path / "leaves.py").write_text(code)
+    done = run(*command, code=2)
+    assert len(done.stderr.splitlines()) == 1 and "import" in done.stderr
