@@ -40,7 +40,8 @@ REMOVED, PROMOTED = REST, REST + 1
 class Refusal(NamedTuple):
     """A job whose data could not be decoded.
 
-    :ivar outcome: what became of it: ``'left'`` where it is or, under a lease, ``'retry'`` or ``'dead'``.
+    :ivar outcome: what became of it: ``'left'`` where it is or, under a lease, ``'retry'`` or ``'dead'``, or
+        ``'stuck'`` if that could not be written.
     """
 
     job: Any
@@ -201,13 +202,27 @@ def _decode(queue: QueueBase, jobs: list[Any], rows: Rows) -> list[Refusal]:
     return refused
 
 
+_FATES = {
+    "retry": "it will be tried again",
+    "dead": "it is dead",
+    "left": "it was left where it is",
+    "stuck": "it could not be settled, and comes back when its lease has expired",
+}
+
+
 def _refused(queue: QueueBase, job: Any, row: tuple[Any, ...], error: DecodeError) -> Refusal:
     outcome = "left"
     if isinstance(job, LeasedJob):
-        outcome = job.failed(error)
+        try:
+            outcome = job.failed(error)
+        except Exception as problem:  # the others, taken by the same claim, are not to suffer
+            if queue._db.in_transaction:
+                raise
+            queue.logger.error("job %s can't be decoded, nor settled", job.id, exc_info=problem)
+            outcome = "stuck"
     else:
         _give_back(queue, [job], [row])
-    fate = {"retry": "it will be tried again", "dead": "it is dead", "left": "it was left where it is"}[outcome]
+    fate = _FATES[outcome]
     told = DecodeError(job_id=job.id, queue=queue.name, reason=error.reason, fate=fate)
     told.__cause__ = error.__cause__
     return Refusal(job, outcome, told)

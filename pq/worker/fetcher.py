@@ -157,7 +157,9 @@ class Fetcher:
         held = self._held
         for ended in list(held.ended)[-1:]:
             self._completer.settle_now(ended)
-        if execution.job.expiries > 1:
+        if execution.job.expiries > 1 and not self._burst and self._alone in held.open:
+            self._give_back([execution], timedelta(seconds=HOLD))  # what comes behind it must not wait, too
+        elif execution.job.expiries > 1:
             until = time.monotonic() + HOLD
             with held.changed:
                 while self._alone in held.open and not self._closed and time.monotonic() < until:
@@ -221,8 +223,9 @@ class Fetcher:
             return None
         self._backoff.over()
         self._turn += 1
-        for refusal in refused:  # settled as failed attempts
-            self._events.tell(refusal.outcome, Execution(refusal.job, asked), refusal.error)
+        for refusal in refused:  # settled as failed attempts, if they could be
+            if refusal.outcome != "stuck":
+                self._events.tell(refusal.outcome, Execution(refusal.job, asked), refusal.error)
         return self._received([Execution(job, asked) for job in jobs], wanted is None)
 
     def _received(self, executions: list[Execution], stock: bool) -> list[Execution]:
@@ -251,10 +254,10 @@ class Fetcher:
             execution.taken = time.monotonic()
         return [execution for execution in executions if not execution.lost]
 
-    def _give_back(self, executions: Iterable[Execution]) -> None:
-        """These are to be ready again for others, as if they had not been delivered."""
+    def _give_back(self, executions: Iterable[Execution], delay: timedelta | None = None) -> None:
+        """These are to be ready again for others, now or after a delay, as if they had not been delivered."""
         for execution in executions:
-            self._held.end(execution, Settlement(execution.job, "released"))
+            self._held.end(execution, Settlement(execution.job, "released", delay))
 
     def _wanted(self) -> int:
         """Return how many to claim: for each idle thread one, and what they will have done soon; twice as many as the
