@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ._text import printable
@@ -48,8 +49,10 @@ class Log(Adapter):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         try:
             super().log(level, msg, *args, **kwargs)
-        except Exception:  # there is nowhere left to tell it
-            pass
+        except BaseException as error:  # there is nowhere left to tell it
+            # sys.exit() would end just this thread; in the main thread a signal handler may have raised it
+            if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+                raise
 
 
 #: What queues tell, and what workers tell.

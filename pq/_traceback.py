@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import traceback
 from collections.abc import Iterator
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from ._text import attribute, is_a, message_of, name_of
@@ -46,6 +46,16 @@ def traceback_of(error: BaseException) -> str | None:
         return _chain(error, DEPTH)[-TRACEBACK:]
     except BaseException as problem:
         return f"Traceback: it could not be formatted ({name_of(problem)})\n"
+
+
+def stack_of(frame: FrameType) -> str:
+    """Return where a thread is, at most the last 8,000 characters."""
+    try:
+        lines = traceback.format_stack(frame)
+    except BaseException:  # the loader of a module can't give its source
+        places = [(each.f_code, number) for each, number in traceback.walk_stack(frame)][FRAMES::-1]
+        lines = [f'  File "{code.co_filename}", line {number}, in {code.co_name}\n' for code, number in places]
+    return "".join(lines)[-TRACEBACK:]
 
 
 def cause_of(error: BaseException) -> BaseException | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from .._queue import Queue as BaseQueue
 from ..retry import RetryIn
 from ..worker import Worker
-from ..worker.execution import current
+from ..worker.handler import current
 from . import queue
 from .task import Task
 

@@ -75,6 +75,8 @@ class Completer:
             while (batch := self._next()) and not self._closed:
                 if not self._settle(batch):
                     return self._backoff.pause(self._why)
+            if self._held.full and not self._held.ended:
+                self._held.settled(())  # a thread may have noted that it is full when this was over already
             self.finished = self._closing
             pause = min(self._again.values(), default=None)
         return None if pause is None else max(0.0, pause - time.monotonic())
@@ -86,6 +88,16 @@ class Completer:
             if execution in self._held.ended:  # the database is away
                 with self._held.changed:
                     self._held.changed.wait(pause)
+
+    def wait_for(self, execution: Execution) -> None:
+        """Settle what has ended; return when this job is settled, or its row was locked for as long as its lease."""
+        until = time.monotonic() + execution.job.lease.total_seconds()
+        while execution in self._held.unsettled() and not self._closed:
+            self.settle_now(execution)
+            if execution not in self._held.aside or time.monotonic() >= until:
+                break
+            with self._held.changed:
+                self._held.changed.wait(AGAIN)
 
     def close(self) -> None:
         """Settle what is left, and try once more what was set aside."""

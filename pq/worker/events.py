@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .._calls import check_finished, check_plain
 from .._jobs.lease import LeasedJob
 from .._logs import worker_log as logger
-from .._text import NAME, cut
+from .._text import NAME, cut, printable
 from .execution import Execution
 
 #: The events, and the level at which each is logged: at INFO, a job has one line.
@@ -96,9 +96,10 @@ def log(level: int, what: str, execution: Execution, error: BaseException | None
     if not logger.isEnabledFor(level):
         return
     job = execution.job
-    task = cut(execution.task, NAME)
+    task = printable(cut(execution.task, NAME))  # a formatter may show the fields
     seconds = round(execution.seconds, 6)
-    fields = {"event": what, "queue": job.queue.name, "job_id": job.id, "task": task, "attempt": job.attempts}
+    queue = printable(job.queue.name)
+    fields = {"event": what, "queue": queue, "job_id": job.id, "task": task, "attempt": job.attempts}
     text = "%(queue)s: job %(job_id)s, %(task)s, attempt %(attempt)s: %(event)s"
     if what != "start":
         fields["seconds"] = seconds

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 import sys
 import time
-import traceback
 from collections.abc import Callable
-from contextvars import ContextVar
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from .. import errors
-from .._calls import check_finished
-from .._jobs.failure import TRACEBACK
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement
 from .._text import NAME, attribute, cut, fields_of, is_a, message_of
 from .._times import delay_of
+from .._traceback import stack_of
 from ..retry import Policy, RetryIn
+from .handler import call_handler
 
 #: How often in a row the lease of a job may expire, unless the job is allowed more retries than that. A job that kills
 #: its workers must not go on for ever, and a job whose workers were killed by others must not be given up.
@@ -38,22 +36,6 @@ DECISIONS = (errors.Retry, errors.Discard, errors.LeaseLost)
 BEATS = 3
 
 _NEVER = float("inf")
-
-_running: ContextVar[LeasedJob | None] = ContextVar("pq_running", default=None)
-
-
-def current() -> LeasedJob:
-    """Return the job that this thread is running as a task.
-
-    Use its `id`, `attempts`, `extend`, `progress` and `cancelled`, and in a transactional task its `cursor`.
-
-    :raises LookupError: this thread is running no task.
-    """
-    job = _running.get()
-    if job is None:
-        raise LookupError("no task is running here")
-    return job
-
 
 class Options(NamedTuple):
     """How a task is to be run; see `pq.Queue.task`."""
@@ -136,13 +118,13 @@ class Execution:
             self._call = call = queue._call(data)
             self.task = call.name
             self.options = call.options
-        except Exception as error:
+        except BaseException as error:  # the module of the task may raise anything when it is imported
             self._problem = error
             self.task = cut(message_of(fields.get("function", "?")), NAME)
         job.policy = self._policy(fields)
         if job.expiries > EXPIRIES and job.expiries > job.policy.max_retries:
             self._problem = errors.LeaseExpired(attempt=job.attempts)
-        if self.options.timeout is not None:
+        if self.options.timeout is not None and not self.options.transactional:
             self.times_out_at = self.started + self.options.timeout.total_seconds()
         if self.options.lease is not None:
             job.lease = self.options.lease
@@ -164,9 +146,15 @@ class Execution:
 
     # -- the end
 
-    def run(self) -> Settlement | None:
+    def refuse(self, reason: str) -> None:
+        """Do not call the handler: this worker can't. The job waits for one that can, as for an unknown task."""
+        why = f"Job handler `{cut(self.task, NAME)}` {reason}"
+        self._problem = errors.TaskNotFound(why, task=self.task, waits=True)
+
+    def run(self, watch: Callable[[Execution], object] = id) -> Settlement | None:
         """Call the handler, in this thread.
 
+        :param watch: called when the timeout begins, unless it began with `begin`.
         :returns: how the job is to be settled; None: it is done, and that was committed with its effects.
         :raises LeaseLost: the job went to another delivery, and the effects were rolled back.
         """
@@ -176,7 +164,7 @@ class Execution:
                 raise self._problem
             assert call is not None
             if self.options.transactional:
-                return self._run_in_transaction(call)
+                return self._run_in_transaction(call, watch)
             result = self._handle(call)
             return job.success(result) if self.options.result else Settlement(job, "done")
         except Exception as error:
@@ -186,23 +174,22 @@ class Execution:
             return self.fail(error)
 
     def _handle(self, call: Call) -> Any:
-        token = _running.set(self.job)
-        try:
-            result = call.handler(self.job.id, *call.args, **call.kwargs)
-        finally:
-            _running.reset(token)
-        return None if result is None else check_finished(f"task `{cut(call.name, NAME)}`", result)
+        return call_handler(self.job, call.name, call.handler, call.args, call.kwargs)
 
-    def _run_in_transaction(self, call: Call) -> Settlement | None:
+    def _run_in_transaction(self, call: Call, watch: Callable[[Execution], object]) -> Settlement | None:
         """Run the handler in a transaction, of which the end of the job is the last statement.
 
-        A connection that fails at the start, or is lost, is no failure of the task's, whatever error tells of it.
+        A connection that fails at the start, or is lost, is no failure of the task's, whatever error tells of it. The
+        thread may wait for a connection, behind other handlers: the timeout is not for that.
         """
         job = self.job
         lost: bool | None = None  # the handler has not failed
         try:
             with job.queue._transaction() as cursor:
                 job.cursor = cursor
+                if self.options.timeout is not None:
+                    self.times_out_at = time.monotonic() + self.options.timeout.total_seconds()
+                    watch(self)
                 try:
                     result = self._handle(call)
                 except Exception as error:
@@ -248,7 +235,7 @@ class Execution:
         error = errors.TaskTimeout(timeout=self.options.timeout)
         frame = None if self.thread is None else sys._current_frames().get(self.thread.ident or 0)
         if frame is not None:
-            error.stack = "".join(traceback.format_stack(frame))[-TRACEBACK:]
+            error.stack = stack_of(frame)
         self.unsure = self.options.transactional  # its transaction may be committing the end of the job just now
         return self.fail(error)
 

@@ -6,6 +6,13 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from .._table import Table
+from .execution import Execution
+
+#: Why a worker with one connection performs no transactional tasks.
+ALONE = (
+    "there is one connection alone: while such a task runs, the leases of the worker's jobs could not be extended; "
+    "give PQ a DSN with max_connections=2 at least, or a pool"
+)
 
 
 class TaskQueue(Protocol):
@@ -58,8 +65,10 @@ def check_connections(queues: Iterable[TaskQueue]) -> None:
     """
     for queue in queues:
         if queue.has_transactional_tasks and queue._table.database.source.capacity < 2:
-            raise ValueError(
-                f"queue {queue.name!r} has transactional tasks, and there is one connection alone: while such a task "
-                "runs, the leases of the worker's jobs could not be extended; give PQ a DSN with max_connections=2 at "
-                "least, or a pool"
-            )
+            raise ValueError(f"queue {queue.name!r} has transactional tasks, and {ALONE}")
+
+
+def check_alone(execution: Execution, table: Table) -> None:
+    """Refuse a transactional task that was imported just now, when `check_connections` has passed."""
+    if execution.options.transactional and table.database.source.capacity < 2:
+        execution.refuse(f"is transactional, and {ALONE}")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from .._logs import worker_log as logger
 from .._table import Table
 from .backoff import Backoff
 from .completer import Completer
@@ -60,6 +61,14 @@ class Services:
             loop.stop(max(0.1, left()))
         if self._reserve is not None:
             self._reserve.database.source.close()
+
+    def cut(self, execution: Execution) -> None:
+        """End the transactions of the thread that runs a job, and that is not waited for any longer."""
+        try:
+            if execution.thread is not None:
+                self._queue._table.database.source.cut(execution.thread.ident)
+        except Exception as error:  # all else must go on
+            logger.error("the transaction of job %s can't be cut", execution.job.id, exc_info=error)
 
     @contextmanager
     def briefly(self) -> Iterator[None]:

@@ -45,9 +45,9 @@ class Stop:
 
     def fail(self, error: BaseException) -> None:
         """Stop at once, since a thread of the worker can't go on."""
-        logger.critical("%s: an error ends this worker", self._name, exc_info=error)
         self.error = self.error or error
         self.hurry()
+        logger.critical("%s: an error ends this worker", self._name, exc_info=error)
 
     def exit(self, error: BaseException) -> None:
         """Stop, since a hook has asked the process to exit."""

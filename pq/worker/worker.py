@@ -34,7 +34,7 @@ from ..errors import ConnectionLost, LeaseLost, PQError, TableMissing
 from .events import Event, Events, log
 from .execution import Execution
 from .fetcher import Fetcher
-from .queues import check_connections, choose
+from .queues import check_alone, check_connections, choose
 from .services import Services
 from .signals import Handler, Signals, report
 from .stop import Stop
@@ -151,8 +151,8 @@ class Worker:
             execution = self._fetcher.one(thread)
             if execution is not None:
                 self._perform(execution, thread)
-            for ended in self._held.unsettled()[-1:]:
-                self._services.completer.settle_now(ended)
+            for ended in self._held.unsettled()[-1:] if execution is None else [execution]:
+                self._services.completer.wait_for(ended)
             return execution is not None
 
     def status(self) -> dict[str, Any]:
@@ -201,6 +201,7 @@ class Worker:
 
     def _perform(self, execution: Execution, thread: WorkerThread | ThisThread) -> None:
         execution.begin()
+        check_alone(execution, self._table)
         if execution.options.timeout or execution.own_lease:
             self._services.heartbeat.watch(execution)
         thread.show(execution.job.id)
@@ -208,7 +209,7 @@ class Worker:
         how = "done"
         settlement: Settlement | None = None
         try:
-            settlement = execution.run()
+            settlement = execution.run(self._services.heartbeat.watch)
         except LeaseLost:
             how = "lost"
         except BaseException as error:  # sys.exit() and the like in a handler: the worker goes on
@@ -249,8 +250,7 @@ class Worker:
         if not self._held.end(execution, execution.time_out()):
             return  # it has just ended
         thread = execution.thread
-        assert thread is not None
-        self._table.database.source.cut(thread.ident)
+        self._services.cut(execution)
         if not isinstance(thread, WorkerThread):
             return  # of run_once(), which returns when the handler does
         if self._threads.abandon(thread) >= MOST_ABANDONED:
@@ -291,8 +291,8 @@ class Worker:
         self._fetcher.close()
         self._held.wait(lambda: not self._fetcher.fetching, left)  # what is being fetched is given back, too
         for execution in list(self._held.open):
-            if self._held.end(execution, Settlement(execution.job, "released")) and execution.thread and left() > 1:
-                self._table.database.source.cut(execution.thread.ident)
+            if self._held.end(execution, Settlement(execution.job, "released")) and left() > 1:
+                self._services.cut(execution)
         self._services.completer.close()
         self._held.wait(lambda: self._services.completer.finished, left)
         self._services.stop(left)

@@ -123,10 +123,14 @@ class Source(ABC):
 
     def cut(self, ident: int | None) -> None:
         """End the transactions that pq began in a thread, which hangs: cut their connections, and replace these."""
-        for transaction in self.open_transactions():
-            if self.begun.get(transaction) == ident and self.replaceable:
+        for transaction in self.begun_by(ident):
+            if self.replaceable:
                 cut(self.driver, transaction.conn)
                 self.release(transaction.conn, lost=True)  # when the thread does that, it is done already
+
+    def begun_by(self, ident: int | None) -> list[Any]:
+        """Return the transactions that pq has begun in a thread and not ended."""
+        return [each for each in self.open_transactions() if self.begun.get(each) == ident]
 
     def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
         """Return a context manager: inside, nobody else gets `conn`, the application's, from this source."""

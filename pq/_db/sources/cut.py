@@ -17,8 +17,11 @@ def cut(driver: Driver, conn: Any) -> None:
     """End the session of a connection that another thread uses; that thread gets an error."""
     if driver._status(conn) == ACTIVE:  # then the server would not notice the end of the session before the statement's
         thread = threading.Thread(target=_cancel, args=(driver, conn), name="pq cancel", daemon=True)
-        thread.start()
-        thread.join(PATIENCE)
+        try:
+            thread.start()
+            thread.join(PATIENCE)
+        except RuntimeError:  # no thread can be started: the server notices later
+            pass
     shut(conn.fileno())
 
 
