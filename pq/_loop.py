@@ -6,10 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from logging import getLogger
 from weakref import WeakSet
 
-logger = getLogger("pq")
+from ._logs import queue_log as logger
 
 #: Seconds before `run_once` is called again after it raised.
 PAUSE = 1.0

@@ -97,7 +97,7 @@ def worker_of(args: argparse.Namespace) -> Worker:
         raise UsageError(f"{args.target} must be a PQ, one of its queues, or a Worker, and is a {kind}")
     module = args.target.partition(":")[0]
     for queue in worker.queues:
-        queue.packages = args.allow or [module.partition(".")[0]]
+        queue._packages = args.allow or [module.partition(".")[0]]
     return worker
 
 

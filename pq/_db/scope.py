@@ -19,12 +19,10 @@ import sys
 import threading
 from collections.abc import Iterable
 from contextvars import ContextVar
-from logging import getLogger
 from typing import Any, NamedTuple
 
+from .._logs import queue_log as logger
 from ..errors import BlockError
-
-logger = getLogger("pq")
 
 _BIND = "Pass the connection itself to where it is used, with pq.bind(conn) or conn=."
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from logging import getLogger
 from typing import Any, NoReturn
 
+from .._logs import queue_log as logger
 from ..errors import BlockError
 from .drivers.base import Driver, Params, Rows
 from .loan import Loan
 from .scope import Scope, tell
 from .sources.base import Source
-
-logger = getLogger("pq")
 
 
 class Transaction(Scope):

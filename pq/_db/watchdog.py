@@ -8,13 +8,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from logging import getLogger
 from typing import Any
 
+from .._logs import queue_log as logger
 from .._loop import Loop
 from .known import known
-
-logger = getLogger("pq")
 
 #: Seconds beyond the time when the server should have given up a statement, after which it counts as silent.
 SILENCE = 2.0
@@ -80,11 +78,11 @@ class Guard:
         self.__exit__()
 
     def cut(self) -> None:
-        logger.warning("the server has not answered for %.0f seconds: its connection was cut", self.seconds)
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # the connection went by itself
+        logger.warning("the server has not answered for %.0f seconds: its connection was cut", self.seconds)
         if self._on_cut is not None:
             self._on_cut()
 

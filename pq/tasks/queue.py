@@ -31,11 +31,11 @@ class Queue(BaseQueue):
     handler_registry: ClassVar[dict[str, Any]] = {}
 
     #: Whether tasks were decorated for this queue in this process, and transactional ones.
-    has_tasks = False
-    has_transactional_tasks = False
+    _has_tasks = False
+    _has_transactional_tasks = False
 
     #: The packages from which modules are imported for a task; None: any. ``python -m pq work`` sets it.
-    packages: Sequence[str] | None = None
+    _packages: Sequence[str] | None = None
 
     #: Whether a job whose task is unknown waits for a deployment. In `work` it does not, as in 1.9.1.
     _waits = True
@@ -118,8 +118,8 @@ class Queue(BaseQueue):
             if isinstance(other, Task):
                 check_name(path, handler, other._handler)
             self.handler_registry[path] = task = Task(self, handler, path, schedule_at, expected_at, options)
-            self.has_tasks = True
-            self.has_transactional_tasks |= transactional
+            self._has_tasks = True
+            self._has_transactional_tasks |= transactional
             return task
 
         return decorate
@@ -211,7 +211,7 @@ class Queue(BaseQueue):
         if found is not None:
             return found
         try:
-            found = locate(path, self.packages)
+            found = locate(path, self._packages)
         except NotFound as error:
             raise TaskNotFound(f"Job handler `{name}` {error}", task=name, waits=self._waits) from error.__cause__
         try:
@@ -229,9 +229,9 @@ class PQ(BasePQ):
 
     queue_class: type[BaseQueue] | None = Queue
 
-    def with_tasks(self) -> list[Queue]:
+    def _with_tasks(self) -> list[Queue]:
         """Return the queues for which tasks were decorated in this process."""
-        return [queue for queue in self._queues.all() if isinstance(queue, Queue) and queue.has_tasks]
+        return [queue for queue in self._queues.all() if isinstance(queue, Queue) and queue._has_tasks]
 
     if TYPE_CHECKING:
 

@@ -44,7 +44,7 @@ class Duties:
         return self._pruner.pause
 
     def _look_at(self, queue: TaskQueue) -> None:
-        if queue.has_tasks:
+        if queue._has_tasks:
             return
         sql = self._table.statements("queue.sql")["has_jobs"]
         if not self._table.execute(sql, {"queue": queue.name})[0][0]:

@@ -20,8 +20,8 @@ class TaskQueue(Protocol):
 
     name: str
     timeout: float | None
-    has_tasks: bool
-    has_transactional_tasks: bool
+    _has_tasks: bool
+    _has_transactional_tasks: bool
     _table: Table
     _claims: Any
 
@@ -47,7 +47,7 @@ def choose(pq: Any, given: Iterable[Any] | None) -> list[Any]:
     elif given is not None:
         chosen = [pq[item] if isinstance(item, str) else item for item in given]
     else:
-        chosen = pq.with_tasks() if hasattr(pq, "with_tasks") else []
+        chosen = pq._with_tasks() if hasattr(pq, "_with_tasks") else []
     for queue in chosen:
         if not hasattr(queue, "perform"):
             raise TypeError(f"{queue!r} has no tasks: its class must be pq.Queue, or a subclass")
@@ -64,7 +64,7 @@ def check_connections(queues: Iterable[TaskQueue]) -> None:
     :raises ValueError: a task is transactional, and there is only one connection.
     """
     for queue in queues:
-        if queue.has_transactional_tasks and queue._table.database.source.capacity < 2:
+        if queue._has_transactional_tasks and queue._table.database.source.capacity < 2:
             raise ValueError(f"queue {queue.name!r} has transactional tasks, and {ALONE}")
 
 

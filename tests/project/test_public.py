@@ -20,15 +20,15 @@ import pq.worker
 BUDGET = {
     "pq": 35,
     "pq.PQ": 16,
-    "pq.Queue": 44,
+    "pq.Queue": 49,
     "pq.Job": 6,
     "pq.LeasedJob": 26,
     "pq.DeadJob": 12,
     "pq.Dead": 4,
     "pq.Worker": 9,
     "pq.tasks": 5,
-    "pq.tasks.PQ": 1,
-    "pq.tasks.Queue": 8,
+    "pq.tasks.PQ": 0,
+    "pq.tasks.Queue": 0,
     "pq.tasks.Task": 6,
     "pq.PQ()": 13,
     "pq.Queue.put()": 4,
@@ -49,10 +49,10 @@ PUBLIC = {
         version
     """,
     "pq.Queue": """
-        batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode find
-        get get_many item items jobs keep_traceback list load loads logger max_attempts max_retries max_size
-        move name pause paused peek pool put put_many reschedule result resume retry_in settle table timeout
-        update
+        batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
+        get get_many handler_registry item items jobs keep_traceback list load loads logger max_attempts max_retries
+        max_size move name pause paused peek perform pool put put_many reschedule result resume retry_in settle table
+        task timeout update work
     """,
     "pq.Job": "data enqueued_at expected_at id schedule_at size",
     "pq.LeasedJob": """
@@ -63,8 +63,8 @@ PUBLIC = {
     "pq.Dead": "discard get list retry",
     "pq.Worker": "events name on queues run run_once status stop threads",
     "pq.tasks": "PQ Queue Task Worker current",
-    "pq.tasks.PQ": "with_tasks",
-    "pq.tasks.Queue": "fail handler_registry has_tasks has_transactional_tasks packages perform task work",
+    "pq.tasks.PQ": "",
+    "pq.tasks.Queue": "",
     "pq.tasks.Task": "call load name new_job options put_many",
     "pq.PQ()": """
         conn debug decode encode listen_dsn max_connections pickle_key poll_interval pool queue_class schema

@@ -269,7 +269,7 @@ def test_what_is_imported_already_is_found_wherever_it_is(pq: PQ, folder: Path) 
     importlib.import_module("orchard_loose")
     Queue.handler_registry.clear()
     queue = pq["a"]
-    queue.packages = ["nothing"]
+    queue._packages = ["nothing"]
     assert queue._call(row("orchard_loose.eat")).name == "orchard_loose.eat"
     for missing in ("orchard_loose.drink", "orchard_other.eat", "x" * 100_000, "a\0b", "a..b", ".", "é.é", "os.system"):
         with pytest.raises(TaskNotFound):

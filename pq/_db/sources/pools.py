@@ -7,17 +7,15 @@ import os
 import threading
 import time
 from abc import abstractmethod
-from logging import getLogger
 from typing import Any
 from weakref import WeakSet
 
+from ..._logs import queue_log as logger
 from ..drivers.detect import driver_of_pool
 from ..known import count
 from .base import Given
 from .reserved import Reserved
 from .turns import Turns
-
-logger = getLogger("pq")
 
 #: Seconds that a thread waits for a pool that other threads of pq have emptied, where the pool itself does not wait.
 PATIENCE = 30.0

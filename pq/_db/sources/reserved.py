@@ -46,6 +46,7 @@ class Reserved(Source):
         if turn is None:
             return
         try:
+            lost = self._is_suspect(conn) or lost
             if lost or self._closed or conn.closed or not self.driver.idle(conn):
                 self._give_back(lost)
         finally:
@@ -55,6 +56,9 @@ class Reserved(Source):
         conn, self._conn = self._conn, None
         if conn is not None:
             self._source.release(conn, lost)
+
+    def distrust(self) -> None:
+        self._source.distrust()
 
     def open_line(self) -> Any:
         return self._source.open_line()
