@@ -86,3 +86,22 @@ def test_an_only_connection_is_not_closed_for_that(connect: Any) -> None:
     conn.cursor().execute("set default_transaction_read_only = off")
     pq["a"].put(1)
     assert not conn.closed
+
+
+@pytest.mark.parametrize("kind", ["dsn", "pool", "autocommit pool"])
+def test_a_reserved_connection_is_replaced(dsn: str, sql: Sql, kind: str) -> None:
+    """The one that a worker's heartbeat and settlements have."""
+    with make_pq(kind, dsn) as pq:
+        reserved = pq["a"]._table.reserve()
+        assert reserved is not None
+        source = reserved.database.source
+        insert = "insert into queue (q_name, data) values ('a', '1')"
+        reserved.execute(insert)
+        conn = source.acquire()
+        autocommit, conn.autocommit = conn.autocommit, True
+        pq._db.driver.run(conn, "set default_transaction_read_only = on")
+        conn.autocommit = autocommit
+        source.release(conn)
+        Background(lambda: reserved.execute(insert)).result()
+        assert len(pq["a"]) == 2
+        source.close()

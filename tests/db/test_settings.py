@@ -259,7 +259,7 @@ def test_queues_with_tasks_are_not_forgotten(dsn: str, monkeypatch: pytest.Monke
         pq["tasks"].task(name="kept")(lambda job_id: None)
         for number in range(100):
             pq[f"{number}"]
-        assert pq["tasks"].has_tasks
+        assert pq["tasks"]._has_tasks
 
 
 def test_prepared_statements_are_bounded(dsn: str) -> None:
