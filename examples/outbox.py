@@ -36,4 +36,8 @@ def main(url: str, customer: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    Base.metadata.create_all(create_engine(sys.argv[1]))
+    PQ(create_engine(sys.argv[1])).create()
     main(*sys.argv[1:])
