@@ -44,6 +44,8 @@ def find_task(path: str) -> tasks.Task[..., Any]:
 
     :raises UsageError: there is none.
     """
+    if ":" in path:
+        raise UsageError(f"task {path}: its path has dots alone, as in {path.replace(':', '.')}")
     _search_here()
     try:
         found = locate(path, None)

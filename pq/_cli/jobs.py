@@ -95,10 +95,9 @@ def _show(args: argparse.Namespace) -> None:
         print_json(as_json(job) | {"result": result and value_of(result)})
         return
     shown = members(job) | {"result": result}
-    left_out = ("error", "text")
-    print_table([(name, value) for name, value in shown.items() if name not in left_out])
-    if job.error is not None:
-        print_text(f"\n{job.error.traceback or job.error}".rstrip())
+    print_table([(name, value) for name, value in shown.items() if name != "text"])
+    if job.error is not None and job.error.traceback:  # which need not say what the error was: it may be a stack alone
+        print_text(f"\n{job.error.traceback}".rstrip())
     print_text(f"\n{job.text}")
 
 

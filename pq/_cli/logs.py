@@ -10,7 +10,7 @@ from typing import Any
 from .._traceback import traceback_of
 
 #: What the worker says of a job, as fields of the record.
-FIELDS = ("queue", "job_id", "task", "attempt", "seconds")
+FIELDS = ("event", "queue", "job_id", "task", "attempt", "seconds")
 
 
 class JSONFormatter(logging.Formatter):

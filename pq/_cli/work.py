@@ -6,6 +6,7 @@ import argparse
 import signal
 from typing import Any
 
+from ..errors import TableMissing
 from ..tasks.queue import PQ, Queue
 from ..worker import Worker
 from ..worker.supervisor import OPTION, Supervisor, command, supervised
@@ -70,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
     with connected(worker.queues[0]):
         if args.supervised is not None:
             supervised(args.supervised, worker.stop)
+        try:
+            _ = worker.queues[0].paused  # any statement on the table
+        except TableMissing as error:  # wrong usage, which a supervisor does not try again
+            raise UsageError(str(error)) from error
         worker.run()
     return 0
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._logs import queue_log as logger
-from .._text import attribute, is_a
+from .._text import attribute, is_a, message_of
 from .._times import Delay, delay_of
 from .._traceback import cause_of
 from ..errors import Discard, LeaseLost, Retry, TaskNotFound
@@ -118,7 +118,11 @@ class LeasedJob(Job):
 
     def success(self, result: Any = None) -> Settlement:
         """Return the settlement that `done` executes."""
-        return Settlement(self, "done", result=self._queue._encoded(result))
+        try:
+            return Settlement(self, "done", result=self._queue._encoded(result))
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"the result of job {self.id} can't be stored: {message_of(error)}") from error
 
     def failure(self, error: BaseException) -> Settlement:
         """Return the settlement that `failed` executes."""

@@ -73,9 +73,11 @@ def settle_all(table: Table, outcomes: Iterable[tuple[Delivery, BaseException | 
     :raises ValueError: a job occurs twice, or is in a table of another PQ, or on another connection.
     """
     outcomes = list(outcomes)
-    for job, _ in outcomes:
+    for job, error in outcomes:
         if not hasattr(job, "success"):
             raise TypeError(f"only jobs taken under a lease can be settled, not {type(job).__name__}")
+        if error is not None and not isinstance(error, BaseException):
+            raise TypeError(f"the outcome of a job must be None (done) or an exception, not {error!r}")
     given = [job.success() if error is None else job.failure(error) for job, error in outcomes]
     if len({settlement.job for settlement in given}) < len(given):
         raise ValueError("a job can be settled only once")

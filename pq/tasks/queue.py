@@ -97,7 +97,12 @@ class Queue(BaseQueue):
         """
         if callable(schedule_at):
             return self.task()(schedule_at)
-        when("schedule_at", schedule_at)
+        try:
+            when("schedule_at", schedule_at)
+        except (TypeError, ValueError) as error:
+            if isinstance(schedule_at, str):
+                error.args = (f"{error}; the name of a task is given as name={schedule_at!r}",)
+            raise
         when("expected_at", expected_at)
         Policy(max_retries, retry_in)
         if name is not None:

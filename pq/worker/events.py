@@ -27,6 +27,10 @@ LEVELS: dict[str, int] = {
 }
 
 
+#: How an attempt that failed is told. The seconds are those of the attempt, not of the pause before the next one.
+FAILED: dict[str, str] = {"retry": ", to be tried again", "dead": ", and the job is dead"}
+
+
 class Event(NamedTuple):
     """What happened to a job; see `Worker.on`.
 
@@ -103,6 +107,7 @@ def log(level: int, what: str, execution: Execution, error: BaseException | None
     text = "%(queue)s: job %(job_id)s, %(task)s, attempt %(attempt)s: %(event)s"
     if what != "start":
         fields["seconds"] = seconds
-        text += " after %(seconds).3f s"
+        text = text.replace("%(event)s", "failed") if what in FAILED else text
+        text += f" after %(seconds).3f s{FAILED.get(what, '')}"
     shown = error if error is not None and job.queue.keep_traceback else None
     logger.log(level, text, fields, extra=fields, exc_info=shown)

@@ -38,6 +38,8 @@ def choose(pq: Any, given: Iterable[Any] | None) -> list[Any]:
     :param pq: a `pq.PQ`, or one of its queues.
     :param given: queues of that PQ, or their names; None: those that have tasks.
     """
+    if not hasattr(pq, "_table"):
+        raise TypeError(f"a worker needs a PQ or one of its queues, not {pq!r}")
     if isinstance(given, str):
         raise TypeError(f"queues must be a list of queues or names, not a str: {given!r}")
     if hasattr(pq, "perform"):

@@ -112,6 +112,7 @@ def test_call_takes_times(run: Run, sql: Sql) -> None:
         (["garden.eat", '"Cox"'], "the arguments must be a JSON array or object"),
         (["garden.drink"], "task garden.drink not found: garden has nothing of that name"),
         (["garden.text"], "garden.text is not a task, but a str"),
+        (["garden:eat"], r"task garden:eat: its path has dots alone, as in garden\.eat"),
         (["nowhere.eat"], "task nowhere.eat not found: there is no such module"),
     ],
 )
@@ -154,7 +155,7 @@ def test_how_much_is_logged(run: Run, options: list[str], info: bool, debug: boo
     done = run("work", "garden:queue", "--burst", *options)
     assert ("garden.eat, attempt 1: done after" in done.stderr) is info
     assert ("garden.eat, attempt 1: start" in done.stderr) is debug
-    assert ("garden.fail, attempt 1: dead after" in done.stderr) is warning
+    assert ("garden.fail, attempt 1: failed after" in done.stderr) is warning
     assert not any(line.startswith("2026-01-01") for line in done.stderr.splitlines())
     assert done.stderr.count("garden.eat") == info + debug
 
@@ -171,6 +172,7 @@ def test_no_field_is_repeated_in_lines_of_json(run: Run) -> None:
         ("start", "garden.eat"),
         ("start", "garden.fail"),
     ]
+    assert all(line["event"] == line["message"] for line in told)
     assert [("rotten" in line["traceback"]) for line in told if "traceback" in line] == [True]
     assert all("thread" not in line for line in told)
 

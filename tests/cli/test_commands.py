@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -210,6 +211,7 @@ def test_show_has_all_about_a_job(call: Calls, pq: PQ) -> None:
     assert found["error"]["message"] == "rotten\x1b[2J"
     assert found["data"] == {"kind": "dead"}
     output = call("show", "a", str(ids["dead"]))
+    assert re.search(r"^error +ValueError: rotten", output, re.MULTILINE)
     assert "ValueError: rotten\\x1b[2J\n" in output
     assert output.endswith('\n{"kind": "dead"}\n')
 

@@ -249,7 +249,7 @@ def test_a_worker_survives_failing_tasks(queue: Queue, caplog: pytest.LogCapture
     assert [args for _, args, _ in calls] == [("after it",)]
     ((name, level, text),) = [entry for entry in caplog.record_tuples if entry[1] > logging.INFO]
     assert (name, level) == ("pq.tasks", logging.ERROR)
-    assert ": dead after" in text
+    assert ": failed after" in text
     assert "ZeroDivisionError: on purpose" in caplog.text
 
 
