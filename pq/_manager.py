@@ -47,7 +47,7 @@ class PQ:
     :param poll_interval: in seconds: a waiting `get` looks for jobs at least this often, even without a notification.
     :param listen_dsn: a direct connection to listen on, where the others go through a transaction pooler.
     :param options: attributes to set on the queues: `timeout`, `cursor_kwargs`, …
-    :raises TypeError: `conn`, `pool` or `pickle_key` has another type.
+    :raises TypeError: `conn`, `pool` or `pickle_key` has another type; there is no such option.
     :raises ValueError: the DSN is malformed, PostgreSQL can't hold a name, or a number is out of range.
     """
 
@@ -71,8 +71,8 @@ class PQ:
         listen_dsn: str | None = None,
         **options: Any,
     ) -> None:
-        if queue_class is not None:
-            self.queue_class = queue_class
+        self.queue_class = queue_class or self.queue_class
+        (self.queue_class or Queue)._check_options(options)
         if conn is None and pool is None:
             conn = os.environ.get("PQ_DSN") or os.environ.get("DATABASE_URL") or ""
         integer("max_connections", max_connections, 1)

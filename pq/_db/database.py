@@ -13,7 +13,7 @@ from typing import Any
 from .._args import timeout_seconds
 from .block import Block, Using
 from .drivers.base import PING, Driver, Params, Rows
-from .drivers.detect import is_engine
+from .drivers.detect import driver_of, is_engine
 from .execute import Executor
 from .joined import Joined
 from .scope import current
@@ -58,6 +58,7 @@ class Database:
         elif isinstance(conn, str):
             self.source = DsnPool(conn, max_connections, None if limit == math.inf else limit)
         else:
+            driver_of(conn)  # before `of`, which needs an object that can be a key
             self.source = SingleConnection.of(conn)
         self._given: Joined | None = None
         self._executor = Executor(self.source, table)

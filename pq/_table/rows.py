@@ -56,11 +56,8 @@ class QueueRows:
         **options: Any,
     ) -> None:
         check_text("queue name", name)
-        for option, value in options.items():
-            # refuse misspelt options; but 1.9.1 accepted any option for a subclass
-            if not hasattr(type(self), option) and type(self).__module__.startswith("pq."):
-                raise TypeError(f"{type(self).__name__} has no option {option!r}")
-            self.__dict__[option] = value
+        self._check_options(options)
+        self.__dict__.update(options)
         if self.max_size is not None:
             integer("max_size", self.max_size, 1)
         self.name: str
@@ -80,6 +77,15 @@ class QueueRows:
 
     def __reduce__(self) -> Any:
         return self._db.source.__reduce__()  # which says why it can't be
+
+    @classmethod
+    def _check_options(cls, options: Iterable[str]) -> None:
+        """
+        :raises TypeError: an option is misspelt; but 1.9.1 accepted any option for a subclass.
+        """
+        for option in options:
+            if not hasattr(cls, option) and cls.__module__.startswith("pq."):
+                raise TypeError(f"{cls.__name__} has no option {option!r}")
 
     def _split(self, name: str) -> tuple[str, str | None]:
         """Split a name into the name of the queue and the suffix of a conversion, or None if it has no such suffix.

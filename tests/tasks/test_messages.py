@@ -41,6 +41,26 @@ def test_a_result_that_cannot_be_stored(queue: Queue, transactional: bool) -> No
     assert f"the result of job {dead.id} can't be stored" in dead.error.message
 
 
+@pytest.mark.parametrize("options", [{"tabel": "x"}, {"statement_timout": 5}])
+def test_a_misspelt_option(dsn: str, options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"no option '{next(iter(options))}'"):
+        PQ(dsn, **options)
+
+
+class Django:
+    __hash__ = None  # type: ignore[assignment]
+
+    def ensure_connection(self) -> None: ...
+
+
+def test_what_is_no_source(dsn: str) -> None:
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    session = pytest.importorskip("sqlalchemy.orm").Session()
+    for given, hint in ((Django(), "bind"), (session, "bind"), (sqlalchemy.make_url("postgresql://x"), "as text")):
+        with pytest.raises(TypeError, match=rf"a DSN, an Engine of SQLAlchemy or pool= is needed.*{hint}"):
+            PQ(given)
+
+
 @pytest.mark.parametrize("given", ["x", None, 5])
 def test_a_worker_on_something_else(given: Any) -> None:
     with pytest.raises(TypeError, match="a worker needs a PQ or one of its queues"):

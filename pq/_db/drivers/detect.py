@@ -27,7 +27,15 @@ def driver_of(conn: object) -> Driver:
             return driver(package)
         if package == "psycopg" and isinstance(conn, import_module(package).Connection):
             return driver(package)
-    raise TypeError(f"a psycopg2 or psycopg connection or a DSN is needed, not {type(conn).__name__}")
+    hint = ""
+    if hasattr(conn, "ensure_connection"):
+        hint = ". For Django's connection: PQ(dsn), and conn=connection at each call, or pq.bind(connection)"
+    elif "sqlalchemy" in _packages(conn):
+        hint = ". Give the Engine, or a URL as text; for a Session: PQ(engine), and pq.bind(session)"
+    raise TypeError(
+        "a psycopg2 or psycopg connection, a DSN, an Engine of SQLAlchemy or pool= is needed, "
+        f"not {type(conn).__name__}{hint}"
+    )
 
 
 def is_engine(given: object) -> bool:
