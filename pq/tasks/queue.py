@@ -19,7 +19,7 @@ from ..retry import Policy, RetryIn
 from ..worker import Worker
 from ..worker.execution import Call, Execution, Options
 from .importing import NotFound, locate
-from .names import check_name, normal, path_of
+from .names import MAIN, check_name, normal, path_of
 from .task import P, R, Task
 
 
@@ -218,7 +218,9 @@ class Queue(BaseQueue):
         try:
             found = locate(path, self._packages)
         except NotFound as error:
-            raise TaskNotFound(f"Job handler `{name}` {error}", task=name, waits=self._waits) from error.__cause__
+            script = "; a program that ran as a script put the job: move its task into a module, or give it a name="
+            hint = script if name.partition(".")[0] in MAIN else ""
+            raise TaskNotFound(f"Job handler `{name}` {error}{hint}", task=name, waits=self._waits) from error.__cause__
         try:
             task = found if isinstance(found, Task) else vars(found).get("_task")
         except TypeError:  # it has no attributes of its own

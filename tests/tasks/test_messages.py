@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pq import PQ, Queue, Worker
+from pq import PQ, Queue, TaskNotFound, Worker
 
 PROGRAM = """
 from pq import PQ
@@ -39,6 +39,11 @@ def test_a_result_that_cannot_be_stored(queue: Queue, transactional: bool) -> No
     (dead,) = queue.dead.list()
     assert dead.error is not None
     assert f"the result of job {dead.id} can't be stored" in dead.error.message
+
+
+def test_a_task_of_a_script(queue: Queue) -> None:
+    with pytest.raises(TaskNotFound, match="ran as a script"):
+        queue._find("__main__.not_here")
 
 
 @pytest.mark.parametrize("options", [{"tabel": "x"}, {"statement_timout": 5}])
