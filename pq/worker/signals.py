@@ -11,8 +11,36 @@ from types import FrameType
 from typing import Any
 
 from .._logs import worker_log as logger
+from .stop import Stop
 
 Handler = Callable[[int], None]
+
+
+class StopSignals:
+    """What SIGTERM and SIGINT ask of a worker: the first signal that it stop, the second that it wait for no job, the
+    third that it end now.
+
+    :param stop: the worker's `Stop`.
+    """
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+        self._count = 0
+
+    def __call__(self, number: int) -> None:
+        self._count += 1
+        if self._count > 2:
+            self._stop.wait_for_nothing()
+        elif self._stop.wanted:
+            self._stop.hurry()
+        else:
+            self._stop.ask()
+
+
+def handlers(stop: Stop) -> dict[str, Handler]:
+    """Return what a worker does at each signal."""
+    ask = StopSignals(stop)
+    return {"SIGTERM": ask, "SIGINT": ask, "SIGUSR1": stop.ask_status}
 
 
 class Signals:

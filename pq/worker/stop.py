@@ -30,7 +30,6 @@ class Stop:
         self.status_wanted: bool = False
         self._resting = threading.Event()
         self._waker: Waker | None = None  # made late: a fork, or a daemon that closes files, may come before
-        self._signals = 0
         self._hurry_at = _NEVER  # monotonic seconds
 
     def ask(self) -> None:
@@ -60,13 +59,9 @@ class Stop:
             self.fail(error)
         self.wake()
 
-    def signalled(self, number: int) -> None:
-        """Handle a signal: the first asks the worker to stop, the second to hurry, the third to wait for nothing."""
-        self._signals += 1
-        if self._signals > 2:
-            self._hurry_at = -PROMPT
-        elif self.wanted:
-            self.hurry()
+    def wait_for_nothing(self) -> None:
+        """Ask the worker to end now."""
+        self._hurry_at = -PROMPT
         self.ask()
 
     def ask_status(self, number: int) -> None:

@@ -36,7 +36,7 @@ from .execution import Execution
 from .fetcher import Fetcher
 from .queues import check_alone, check_connections, choose
 from .services import Services
-from .signals import Handler, Signals, report
+from .signals import Signals, handlers, report
 from .stop import Stop
 from .thread import ThisThread, Threads, WorkerThread
 
@@ -127,8 +127,7 @@ class Worker:
         self._ran = True
         check_connections(self.queues)
         stop = self._stop
-        handlers: dict[str, Handler] = {"SIGTERM": stop.signalled, "SIGINT": stop.signalled, "SIGUSR1": stop.ask_status}
-        with Signals(handlers if self._captures else {}, stop.waker):
+        with Signals(handlers(stop) if self._captures else {}, stop.waker):
             logger.info("%s: working on %s", self.name, self)
             try:
                 self._services.start()

@@ -18,6 +18,7 @@ from support.tasks import Gate, fill
 
 from pq.embedded import Embedded
 from pq.tasks import PQ, Worker
+from pq.worker.signals import StopSignals
 from pq.worker.stop import PROMPT, Stop
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
@@ -63,8 +64,9 @@ def test_it_stops_in_time_though_the_server_is_frozen(folder: Path, handler: str
             if handler == "ends":
                 gate.open()
             began = time.monotonic()
+            ask = StopSignals(worker._stop)
             for _ in range(signals):
-                worker._stop.signalled(signal.SIGTERM)
+                ask(signal.SIGTERM)
             thread.result(PATIENCE)
             took = time.monotonic() - began
         gate.open()
@@ -74,11 +76,12 @@ def test_it_stops_in_time_though_the_server_is_frozen(folder: Path, handler: str
 
 def test_what_a_stop_may_take() -> None:
     stop = Stop("name")
+    signals = StopSignals(stop)
     until = time.monotonic() + 60
     assert 59 < stop.left(until) <= 60
-    stop.signalled(signal.SIGTERM)
+    signals(signal.SIGTERM)
     assert stop.left(until) > 59
-    stop.signalled(signal.SIGTERM)
+    signals(signal.SIGTERM)
     assert PROMPT - 1 < stop.left(until) <= PROMPT
-    stop.signalled(signal.SIGTERM)
+    signals(signal.SIGTERM)
     assert stop.left(until) == 0
