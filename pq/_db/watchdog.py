@@ -101,7 +101,7 @@ class Watchdog:
         _watchdogs.add(self)
 
     def _reset(self) -> None:
-        self.lock = threading.RLock()
+        self.lock: Any = threading.RLock()
         self.guards: set[Guard] = set()
 
     def guard(

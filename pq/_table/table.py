@@ -41,7 +41,7 @@ class Table:
         self, name: TableName, database: Database, *, poll_interval: float = 1.0, listen_dsn: str | None = None
     ) -> None:
         self.name = name
-        self.quoted = name.quoted
+        self.quoted: str = name.quoted
         self.database = database
         self._poll_interval = poll_interval
         if listen_dsn is not None:
