@@ -143,6 +143,8 @@ class QueueRows:
 
         :raises ValueError: the encoded data is larger than `max_size`.
         """
+        if type(data) is _bulk.NewJob:  # which JSON would take for a list
+            raise TypeError("the data of a job can't be a NewJob: give that to put_many or load")
         text = self.encode(self.dumps(data))
         return text if self.max_size is None else _codec.check_size(text, self.max_size)
 

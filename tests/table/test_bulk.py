@@ -707,3 +707,17 @@ def test_jobs_larger_than_what_the_driver_asks_for_are_loaded(dsn: str, kind: st
         texts = ["x" * size for size in (1, 65_535, 65_536, 3_000_000, 1)]
         assert pq["a"].load(texts) == 5
         assert [job.data for job in pq["a"].get_many(5)] == texts
+
+
+@pytest.mark.parametrize("call", ["put", "put_many", "update"])
+def test_a_new_job_is_no_data(pq: PQ, call: str) -> None:
+    queue = pq["a"]
+    id = queue.put(0)
+    calls = {
+        "put": lambda: queue.put(NewJob(1)),
+        "put_many": lambda: queue.put_many([NewJob(NewJob(1))]),
+        "update": lambda: queue.update(id, NewJob(1)),
+    }
+    with pytest.raises(TypeError, match="give that to put_many or load"):
+        calls[call]()
+    assert [job.data for job in queue.list()] == [0]
