@@ -71,7 +71,7 @@ class LeasedJob(Job):
         :param conn: end the job in the transaction that is open there: a connection, cursor or session.
         :raises LeaseLost: this delivery no longer holds the job; nothing was changed.
         """
-        self.settle(self.success(result), conn)
+        self.settle(self._as_done(result), conn)
 
     def retry(self, in_: Delay | None = None, error: BaseException | str | None = None, *, conn: Any = None) -> None:
         """Try the job again, however many retries the policy allows.
@@ -84,7 +84,7 @@ class LeasedJob(Job):
         :raises TypeError: `in_` has another type.
         :raises ValueError: `in_` has another form or is out of range.
         """
-        self.settle(self.again(in_, error), conn)
+        self.settle(self._as_retried(in_, error), conn)
 
     def fail(self, error: BaseException | str, *, conn: Any = None) -> None:
         """Give the job up: it is dead at once, with this error; see `Queue.dead`.
@@ -103,20 +103,20 @@ class LeasedJob(Job):
         """
         self.settle(Settlement(self, "released"), conn)
 
-    def failed(self, error: BaseException, *, conn: Any = None) -> str:
+    def _fail_by(self, error: BaseException, *, conn: Any = None) -> str:
         """End an attempt that raised this exception: as `Retry` or `Discard` says, or else by the retry policy.
 
         :param conn: as for `done`.
         :returns: the outcome, ``'retry'`` or ``'dead'``.
         :raises LeaseLost: as for `done`.
         """
-        settlement = self.failure(error)
+        settlement = self._as_failed(error)
         self.settle(settlement, conn)
         return settlement.outcome
 
     # -- settlements, to be executed later
 
-    def success(self, result: Any = None) -> Settlement:
+    def _as_done(self, result: Any = None) -> Settlement:
         """Return the settlement that `done` executes."""
         try:
             return Settlement(self, "done", result=self._queue._encoded(result))
@@ -124,12 +124,12 @@ class LeasedJob(Job):
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"the result of job {self.id} can't be stored: {message_of(error)}") from error
 
-    def failure(self, error: BaseException) -> Settlement:
-        """Return the settlement that `failed` executes."""
+    def _as_failed(self, error: BaseException) -> Settlement:
+        """Return the settlement after an attempt that ended with this exception."""
         # the application's subclasses may lack these attributes, or have properties with these names
         if is_a(error, Retry):
             try:
-                return self.again(attribute(error, "in_"), cause_of(error))
+                return self._as_retried(attribute(error, "in_"), cause_of(error))
             except Exception as bad:
                 error = bad
         if is_a(error, Discard):
@@ -144,7 +144,7 @@ class LeasedJob(Job):
             return Settlement(self, "dead", error=self._failure(error))
         return Settlement(self, "retry", pause or None, self._failure(error))
 
-    def again(self, in_: Delay | None, error: BaseException | str | None) -> Settlement:
+    def _as_retried(self, in_: Delay | None, error: BaseException | str | None) -> Settlement:
         """Return the settlement that `retry` executes."""
         pause = self.policy.usual(self.attempts) if in_ is None else delay_of("in_", in_)
         return Settlement(self, "retry", pause or None, None if error is None else self._failure(error))
@@ -184,7 +184,9 @@ class LeasedJob(Job):
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        """End the job as `done`, or as `failed` on an exception, which goes on unless it is `Retry` or `Discard`.
+        """End the job as `done` does, or on an exception as the retry policy says.
+
+        The exception goes on, unless it is `Retry` or `Discard`.
 
         An exception that is not an `Exception`, such as `KeyboardInterrupt`, releases the job.
         """
@@ -198,7 +200,7 @@ class LeasedJob(Job):
             if not self._is_unsettled():
                 return False
             if is_a(error, Exception):
-                self.failed(error)
+                self._fail_by(error)
             else:
                 self.release()
         except Exception:  # raise the application's error, not this one

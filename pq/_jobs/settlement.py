@@ -27,8 +27,8 @@ class Delivery(Protocol):
 
     @property
     def queue(self) -> Any: ...
-    def success(self, result: Any = None) -> Settlement: ...
-    def failure(self, error: BaseException) -> Settlement: ...
+    def _as_done(self, result: Any = None) -> Settlement: ...
+    def _as_failed(self, error: BaseException) -> Settlement: ...
 
 
 class Settlement(NamedTuple):
@@ -74,11 +74,11 @@ def settle_all(table: Table, outcomes: Iterable[tuple[Delivery, BaseException | 
     """
     outcomes = list(outcomes)
     for job, error in outcomes:
-        if not hasattr(job, "success"):
+        if not hasattr(job, "_as_done"):
             raise TypeError(f"only jobs taken under a lease can be settled, not {type(job).__name__}")
         if error is not None and not isinstance(error, BaseException):
             raise TypeError(f"the outcome of a job must be None (done) or an exception, not {error!r}")
-    given = [job.success() if error is None else job.failure(error) for job, error in outcomes]
+    given = [job._as_done() if error is None else job._as_failed(error) for job, error in outcomes]
     if len({settlement.job for settlement in given}) < len(given):
         raise ValueError("a job can be settled only once")
     if any(not job.queue._table.is_same(table) for job, *_ in given):

@@ -214,7 +214,7 @@ def _refused(queue: QueueBase, job: Any, row: tuple[Any, ...], error: DecodeErro
     outcome = "left"
     if isinstance(job, LeasedJob):
         try:
-            outcome = job.failed(error)
+            outcome = job._fail_by(error)
         except Exception as problem:  # the others, taken by the same claim, are not to suffer
             if queue._db.in_transaction:
                 raise

@@ -166,7 +166,7 @@ class Execution:
             if self.options.transactional:
                 return self._run_in_transaction(call, watch)
             result = self._handle(call)
-            return job.success(result) if self.options.result else Settlement(job, "done")
+            return job._as_done(result) if self.options.result else Settlement(job, "done")
         except Exception as error:
             lost = attribute(error, "job_id") if is_a(error, errors.LeaseLost) else None
             if is_a(lost, int) and lost == job.id:
@@ -202,7 +202,7 @@ class Execution:
             driver = job.queue._db.source.driver
             if job.cursor is None and isinstance(error, (errors.ConnectionFailed, driver.PoolError, TimeoutError)):
                 self.error = error
-                return job.again(BREAK, error)._replace(counts=False)  # the handler was not even called
+                return job._as_retried(BREAK, error)._replace(counts=False)  # the handler was not even called
             if lost or isinstance(error, LOST) or (job.cursor is None and isinstance(error, driver.Error)):
                 return self._broken(error)
             raise
@@ -223,12 +223,12 @@ class Execution:
             reason.__cause__ = error
             return self.fail(reason)
         self.error = error
-        return self.job.again(BREAK, error)._replace(outcome="broken")
+        return self.job._as_retried(BREAK, error)._replace(outcome="broken")
 
     def fail(self, error: BaseException) -> Settlement:
         """Return how to settle the job after an attempt that ended with this error."""
         self.error = error
-        return self.job.failure(error)
+        return self.job._as_failed(error)
 
     def time_out(self) -> Settlement:
         """Return how to settle the job now that its timeout is over; the error says where the thread is."""

@@ -321,7 +321,7 @@ def test_a_job_is_settled_after_any_exception(pq: PQ, make: Any, outcome: str) -
     queue = pq["a"]
     id = queue.put(1)
     job: Any = queue.get(lease="1h")
-    assert job.failed(make()) == outcome
+    assert job._fail_by(make()) == outcome
     assert queue[id].state == ("dead" if outcome == "dead" else "scheduled")
     queue.clear()
     queue.put(2)

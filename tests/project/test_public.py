@@ -22,7 +22,7 @@ BUDGET = {
     "pq.PQ": 16,
     "pq.Queue": 49,
     "pq.Job": 6,
-    "pq.LeasedJob": 26,
+    "pq.LeasedJob": 22,
     "pq.DeadJob": 12,
     "pq.Dead": 4,
     "pq.Worker": 9,
@@ -56,8 +56,8 @@ PUBLIC = {
     """,
     "pq.Job": "data enqueued_at expected_at id schedule_at size",
     "pq.LeasedJob": """
-        again attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail
-        failed failure id lease policy progress queue release retry schedule_at settle settled size success
+        attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail id lease policy
+        progress queue release retry schedule_at settle settled size
     """,
     "pq.DeadJob": "attempts data died_at enqueued_at error expected_at first_failed_at id retry schedule_at size text",
     "pq.Dead": "discard get list retry",
