@@ -289,6 +289,7 @@ def test_what_a_signal_handler_raises_leaves_the_connection_usable(conn: Any, ds
 
 def test_others_go_to_the_applications_handlers(conn: Any, sql: Sql) -> None:
     heard: list[str] = []
+    conn.autocommit = True  # else pq waits on a connection of its own, and reads nothing from this one
     conn.add_notify_handler(lambda notify: heard.append(notify.channel))
     with PQ(conn, poll_interval=0.2)["a"] as cursor:
         cursor.execute("listen mine")

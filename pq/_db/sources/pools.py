@@ -84,7 +84,7 @@ class Pool(Given):
                 self._lent.add(conn)
                 alive = self.driver.alive(conn) and (discards <= 0 or self._can_write(conn))
             finally:
-                if not alive:
+                if not alive and conn in self._lent:  # else it was interrupted, and the end of the loan gives it back
                     self.release(conn, lost=True)
                     loan.conn = None
             if alive:
