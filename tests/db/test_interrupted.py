@@ -31,8 +31,8 @@ STEP = int(os.environ.get("PQ_INTERRUPT_STEP", "23"))
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
-#: Not mended yet: there is a line at which an interruption leaves the connection out of the source, open until its PQ and
-#: the exception are collected.
+#: Not mended yet: there is a line at which an interruption leaves a connection out of its source, open until all that
+#: refers to it is collected.
 OPEN = {("dsn", "inner_block"), ("pool", "items")}
 
 
