@@ -39,9 +39,9 @@ class Mutant(NamedTuple):
 
 MUTANTS = {
     "acknowledges before handling": Mutant(
-        "attempt.py",
-        "            result = self._run(self._call)\n",
-        "            self.job.done()\n            result = self._run(self._call)\n",
+        "worker/execution.py",
+        "            result = self._handle(call)\n            return",
+        "            job.done()\n            result = self._handle(call)\n            return",
         {"lost"},
     ),
     "no row lock": Mutant(
@@ -51,9 +51,9 @@ MUTANTS = {
         {"effect more than once"},
     ),
     "commits early in a block": Mutant(
-        "queue.py",
-        "        cursor = block.__enter__()\n",
-        '        cursor = block.__enter__()\n        cursor.execute("commit")\n',
+        "_queue/base.py",
+        "            return block.__enter__()\n",
+        '            cursor = block.__enter__()\n            cursor.execute("commit")\n            return cursor\n',
         {"aborted, but there", "order without job, or job without order"},
     ),
     "no fence": Mutant(
@@ -78,11 +78,11 @@ MUTANTS = {
         {"passed over"},
     ),
     "a transactional task is done outside of its transaction": Mutant(
-        "attempt.py",
-        "                self.job.done(result if self.options.result else None)\n        except (Conn",
+        "worker/execution.py",
+        "                job.done(result if self.options.result else None)\n        except Exception",
         # what comes between the two is a moment, which a kill may not hit in so short a run
         "            __import__('time').sleep(0.05)\n"
-        "            self.job.done(result if self.options.result else None)\n        except (Conn",
+        "            job.done(result if self.options.result else None)\n        except Exception",
         {"effect more than once", "effect of a job that is not done"},
         faults="kill,commit-lost,terminate",
         seconds=25,
