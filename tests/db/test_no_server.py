@@ -98,7 +98,9 @@ def test_with_a_pool_each_call_raises_what_the_pool_does(
         given = pytest.importorskip("psycopg2.pool").ThreadedConnectionPool(0, 2, NOWHERE)
         errors = BOTH["psycopg2"].Error
     else:
-        given = pytest.importorskip("psycopg_pool").ConnectionPool(NOWHERE, min_size=0, timeout=0.1, open=True)
+        given = pytest.importorskip("psycopg_pool").ConnectionPool(
+            NOWHERE, min_size=0, max_size=2, timeout=0.1, open=True
+        )
         errors = BOTH["psycopg"].Error
     with PQ(given) if kind == "engine" else PQ(pool=given) as pq, pytest.raises(errors):
         CALLS[call](pq, pq["a"])
