@@ -72,7 +72,7 @@ class PQ:
         **options: Any,
     ) -> None:
         self.queue_class = queue_class or self.queue_class
-        (self.queue_class or Queue)._check_options(options)
+        getattr(self.queue_class or Queue, "_check_options", iter)(options)  # it may be any callable
         if conn is None and pool is None:
             conn = os.environ.get("PQ_DSN") or os.environ.get("DATABASE_URL") or ""
         integer("max_connections", max_connections, 1)

@@ -33,7 +33,7 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 
 #: Not mended yet: there is a line at which an interruption leaves a connection out of its source, open until all that
 #: refers to it is collected.
-OPEN = {("dsn", "inner_block"), ("pool", "items")}
+OPEN = {("dsn", "inner_block"), ("pool", "items"), ("dsn", "put_many")}  # the last one takes over 200 s
 
 
 class Interrupt(KeyboardInterrupt):
