@@ -70,9 +70,8 @@ for line in sys.stdin:
         signal.alarm(60)
         os.chdir(order["home"])
         sys.path.insert(0, order["home"])
-        out = os.open("out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
+        for number, name in (1, "out"), (2, "err"):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.environ["PQ_TEST_CHORES"] = order["dsn"]
         sys.argv = ["-c", order["dsn"], json.dumps(order["args"])]
         try:
@@ -98,13 +97,13 @@ class Forks:
             command, cwd="/", env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, dsn: str, home: Path, code: str, *args: Any) -> tuple[int, str]:
-        """The exit code of the program, run in the folder `home`, and what it printed."""
+    def run(self, dsn: str, home: Path, code: str, *args: Any) -> tuple[int, str, str]:
+        """The exit code of the program, run in the folder `home`, what it printed, and what it wrote to stderr."""
         program = PRELUDE % {"version": self.version, "code": dedent(code)}
         assert self._process.stdin is not None and self._process.stdout is not None
         order = {"dsn": dsn, "home": str(home), "code": program, "args": args}
         print(json.dumps(order), file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline()), (home / "out").read_text()
+        return int(self._process.stdout.readline()), (home / "out").read_text(), (home / "err").read_text()
 
     def close(self) -> None:
         self._process.communicate()
