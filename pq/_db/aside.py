@@ -30,6 +30,9 @@ FRESH = 60.0
 #: Seconds that a check waits for the application's connection.
 BUSY = 0.05
 
+#: Seconds without a waiting thread after which the second connection is closed.
+REST = 5.0
+
 _SQL = _sql.statements("session.sql")
 
 
@@ -54,6 +57,7 @@ class Aside:
         self._database: Database | None = None
         self._checked_at = -FRESH  # monotonic seconds
         self._waiting: set[int] = set()  # the idents of threads
+        self._left_at = -REST  # when one of them left; monotonic seconds
 
     @property
     def database(self) -> Database | None:
@@ -77,8 +81,15 @@ class Aside:
         self.renew()
 
     def leave(self) -> None:
-        """Say that this thread waits no more. A second call does nothing."""
+        """Say that this thread waits no more. A second call does no harm."""
         self._waiting.discard(get_ident())
+        self._left_at = time.monotonic()
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether nobody has waited lately, or the application has closed its connection: it may be about to drop the
+        database, which takes the end of all of them."""
+        return time.monotonic() >= self._left_at + REST or not self._is_connected()
 
     def renew(self, fresh: float = FRESH) -> None:
         """Check whether the second connection may be used, and open it, unless that was done `fresh` seconds ago."""

@@ -9,14 +9,12 @@ from weakref import WeakMethod
 
 from .._loop import Loop
 
-#: Seconds without a call after which the thread ends.
-IDLE = 5.0
-
 
 class Debounce:
     """Calls a method `delay` seconds after `ask` was called for the last time.
 
-    The call is made by a thread, since no other thread may be there by then. The object of the method may go away.
+    The call is made by a thread, since no other thread may be there by then; after that it ends. The object of the
+    method may go away.
 
     :param delay: seconds.
     """
@@ -24,8 +22,8 @@ class Debounce:
     def __init__(self, method: Callable[[], object], delay: float) -> None:
         self._method = WeakMethod(method)
         self._delay = delay
-        self._at = math.inf  # monotonic seconds
-        self._loop = Loop(self.run_once, "pq debounce", idle=IDLE)
+        self._at = self._made_at = -math.inf  # monotonic seconds: of the call that was asked for, and of the last one
+        self._loop = Loop(self.run_once, "pq debounce", idle=0)
 
     def ask(self) -> None:
         self._at = time.monotonic() + self._delay
@@ -40,10 +38,13 @@ class Debounce:
 
     def run_once(self) -> float | None:
         """Call the method if it is time to; return the seconds until then, or None if nobody has asked."""
-        remaining = self._at - time.monotonic()
+        at = self._at
+        if at == self._made_at:
+            return None
+        remaining = at - time.monotonic()
         if remaining > 0:
-            return None if remaining == math.inf else remaining
-        self._at = math.inf
+            return remaining
+        self._made_at = at
         method = self._method()
         if method is not None:
             method()

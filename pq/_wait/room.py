@@ -23,8 +23,8 @@ from .waiter import Reason, WaitedQueue, Waiter
 #: Seconds after which another thread does what the leader should have done.
 LATE = 0.1
 
-#: Seconds without a waiter after which the second connection of a `PQ` on a single one is closed.
-REST = 5.0
+#: Seconds between looks whether the second connection of a `PQ` on a single one is to be closed.
+LOOK = 0.5
 
 #: Returns those of the given queues that have a ready job.
 Peek = Callable[[Collection[str]], Collection[str]]
@@ -68,7 +68,7 @@ class WaitingRoom:
         self._led_by: int | None = None  # the ident of a thread
         self._waker: Waker | None = None
         self._tidying = Debounce(self._tidy, 2 * LINGER)
-        self._resting = Debounce(self._rest, REST)
+        self._resting = Debounce(self._rest, LOOK)
 
     def forked(self) -> None:
         _inherited.append(self.leader.session)  # never closed here: that would say goodbye on the parent's socket
@@ -249,28 +249,29 @@ class WaitingRoom:
 
     def _tidy(self) -> None:
         """Give up what nobody needs: the leader does so or, if there is none, this thread."""
-        if self._led_by is not None:
-            self._wake()
-            return
-        try:
-            with self.lock:
-                if self._led_by is not None or not self.leader.has_surplus():
-                    return
-                self._led_by = get_ident()
-            self.leader.serve()
-        finally:
-            self._resign()
-
+        while self._led_by is None:
+            try:
+                with self.lock:
+                    if self._led_by is not None or not self.leader.has_surplus():
+                        return
+                    self._led_by = get_ident()
+                self.leader.serve()
+            finally:
+                self._resign()
+            if not self.leader.closed:  # else it may have been closed just now, by a thread that left the rest to us
+                return
+        self._wake()
 
     def _rest(self) -> None:
-        """Close the second connection, and the session on it, if nobody waits."""
+        """Close the second connection, and the session on it, if they are not needed."""
+        assert self._aside is not None
         with self.lock:
-            if self._led_by is not None:
+            if self._led_by is not None or not self._aside.may_rest:
                 self._resting.ask()
                 return
             self._led_by = get_ident()
         try:
-            if self.leader.rest() and self._aside is not None:
+            if self.leader.rest():
                 self._aside.rest()
         finally:
             self._resign()

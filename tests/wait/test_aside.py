@@ -14,7 +14,7 @@ from support import Background, wait_until
 from support.kinds import NAME, WITH_PSYCOPG3, make_pq
 
 from pq import PQ
-from pq._wait import room
+from pq._db import aside
 from pq.errors import ConnectionLost
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -159,7 +159,7 @@ def test_where_the_second_connection_would_see_something_else_there_is_none(
 def test_it_is_closed_when_nobody_waits_and_opened_again(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "REST", 0.3)
+    monkeypatch.setattr(aside, "REST", 0.3)
     with make_pq("connection", dsn, poll_interval=0.05) as pq:
         for data in range(2):
             waiter = Background(pq["a"].get, timeout=HOUR)
@@ -168,6 +168,21 @@ def test_it_is_closed_when_nobody_waits_and_opened_again(
             pq["a"].put(data)
             assert waiter.result().data == data
             wait_until(lambda: sessions(sql) == 1, "the end of the second connection")
+
+
+def test_it_is_closed_when_the_application_closes_its_own(
+    single: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs written for 1.9.1 need not close the PQ, and drop a database when they have closed their connection."""
+    monkeypatch.setattr(aside, "REST", HOUR)
+    waiter = Background(single["a"].get, timeout=HOUR)
+    wait_until(lambda: waits_aside(single), "the waiter")
+    single["a"].put(1)
+    waiter.result()
+    assert sessions(sql) > 1
+    single._db.conn.close()
+    wait_until(lambda: sessions(sql) == 0, "the end of the second connection")
+    wait_until(lambda: single._table._room._resting._loop.ident is None, "the end of the thread")
 
 
 def test_nothing_is_left_after_close(dsn: str, sql: Sql) -> None:

@@ -27,7 +27,7 @@ from support.proxy import Proxy
 from pq import PQ, ConnectionLost, Queue, TableMissing
 from pq._db.drivers.base import Driver
 from pq._db.sockets import wait_readable
-from pq._wait import debounce, leader
+from pq._wait import leader
 from pq._wait import session as session_module
 from pq._wait.room import WaitingRoom
 from pq._wait.session import Gate, Session
@@ -563,13 +563,33 @@ def test_who_comes_back_soon_finds_the_gate_held(dsn: str, sql: Sql, monkeypatch
     no_gates(sql)
 
 
-def test_the_thread_that_leaves_a_gate_ends(dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debounce, "IDLE", 0.01)
+def test_the_thread_that_leaves_a_gate_ends(dsn: str, sql: Sql) -> None:
     with PQ(dsn) as pq:
         for _ in range(2):
             assert pq["a"].get(timeout=0.1) is None
             no_gates(sql)
             wait_until(lambda: pq._table._room._tidying._loop.ident is None, "the end of the thread")
+
+
+def test_a_session_ends_that_is_in_use_while_its_pq_is_closed(
+    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread that has waited, and gives up the gate."""
+    monkeypatch.setattr(leader, "LINGER", 0.0)
+    pq = PQ(dsn)
+    keep = Session.keep
+
+    def keep_and_close(session: Session, queues: Any) -> None:
+        if not queues:
+            monkeypatch.setattr(Session, "keep", keep)
+            Background(pq.close).result()
+        keep(session, queues)
+
+    monkeypatch.setattr(Session, "keep", keep_and_close)
+    assert pq["a"].get(timeout=0.1) is None
+    assert pq._table.closed
+    others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+    wait_until(lambda: sql(others) == [(0,)], "the end of all sessions")
 
 
 # -- where LISTEN can't work
