@@ -11,4 +11,5 @@
     report      the table, for people and for the documentation
     plot        the same as a picture
     run         all of it, in rounds
+    pairs       a command of its own: this checkout against an older one
 """

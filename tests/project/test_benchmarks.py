@@ -16,7 +16,7 @@ import psutil
 import pytest
 from support import wait_until
 
-from benchmarks import limits, plot, report, stats
+from benchmarks import limits, pairs, plot, report, stats
 from benchmarks.__main__ import GENERATED
 from benchmarks.server import statements
 from benchmarks.sizes import FULL, QUICK, TINY, amount
@@ -68,6 +68,18 @@ class TestStats:
     def test_median_with_least_and_most(self) -> None:
         assert stats.spread([300, 100, 200]) == "200 (100–300)"
         assert stats.spread([300]) == "300"
+
+
+class TestPairs:
+    def test_the_interval_is_around_the_median(self) -> None:
+        assert pairs.interval([3.0, 1.0, 2.0]) == "2.000 [1.000 3.000]"
+        assert pairs.interval([float(n) for n in range(1, 41)]) == "20.500 [14.000 27.000]"
+
+    @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no repository")
+    def test_it_compares_with_a_revision(self) -> None:
+        command = [sys.executable, "-m", "benchmarks.pairs", "HEAD", "put", "block", "work", "--pairs", "1"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert re.findall(r"^(\w+) +rate [\d.]+ ", done.stdout, re.MULTILINE) == ["put", "block", "work"], done.stderr
 
 
 class TestLimits:

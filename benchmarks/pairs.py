@@ -1,0 +1,159 @@
+"""This checkout against an older one, in pairs: ``python -m benchmarks.pairs REVISION [OPERATION …]``.
+
+Two processes, one for each checkout, take turns on one server, so that what else the machine does meets both. For each
+operation this prints the median of the ratios, new to old, with the interval that contains it with 95 % confidence (by
+the binomial distribution of ranks): of the rate, where more is better, and of the processor time a call, where less is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: How many calls a turn makes.
+CALLS = {
+    "put": 300,
+    "get": 300,
+    "get_many": 50,
+    "block": 200,
+    "lease": 150,
+    "put-conn": 300,
+    "get-conn": 300,
+    "work": 4000,
+}
+
+BATCH = 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pairs", description=__doc__.split("\n\n")[0])
+    parser.add_argument("revision", help="of git, to compare with")
+    parser.add_argument("operations", nargs="*", metavar="operation", help=f"default: {' '.join(CALLS)}")
+    parser.add_argument("--pairs", type=int, default=40)
+    args = parser.parse_args()
+    if wrong := set(args.operations) - set(CALLS):
+        parser.error(f"no such operation: {' '.join(wrong)}")
+    with tempfile.TemporaryDirectory(prefix="pq-benchmark-pairs-") as folder:
+        old = Path(folder, "old")
+        old.mkdir()
+        archive = subprocess.run(["git", "archive", args.revision, "pq"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+        subprocess.run(["tar", "-x"], input=archive.stdout, cwd=old, check=True)
+        compare(old, args.operations or list(CALLS), args.pairs)
+
+
+def compare(old: Path, operations: list[str], pairs: int) -> None:
+    from .server import Server
+
+    with ExitStack() as stack:
+        server = stack.enter_context(Server())
+        stack.enter_context(server.using("synchronous_commit", "off"))  # else most of the time is the disk's
+        a, b = (stack.enter_context(closing(Turn(*each, server))) for each in ((old, "old"), (ROOT, "new")))
+        for operation in operations:
+            rates, times = [], []
+            for i in range(-1, pairs):  # the first pair warms up
+                first, second = (a, b) if i % 2 else (b, a)
+                taken = {turn: turn.take(operation) for turn in (first, second)}
+                if i >= 0:
+                    rates.append(taken[a][0] / taken[b][0])
+                    times.append(taken[b][1] / taken[a][1])
+            print(f"{operation:9} rate {interval(rates)}   processor time a call {interval(times)}", flush=True)
+
+
+def interval(ratios: list[float]) -> str:
+    """The median of independent ratios, and the ranks around it that 95 % confidence asks for."""
+    ratios = sorted(ratios)
+    count, middle = len(ratios), len(ratios) // 2
+    aside = max(0, math.floor(count / 2 - 0.98 * math.sqrt(count)))
+    median = (ratios[middle] + ratios[-1 - middle]) / 2
+    return f"{median:.3f} [{ratios[aside]:.3f} {ratios[-1 - aside]:.3f}]"
+
+
+class Turn:
+    """One of the two processes."""
+
+    def __init__(self, checkout: Path, name: str, server: Any) -> None:
+        command = [sys.executable, __file__, str(checkout), server.dsn(), f"pairs_{name}"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", cwd="/", start_new_session=True
+        )
+
+    def take(self, operation: str) -> tuple[float, float]:
+        """Return the seconds, and the seconds of processor time, that the calls took."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(operation, file=self._process.stdin, flush=True)
+        seconds, processor = json.loads(self._process.stdout.readline())
+        return seconds, processor
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def child(checkout: str, dsn: str, table: str) -> None:
+    """Measure what standard input asks for. All names must be there in the oldest checkout to compare with."""
+    sys.path[0] = checkout
+    import logging
+
+    import psycopg2
+
+    import pq.tasks
+
+    logging.disable(logging.CRITICAL)
+    queues = pq.tasks.PQ(dsn, table=table)
+    queues.create(retain=0)  # what one turn leaves behind does not slow down the next ones
+    queue = queues["jobs"]
+    conn = psycopg2.connect(dsn)
+    on_conn = pq.PQ(conn, table=table)["jobs"]
+
+    @queue.task(name="noop")
+    def noop(job_id: int) -> None:
+        pass
+
+    def block() -> None:
+        with queue:
+            taken(queue.get(timeout=0))
+
+    def taken(job: Any) -> None:
+        assert job
+
+    steps: dict[str, Callable[[], Any]] = {
+        "put": lambda: queue.put({"n": 1}),
+        "get": lambda: taken(queue.get(timeout=0)),
+        "get_many": lambda: taken(queue.get_many(BATCH, timeout=0)),
+        "block": block,
+        "lease": lambda: queue.get(timeout=0, lease="30s").done(),
+        "put-conn": lambda: on_conn.put({"n": 1}),
+        "get-conn": lambda: taken(on_conn.get(timeout=0)),
+    }
+    call = {"function": "noop", "args": [], "kwargs": {}}
+    for line in sys.stdin:
+        operation = line.strip()
+        calls = CALLS[operation]
+        queue.clear()
+        if not operation.startswith("put"):
+            queue.put_many([call] * (calls * BATCH if operation == "get_many" else calls))
+        step = steps.get(operation)
+        began, used = time.perf_counter(), time.process_time()
+        if step is None:
+            pq.tasks.Worker(queue, burst=True, max_jobs=calls).run()
+        else:
+            for _ in range(calls):
+                step()
+        spent = time.perf_counter() - began, time.process_time() - used
+        conn.rollback()
+        print(json.dumps(spent), flush=True)
+
+
+if __name__ == "__main__":
+    child(*sys.argv[1:]) if len(sys.argv) == 4 and Path(sys.argv[1]).is_dir() else main()
