@@ -75,6 +75,15 @@ class Aside:
             return found
         return None
 
+    @property
+    def watched(self) -> tuple[int, ...]:
+        """The descriptor of the application's connection, if threads sleep on the second one alone: they are to be told
+        when it ends."""
+        try:
+            return () if self.database is None else (self._source.conn.fileno(),)
+        except self._source.driver.Error:
+            return ()  # closed by another thread just now
+
     def enter(self) -> None:
         """Say that this thread waits from now on."""
         self._waiting.add(get_ident())

@@ -26,10 +26,12 @@ def hung_up(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def wait_readable(fds: tuple[int, ...], timeout: float) -> list[int]:
+def wait_readable(fds: tuple[int, ...], timeout: float, others: tuple[int, ...] = ()) -> list[int]:
     """Return those of the descriptors that can be read within `timeout` seconds (at most a day).
 
     This uses poll(), since select() fails for descriptors from 1024 on.
+
+    :param others: descriptors of which only the end counts, as `hung_up` tells it.
     """
     timeout = max(0.0, min(timeout, 86400.0))
     if os.name == "nt":
@@ -37,6 +39,8 @@ def wait_readable(fds: tuple[int, ...], timeout: float) -> list[int]:
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
+    for fd in others:
+        poll.register(fd, getattr(select, "POLLRDHUP", 0))
     return [fd for fd, _ in poll.poll(timeout * 1000)]
 
 

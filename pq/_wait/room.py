@@ -227,7 +227,8 @@ class WaitingRoom:
             until = min(self.leader.serve_at(), deadline)
             if waiter.called or waiter.cancelled or self.leader.closed:
                 return
-        wait_readable((self._waker.fileno(), *fds), until - time.monotonic())
+        others = () if self._aside is None else self._aside.watched
+        wait_readable((self._waker.fileno(), *fds), until - time.monotonic(), others)
         self._waker.clear()
 
     def _resign(self, waiter: Waiter | None = None) -> None:

@@ -216,6 +216,18 @@ def test_who_waits_is_told_that_the_connection_is_lost(
         waiter.result()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_who_wait_are_told_at_once_although_they_listen_elsewhere(dsn: str, sql: Sql, kind: str) -> None:
+    """The server ends the connection that was given, and not the one that listens."""
+    with make_pq(kind, dsn, poll_interval=HOUR) as pq:
+        waiters = [Background(pq["a"].get, timeout=HOUR) for _ in range(3)]
+        wait_until(lambda: waits_aside(pq, 3), "that all wait")
+        terminated(pq, sql)
+        for waiter in waiters:
+            with pytest.raises(ConnectionLost):
+                waiter.result()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
 def test_a_child_leaves_it_alone(single: PQ, dsn: str) -> None:

@@ -128,10 +128,10 @@ class Race:
         self._sleeping = False
         monkeypatch.setattr("pq._wait.room.wait_readable", self._sleep)
 
-    def _sleep(self, fds: tuple[int, ...], timeout: float) -> list[int]:
+    def _sleep(self, fds: tuple[int, ...], timeout: float, others: tuple[int, ...] = ()) -> list[int]:
         self._sleeping = True
         try:
-            return wait_readable(fds, timeout)
+            return wait_readable(fds, timeout, others)
         finally:
             self._sleeping = False
 
