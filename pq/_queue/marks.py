@@ -143,10 +143,11 @@ class Look:
         if not rows:
             return
         first, last = rows[0], rows[-1]
-        if last[EXPECTED_AT] is None and self._lowered == marks._lowered:
+        lowered = self._lowered != marks._lowered  # jobs were made ready meanwhile, which this did not see
+        if last[EXPECTED_AT] is None and not lowered:
             marks.id = max(marks.id, last[ID] - SLACK)
         urgent = last[EXPECTED_AT] or first[EXPECTED_AT]
-        if urgent is not None:
+        if urgent is not None and not lowered:
             if self.is_exact and marks.urgent is not None and first[EXPECTED_AT] < marks.urgent:
                 marks._forget()  # there may be more where this one was
             marks._seen_urgent = max(urgent, marks._seen_urgent or urgent)

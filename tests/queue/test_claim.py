@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import heapq
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -287,6 +288,35 @@ def test_after_a_slow_exact_look_the_next_one_follows_within_a_second(
     assert take(queue, "alone") is None
     clock.now += 0.2
     assert drain(queue, "alone") == ["urgent", "due", "other"]
+
+
+@pytest.mark.parametrize("first", [{"expected_at": "1h"}, {}], ids=["urgent", "other"])
+def test_a_claim_during_which_others_were_made_ready_hides_none_of_them(
+    pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, first: dict[str, Any]
+) -> None:
+    """It began before, took what was behind them, and comes to its end after."""
+    queue, marks = pq["a"], pq["a"]._claims._marks
+    monkeypatch.setattr(_marks, "SLACK", 0)
+    queue.put("made ready", schedule_at="1h", **first)
+    queue.put_many(["taken", "left"], **({"expected_at": "2h"} if first else {}))
+    execute = pq._db.execute
+
+    def delayed(sql_text: str, *args: Any, **options: Any) -> Any:
+        """The answer to the claim comes late."""
+        found = execute(sql_text, *args, **options)
+        if "pq_taken" in sql_text:
+            monkeypatch.undo()
+            monkeypatch.setattr(_marks, "SLACK", 0)
+            sql("update queue set due_at = now() where due_at is not null")
+            queue.put("best", expected_at="0s")
+            assert take(queue, "alone") == "best"
+        return found
+
+    monkeypatch.setattr(pq._db, "execute", delayed)
+    assert take(queue, "alone") == "taken"
+    marks._follow(), marks._follow()
+    marks._slow_until, marks._exact_at = math.inf, time.monotonic() + 1000  # no exact look
+    assert drain(queue, "alone") == ["made ready", "left"]
 
 
 class Clock:
