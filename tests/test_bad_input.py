@@ -317,6 +317,7 @@ def test_timeouts(untouched: Untouched, timeout: Any, error: type[Exception], wo
         ({"retry_in": "-5s"}, ValueError, ["retry_in", "'-5s'", FORM]),
         ({"retry_in": "9999999999d"}, ValueError, ["retry_in", "out of range"]),
         ({"retry_in": dt.timedelta(seconds=-5)}, ValueError, ["retry_in", "negative"]),
+        ({"lease": "1ms"}, ValueError, ["lease", "at least 100ms"]),
         ({"retry_in": dt.timedelta.max}, ValueError, ["retry_in", "out of range"]),
         ({"retry_in": 5}, TypeError, ["retry_in", "str or timedelta, not int: 5"]),
         ({"retry_in": dt.datetime(2030, 1, 1)}, TypeError, ["retry_in", "str or timedelta, not datetime"]),

@@ -71,11 +71,15 @@ def run(args: argparse.Namespace) -> int:
     with connected(worker.queues[0]):
         if args.supervised is not None:
             supervised(args.supervised, worker.stop)
+        driver = worker.queues[0]._table.database.source.driver
         try:
             _ = worker.queues[0].paused  # any statement on the table
-        except TableMissing as error:  # wrong usage, which a supervisor does not try again
-            raise UsageError(str(error)) from error
-        worker.run()
+            worker.run()  # raises these only before the database has served it for the first time
+        except (TableMissing, driver.Error) as error:
+            forbidden = driver.is_refused(error) and not driver.is_read_only(error)  # a standby may be promoted
+            if not forbidden and not isinstance(error, TableMissing):
+                raise
+            raise UsageError(str(error).partition("\n")[0]) from error  # which a supervisor does not try again
     return 0
 
 

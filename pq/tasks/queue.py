@@ -18,6 +18,7 @@ from ..errors import TaskNotFound
 from ..retry import Policy, RetryIn
 from ..worker import Worker
 from ..worker.execution import Call, Execution, Options
+from ..worker.heartbeat import lease_of
 from .importing import NotFound, locate
 from .names import MAIN, check_name, normal, path_of
 from .task import P, R, Task
@@ -85,7 +86,7 @@ class Queue(BaseQueue):
         :param transactional: run it inside a transaction, whose cursor is ``current().cursor``: what it writes there
             and the end of the job are committed together, *exactly once*, or not at all.
         :param lease: how long after its worker was killed the job may come back, as ``'30s'`` or a timedelta; default:
-            the worker's lease.
+            the worker's lease. At least 100 milliseconds.
         :param timeout: how long it may run; after that it is tried again, or dead, whatever it still does. Default:
             without end.
         :param result: keep what it returns, for `Queue.result`.
@@ -111,7 +112,7 @@ class Queue(BaseQueue):
             max_retries,
             retry_in,
             transactional,
-            None if lease is None else positive_delay("lease", lease),
+            None if lease is None else lease_of(lease),
             None if timeout is None else positive_delay("timeout", timeout),
             result,
         )

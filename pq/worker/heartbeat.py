@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from .._jobs.settlement import Settlement, extend, note_cancelled, serves
 from .._logs import worker_log as logger
 from .._loop import Loop
+from .._times import Delay, positive_delay
 from .backoff import Backoff
 from .events import Events
 from .execution import BEATS, Execution
@@ -20,7 +22,22 @@ HOLD = 1.0
 #: Seconds that a look at the database waits for a lock of the table.
 LOCK = 0.1
 
+#: The shortest lease of a worker. One that lasts no longer than a few statements expires before its job can begin.
+SHORTEST = timedelta(milliseconds=100)
+
 _NEVER = float("inf")
+
+
+def lease_of(lease: Delay) -> timedelta:
+    """Read a lease that a worker is to extend.
+
+    :raises TypeError: it is neither a str nor a timedelta.
+    :raises ValueError: it is shorter than `SHORTEST`, or the text has another form.
+    """
+    delay = positive_delay("lease", lease)
+    if delay < SHORTEST:
+        raise ValueError(f"lease must be at least 100ms for a worker, which extends it by statements, not {lease!r}")
+    return delay
 
 
 class Heartbeat:

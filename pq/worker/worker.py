@@ -29,11 +29,12 @@ from typing import Any
 from .._args import check_text, integer, timeout_seconds
 from .._jobs.settlement import Settlement
 from .._logs import worker_log as logger
-from .._times import Delay, delay_of, positive_delay
+from .._times import Delay, delay_of
 from ..errors import ConnectionLost, LeaseLost, PQError, TableMissing
 from .events import Event, Events, log
 from .execution import Execution
 from .fetcher import Fetcher
+from .heartbeat import lease_of
 from .queues import check_alone, check_connections, choose
 from .services import Services
 from .signals import Signals, handlers, report
@@ -56,7 +57,7 @@ class Worker:
     :param queues: queues of that PQ, or their names; default: all that have tasks in this process.
     :param threads: how many jobs run at the same time.
     :param lease: as ``'30s'`` or a timedelta: how long after this process was killed its jobs come back. While they
-        run, their leases are extended three times as often.
+        run, their leases are extended three times as often. At least 100 milliseconds.
     :param burst: stop when the queues were empty for the first queue's `timeout`.
     :param max_jobs: stop after so many jobs.
     :param max_idle: stop after so many seconds without a job.
@@ -101,7 +102,7 @@ class Worker:
         self._services = Services(self.queues, batch, self.events, self._give_up, stop.fail)
         self._held = self._services.held
         self._fetcher = Fetcher(
-            self._services, self.queues, self.events, threads=self.threads, lease=positive_delay("lease", lease),
+            self._services, self.queues, self.events, threads=self.threads, lease=lease_of(lease),
             strict=strict, burst=burst, max_jobs=max_jobs, batch=batch,
         )  # fmt: skip
         check_connections(self.queues)
