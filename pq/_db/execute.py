@@ -11,7 +11,7 @@ from typing import Any
 from .._logs import queue_log as logger
 from ..errors import ConnectionLost
 from .drivers.base import Params, Rows
-from .known import Session, known
+from .known import ServerSession, known
 from .loan import Loan
 from .sources.base import Source
 
@@ -31,7 +31,7 @@ GRACE = 4.0
 #: Longer limits, in seconds, are none.
 LONGEST = 1e6
 
-_NOT_ASKED = Session()
+_NOT_ASKED = ServerSession()
 _NOTHING = nullcontext()
 
 
@@ -138,7 +138,7 @@ class Executor:
 
 @lru_cache(maxsize=256)
 def _limits(
-    session: Session, usual: float | None, bound: float | None, lock_timeout: float | None, patient: bool
+    session: ServerSession, usual: float | None, bound: float | None, lock_timeout: float | None, patient: bool
 ) -> str:
     """SQL before the statement. The server must give up before we do: nobody would hear of what it does later.
 

@@ -10,7 +10,7 @@ from .prepared import Prepared
 from .sockets import duplicate
 
 
-class Session(NamedTuple):
+class ServerSession(NamedTuple):
     """What pq knows of the server session behind a connection.
 
     :ivar hidden: a transaction pooler stands between: the next statement may meet another session.
@@ -36,7 +36,7 @@ class Known:
     def __init__(self) -> None:
         self.prepared = Prepared()
         self.answered_at: float = 0.0
-        self.session: Session | None = None
+        self.session: ServerSession | None = None
         self._socket: socket.socket | None = None
 
     def socket(self, conn: Any) -> socket.socket:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._db.drivers.base import Driver
 from .._db.loan import Loan
-from .._db.sources.single import SingleConnection
+from .._db.sources.base import Source
 from .._db.watchdog import Watchdog
 
 #: Seconds after which a connection of our own is cut, since the server does not answer at all.
@@ -48,7 +48,7 @@ class OwnConnection:
 class SharedConnection:
     """The application's connection, used when no transaction is open on it."""
 
-    def __init__(self, source: SingleConnection) -> None:
+    def __init__(self, source: Source) -> None:
         self.driver = source.driver
         self._source = source
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable
 
 from .._db import Aside
 from .._db.sources.base import Source
-from .._db.sources.single import SingleConnection
 from .._logs import queue_log as logger
 from .connections import Busy
-from .session import Look, Session, open_session
+from .session import ListeningSession, Look, open_session
 from .waiter import FIRST_PAUSE, Reason, WaitedQueue
 
 #: Seconds for which a queue's gate is kept after the last waiter has gone. Most waiters come back soon, to wait for the
@@ -43,7 +42,7 @@ class Leader:
     ) -> None:
         self.lock = threading.RLock()
         self.queues: dict[str, WaitedQueue] = {}
-        self.session: Session | None = None
+        self.session: ListeningSession | None = None
         self.busy = False
         self.closed = False
         self._source = source
@@ -59,7 +58,7 @@ class Leader:
     def has_waiters_claim(self) -> bool:
         """Whether a waiter claims in each poll interval, whatever the session sees: not where both have a single
         connection, on which the waiter would see the same, and wait while that is busy."""
-        return self._listen_dsn is not None or not isinstance(self._home, SingleConnection)
+        return self._listen_dsn is not None or not self._home.single
 
     def serve(self) -> list[int]:
         """Do what is to be done now, and return the file descriptors to sleep on."""
@@ -179,14 +178,14 @@ class Leader:
                     if not queue.sure:  # the job may be one that the waiter's own transaction has put
                         queue.call(Reason.TIME)
 
-    def _hear(self, session: Session) -> None:
+    def _hear(self, session: ListeningSession) -> None:
         names = session.notified()
         with self.lock:
             for name in names:
                 if name in self.queues:
                     self.queues[name].happened()
 
-    def _look(self, session: Session, queues: list[WaitedQueue]) -> None:
+    def _look(self, session: ListeningSession, queues: list[WaitedQueue]) -> None:
         for queue in queues:
             queue.stale = False
         try:

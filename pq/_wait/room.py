@@ -15,7 +15,6 @@ from weakref import WeakSet
 from .._db import Aside
 from .._db.sockets import Waker, wait_readable
 from .._db.sources.base import Source
-from .._db.sources.single import SingleConnection
 from .debounce import Debounce
 from .leader import LINGER, Leader
 from .waiter import Reason, WaitedQueue, Waiter
@@ -57,8 +56,7 @@ class WaitingRoom:
         self._aside = aside
         self.reset()
         _rooms.add(self)
-        if isinstance(source, SingleConnection):
-            source.add_room(self)
+        source.add_room(self)
 
     def reset(self) -> None:
         """Begin anew. A child process does so: the parent's locks, threads and connections mean nothing there."""

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from .._db.sockets import readable
 from .._db.sources.base import Source
-from .._db.sources.single import SingleConnection
 from ..sql import array, bound
 from .connections import Busy, OwnConnection, SharedConnection
 
@@ -55,7 +54,7 @@ class Gate:
         return f"pq_{self.key & 0xFFFFFFFFFFFFFFFF:x}"
 
 
-def open_session(source: Source, table: str, listen_dsn: str | None) -> Session:
+def open_session(source: Source, table: str, listen_dsn: str | None) -> ListeningSession:
     """Return a session that listens.
 
     :raises Busy: the source has a single connection, which is in use.
@@ -63,16 +62,16 @@ def open_session(source: Source, table: str, listen_dsn: str | None) -> Session:
     """
     driver = source.driver
     if listen_dsn is not None:
-        return Session(OwnConnection(driver, driver.connect(listen_dsn)), table)
-    if isinstance(source, SingleConnection):
-        return Session(SharedConnection(source), table)
-    conn = source.open_line()
+        return ListeningSession(OwnConnection(driver, driver.connect(listen_dsn)), table)
+    if source.single:
+        return ListeningSession(SharedConnection(source), table)
+    conn = source.open_listening_connection()
     if conn is None:
         raise driver.Error("the parameters for a further connection are not known")
-    return Session(OwnConnection(driver, conn), table)
+    return ListeningSession(OwnConnection(driver, conn), table)
 
 
-class Session:
+class ListeningSession:
     """The session that listens for the threads of this process that wait for queues of one table.
 
     It holds the gates of these queues. Only the leader uses it, but any thread may call `pending`.

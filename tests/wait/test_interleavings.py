@@ -22,7 +22,7 @@ from support.orders import merges
 from pq import PQ
 from pq._wait import connections, leader
 from pq._wait import session as sessions
-from pq._wait.session import Gate, Look, Session
+from pq._wait.session import Gate, ListeningSession, Look
 
 HOUR = 3600.0
 
@@ -120,9 +120,9 @@ held_back: dict[PQ, Held] = {}
 @pytest.fixture(autouse=True)
 def _hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hold sessions at their steps; and leave a gate as soon as nobody waits."""
-    limited = Session._limited
+    limited = ListeningSession._limited
 
-    def held_limited(session: Session, conn: Any, sql: str, params: Any = None) -> Any:
+    def held_limited(session: ListeningSession, conn: Any, sql: str, params: Any = None) -> Any:
         held = next((held for pq, held in held_back.items() if pq._table._room.leader.session is session), None)
         if held is not None and "pg_try_advisory_lock_shared" in sql:
             held.reach("W1")
@@ -137,7 +137,7 @@ def _hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             return rows
         return limited(session, conn, sql, params)
 
-    monkeypatch.setattr(Session, "_limited", held_limited)
+    monkeypatch.setattr(ListeningSession, "_limited", held_limited)
     monkeypatch.setattr(leader, "LINGER", 0.0)
     monkeypatch.setattr(connections, "PATIENCE", 2 * PATIENCE)
     monkeypatch.setattr(sessions, "TIME_LIMIT", 2 * PATIENCE)
@@ -239,9 +239,9 @@ def test_one_put_in_its_smallest_steps_and_one_waiter(
 ) -> None:
     conn, holder = connect(), connect()
     holder.autocommit = True
-    held_limited = Session._limited
+    held_limited = ListeningSession._limited
     monkeypatch.setattr(
-        Session,
+        ListeningSession,
         "_limited",
         lambda session, conn, sql, params=None: held_limited(session, conn, sql.replace(SEEN, HELD_UP_SEEN), params),
     )
@@ -296,9 +296,9 @@ def text(old: str, new: str) -> Mutate:
     """Another text in the statements of the session."""
 
     def mutate(monkeypatch: pytest.MonkeyPatch) -> None:
-        limited = Session._limited
+        limited = ListeningSession._limited
         monkeypatch.setattr(
-            Session,
+            ListeningSession,
             "_limited",
             lambda session, conn, sql, params=None: limited(session, conn, sql.replace(old, new), params),
         )
@@ -310,24 +310,24 @@ def seen(**changes: Any) -> Mutate:
     """The session believes something else of what it has seen."""
 
     def mutate(monkeypatch: pytest.MonkeyPatch) -> None:
-        real = Session._seen
-        monkeypatch.setattr(Session, "_seen", lambda *args: real(*args)._replace(**changes))
+        real = ListeningSession._seen
+        monkeypatch.setattr(ListeningSession, "_seen", lambda *args: real(*args)._replace(**changes))
 
     return mutate
 
 
 def looks_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """W4 before W1 and W2, as in pq 1.9.1."""
-    look, take = Session.look, Session._take_gates
+    look, take = ListeningSession.look, ListeningSession._take_gates
 
-    def late(session: Session, queues: Any) -> dict[str, Look]:
-        monkeypatch.setattr(Session, "_take_gates", lambda *args: None)
+    def late(session: ListeningSession, queues: Any) -> dict[str, Look]:
+        monkeypatch.setattr(ListeningSession, "_take_gates", lambda *args: None)
         found = look(session, queues)
-        monkeypatch.setattr(Session, "_take_gates", take)
+        monkeypatch.setattr(ListeningSession, "_take_gates", take)
         take(session, list(queues))
         return {queue: seen._replace(sure=True) for queue, seen in found.items()}
 
-    monkeypatch.setattr(Session, "look", late)
+    monkeypatch.setattr(ListeningSession, "look", late)
 
 
 class PutsEarly(PuttingByHand):

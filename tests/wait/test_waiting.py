@@ -30,7 +30,7 @@ from pq._db.sockets import wait_readable
 from pq._wait import leader
 from pq._wait import session as session_module
 from pq._wait.room import WaitingRoom
-from pq._wait.session import Gate, Session
+from pq._wait.session import Gate, ListeningSession
 from pq._wait.waiter import Reason, WaitedQueue, Waiter
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -283,8 +283,8 @@ def look(**changes: Any) -> Mutant:
     """The leader overlooks something."""
 
     def mutate(monkeypatch: pytest.MonkeyPatch, sql: Sql) -> None:
-        real = Session._seen
-        monkeypatch.setattr(Session, "_seen", lambda *args: real(*args)._replace(**changes))
+        real = ListeningSession._seen
+        monkeypatch.setattr(ListeningSession, "_seen", lambda *args: real(*args)._replace(**changes))
 
     return mutate
 
@@ -577,15 +577,15 @@ def test_a_session_ends_that_is_in_use_while_its_pq_is_closed(
     """By a thread that has waited, and gives up the gate."""
     monkeypatch.setattr(leader, "LINGER", 0.0)
     pq = PQ(dsn)
-    keep = Session.keep
+    keep = ListeningSession.keep
 
-    def keep_and_close(session: Session, queues: Any) -> None:
+    def keep_and_close(session: ListeningSession, queues: Any) -> None:
         if not queues:
-            monkeypatch.setattr(Session, "keep", keep)
+            monkeypatch.setattr(ListeningSession, "keep", keep)
             Background(pq.close).result()
         keep(session, queues)
 
-    monkeypatch.setattr(Session, "keep", keep_and_close)
+    monkeypatch.setattr(ListeningSession, "keep", keep_and_close)
     assert pq["a"].get(timeout=0.1) is None
     assert pq._table.closed
     others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from ... import sql as _sql
 from ..drivers.base import Driver, Params, Rows
-from ..known import Session, known
+from ..known import ServerSession, known
 from ..scope import current
 from ..watchdog import SILENCE, Guard, Watchdog
 from .cut import cut
@@ -34,14 +34,16 @@ class Source(ABC):
     """Connections for the threads of this process.
 
     `replaceable`: a lost connection can be replaced by another. `owned`: pq opened the connections.
-    `hears_in_transactions`: notifications come through while this thread has a transaction open. `begun`: the
-    transactions that pq has open, and the idents of the threads that began them.
+    `single`: there is one connection, the application's `conn`. `hears_in_transactions`: notifications come through
+    while this thread has a transaction open. `begun`: the transactions that pq has open, and the idents of the threads
+    that began them.
     `statement_timeout`: seconds that a statement of pq's may take outside of a transaction; None: no limit.
     """
 
     driver: Driver
     replaceable = True
     owned = False
+    single = False
     hears_in_transactions = True
     statement_timeout: float | None = None
 
@@ -59,6 +61,11 @@ class Source(ABC):
     def transaction(self) -> Any:
         """The transaction that statements of the current context belong to; see `scope.current`."""
         return current(self)
+
+    @property
+    def conn(self) -> Any:
+        """The connection of a `single` source; else None."""
+        return None
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a PQ, its queues and jobs can't be pickled: let the other process make a PQ of the same DSN")
@@ -97,7 +104,7 @@ class Source(ABC):
         self.release(conn)
 
     @abstractmethod
-    def open_line(self) -> Any:
+    def open_listening_connection(self) -> Any:
         """Return a further connection to listen on, which `acquire` never gives; None if there can't be one."""
 
     @abstractmethod
@@ -157,7 +164,7 @@ class Source(ABC):
 
     # -- limits
 
-    def session(self, conn: Any) -> Session:
+    def session(self, conn: Any) -> ServerSession:
         """Return what is known of the session behind an idle connection. The server is asked once.
 
         :raises ConnectionLost: nothing was changed.
@@ -173,7 +180,7 @@ class Source(ABC):
                 if self.driver.is_lost(conn, error):
                     self.driver.raise_lost(error)
                 raise
-            its.session = Session(found != pid, own, limited)
+            its.session = ServerSession(found != pid, own, limited)
         return its.session
 
     def guard(self, conn: Any, limit: float) -> Guard:
@@ -198,6 +205,9 @@ class Source(ABC):
 
     def committed(self) -> None:
         """Take note that a transaction was committed, as `executed` does for a statement."""
+
+    def add_room(self, room: Any) -> None:
+        """Have a `WaitingRoom` told what may concern it, where a `single` connection makes that necessary."""
 
     def tidy(self) -> None:
         """Close connections that were not needed for a while."""

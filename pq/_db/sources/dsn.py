@@ -200,7 +200,7 @@ class DsnPool(Source):
                 return
             self._discard(conn)
 
-    def open_line(self) -> Any:
+    def open_listening_connection(self) -> Any:
         return self.driver.connect(self._dsn)
 
     def close(self) -> None:

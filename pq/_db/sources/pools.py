@@ -126,7 +126,7 @@ class Pool(Given):
         except (ValueError, self.driver.PoolError):
             pass  # the interrupt came just after it had gone back
 
-    def open_line(self) -> Any:
+    def open_listening_connection(self) -> Any:
         if self.transaction is not None and self.transaction.owned:
             return self.driver.clone(self.transaction.conn)  # the pool may have no other
         conn = self.acquire()

@@ -60,8 +60,8 @@ class Reserved(Source):
     def distrust(self) -> None:
         self._source.distrust()
 
-    def open_line(self) -> Any:
-        return self._source.open_line()
+    def open_listening_connection(self) -> Any:
+        return self._source.open_listening_connection()
 
     def close(self) -> None:
         """Give the connection back now, or when whoever uses it is ready."""

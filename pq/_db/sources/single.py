@@ -31,6 +31,7 @@ class SingleConnection(Given):
     which they came."""
 
     replaceable = False
+    single = True
     hears_in_transactions = False
 
     def __init__(self, conn: Any) -> None:
@@ -68,7 +69,7 @@ class SingleConnection(Given):
         for room in self._listeners():  # what they sleep for may just have been read from the socket
             room.hear()
 
-    def open_line(self) -> Any:
+    def open_listening_connection(self) -> Any:
         return None
 
     def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
