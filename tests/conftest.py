@@ -213,4 +213,4 @@ def no_threads_left() -> Iterator[None]:
     """Fail a test that leaves threads behind. Set up first, so torn down after what the test itself made."""
     before = set(threading.enumerate())
     yield
-    wait_until(lambda: set(threading.enumerate()) <= before, "the end of the test's threads")
+    wait_until(lambda: set(threading.enumerate()) <= before, "the end of the test's threads", 10)

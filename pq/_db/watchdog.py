@@ -97,6 +97,7 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._loop = Loop(self.run_once, "pq watchdog", idle=IDLE)
+        self._closed = False
         self._reset()
         _watchdogs.add(self)
 
@@ -115,11 +116,14 @@ class Watchdog:
         return Guard(self, conn, seconds, is_working, on_cut)
 
     def close(self, timeout: float | None = None) -> None:
-        """End the thread now, and wait for that.
+        """End the thread now, and wait for that; but if something is guarded, or will be, soon after that.
 
         :param timeout: seconds; None waits as long as it takes.
         """
+        self._closed = True
         self._loop.stop(timeout)
+        if self.guards:
+            self.wake(0.0)
 
     def run_once(self) -> float | None:
         """Cut what is overdue, and return the seconds until the next deadline."""
@@ -129,7 +133,10 @@ class Watchdog:
                 if guard.deadline <= now:
                     self._expire(guard, now)
             deadlines = [guard.deadline for guard in list(self.guards)]
-            return max(0.0, min(deadlines) - now) if deadlines else None
+            if not deadlines:
+                return None
+            pause = max(0.0, min(deadlines) - now)
+            return min(pause, IDLE) if self._closed else pause
 
     def _expire(self, guard: Guard, now: float) -> None:
         if guard.is_working is None or guard.asking:
@@ -156,6 +163,8 @@ class Watchdog:
 
     def wake(self, by: float) -> None:
         """Look at the guards at this time at the latest."""
+        if self._closed:
+            by = min(by, time.monotonic() + IDLE)
         try:
             self._loop.wake(by)
         except RuntimeError:

@@ -60,7 +60,7 @@ def open_session(source: Source, table: str, listen_dsn: str | None) -> Listenin
     :raises Busy: the source has a single connection, which is in use.
     :raises Error: no connection can be had now.
     """
-    driver = source.driver
+    driver = source.driver.limited(None)  # the session has a limit of its own
     if listen_dsn is not None:
         return ListeningSession(OwnConnection(driver, driver.connect(listen_dsn)), table)
     if source.single:

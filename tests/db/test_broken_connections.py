@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +342,21 @@ def test_the_watchdog_cuts_nobody_else(dsn: str, proxy: Proxy) -> None:
             conn.close()
     finally:
         watchdog.close()
+
+
+def test_a_closed_watchdog_has_a_thread_for_as_long_as_something_is_guarded(dsn: str, proxy: Proxy) -> None:
+    """What is under way when a PQ is closed must neither hang nor keep a thread."""
+    watchdog = Watchdog()
+    proxy.on("hush", swallow)
+    with closing(driver.connect(proxy.dsn)) as conn:
+        with watchdog.guard(conn, 0.2), pytest.raises(driver.OperationalError):
+            watchdog.close()
+            Background(conn.cursor().execute, "select 'hush'").result()
+        wait_until(lambda: watchdog._loop.ident is None, "the end of its thread", 10)
+    with closing(driver.connect(dsn)) as conn:
+        with watchdog.guard(conn, 60):
+            assert watchdog._loop.ident is not None
+        wait_until(lambda: watchdog._loop.ident is None, "the end of its second thread", 10)
 
 
 # -- the server itself

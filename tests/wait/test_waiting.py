@@ -592,6 +592,22 @@ def test_a_session_ends_that_is_in_use_while_its_pq_is_closed(
     wait_until(lambda: sql(others) == [(0,)], "the end of all sessions")
 
 
+def test_no_thread_stays_of_a_pq_that_is_closed_while_its_session_looks(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq = PQ(dsn)
+    look = Session.look
+
+    def close_and_look(session: Session, queues: Any) -> Any:
+        Background(pq.close).result()
+        return look(session, queues)
+
+    monkeypatch.setattr(Session, "look", close_and_look)
+    with pytest.raises(ConnectionLost):
+        pq["a"].get(timeout=HOUR)
+    wait_until(lambda: not any("pq" in thread.name for thread in threading.enumerate()), "the end of all threads", 10)
+
+
 # -- where LISTEN can't work
 
 

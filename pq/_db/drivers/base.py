@@ -44,8 +44,8 @@ class Driver(Errors, ABC):
         self.Error: type[Exception] = package.Error
         self.PoolError: type[Exception] = pool_error
 
-    def limited(self, limits: Limits) -> Driver:
-        """Return the same driver for connections that have limits."""
+    def limited(self, limits: Limits | None) -> Driver:
+        """Return the same driver for connections that have these limits, or none."""
         driver = copy(self)
         driver.limits = limits
         return driver

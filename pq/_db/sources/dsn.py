@@ -130,7 +130,6 @@ class DsnPool(Source):
             self._turns.give(turn)
             if self._closed:
                 self.distrust()
-                self.watchdog.close(0)  # which the end of a block may have started again
 
     def _discard(self, conn: Any) -> None:
         try:
