@@ -596,13 +596,13 @@ def test_no_thread_stays_of_a_pq_that_is_closed_while_its_session_looks(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pq = PQ(dsn)
-    look = Session.look
+    look = ListeningSession.look
 
-    def close_and_look(session: Session, queues: Any) -> Any:
+    def close_and_look(session: ListeningSession, queues: Any) -> Any:
         Background(pq.close).result()
         return look(session, queues)
 
-    monkeypatch.setattr(Session, "look", close_and_look)
+    monkeypatch.setattr(ListeningSession, "look", close_and_look)
     with pytest.raises(ConnectionLost):
         pq["a"].get(timeout=HOUR)
     wait_until(lambda: not any("pq" in thread.name for thread in threading.enumerate()), "the end of all threads", 10)
