@@ -59,7 +59,7 @@ class Executor:
         """See `Database.execute`."""
         source, driver = self._source, self._driver
         changes = not sql.startswith("select")
-        bound = self.bound(timeout)
+        bound = None if timeout is None else self.bound(timeout)
         began = time.monotonic()
         isolation = ""
         attempt = 1
@@ -82,9 +82,13 @@ class Executor:
                     text = _limits(session, usual, at_most, lock_timeout, patient) + text
                 if isolation:
                     text = isolation + text
-                doubtful = changes and alone and source.replaceable and time.monotonic() - its.answered_at > HOT
+                doubtful = changes and alone and source.replaceable and began - its.answered_at > HOT
                 if usual is not None and not (doubtful or patient):  # one call to the server, under one guard
-                    with source.guard(conn, usual if at_most is None or at_most > usual else at_most):
+                    limit = usual if at_most is None or at_most > usual else at_most
+                    guard = its.guards.get(limit)
+                    if guard is None:
+                        guard = its.guards[limit] = source.guard(conn, limit)
+                    with guard:
                         rows = driver._run(conn, text, params)
                 else:
                     with self.guard(conn, at_most), driver.committed(conn):

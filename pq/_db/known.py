@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import weakref
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from .prepared import Prepared
@@ -29,14 +30,16 @@ class Known:
     :ivar prepared: the statements that are prepared there, by all PQ that share the connection.
     :ivar answered_at: when a statement last succeeded, in monotonic seconds; 0: none has.
     :ivar session: what is known of the session; None: it was not asked yet.
+    :ivar guards: around single statements, by the seconds after which the server gives these up.
     """
 
-    __slots__ = ("_socket", "answered_at", "prepared", "session")
+    __slots__ = ("_socket", "answered_at", "guards", "prepared", "session")
 
     def __init__(self) -> None:
         self.prepared = Prepared()
         self.answered_at: float = 0.0
         self.session: ServerSession | None = None
+        self.guards: dict[float, AbstractContextManager[Any]] = {}
         self._socket: socket.socket | None = None
 
     def socket(self, conn: Any) -> socket.socket:

@@ -30,25 +30,20 @@ class Guard:
     :param seconds: how long the block may last.
     :param is_working: asked after that time, in a thread of its own: whether the server is still at work on what the
         block waits for. If it is, the block may last as long again. Default: the connection is cut at once.
-    :param on_cut: called after the connection was cut.
+
+    It can be entered again after it was left.
     """
 
-    __slots__ = ("_on_cut", "_sock", "_watchdog", "asking", "deadline", "is_working", "seconds")
+    __slots__ = ("_sock", "_watchdog", "asking", "deadline", "is_working", "seconds")
 
     def __init__(
-        self,
-        watchdog: Watchdog,
-        conn: Any,
-        seconds: float,
-        is_working: Callable[[], bool] | None,
-        on_cut: Callable[[], object] | None,
+        self, watchdog: Watchdog, conn: Any, seconds: float, is_working: Callable[[], bool] | None = None
     ) -> None:
         self._watchdog = watchdog
         # not the connection: a guard that an interruption leaves behind would keep it open
         self._sock = known(conn).socket(conn)
         self.seconds: float = seconds
         self.is_working: Callable[[], bool] | None = is_working
-        self._on_cut = on_cut
         self.asking: bool = False
 
     def __enter__(self) -> Guard:
@@ -83,8 +78,7 @@ class Guard:
         except OSError:
             pass  # the connection went by itself
         logger.warning("the server has not answered for %.0f seconds: its connection was cut", self.seconds)
-        if self._on_cut is not None:
-            self._on_cut()
+        self._watchdog.has_cut()
 
 
 class Watchdog:
@@ -93,9 +87,12 @@ class Watchdog:
     libpq can't do that for a blocking call: TCP's own timeouts notice a peer that acknowledges nothing, but not a proxy
     or a server that takes the bytes and then keeps silent. One thread serves all guards; it starts with the first one
     and ends when there was none for a while.
+
+    :param on_cut: a weak reference to what is called after a connection was cut.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_cut: weakref.ref[Callable[[], object]] | None = None) -> None:
+        self._on_cut = on_cut
         self._loop = Loop(self.run_once, "pq watchdog", idle=IDLE)
         self._closed = False
         self._reset()
@@ -105,15 +102,15 @@ class Watchdog:
         self.lock: Any = threading.RLock()
         self.guards: set[Guard] = set()
 
-    def guard(
-        self,
-        conn: Any,
-        seconds: float,
-        is_working: Callable[[], bool] | None = None,
-        on_cut: Callable[[], object] | None = None,
-    ) -> Guard:
+    def guard(self, conn: Any, seconds: float, is_working: Callable[[], bool] | None = None) -> Guard:
         """Return a context manager; see `Guard`."""
-        return Guard(self, conn, seconds, is_working, on_cut)
+        return Guard(self, conn, seconds, is_working)
+
+    def has_cut(self) -> None:
+        """Tell the owner that a connection was cut."""
+        on_cut = None if self._on_cut is None else self._on_cut()
+        if on_cut is not None:
+            on_cut()
 
     def close(self, timeout: float | None = None) -> None:
         """End the thread now, and wait for that; but if something is guarded, or will be, soon after that.

@@ -53,7 +53,7 @@ class Source(ABC):
         self.holders: dict[int, object] = {}  # by the id of the connection
         self.dropped: deque[tuple[Any, object]] = deque()
         self._suspects: set[int] = set()  # the ids of lent connections that are not to be used again
-        self.watchdog: Watchdog = Watchdog()
+        self.watchdog: Watchdog = Watchdog(weakref.WeakMethod(self.distrust))
         weakref.finalize(self, self.watchdog.close, 0).atexit = False
         _sources.add(self)
 
@@ -186,7 +186,7 @@ class Source(ABC):
     def guard(self, conn: Any, limit: float) -> Guard:
         """Return a context manager around a statement that the server gives up after `limit` seconds: if it lasts much
         longer, the connection is cut, and others are distrusted."""
-        return self.watchdog.guard(conn, limit + SILENCE, on_cut=self.distrust)
+        return self.watchdog.guard(conn, limit + SILENCE)
 
     def run_patiently(self, conn: Any, sql: str, params: Params | None) -> Rows:
         """Execute a statement that may take as long as the server works on it."""

@@ -158,7 +158,7 @@ class DsnPool(Source):
             limit = self.statement_timeout or 0
             if id(conn) in self._patient or not self.driver.idle(conn):
                 is_working = partial(self._is_working, conn)
-        return Guard(self.watchdog, conn, limit + SILENCE, is_working, self.distrust)
+        return Guard(self.watchdog, conn, limit + SILENCE, is_working)
 
     def lift(self, conn: Any) -> str:
         session = known(conn).session
