@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from psycopg2.pool import PoolError, SimpleConnectionPool, ThreadedConnectionPoo
 from support import PATIENCE, Background, execute, wait_until
 from support.driver import driver, only_psycopg2
 from support.kinds import WITH_PSYCOPG3, make_pq, terminate
+from support.signals import ctrl_c
 
 from pq import PQ, CommitUnknown, ConnectionFailed, ConnectionLost, DecodeError, Queue, TableMissing
 from pq._db.sources import dsn as own
@@ -477,22 +476,6 @@ def test_two_tables_in_one_schema(dsn: str, sql: Sql) -> None:
 # -- Ctrl-C
 
 
-@contextmanager
-def interrupted(when: Callable[[], Any], then: Callable[[], Any] = lambda: None) -> Iterator[None]:
-    """SIGINT for the main thread as soon as `when`; then KeyboardInterrupt must come out of the block."""
-
-    def interrupt() -> None:
-        wait_until(when, "what is to be interrupted")
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        then()
-
-    thread = Background(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        yield
-        thread.result()  # where it is raised if the block was faster
-    thread.result()
-
-
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("kind", WITH_PSYCOPG3)
 def test_an_interrupted_statement_leaves_nothing_behind(
@@ -502,7 +485,7 @@ def test_an_interrupted_statement_leaves_nothing_behind(
     blocker.cursor().execute("lock table queue in exclusive mode")
     with make_pq(kind, dsn) as pq:
         # libpq can't be interrupted: the exception comes when the statement is done
-        with interrupted(lambda: sql("select from pg_locks where not granted"), then=blocker.rollback):
+        with ctrl_c(lambda: sql("select from pg_locks where not granted"), then=blocker.rollback):
             if inside:
                 with pq["a"]:
                     pq["a"].put(1)
@@ -534,7 +517,7 @@ def test_an_interrupted_wait_for_a_connection_takes_none(dsn: str, sql: Sql, kin
         thread = Background(occupy)
         assert entered.wait(30)
         waiting = threading.main_thread().ident
-        with interrupted(lambda: "acquire" in names_of_calls(waiting)):
+        with ctrl_c(lambda: "acquire" in names_of_calls(waiting)):
             pq["a"].put(1)
         others = [Background(pq["a"].put, n) for n in range(3)]
         over.set()

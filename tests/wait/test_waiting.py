@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import linecache
 import math
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -23,6 +21,7 @@ from support import PATIENCE, Background, wait_until
 from support.driver import driver, either
 from support.kinds import SEVERAL, WITH_PSYCOPG3, kit_of, make_pq, terminate
 from support.proxy import Proxy
+from support.signals import ctrl_c
 
 from pq import PQ, ConnectionLost, Queue, TableMissing
 from pq._db.drivers.base import Driver
@@ -54,29 +53,30 @@ def patient(dsn: str) -> Iterator[PQ]:
         yield pq
 
 
-def asleep(pq: PQ, queue: str = "a", waiters: int = 1, sure: bool = True) -> None:
-    """Wait until so many threads wait for the queue, and W1 to W4 are done.
+def is_asleep(pq: PQ, queue: str = "a", waiters: int = 1, sure: bool = True) -> bool:
+    """Whether so many threads wait for the queue, and W1 to W4 are done.
 
     :param sure: and the transactions that were noted have ended.
     """
+    room = pq._table._room
+    with room.lock:
+        channel = room.queues.get(queue)
+        line = room.leader.session
+        gate = line and line.gates.get(queue)
+        return bool(
+            channel
+            and len(channel.waiters) == waiters
+            and not channel.stale
+            and not any(waiter.called for waiter in channel.waiters)
+            and gate
+            and gate.next is not None
+            and (channel.sure or not sure)
+        )
 
-    def settled() -> bool:
-        room = pq._table._room
-        with room.lock:
-            channel = room.queues.get(queue)
-            line = room.leader.session
-            gate = line and line.gates.get(queue)
-            return bool(
-                channel
-                and len(channel.waiters) == waiters
-                and not channel.stale
-                and not any(waiter.called for waiter in channel.waiters)
-                and gate
-                and gate.next is not None
-                and (channel.sure or not sure)
-            )
 
-    wait_until(settled, f"the sleep of {waiters} waiters for {queue}")
+def asleep(pq: PQ, queue: str = "a", waiters: int = 1, sure: bool = True) -> None:
+    """Wait until `is_asleep`."""
+    wait_until(lambda: is_asleep(pq, queue, waiters, sure), f"the sleep of {waiters} waiters for {queue}")
 
 
 def waiting(pq: PQ, queue: str = "a", sure: bool = True) -> Background:
@@ -843,14 +843,8 @@ def test_ctrl_c_while_waiting_leaves_all_intact(dsn: str, sql: Sql, kind: str, r
     with make_pq(kind, dsn, poll_interval=HOUR) as pq:
         others = [waiting(pq)] if role == "follower" else []
 
-        def interrupt() -> None:
-            asleep(pq, waiters=1 + len(others))
-            os.kill(os.getpid(), signal.SIGINT)
-
-        thread = Background(interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        with ctrl_c(lambda: is_asleep(pq, waiters=1 + len(others))):
             pq["a"].get(timeout=HOUR)
-        thread.result()
         if not others:
             gates_are_left(sql, kind)
         others.append(waiting(pq))
