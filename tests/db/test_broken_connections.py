@@ -348,11 +348,12 @@ def test_a_closed_watchdog_has_a_thread_for_as_long_as_something_is_guarded(dsn:
     """What is under way when a PQ is closed must neither hang nor keep a thread."""
     watchdog = Watchdog()
     proxy.on("hush", swallow)
-    with closing(driver.connect(proxy.dsn)) as conn:
-        with watchdog.guard(conn, 0.2), pytest.raises(driver.OperationalError):
-            watchdog.close()
-            Background(conn.cursor().execute, "select 'hush'").result()
-        wait_until(lambda: watchdog._loop.ident is None, "the end of its thread", 10)
+    conn = driver.connect(proxy.dsn)
+    with watchdog.guard(conn, 0.2), pytest.raises(driver.OperationalError):
+        watchdog.close()
+        Background(conn.cursor().execute, "select 'hush'").result()
+    conn.close()
+    wait_until(lambda: watchdog._loop.ident is None, "the end of its thread", 10)
     with closing(driver.connect(dsn)) as conn:
         with watchdog.guard(conn, 60):
             assert watchdog._loop.ident is not None
