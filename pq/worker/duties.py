@@ -13,6 +13,9 @@ from .queues import TaskQueue
 #: Seconds until the first look: a worker that has just begun has better things to do.
 BEGIN = 1.0
 
+#: Names of queues in one warning.
+SHOWN = 5
+
 
 class Duties:
     """One thread, which deletes the rows whose retention is over. First it tells of queues that look like a mistake.
@@ -32,8 +35,7 @@ class Duties:
         try:
             if self._queues is not None:
                 queues, self._queues = self._queues, None
-                for queue in queues:
-                    self._look_at(queue)
+                self._look_at(queues)
                 return BEGIN
             self._pruner.run_once()
         except Exception as error:  # no right to delete; or no connection, of which other threads tell
@@ -43,9 +45,13 @@ class Duties:
             return REST
         return self._pruner.pause
 
-    def _look_at(self, queue: TaskQueue) -> None:
-        if queue._has_tasks:
-            return
+    def _look_at(self, queues: Sequence[TaskQueue]) -> None:
         sql = self._table.statements("queue.sql")["has_jobs"]
-        if not self._table.execute(sql, {"queue": queue.name})[0][0]:
-            logger.warning("queue %r has no jobs, and no tasks in this process: is the name right?", queue.name)
+        without = [
+            repr(queue.name)
+            for queue in queues
+            if not queue._has_tasks and not self._table.execute(sql, {"queue": queue.name})[0][0]
+        ]
+        if without:
+            shown = ", ".join(without[:SHOWN]) + (f" and {len(without) - SHOWN} more" if len(without) > SHOWN else "")
+            logger.warning("no jobs, and no tasks in this process, for %s: is the name right?", shown)

@@ -449,15 +449,16 @@ def test_queues_of_another_pq_are_refused(pq: PQ, dsn: str) -> None:
                 Worker(pq, [pq["a"], queue])
 
 
-def test_a_name_without_tasks_and_jobs_is_warned_of(
+def test_names_without_tasks_and_jobs_are_warned_of_once(
     pq: PQ, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pq["known"].task(name="t")(lambda job_id: None)
     pq["jobs"].put(1, schedule_at="1h")
     monkeypatch.setattr(duties, "BEGIN", 3600.0)
-    with working(Worker(pq, ["known", "jobs", "maisl"])):
+    with working(Worker(pq, ["known", "jobs", "maisl", *(f"q{n}" for n in range(7))])):
         wait_until(lambda: "'maisl'" in caplog.text, "the warning")
-    assert [record.args for record in caplog.records if "no tasks" in record.getMessage()] == [("maisl",)]
+    told = [record.args for record in caplog.records if "no tasks" in record.getMessage()]
+    assert told == [("'maisl', 'q0', 'q1', 'q2', 'q3' and 3 more",)]
 
 
 def test_transactional_tasks_as_many_as_threads_and_longer_than_the_lease_end_well(

@@ -602,10 +602,10 @@ def test_an_idle_worker_asks_once_a_poll_interval_however_many_queues_and_thread
     names = [f"q{n}" for n in range(20)]
     statements: list[tuple[float, str]] = []
     adapter = type(own_driver())
-    run = adapter.run
+    run = adapter._run
 
-    def counting(driver: Any, conn: Any, sql: str, params: Any = None) -> Any:
-        if "pg_current_snapshot" in sql:
+    def counting(driver: Any, conn: Any, sql: str, params: Any) -> Any:
+        if "changed.q_name" in sql:
             statements.append((time.monotonic(), sql))
         return run(driver, conn, sql, params)
 
@@ -614,7 +614,7 @@ def test_an_idle_worker_asks_once_a_poll_interval_however_many_queues_and_thread
         thread = started(worker)
         channels = pq._table._room.queues
         wait_until(lambda: len(channels) == 20 and all(c.sure for c in list(channels.values())), "sleep")
-        monkeypatch.setattr(adapter, "run", counting)
+        monkeypatch.setattr(adapter, "_run", counting)
         wait_until(lambda: len(statements) >= 10, "ten looks")
         worker.stop()
         thread.result()
