@@ -18,7 +18,7 @@ HOUR = 3600.0
 
 @pytest.fixture(params=["connection", "autocommit connection"])
 def shared(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
-    with make_pq(request.param, dsn, poll_interval=HOUR) as pq:
+    with make_pq(request.param, dsn, poll_interval=HOUR, retry_in="100ms") as pq:
         yield pq
 
 
