@@ -128,7 +128,8 @@ class Aside:
     def _drop(self) -> None:
         database, self._database = self._database, None
         if database is not None:
-            database.close()
+            source: Any = database.source
+            source.retire()  # a thread may be about to claim there
 
     def _is_connected(self) -> bool:
         conn = self._source.conn

@@ -170,6 +170,18 @@ def test_it_is_closed_when_nobody_waits_and_opened_again(
             wait_until(lambda: sessions(sql) == 1, "the end of the second connection")
 
 
+def test_who_is_about_to_claim_there_when_it_is_closed_can_do_so(single: PQ, sql: Sql) -> None:
+    waiter = Background(single["a"].get, timeout=HOUR)
+    wait_until(lambda: waits_aside(single), "the waiter")
+    single["a"].put(1)
+    waiter.result()
+    table = single._table.aside()
+    assert table is not None
+    single._table._room._aside.rest()  # type: ignore[union-attr]
+    assert table.execute("select 1") == [(1,)]
+    wait_until(lambda: sessions(sql) == 1, "the end of the second connection")
+
+
 def test_it_is_closed_when_the_application_closes_its_own(
     single: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ class DsnPool(Source):
         self.statement_timeout = statement_timeout
         self._dsn = dsn
         self._limit = limit
-        self._closed = False
+        self._closed = self._retired = False
         self._reserved: tuple[Turns, Turn] | None = None  # the turn of another source that this one has
         self._reset()
 
@@ -128,7 +128,7 @@ class DsnPool(Source):
                 self._idle.append((conn, time.monotonic()))
         finally:
             self._turns.give(turn)
-            if self._closed:
+            if self._retired:
                 self.distrust()
 
     def _discard(self, conn: Any) -> None:
@@ -202,13 +202,19 @@ class DsnPool(Source):
     def open_listening_connection(self) -> Any:
         return self.driver.connect(self._dsn)
 
+    def retire(self) -> None:
+        """Keep no connections: close those that are idle now, and others when they come back. Whoever comes late gets
+        one all the same."""
+        self._retired = True
+        self.watchdog.close()
+        self.distrust()
+
     def close(self) -> None:
-        """Idle connections are closed now, those at work when they come back."""
+        """Retire, and refuse whoever comes late."""
         self._closed = True
         reserved, self._reserved = self._reserved, None
         self._turns.open()
-        self.watchdog.close()
-        self.distrust()
+        self.retire()
         if reserved is not None:
             turns, turn = reserved
             turns.give(turn)
