@@ -12,7 +12,7 @@ from ._args import UNSET, Unset, check_text, integer, timeout_seconds
 from ._db import Database
 from ._jobs.info import QueueInfo
 from ._jobs.lease import LeasedJob
-from ._jobs.settlement import settle_all
+from ._jobs.outcome import settle_all
 from ._queue import Queue
 from ._queue.kept import KeptQueues
 from ._table import Table, schema

@@ -6,21 +6,17 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._logs import queue_log as logger
-from .._text import attribute, is_a, message_of
+from .._table import Table
+from .._text import is_a
 from .._times import Delay, delay_of
-from .._traceback import cause_of
-from ..errors import Discard, LeaseLost, Retry, TaskNotFound
+from ..errors import Discard, LeaseLost, Retry
 from ..retry import Policy
-from .failure import Failure
+from . import outcome
 from .job import Job
-from .settlement import Settlement, note_cancelled, settle
+from .settlement import Settlement, applies, note_cancelled, settle
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-#: The pause after an attempt whose task this process does not know: a deployment may be under way.
-DEPLOYMENT = timedelta(seconds=30)
-
 
 class LeasedJob(Job):
     """A job as ``Queue.get(lease=…)`` returns it. No other consumer gets the job until the lease expires.
@@ -71,7 +67,7 @@ class LeasedJob(Job):
         :param conn: end the job in the transaction that is open there: a connection, cursor or session.
         :raises LeaseLost: this delivery no longer holds the job; nothing was changed.
         """
-        self.settle(self._as_done(result), conn)
+        self.settle(outcome.done(self, result), conn)
 
     def retry(self, in_: Delay | None = None, error: BaseException | str | None = None, *, conn: Any = None) -> None:
         """Try the job again, however many retries the policy allows.
@@ -84,7 +80,7 @@ class LeasedJob(Job):
         :raises TypeError: `in_` has another type.
         :raises ValueError: `in_` has another form or is out of range.
         """
-        self.settle(self._as_retried(in_, error), conn)
+        self.settle(outcome.retried(self, in_, error), conn)
 
     def fail(self, error: BaseException | str, *, conn: Any = None) -> None:
         """Give the job up: it is dead at once, with this error; see `Queue.dead`.
@@ -93,7 +89,7 @@ class LeasedJob(Job):
         :param conn: as for `done`.
         :raises LeaseLost: as for `done`.
         """
-        self.settle(Settlement(self, "dead", error=self._failure(error)), conn)
+        self.settle(outcome.dead(self, error), conn)
 
     def release(self, *, conn: Any = None) -> None:
         """Make the job ready again as if it had not been delivered: the attempt does not count.
@@ -103,58 +99,12 @@ class LeasedJob(Job):
         """
         self.settle(Settlement(self, "released"), conn)
 
-    def _fail_by(self, error: BaseException, *, conn: Any = None) -> str:
-        """End an attempt that raised this exception: as `Retry` or `Discard` says, or else by the retry policy.
-
-        :param conn: as for `done`.
-        :returns: the outcome, ``'retry'`` or ``'dead'``.
-        :raises LeaseLost: as for `done`.
-        """
-        settlement = self._as_failed(error)
-        self.settle(settlement, conn)
-        return settlement.outcome
-
-    # -- settlements, to be executed later
-
-    def _as_done(self, result: Any = None) -> Settlement:
-        """Return the settlement that `done` executes."""
-        try:
-            return Settlement(self, "done", result=self._queue._encoded(result))
-        except (TypeError, ValueError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"the result of job {self.id} can't be stored: {message_of(error)}") from error
-
-    def _as_failed(self, error: BaseException) -> Settlement:
-        """Return the settlement after an attempt that ended with this exception."""
-        # the application's subclasses may lack these attributes, or have properties with these names
-        if is_a(error, Retry):
-            try:
-                return self._as_retried(attribute(error, "in_"), cause_of(error))
-            except Exception as bad:
-                error = bad
-        if is_a(error, Discard):
-            return Settlement(self, "dead", error=self._failure(attribute(error, "reason") or error))
-        pause = self._pause(error)
-        if is_a(error, TaskNotFound) and attribute(error, "waits") is True:
-            longer = max(pause or DEPLOYMENT, DEPLOYMENT)
-            if self._failed_lately():
-                return Settlement(self, "retry", longer, self._failure(error), counts=False)
-            pause = None if pause is None else longer
-        if pause is None:
-            return Settlement(self, "dead", error=self._failure(error))
-        return Settlement(self, "retry", pause or None, self._failure(error))
-
-    def _as_retried(self, in_: Delay | None, error: BaseException | str | None) -> Settlement:
-        """Return the settlement that `retry` executes."""
-        pause = self.policy.usual(self.attempts) if in_ is None else delay_of("in_", in_)
-        return Settlement(self, "retry", pause or None, None if error is None else self._failure(error))
-
     def settle(self, settlement: Settlement, conn: Any = None) -> None:
         """Execute a settlement of this job.
 
         :raises LeaseLost: this delivery no longer holds the job.
         """
-        if settle([settlement], queue=self._queue if conn is None else self._queue._bind(conn)):
+        if settle([settlement], table=self._table(conn)):
             self._lost()
 
     # -- while it runs
@@ -200,7 +150,7 @@ class LeasedJob(Job):
             if not self._is_unsettled():
                 return False
             if is_a(error, Exception):
-                self._fail_by(error)
+                self.settle(outcome.failed(self, error))
             else:
                 self.release()
         except Exception:  # raise the application's error, not this one
@@ -223,36 +173,17 @@ class LeasedJob(Job):
         After a settlement in a transaction the row says whether that was committed. An open transaction has the row
         locked, and this thread may be the one to commit it: so this never waits.
         """
-        return not self.settled and (self.settled is False or self._execute("free", self._queue))
+        return not self.settled and (self.settled is False or applies("free", self, self._table()))
 
-    def _pause(self, error: BaseException) -> timedelta | None:
-        try:
-            return self.policy.pause(self.attempts, error)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
-            logger.exception("the retry policy of queue %r failed; job %s is dead", self._queue.name, self.id)
-            return None
-
-    def _failed_lately(self) -> bool:
-        """Whether the job first failed less than an hour ago, by the server's clock, or has not failed yet."""
-        try:
-            return self._execute("failed_lately", self._queue)
-        except Exception:  # the job is settled later, and must not be given up because of this error
-            return True
-
-    def _failure(self, error: BaseException | str) -> str:
-        return Failure.of(error, self._queue.keep_traceback).dumps()
+    def _table(self, conn: Any = None) -> Table:
+        table: Table = self._queue._table
+        return table if conn is None else table.bind(conn)
 
     def _change(self, statement: str, conn: Any, **params: Any) -> None:
-        queue = self._queue if conn is None else self._queue._bind(conn)
-        if not self._execute(statement, queue, **params):
-            note_cancelled([self], queue)
+        table = self._table(conn)
+        if not applies(statement, self, table, **params):
+            note_cancelled([self], table)
             self._lost()
-
-    def _execute(self, statement: str, queue: Any, **params: Any) -> bool:
-        held: dict[str, Any] = {"id": self.id, "attempts": self.attempts, "dequeued_at": self.dequeued_at}
-        return bool(queue._run(queue._statements("lease.sql")[statement], **held, **params))
 
     def _lost(self) -> NoReturn:
         raise LeaseLost(job_id=self.id, queue=self._queue.name, attempt=self.attempts)

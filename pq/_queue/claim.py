@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from .._db import Rows
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
+from .._jobs.outcome import failed
 from .._jobs.row import (
     ATTEMPTS,
     DEQUEUED_AT,
@@ -214,7 +215,9 @@ def _refused(queue: QueueBase, job: Any, row: tuple[Any, ...], error: DecodeErro
     outcome = "left"
     if isinstance(job, LeasedJob):
         try:
-            outcome = job._fail_by(error)
+            settlement = failed(job, error)
+            job.settle(settlement)
+            outcome = settlement.outcome
         except Exception as problem:  # the others, taken by the same claim, are not to suffer
             if queue._db.in_transaction:
                 raise

@@ -9,7 +9,7 @@ from typing import Any
 from .._args import JOB_IDS, integer, timeout_seconds
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
-from .._jobs.settlement import settle_all
+from .._jobs.outcome import settle_all
 from .._table import bulk as _bulk
 from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, when
 from ..errors import JobNotFound

@@ -12,7 +12,7 @@ from .._db import Database, Literal, Rows, check_source
 from .._text import describe
 from .._times import TimeSpec
 from ..errors import DecodeError, JobNotFound, RowsDropped
-from ..sql import TableName, bound
+from ..sql import TableName
 from . import bulk as _bulk
 from .table import Table
 
@@ -167,7 +167,7 @@ class QueueRows:
         try:
             count = self._db.copy(self._sql["load"], lines)
         except self._db.driver.Error as error:
-            raise (lines.error or self._meant(error)) from None
+            raise (lines.error or self._table.meaning(error)) from None
         if count < lines.count:
             raise RowsDropped(queue=self.name, dropped=lines.count - count, count=lines.count, ids=[])
         return count
@@ -189,29 +189,11 @@ class QueueRows:
                 raise RowsDropped(queue=self.name, dropped=1, count=1, ids=[])
             raise JobNotFound(job_id=job_id, queue=self.name)
 
-    def _run(
-        self,
-        sql: str,
-        *,
-        prepare: bool = False,
-        lock_timeout: float | None = None,
-        patient: bool = False,
-        **params: Any,
-    ) -> Rows:
-        try:
-            return self._db.execute(
-                sql, {"queue": self.name, **params}, prepare=prepare, lock_timeout=lock_timeout, patient=patient
-            )
-        except self._db.driver.Error as error:
-            raise self._meant(error) from None
-
-    def _meant(self, error: Exception) -> Exception:
-        if self._db.driver.text_is_invalid(error):  # the server's message quotes the data
-            return ValueError("the queue's encoder did not return valid JSON")
-        return error
+    def _run(self, sql: str, *, prepare: bool = False, patient: bool = False, **params: Any) -> Rows:
+        return self._table.execute(sql, {"queue": self.name, **params}, prepare=prepare, patient=patient)
 
     def _statements(self, path: str, **instead: str) -> Mapping[str, str]:
-        return bound(path, self._table.quoted, **instead)
+        return self._table.statements(path, **instead)
 
     @cached_property
     def _sql(self) -> Mapping[str, str]:

@@ -78,8 +78,20 @@ class Table:
         return bound(path, self.quoted, **instead)
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None, **options: Any) -> Rows:
-        """Execute one statement; the arguments and errors are those of `Database.execute`."""
-        return self.database.execute(sql, params, **options)
+        """Execute one statement; the arguments and the other errors are those of `Database.execute`.
+
+        :raises ValueError: a queue's encoder has returned something else than JSON.
+        """
+        try:
+            return self.database.execute(sql, params, **options)
+        except self.database.driver.Error as error:
+            raise self.meaning(error) from None
+
+    def meaning(self, error: Exception) -> Exception:
+        """Return the error to raise in place of one of the driver."""
+        if self.database.driver.text_is_invalid(error):  # the server's message quotes the data
+            return ValueError("the queue's encoder did not return valid JSON")
+        return error
 
     # -- retention
 

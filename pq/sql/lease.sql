@@ -24,6 +24,13 @@ pq_given as materialized (
   where delivery.number = abs(delivery.number) and delivery.number = delivery.number + 0
 )
 
+-- name: given_deliveries
+pq_given as materialized (
+  select delivery.* from unnest(%(ids)s::bigint[], %(attempts)s::int[], %(dequeued_at)s::timestamptz[])
+    with ordinality as delivery (id, attempts, dequeued_at, number)
+  where delivery.number = abs(delivery.number) and delivery.number = delivery.number + 0
+)
+
 -- name: given_leases
 -- What the heartbeat gives.
 pq_given as materialized (
@@ -108,7 +115,7 @@ select held.id from pq_held as held
 
 -- name: locked
 -- Return those of the deliveries that are held in rows which another transaction has locked.
-with :given_leases, pq_held as materialized (
+with :given_deliveries, pq_held as materialized (
   select job.id from pq_given as given join :table as job on :is_given
 ), pq_free as materialized (
   select job.id from pq_given as given join :table as job on :is_given

@@ -44,7 +44,7 @@ class Completer:
 
     :param batch: how many are settled together, at most.
     :param on_error: called with an error that the thread does not expect.
-    :ivar queue: any queue of the table, with the connection that the worker keeps for this.
+    :ivar table: with the connection that the worker keeps for this.
     :ivar finished: after `close`, all that can be settled is settled.
     """
 
@@ -52,7 +52,7 @@ class Completer:
         self, held: Held, events: Events, backoff: Backoff, batch: int, on_error: Callable[[BaseException], object]
     ) -> None:
         self.loop: Loop = Loop(self.run_once, "pq completer", on_error=on_error)
-        self.queue: Any = None
+        self.table: Any = None  # a `Table`, from the start on
         self.finished: bool = False
         self._closing = self._closed = False
         self._held = held
@@ -129,7 +129,7 @@ class Completer:
         :param again: when this was tried before, the connection was lost.
         """
         try:
-            lost = set(settle([settlement for _, settlement in batch], LOCK, self.queue))
+            lost = set(settle([settlement for _, settlement in batch], LOCK, self.table))
         except Exception as error:
             return self._explain(batch, error, again)
         self._backoff.over()
@@ -154,7 +154,7 @@ class Completer:
         cut = isinstance(error, (ConnectionFailed, ConnectionLost, CommitUnknown))
         for execution, _ in batch:
             execution.unsure |= isinstance(error, CommitUnknown)
-        if self.queue._db.driver.lock_timed_out(error):
+        if self.table.database.driver.lock_timed_out(error):
             return self._set_locked_aside(batch)
         if not self._serves():
             return False
@@ -184,18 +184,18 @@ class Completer:
     def _serves(self) -> bool:
         """Return whether the database answers, and lets this role write to the table; note why not."""
         try:
-            serves(self.queue, LOCK)
+            serves(self.table, LOCK)
             return True
         except Exception as error:
             self._why = error
-            if isinstance(error, ConnectionLost) and not self.queue._db.source.replaceable:
+            if isinstance(error, ConnectionLost) and not self.table.database.source.replaceable:
                 self._on_error(error)
             return False
 
     def _is_writable(self, execution: Execution) -> bool:
         """Return whether the row of a job can be written at all: a disk may be full, which no other look tells."""
         try:
-            extend(self.queue, [execution.job], [False])
+            extend(self.table, [execution.job], [False])
             return True
         except Exception:
             return False
@@ -205,7 +205,7 @@ class Completer:
     def _set_locked_aside(self, batch: Batch) -> bool:
         """Settle the jobs of a batch whose rows nobody has locked."""
         try:
-            ids = locked(self.queue, [settlement.job for _, settlement in batch], LOCK)
+            ids = locked(self.table, [settlement.job for _, settlement in batch], LOCK)
         except Exception as error:  # such as the lock of the whole table
             self._why = error
             return False
@@ -230,7 +230,7 @@ class Completer:
         if not due:
             return
         try:
-            ids = locked(self.queue, [execution.job for execution in due], LOCK)
+            ids = locked(self.table, [execution.job for execution in due], LOCK)
         except Exception:
             ids = {execution.job.id for execution in due}
         with self._held.changed:

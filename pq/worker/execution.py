@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from .. import errors
+from .._jobs import outcome
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement
 from .._text import NAME, attribute, cut, fields_of, is_a, message_of
@@ -166,7 +167,7 @@ class Execution:
             if self.options.transactional:
                 return self._run_in_transaction(call, watch)
             result = self._handle(call)
-            return job._as_done(result) if self.options.result else Settlement(job, "done")
+            return outcome.done(job, result) if self.options.result else Settlement(job, "done")
         except Exception as error:
             lost = attribute(error, "job_id") if is_a(error, errors.LeaseLost) else None
             if is_a(lost, int) and lost == job.id:
@@ -199,10 +200,10 @@ class Execution:
         except Exception as error:
             if lost is False:  # not even if the error is one of LOST: the handler may have connections of its own
                 raise
-            driver = job.queue._db.source.driver
+            driver = job.queue._table.database.source.driver
             if job.cursor is None and isinstance(error, (errors.ConnectionFailed, driver.PoolError, TimeoutError)):
                 self.error = error
-                return job._as_retried(BREAK, error)._replace(counts=False)  # the handler was not even called
+                return outcome.retried(job, BREAK, error)._replace(counts=False)  # the handler was not even called
             if lost or isinstance(error, LOST) or (job.cursor is None and isinstance(error, driver.Error)):
                 return self._broken(error)
             raise
@@ -223,12 +224,12 @@ class Execution:
             reason.__cause__ = error
             return self.fail(reason)
         self.error = error
-        return self.job._as_retried(BREAK, error)._replace(outcome="broken")
+        return outcome.retried(self.job, BREAK, error)._replace(outcome="broken")
 
     def fail(self, error: BaseException) -> Settlement:
         """Return how to settle the job after an attempt that ended with this error."""
         self.error = error
-        return self.job._as_failed(error)
+        return outcome.failed(self.job, error)
 
     def time_out(self) -> Settlement:
         """Return how to settle the job now that its timeout is over; the error says where the thread is."""

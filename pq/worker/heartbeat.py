@@ -45,7 +45,7 @@ class Heartbeat:
 
     :param give_up: called with a job whose timeout is over.
     :param on_error: called with an error that the thread did not expect.
-    :ivar queue: any queue of the table, with the connection that the worker keeps for this.
+    :ivar table: with the connection that the worker keeps for this.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Heartbeat:
         on_error: Callable[[BaseException], object],
     ) -> None:
         self.loop: Loop = Loop(self.run_once, "pq heartbeat", on_error=on_error)
-        self.queue: Any = None
+        self.table: Any = None  # a `Table`, from the start on
         self._held = held
         self._events = events
         self._backoff = backoff
@@ -95,7 +95,7 @@ class Heartbeat:
             execution.renew_at = now + execution.job.lease.total_seconds() / BEATS
         kept = self._extend(executions, now)
         lost = [each for each in executions if each.job.id not in kept and each in self._held.open]
-        note_cancelled([execution.job for execution in lost], self.queue)
+        note_cancelled([execution.job for execution in lost], self.table)
         for execution in lost:
             with self._held.changed:
                 if execution.thread is None:
@@ -106,7 +106,7 @@ class Heartbeat:
     def _extend(self, executions: list[Execution], now: float) -> set[int]:
         """Return the ids of those that are held. If the statement fails: of all, and try again soon."""
         try:
-            kept = extend(self.queue, [each.job for each in executions], [each.own_lease for each in executions])
+            kept = extend(self.table, [each.job for each in executions], [each.own_lease for each in executions])
         except Exception as error:
             if len(executions) > 1 and self._serves():  # one of the rows can't be written
                 middle = len(executions) // 2
@@ -125,7 +125,7 @@ class Heartbeat:
 
     def _serves(self) -> bool:
         try:
-            serves(self.queue, LOCK)
+            serves(self.table, LOCK)
             return True
         except Exception:
             return False

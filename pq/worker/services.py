@@ -38,7 +38,7 @@ class Services:
         self.completer: Completer = Completer(self.held, events, self.backoff, batch, on_error)
         self.heartbeat: Heartbeat = Heartbeat(self.held, events, self.backoff, give_up, on_error)
         self._duties = Duties(queues, on_error)
-        self._queue = queues[0]
+        self._table = queues[0]._table
         self._reserve: Table | None = None
         self._lock = threading.Lock()
         self._users = 0  # of those that `briefly` started
@@ -48,8 +48,8 @@ class Services:
 
         :raises RuntimeError: no thread can be started.
         """
-        self._reserve = self._queue._table.reserve()
-        self._start(self._queue if self._reserve is None else self._queue._on(self._reserve))
+        self._reserve = self._table.reserve()
+        self._start(self._reserve or self._table)
         self._duties.loop.start()
 
     def stop(self, left: Callable[[], float]) -> None:
@@ -66,7 +66,7 @@ class Services:
         """End the transactions of the thread that runs a job, and that is not waited for any longer."""
         try:
             if execution.thread is not None:
-                self._queue._table.database.source.cut(execution.thread.ident)
+                self._table.database.source.cut(execution.thread.ident)
         except Exception as error:  # all else must go on
             logger.error("the transaction of job %s can't be cut", execution.job.id, exc_info=error)
 
@@ -76,7 +76,7 @@ class Services:
         with self._lock:
             self._users += 1
             if self._users == 1:
-                self._start(self._queue)
+                self._start(self._table)
         try:
             yield
         finally:
@@ -86,7 +86,7 @@ class Services:
                     self.heartbeat.loop.stop()
                     self.completer.loop.stop()
 
-    def _start(self, queue: TaskQueue) -> None:
-        self.heartbeat.queue = self.completer.queue = queue
+    def _start(self, table: Table) -> None:
+        self.heartbeat.table = self.completer.table = table
         self.heartbeat.loop.start()
         self.completer.loop.start()

@@ -19,6 +19,7 @@ from support.kinds import make_pq
 from support.proxy import Proxy
 
 from pq import PQ, JobNotFound, LeaseLost, LeasesLost, Retry, TableMissing
+from pq._jobs.outcome import failed
 
 INSTALLED = [name for name in BOTH if find_spec(name)]
 #: What is given as `conn`.
@@ -129,7 +130,7 @@ SETTLEMENTS: dict[str, Callable[[Any, Any], Any]] = {
     "retry": lambda job, conn: job.retry("1h", "why", conn=conn),
     "fail": lambda job, conn: job.fail("why", conn=conn),
     "release": lambda job, conn: job.release(conn=conn),
-    "failed": lambda job, conn: job._fail_by(Retry(in_="1h"), conn=conn),
+    "failed": lambda job, conn: job.settle(failed(job, Retry(in_="1h")), conn),
     "extend": lambda job, conn: job.extend("1h", conn=conn),
     "progress": lambda job, conn: job.progress([1], conn=conn),
     "queue.done": lambda job, conn: job.queue.done([job], conn=conn),

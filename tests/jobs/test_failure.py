@@ -16,6 +16,7 @@ from support import PATIENCE
 
 from pq import PQ, Discard, LeaseLost, Retry, TaskTimeout
 from pq._jobs.failure import MESSAGE, TRACEBACK, Failure
+from pq._jobs.outcome import failed
 from pq._text import describe
 
 
@@ -321,7 +322,9 @@ def test_a_job_is_settled_after_any_exception(pq: PQ, make: Any, outcome: str) -
     queue = pq["a"]
     id = queue.put(1)
     job: Any = queue.get(lease="1h")
-    assert job._fail_by(make()) == outcome
+    settlement = failed(job, make())
+    job.settle(settlement)
+    assert settlement.outcome == outcome
     assert queue[id].state == ("dead" if outcome == "dead" else "scheduled")
     queue.clear()
     queue.put(2)

@@ -18,6 +18,7 @@ from support import PATIENCE, Background, execute, wait_until
 from support.kinds import WITH_PSYCOPG3, make_pq
 
 from pq import PQ, DecodeError, Discard, Job, JobNotFound, LeasedJob, LeaseLost, Queue, Retry
+from pq._jobs.settlement import applies
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 MINUTE = dt.timedelta(minutes=1)
@@ -783,7 +784,7 @@ def lose(queue: Queue, job: LeasedJob, how: str) -> None:
     if how == "cancelled":
         queue.cancel(job.id)
         return
-    job._execute("extend", queue, lease=-1)
+    applies("extend", job, queue._table, lease=-1)
     if how == "delivered again":
         assert take(queue, lease="1h").id == job.id
     elif how == "taken for good":

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from pq import PQ, LeasedJob, NewJob
-from pq._jobs.settlement import held
+from pq._jobs.settlement import extend
 
 
 def check_states(pq: PQ) -> None:
@@ -38,7 +38,7 @@ def check_endings(pq: PQ) -> None:
             done, dead = queue.get_many(2, block=False, lease="1h")
             assert [taken and taken.id, done.id, dead.id] == ids
             done.extend()
-            assert [id for (id,) in beat(done)] == [done.id]
+            assert beat(done) == {done.id}
             done.done()
             dead.fail("no good")
         assert [job.id for job in queue.dead] == [dead.id]
@@ -57,5 +57,4 @@ def check_endings(pq: PQ) -> None:
 
 def beat(job: LeasedJob) -> Any:
     """As a worker's heartbeat does."""
-    queue = job.queue
-    return queue._run(queue._statements("lease.sql")["extend_all"], **held([job]), leases="{60}", exact="{f}")
+    return extend(job.queue._table, [job], [False])

@@ -22,6 +22,7 @@ from support.proxy import Proxy, cut_before
 from pq import PQ, DecodeError, Discard, LeasedJob, LeaseLost, LeasesLost, NewJob, Queue, Retry
 from pq._db import execute as _execute
 from pq._queue import marks as _marks
+from pq._table import Table
 from pq._table import bulk as _bulk
 from pq._table.bulk import JOBS
 from pq._times import NOW
@@ -564,13 +565,13 @@ def test_a_batch_is_not_lost_by_an_error_while_it_lingers(
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What queues execute."""
     seen: list[str] = []
-    run = Queue._run
+    execute = Table.execute
 
-    def counting(queue: Queue, sql: str, **params: Any) -> Any:
+    def counting(table: Table, sql: str, params: Any = None, **options: Any) -> Any:
         seen.append(sql)
-        return run(queue, sql, **params)
+        return execute(table, sql, params, **options)
 
-    monkeypatch.setattr(Queue, "_run", counting)
+    monkeypatch.setattr(Table, "execute", counting)
     return seen
 
 

@@ -25,6 +25,7 @@ from support.kinds import NAME, terminate
 import pq as package
 from pq import ConnectionLost
 from pq._db import own_driver
+from pq._table import Table
 from pq.tasks import PQ, Queue, Worker, current
 from pq.worker import Event
 from pq.worker.supervisor import Supervisor
@@ -212,14 +213,14 @@ def test_all_running_jobs_cost_one_heartbeat(pq: PQ, gate: Gate, monkeypatch: py
     for _ in range(8):
         task()
     beats: list[int] = []
-    run = Queue._run
+    execute = Table.execute
 
-    def counting(queue: Queue, sql: str, **params: Any) -> Any:
+    def counting(table: Table, sql: str, params: Any = None, **options: Any) -> Any:
         if "leases" in params:
             beats.append(len(params["ids"].split(",")))
-        return run(queue, sql, **params)
+        return execute(table, sql, params, **options)
 
-    monkeypatch.setattr(Queue, "_run", counting)
+    monkeypatch.setattr(Table, "execute", counting)
     worker = Worker(pq, threads=8, lease="3s")
     thread = started(worker)
     wait_until(lambda: len(gate.came) == 8, "the start of all")
