@@ -30,6 +30,6 @@ def _call(args: argparse.Namespace) -> None:
         raise ValueError("the arguments must be a JSON array or object")
     task = find_task(args.task)
     positional, keywords = (arguments, {}) if isinstance(arguments, list) else ([], arguments)
-    task._signature.check(positional, keywords, task.name)
+    task.new_job(*positional, **keywords)  # which checks them, before there is a connection
     with connected(task._queue):
         print(task(*positional, **keywords, _schedule_at=args.at, _expected_at=args.expected))

@@ -25,13 +25,13 @@ from .sources.dsn import DsnPool
 from .sources.single import SingleConnection
 
 #: Seconds for which the result of a check is used.
-FRESH = 60.0
+CHECK_FRESH = 60.0
 
 #: Seconds that a check waits for the application's connection.
-BUSY = 0.05
+BUSY_TIMEOUT = 0.05
 
 #: Seconds without a waiting thread after which the second connection is closed.
-REST = 5.0
+REST_AFTER = 5.0
 
 _SQL = _sql.statements("session.sql")
 
@@ -55,9 +55,9 @@ class Aside:
         """Begin anew, without closing anything. A child process does so."""
         self._lock = threading.Lock()
         self._database: Database | None = None
-        self._checked_at = -FRESH  # monotonic seconds
+        self._checked_at = -CHECK_FRESH  # monotonic seconds
         self._waiting: set[int] = set()  # the idents of threads
-        self._left_at = -REST  # when one of them left; monotonic seconds
+        self._left_at = -REST_AFTER  # when one of them left; monotonic seconds
 
     @property
     def database(self) -> Database | None:
@@ -98,9 +98,9 @@ class Aside:
     def may_rest(self) -> bool:
         """Whether nobody has waited lately, or the application has closed its connection: it may be about to drop the
         database, which takes the end of all of them."""
-        return time.monotonic() >= self._left_at + REST or not self._is_connected()
+        return time.monotonic() >= self._left_at + REST_AFTER or not self._is_connected()
 
-    def renew(self, fresh: float = FRESH) -> None:
+    def renew(self, fresh: float = CHECK_FRESH) -> None:
         """Check whether the second connection may be used, and open it, unless that was done `fresh` seconds ago."""
         if time.monotonic() - self._checked_at < fresh:
             return
@@ -117,7 +117,7 @@ class Aside:
     def rest(self) -> None:
         """Close the second connection, until `renew` is called again."""
         with self._lock:
-            self._checked_at = -FRESH
+            self._checked_at = -CHECK_FRESH
             self._drop()
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class Aside:
         driver = self._source.driver
         loan = Loan(self._source)
         try:
-            conn = loan.take(BUSY)
+            conn = loan.take(BUSY_TIMEOUT)
             if conn.autocommit:
                 return []
             if not driver.idle(conn):

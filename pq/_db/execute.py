@@ -21,7 +21,7 @@ from .sources.base import Source
 HOT = 1.0
 
 #: How often a statement is tried again after a deadlock or serialization failure.
-ATTEMPTS = 5
+MAX_ATTEMPTS = 5
 
 READ_COMMITTED = "set transaction isolation level read committed; "
 
@@ -29,7 +29,7 @@ READ_COMMITTED = "set transaction isolation level read committed; "
 GRACE = 4.0
 
 #: Longer limits, in seconds, are none.
-LONGEST = 1e6
+LONGEST_LIMIT = 1e6
 
 _NOT_ASKED = ServerSession()
 _NOTHING = nullcontext()
@@ -110,7 +110,7 @@ class Executor:
                 read_only = source.note(conn, error)
                 in_time = time.monotonic() < began + (bound or source.statement_timeout or math.inf)
                 certain = read_only or not changes or isinstance(error, ConnectionLost)
-                if alone and not lost and attempt < ATTEMPTS and driver.may_be_repeated(error):
+                if alone and not lost and attempt < MAX_ATTEMPTS and driver.may_be_repeated(error):
                     attempt += 1
                     isolation = READ_COMMITTED  # at a stricter default it might only fail again
                 elif alone and driver.is_unprepared(error) and its.prepared.lost():
@@ -118,7 +118,7 @@ class Executor:
                 elif read_only and its.answered_at and in_time:
                     pass  # it could write before: others may have become read-only with it
                 elif attempt == 1 and (lost or read_only) and certain and source.replaceable and in_time:
-                    attempt = ATTEMPTS  # once more
+                    attempt = MAX_ATTEMPTS  # once more
                 elif timeout is not None and driver.was_canceled(error) and source.replaceable:
                     # a locked table, or a statement that takes so long: allow the next one more, lest none succeeds
                     self._slack = min(2 * self._slack, 64)
@@ -161,7 +161,7 @@ def _limits(
 @lru_cache(maxsize=256)
 def _bound(timeout: float, slack: int) -> float | None:
     bound = (timeout + GRACE) * slack
-    return _rounded(bound) if bound < LONGEST else None
+    return _rounded(bound) if bound < LONGEST_LIMIT else None
 
 
 def _rounded(seconds: float) -> float:

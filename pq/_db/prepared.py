@@ -20,10 +20,10 @@ from hashlib import sha256
 LIFE = 1.0
 
 #: Statements that are prepared on a connection, and remembered, at most: the plans of one take 100 kB or more there.
-MOST = 30
+MAX_STATEMENTS = 30
 
 #: Seconds without prepared statements, after the server had lost one.
-PAUSE = 60.0
+LOSS_PAUSE = 60.0
 
 #: Without it the server may choose to plan anew each time. It is not set for the whole session, where the application's
 #: statements and functions may be executed, too.
@@ -53,9 +53,9 @@ class Prepared:
         """Return whether the connection has executed this statement a moment ago, so that it is worth preparing."""
         now = time.monotonic()
         used = self.used.get(sql)
-        if used is None and len(self.used) >= MOST:
+        if used is None and len(self.used) >= MAX_STATEMENTS:
             self.used = {text: at for text, at in self.used.items() if now - at <= LIFE}
-            if len(self.used) >= MOST:  # so many are used in turn that preparing them is not worth it
+            if len(self.used) >= MAX_STATEMENTS:  # so many are used in turn that preparing them is not worth it
                 return False
         self.used[sql] = now
         return used is not None and now - used <= LIFE and now >= self.begins_at
@@ -71,7 +71,7 @@ class Prepared:
         # renewed, it is the last to be dropped
         self.made.pop(name, None)
         drop = "" if made is None else f"deallocate {name}; "
-        if len(self.made) >= MOST:
+        if len(self.made) >= MAX_STATEMENTS:
             oldest = next(iter(self.made))
             del self.made[oldest]
             drop = f"deallocate {oldest}; "
@@ -84,7 +84,7 @@ class Prepared:
             return False
         self.made.clear()
         self.losses += 1
-        self.begins_at = time.monotonic() + PAUSE
+        self.begins_at = time.monotonic() + LOSS_PAUSE
         return True
 
 

@@ -21,7 +21,7 @@ SILENCE = 2.0
 IDLE = 1.0
 
 #: Seconds that the question whether the server is still at work may take.
-ASKING = 10.0
+QUESTION_TIMEOUT = 10.0
 
 
 class Guard:
@@ -144,7 +144,7 @@ class Watchdog:
             guard.cut()
             return
         guard.asking = True
-        guard.deadline = now + ASKING
+        guard.deadline = now + QUESTION_TIMEOUT
         threading.Thread(target=self._ask, args=(guard, guard.is_working), name="pq watchdog asks", daemon=True).start()
 
     def _ask(self, guard: Guard, is_working: Callable[[], bool]) -> None:

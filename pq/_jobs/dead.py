@@ -11,7 +11,7 @@ from .._times import Delay
 from ..errors import JobNotFound
 from .failure import Failure
 from .job import Job
-from .row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, ID, REST, SCHEDULE_AT, TEXT
+from .row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, ID, OWN, SCHEDULE_AT, TEXT
 
 
 class DeadJob(Job):
@@ -34,7 +34,7 @@ class DeadJob(Job):
         super().__init__(
             queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT]
         )
-        error, failed_at, key = row[REST:]
+        error, failed_at, key = row[OWN:]
         self.attempts: int = row[ATTEMPTS]
         self.error: Failure = Failure.loads(error)
         self.died_at: datetime = row[DEQUEUED_AT]

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._table.rows import QueueRows
 from .failure import Failure
-from .row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, ID, REST, SCHEDULE_AT, TEXT
+from .row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, ID, OWN, SCHEDULE_AT, TEXT
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class JobInfo:
     @classmethod
     def of(cls, queue: QueueRows, row: tuple[Any, ...]) -> JobInfo:
         """Read a row of ``browse.sql``."""
-        error, failed_at, due_at, state, key = row[REST:]
+        error, failed_at, due_at, state, key = row[OWN:]
         cancelled = state == "finished" and failed_at is not None  # only that leaves the time without the error
         return cls(
             id=row[ID],

@@ -68,6 +68,14 @@ class Job:
         return f"<pq.{type(self).__name__} id={self.id} size={self.size} {times}>"
 
 
+def decode(job: Job) -> None:
+    """Replace the text that a claim has found by the data.
+
+    :raises DecodeError: it can't be decoded.
+    """
+    job._data = job._queue._decoded(job.id, job._data)
+
+
 def utc_format(moment: datetime) -> str:
     """Format a time as ISO 8601 in UTC with microseconds, such as ``2014-02-21T16:22:06.000000Z``.
 

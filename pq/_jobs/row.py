@@ -7,4 +7,4 @@ They are positions and not the fields of a named tuple, since a claim pays for e
 ID, TEXT, ENQUEUED_AT, SCHEDULE_AT, EXPECTED_AT, DEQUEUED_AT, ATTEMPTS, EXPIRIES = range(8)
 
 #: Where the statement's own columns begin. With the fragment ``failure`` these are the error and the time of the first.
-REST = EXPIRIES + 1
+OWN = EXPIRIES + 1

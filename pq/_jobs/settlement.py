@@ -13,7 +13,7 @@ from ..retry import Policy
 from ..sql import array
 
 #: The largest number of deliveries that one statement settles.
-MOST = 1000
+MAX_DELIVERIES = 1000
 
 
 class Delivery(Protocol):
@@ -61,8 +61,8 @@ def settle(
     :returns: the jobs that are no longer held.
     """
     lost: list[Delivery] = []
-    for start in range(0, len(settlements), MOST):
-        part = settlements[start : start + MOST]
+    for start in range(0, len(settlements), MAX_DELIVERIES):
+        part = settlements[start : start + MAX_DELIVERIES]
         lost += _settle(part[0].job.queue._table if table is None else table, part, lock_timeout)
     return lost
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .._db import Rows
-from .._jobs.job import Job
+from .._jobs.job import Job, decode
 from .._jobs.lease import LeasedJob
 from .._jobs.outcome import failed
 from .._jobs.row import (
@@ -18,7 +18,7 @@ from .._jobs.row import (
     EXPECTED_AT,
     EXPIRIES,
     ID,
-    REST,
+    OWN,
     SCHEDULE_AT,
     TEXT,
 )
@@ -31,11 +31,11 @@ from .marks import Marks
 
 #: How many jobs one statement takes at most, and how many due rows it looks at in a transaction; both are in claim.sql,
 #: too.
-MOST = 1000
-DUE = 100
+MAX_JOBS = 1000
+MAX_DUE = 100
 
 #: Behind the columns of a job: whether its row is deleted, and the lowest id of the jobs that the claim has made ready.
-REMOVED, PROMOTED = REST, REST + 1
+REMOVED, PROMOTED = OWN, OWN + 1
 
 
 class Refusal(NamedTuple):
@@ -128,7 +128,7 @@ class Claim:
                 how = "removed" if queue._table.retention(timeout).deletes_on_completion else "taken"
             while True:
                 look = self._marks.look(exact)
-                wanted = min(limit - len(rows), MOST)
+                wanted = min(limit - len(rows), MAX_JOBS)
                 found = queue._db.execute(
                     _statement(queue._table.quoted, how, look.slow, inside),
                     {**params, **look.parameters, "limit": wanted},
@@ -136,7 +136,7 @@ class Claim:
                     prepare=True,
                 )
                 promoted = found[-1][PROMOTED] if found else None
-                too_few = len(found) < (min(wanted, DUE) if inside else wanted)
+                too_few = len(found) < (min(wanted, MAX_DUE) if inside else wanted)
                 look.saw(found, promoted, all_due=too_few if inside else promoted is None)
                 rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
                 if len(rows) == limit or (too_few and (look.is_exact or look.slow)):
@@ -192,7 +192,7 @@ def _decode(queue: QueueBase, jobs: list[Any], rows: Rows) -> list[Refusal]:
     try:
         for job, row in zip(jobs, rows, strict=True):
             try:
-                job._data = queue._decoded(job.id, job._data)
+                decode(job)
             except DecodeError as error:
                 refused.append(_refused(queue, job, row, error))
     except BaseException:  # such as Ctrl-C: nobody has seen these jobs

@@ -11,12 +11,12 @@ from weakref import WeakSet, WeakValueDictionary
 from .queue import Queue
 
 #: Queues that nobody else has a reference to, and that are kept all the same, at most.
-MOST = 1000
+MAX_KEPT = 1000
 
 
 class KeptQueues:
     """A name leads to the same object for as long as the application has it, or has set an attribute of it; tasks do
-    so, too. Of the others, `MOST` are kept: names may be made of anything, and in a long-lived process be many.
+    so, too. Of the others, `MAX_KEPT` are kept: names may be made of anything, and in a long-lived process be many.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class KeptQueues:
             found = self._known.get(name)
             if found is not None:  # another thread was faster
                 return found
-            while len(self._recent) >= MOST:
+            while len(self._recent) >= MAX_KEPT:
                 self._drop(next(iter(self._recent)))
             self._as_made[name] = _attributes(queue)  # first: an interrupt may come between any two lines
             self._recent[name] = self._known[name] = queue

@@ -11,21 +11,21 @@ from typing import Any
 from .._jobs.row import DEQUEUED_AT, EXPECTED_AT, ID
 
 #: How far below the last job taken the marks stay: in ids, and in jobs that this process took.
-SLACK = 1000
-LAG = 500
+ID_MARGIN = 1000
+JOB_MARGIN = 500
 
 #: Seconds after which a claim looks everywhere again.
 FORGET = 1.0
 
 #: An exact look is slow when it takes this many times as long as the quickest one, and this many seconds.
-TIMES = 3.0
-SECONDS = 0.001
+SLOW_TIMES = 3.0
+SLOW_SECONDS = 0.001
 
 #: After a slow exact look the next one follows after this many times as long, but after `FORGET` at the latest.
-PAUSE = 20.0
+SLOW_PAUSE = 20.0
 
 #: After so many slow exact looks in a row, the marks of urgent and due jobs follow at each.
-SURE = 3
+SLOW_IN_A_ROW = 3
 
 LOWEST = -(2**63)
 
@@ -145,7 +145,7 @@ class Look:
         first, last = rows[0], rows[-1]
         lowered = self._lowered != marks._lowered  # jobs were made ready meanwhile, which this did not see
         if last[EXPECTED_AT] is None and not lowered:
-            marks.id = max(marks.id, last[ID] - SLACK)
+            marks.id = max(marks.id, last[ID] - ID_MARGIN)
         urgent = last[EXPECTED_AT] or first[EXPECTED_AT]
         if urgent is not None and not lowered:
             if self.is_exact and marks.urgent is not None and first[EXPECTED_AT] < marks.urgent:
@@ -153,7 +153,7 @@ class Look:
             marks._seen_urgent = max(urgent, marks._seen_urgent or urgent)
         marks._taken_at = last[DEQUEUED_AT]
         marks._taken += len(rows)
-        if marks._taken >= LAG:
+        if marks._taken >= JOB_MARGIN:
             marks._follow()
 
     def _time(self) -> None:
@@ -162,10 +162,10 @@ class Look:
         took = now - self._began_at
         marks._quickest = min(marks._quickest, took)
         marks._exact_at = now
-        if took <= TIMES * marks._quickest + SECONDS:
+        if took <= SLOW_TIMES * marks._quickest + SLOW_SECONDS:
             marks._slow_looks = 0
             return
-        marks._slow_until = now + min(FORGET, PAUSE * took)
+        marks._slow_until = now + min(FORGET, SLOW_PAUSE * took)
         marks._slow_looks += 1
-        if marks._slow_looks >= SURE:  # this is no accident: the marks need not wait for more jobs
+        if marks._slow_looks >= SLOW_IN_A_ROW:  # this is no accident: the marks need not wait for more jobs
             marks._follow()

@@ -20,19 +20,19 @@ from ..sql import bound
 
 #: Rows that one statement deletes at most, by default, and how many times as many it may look at.
 BATCH = 1000
-LOOK = 10
+LOOKED_AT = 10
 
 #: `Pruner.prune` deletes no more rows by one statement, whatever it is asked for.
-MOST = 1_000_000
+MAX_BATCH = 1_000_000
 
 #: How long a finished row is left alone, whatever the retention: `Queue.get` may be about to give it back.
-GRACE = timedelta(minutes=1)
+MIN_AGE = timedelta(minutes=1)
 
 #: Seconds between two statements of a pass, and between two passes.
-STEP = 0.1
-REST = 60.0
+STATEMENT_PAUSE = 0.1
+PASS_PAUSE = 60.0
 
-#: After a pass that looked at so many rows in vain, `REST` is twice as long; after twice as many, three times.
+#: After a pass that looked at so many rows in vain, `PASS_PAUSE` is twice as long; after twice as many, three times.
 IN_VAIN = 100_000
 
 _ALWAYS = "always"
@@ -139,10 +139,10 @@ class Pruner:
         :param limit: the largest number of rows to delete.
         """
         retention = read(self._database)
-        self.pause = STEP
+        self.pause = STATEMENT_PAUSE
         if retention.finished is not None and self._position is not None:
             ((deleted, seen, self._position),) = self._run(
-                "finished", retention.finished, limit, position=self._position, look=limit * LOOK
+                "finished", retention.finished, limit, position=self._position, look=limit * LOOKED_AT
             )
             self._in_vain += seen - deleted
             return int(deleted)
@@ -150,7 +150,7 @@ class Pruner:
         if retention.dead is not None:
             ((deleted,),) = self._run("dead", retention.dead, limit)
         if deleted < limit:
-            self.pause = REST * (1 + self._in_vain // IN_VAIN)
+            self.pause = PASS_PAUSE * (1 + self._in_vain // IN_VAIN)
             self._position, self._in_vain = _BEFORE_ALL, 0
         return int(deleted)
 
@@ -161,18 +161,18 @@ class Pruner:
         :raises ValueError: `limit` is not positive.
         :raises TableMissing: there is no table, which `run_once` does not mind.
         """
-        limit = min(limit_of(limit, 1), MOST)
+        limit = min(limit_of(limit, 1), MAX_BATCH)
         self._database.execute(_statements(self._database)["there"], {})
         complete = self._position == _BEFORE_ALL
         while not (deleted := self.run_once(limit)):
-            if self.pause >= REST:  # the end of a pass
+            if self.pause >= PASS_PAUSE:  # the end of a pass
                 if complete:
                     return 0
                 complete = True
         return deleted
 
     def _run(self, statement: str, kept: timedelta, limit: int, **params: Any) -> Rows:
-        params |= {"kept": max(kept, GRACE).total_seconds(), "limit": limit}
+        params |= {"kept": max(kept, MIN_AGE).total_seconds(), "limit": limit}
         return self._database.execute(_statements(self._database)[statement], params, patient=True)
 
 

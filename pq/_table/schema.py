@@ -21,7 +21,7 @@ from .table import Table
 
 #: How long create() waits for a lock, and how often. While it waits for the lock of the table, puts and gets wait, too.
 LOCK_TIMEOUT = "3s"
-ATTEMPTS = 5
+LOCK_ATTEMPTS = 5
 
 _SQL = statements("schema.sql")
 _MARK = re.compile(r"\(pq schema ([0-9]+)\)")
@@ -99,10 +99,10 @@ def _end(database: Database, table: TableName, statement: str, force: bool, insi
         if schema is None and statement == "drop":
             return  # another process has dropped it meanwhile
         target = TableName(table.name, schema)
-        run(_bind(_SQL["lock_table"], target))
+        run(for_table(_SQL["lock_table"], target))
         if not force:
             _refuse(database, target, isolation)
-        run(_bind(_SQL[statement], target))
+        run(for_table(_SQL[statement], target))
 
 
 def _refuse(database: Database, table: TableName, isolation: str) -> None:
@@ -129,7 +129,7 @@ def _in_turn(table: Table, work: Callable[[bool], None]) -> None:
     """
     database = table.database
     inside = database.in_transaction
-    attempts = 1 if inside else ATTEMPTS
+    attempts = 1 if inside else LOCK_ATTEMPTS
     for attempt in range(1, attempts + 1):
         try:
             with database.transaction():
@@ -186,10 +186,10 @@ def _upgrade(database: Database, table: TableName, isolation: str) -> None:
         if not exists:
             run(f"create schema {quote(schema)}")
     target = TableName(table.name, schema)
-    run(_bind(_SQL["announce"], target))
+    run(for_table(_SQL["announce"], target))
     for step in steps():
         if step.version > version:
-            run(_bind(step.sql, target))
+            run(for_table(step.sql, target))
 
 
 def version(table: Table) -> int:
@@ -221,13 +221,13 @@ def script(table: TableName, since: int = 0) -> str:
     parts = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
     if table.schema is not None:
         parts.append(f"create schema if not exists {quote(table.schema)};")
-    parts.append(_bind(_SQL["announce"], table) + ";")
-    parts += [_bind(step.sql, table).strip() for step in steps() if step.version > since]
+    parts.append(for_table(_SQL["announce"], table) + ";")
+    parts += [for_table(step.sql, table).strip() for step in steps() if step.version > since]
     return "\n\n".join([*parts, "commit;"]) + "\n"
 
 
-def _bind(sql: str, table: TableName) -> str:
-    """Bind a step to the table.
+def for_table(sql: str, table: TableName) -> str:
+    """Return a step with the names of this table and its objects in it.
 
     The names of objects contain the table's name, so two tables in one schema share none. Functions are in the table's
     schema.

@@ -12,7 +12,7 @@ from ..sql import TableName, array, bound
 from .retention import Retention, read
 
 #: Seconds for which `Table.retention` answers from memory.
-FRESH = 60.0
+RETENTION_FRESH = 60.0
 
 
 class _Memory:
@@ -23,7 +23,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self.retention = Retention()
-        self.read_at = -FRESH
+        self.read_at = -RETENTION_FRESH
 
 
 class Table:
@@ -101,14 +101,14 @@ class Table:
         :param timeout: the seconds that the caller has, for `Database.execute`.
         """
         now = time.monotonic()
-        if now - self._memory.read_at >= FRESH:
+        if now - self._memory.read_at >= RETENTION_FRESH:
             self._memory.retention = read(self.database, timeout)
             self._memory.read_at = now
         return self._memory.retention
 
     def forget_retention(self) -> None:
         """Read the retention anew at the next call of `retention`; call this after it was changed."""
-        self._memory.read_at = -FRESH
+        self._memory.read_at = -RETENTION_FRESH
 
     # -- waiting
 

@@ -11,41 +11,16 @@ that they are there by an advisory lock, the *gate* of the queue, which all of t
     P4  commit: row and NOTIFY at once        W5  sleep until notified, a row is due, or time to look again: soon
                                                   (5 ms, doubling) while noted transactions still run
 
-*Why no put is missed.* Take a put that W4 did not see: it commits after W4, hence after W2. If it found the gate taken
-at P2, it notifies at P4, after W2: W5 wakes. If it found the gate free, P2 was before W1, and its transaction was
-writing (P1 is before P2) from before W1 until after W4: so W3 noted it, and W5 looks again until it has ended. A
-transaction that begins to write after W3 finds the gate taken.
+The section "Waiting" of docs/explanation/design.rst proves that no put is missed, and says how waiters for many queues,
+on a single connection and behind a pooler differ. The parts:
 
-W3 notes one number, the transaction id that is to be given out next: all transactions that are writing have lower ones.
-They have ended when the oldest running one in a snapshot is not lower any more, and then that snapshot shows their
-rows. Such a transaction may have nothing to do with queues, and may last. It costs looks, at most one in each poll
-interval.
-
-A waiter that finds at W4 that the queue is paused leaves the gate, so that puts need not notify. It goes on listening:
-the end of the pause is notified whether the gate is taken or not, and commits after W4, hence after W2. W1 is the next
-step.
-
-*The bound.* In each poll interval one waiter of each queue claims, on its own connection, whatever the listening
-session saw or believes. That bounds what no notification tells: rows that come back by another consumer's rollback,
-rows that are updated by hand, a listening session whose search path leads to another table, or one that hangs. A thread
-that waits for many queues finds out by one statement on its own connection which of them have jobs, and claims from
-these.
-
-*Jobs that are seen and can't be had* are locked: by a claim that is just making them ready, or by a transaction that
-lasts. Who finds that looks again after a short pause, and after longer and longer ones, up to the poll interval.
-
-*Many queues.* Gates are advisory locks, and the server's table of locks is small. So a session holds a bounded number
-of gates (`most_gates` in waiting.sql). The queues beyond that number are looked at in each poll interval, no more. The
-gates of several queues are taken, and left, by one statement each.
-
-One session per PQ and process serves all waiting threads. One of these, the *leader*, sleeps on its socket; each other
-one sleeps on a condition of its own. An event calls one waiter of the queue, not all. When that one has found a job, or
-has gone away, the session looks whether there are more, and the leader calls the next waiter. Behind a transaction
-pooler, where gates and LISTEN would land on somebody else's server session, the session only looks.
-
-A thread that has got a job mostly comes back for the next. So a gate is kept for a moment when the last waiter has
-gone, except on a session of the application's. If no thread is there that could leave it then, one is started, and
-ends.
+    room         the threads of this process that wait; one of them is the leader
+    leader       what the leader does: it keeps the session, and tells waiters when to claim
+    session      the session that listens: its gates, its looks (W1 to W4), what it was notified of
+    connections  the connection of that session: of its own, or the application's single one
+    waiter       one thread that waits, and one queue that is waited for
+    polling      waiting inside of a transaction, which hears of nothing
+    debounce     leaves a gate, or closes a session, a moment after the last waiter has gone
 """
 
 from .polling import Polling

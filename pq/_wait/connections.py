@@ -11,10 +11,10 @@ from .._db.sources.base import Source
 from .._db.watchdog import Watchdog
 
 #: Seconds after which a connection of our own is cut, since the server does not answer at all.
-PATIENCE = 5.0
+SILENCE_LIMIT = 5.0
 
 #: Seconds that the leader waits for the single connection.
-BUSY = 0.05
+BUSY_TIMEOUT = 0.05
 
 
 class Busy(Exception):
@@ -30,7 +30,7 @@ class OwnConnection:
         self._watchdog = Watchdog()
 
     def use(self, action: Callable[..., Any], *args: Any) -> Any:
-        with self._watchdog.guard(self.conn, PATIENCE):
+        with self._watchdog.guard(self.conn, SILENCE_LIMIT):
             return action(self.conn, *args)
 
     def read(self) -> None:
@@ -61,7 +61,7 @@ class SharedConnection:
         loan = Loan(self._source)
         try:
             try:
-                conn = loan.take(BUSY)
+                conn = loan.take(BUSY_TIMEOUT)
             except TimeoutError:
                 raise Busy from None
             if not self.driver.idle(conn):

@@ -1,4 +1,4 @@
-"""The threads of this process that wait, and which of them leads. The package's docstring tells the protocol."""
+"""The threads of this process that wait, and which of them leads. The docstring of the package has the protocol."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .leader import LINGER, Leader
 from .waiter import Reason, WaitedQueue, Waiter
 
 #: Seconds after which another thread does what the leader should have done.
-LATE = 0.1
+LATE_CLAIM = 0.1
 
 #: Seconds between looks whether the second connection of a `PQ` on a single one is to be closed.
-LOOK = 0.5
+REST_CHECK = 0.5
 
 #: Returns those of the given queues that have a ready job.
 Peek = Callable[[Collection[str]], Collection[str]]
@@ -66,7 +66,7 @@ class WaitingRoom:
         self._led_by: int | None = None  # the ident of a thread
         self._waker: Waker | None = None
         self._tidying = Debounce(self._tidy, 2 * LINGER)
-        self._resting = Debounce(self._rest, LOOK)
+        self._resting = Debounce(self._rest, REST_CHECK)
 
     def forked(self) -> None:
         _inherited.append(self.leader.session)  # never closed here: that would say goodbye on the parent's socket
@@ -159,10 +159,10 @@ class WaitingRoom:
             return math.inf
         queues = [self.queues[name] for name in waiter.queues]
         for queue in queues:
-            if queue.claim_at + LATE <= now:
+            if queue.claim_at + LATE_CLAIM <= now:
                 queue.claim_at = now + self._poll_interval
                 waiter.called[queue.name] = Reason.TIME
-        return now if waiter.called else LATE + min(queue.claim_at for queue in queues)
+        return now if waiter.called else LATE_CLAIM + min(queue.claim_at for queue in queues)
 
     def _is_sure(self, waiter: Waiter) -> bool:
         return all(self.queues[name].sure for name in waiter.queues)

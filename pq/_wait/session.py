@@ -19,7 +19,7 @@ TIME_LIMIT = 4.0
 MAX_KEYS = 10_000
 
 #: Up to this number of gates, the server need not be asked how many are allowed.
-MODEST = 100
+FEW_GATES = 100
 
 
 class Look(NamedTuple):
@@ -179,7 +179,7 @@ class ListeningSession:
 
     def _allowed(self, wanted: int) -> int:
         """Return how many more gates this session may hold: each is an entry in the server's table of locks."""
-        if len(self.gates) + wanted <= MODEST:
+        if len(self.gates) + wanted <= FEW_GATES:
             return wanted
         if self._most is None:
             ((self._most,),) = self._run(self._sql["most_gates"])

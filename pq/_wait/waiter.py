@@ -14,13 +14,13 @@ from typing import Any, Protocol, TypeVar
 FIRST_PAUSE = 0.005
 
 #: Up to this number of queues, a claim from each costs less than it would to find out which of them have jobs.
-FEW = 8
+FEW_QUEUES = 8
 
 #: Seconds for which the answer of a look at many queues is used, at least.
-FRESH = 0.05
+PEEK_FRESH = 0.05
 
 #: A look at many queues may take one part in so many of the time.
-SHARE = 20
+PEEK_SHARE = 20
 
 Found = TypeVar("Found")
 
@@ -174,7 +174,7 @@ class Waiter:
             self._woken = False
             if len(called := list(self.called)) == 1:
                 return called
-        elif len(self.queues) <= FEW:
+        elif len(self.queues) <= FEW_QUEUES:
             return list(self.queues)
         elif time.monotonic() >= self._peek_at:
             with self._room.lock:
@@ -200,7 +200,7 @@ class Waiter:
         began = time.monotonic()
         seen = frozenset(self._peek(asked))
         ended = time.monotonic()
-        self._peek_at = ended + max(FRESH, SHARE * (ended - began))
+        self._peek_at = ended + max(PEEK_FRESH, PEEK_SHARE * (ended - began))
         with self._room.lock:
             still = [name for name in asked if self.called.get(name) is Reason.TIME]
             self.called |= dict.fromkeys(seen.intersection(still), Reason.PEEKED)

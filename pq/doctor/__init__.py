@@ -159,7 +159,7 @@ def parts(table: TableName, version: int) -> dict[str, list[str]]:
             there.pop(name, None)
             obsolete.discard(name)
             if action == "create":
-                there[name] = kind, schema._bind(match[0], table)
+                there[name] = kind, schema.for_table(match[0], table)
             elif kind == "trigger":
                 obsolete.add(name)
     indexes = {name: sql for name, (kind, sql) in there.items() if kind == "index"}

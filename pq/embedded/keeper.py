@@ -25,7 +25,7 @@ import time
 
 ORPHANS = 10.0  # seconds that the processes of a killed server have to notice that and end
 SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"  # a request that needs no user or database
-PATIENCE = 60  # SIGINTs, one a second, before a server that does not stop gets a SIGQUIT
+MAX_INTERRUPTS = 60  # SIGINTs, one a second, before a server that does not stop gets a SIGQUIT
 
 
 class Lock:
@@ -193,7 +193,7 @@ class Keeper:
         self.users.wait()
         self.unused = True
         try:
-            for _ in range(PATIENCE):
+            for _ in range(MAX_INTERRUPTS):
                 os.kill(pid, signal.SIGINT)  # fast shutdown: clients are cut off, everything is written
                 time.sleep(1)
             os.kill(pid, signal.SIGQUIT)  # immediate shutdown: the next start recovers from the log

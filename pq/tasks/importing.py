@@ -16,7 +16,7 @@ class NotFound(Exception):
 
 
 #: Characters of a path: a longer one names nothing.
-LONGEST = 1_000
+MAX_PATH = 1_000
 
 
 def locate(path: str, packages: Sequence[str] | None) -> Any:
@@ -27,7 +27,7 @@ def locate(path: str, packages: Sequence[str] | None) -> Any:
     :raises NotFound: nothing has that path, or the import fails.
     """
     parts = path.split(".")
-    if len(path) > LONGEST or not all(part.isidentifier() for part in parts):
+    if len(path) > MAX_PATH or not all(part.isidentifier() for part in parts):
         raise _missing("nothing can have that path")
     found: Any = None
     count, refused = 0, ""

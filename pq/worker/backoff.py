@@ -8,8 +8,8 @@ import threading
 from .._logs import worker_log as logger
 
 #: Seconds of the first pause. Each further one is twice as long, up to the longest.
-FIRST = 0.1
-LONGEST = 5.0
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
 
 
 class Backoff:
@@ -22,7 +22,7 @@ class Backoff:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pause = FIRST
+        self._pause = FIRST_PAUSE
         self.error: BaseException | None = None
         self.served: bool = False
 
@@ -32,7 +32,7 @@ class Backoff:
             began = self.error is None
             self.error = error
             pause = self._pause
-            self._pause = min(2 * pause, LONGEST)
+            self._pause = min(2 * pause, LONGEST_PAUSE)
         if began:
             text = " ".join(str(error).split())
             logger.warning("the database does not serve this worker: %s: %s", type(error).__name__, text)
@@ -49,5 +49,5 @@ class Backoff:
         if self.error is not None:
             with self._lock:
                 self.error = None
-                self._pause = FIRST
+                self._pause = FIRST_PAUSE
             logger.warning("the database serves this worker again")

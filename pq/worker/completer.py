@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from .._jobs.settlement import MOST, Settlement, extend, locked, serves, settle
+from .._jobs.settlement import MAX_DELIVERIES, Settlement, extend, locked, serves, settle
 from .._logs import worker_log as logger
 from .._loop import Loop
 from ..errors import CommitUnknown, ConnectionFailed, ConnectionLost
@@ -19,22 +19,16 @@ from .execution import Execution
 from .held import Held
 
 #: Characters of results and errors that are settled by one statement, unless a single job has more.
-CHARACTERS = 1_000_000
+MAX_CHARACTERS = 1_000_000
 
 #: Seconds that a settlement waits for a row that another transaction has locked. The other jobs wait as long.
-LOCK = 0.1
+LOCK_TIMEOUT = 0.1
 
 #: Seconds until a job whose row is locked is tried again.
-AGAIN = 0.25
+LOCKED_PAUSE = 0.25
 
 #: Seconds until a job is tried again that can't be settled although its row is free.
-STUCK = 5.0
-
-#: How a job was settled when the answer to the COMMIT was lost, and the job is not held any more.
-UNSURE = "settled, it seems: the connection broke at the commit,"
-
-#: How a job was settled that could not be.
-UNSETTLED = "not settled, its lease will expire,"
+STUCK_PAUSE = 5.0
 
 Batch = list[tuple[Execution, Settlement]]
 
@@ -58,7 +52,7 @@ class Completer:
         self._held = held
         self._events = events
         self._backoff = backoff
-        self._batch = min(batch, MOST)
+        self._batch = min(batch, MAX_DELIVERIES)
         self._settling = threading.Lock()
         self._on_error = on_error
         self._again: dict[Execution, float] = {}  # when to try those again that were set aside
@@ -97,7 +91,7 @@ class Completer:
             if execution not in self._held.aside or time.monotonic() >= until:
                 break
             with self._held.changed:
-                self._held.changed.wait(AGAIN)
+                self._held.changed.wait(LOCKED_PAUSE)
 
     def close(self) -> None:
         """Settle what is left, and try once more what was set aside."""
@@ -108,7 +102,7 @@ class Completer:
         """Tell of what is not settled: this is the end."""
         self._closed = True
         for execution in self._held.settled(self._held.unsettled()):
-            self._tell(execution, UNSETTLED)
+            log(logging.WARNING, "not settled, its lease will expire,", execution)
 
     def _next(self) -> Batch:
         """Return what is to be settled next: the jobs that ended first, by number and by length."""
@@ -116,7 +110,7 @@ class Completer:
         characters = 0
         for execution, settlement in islice(list(self._held.ended.items()), self._batch):
             characters += execution.size
-            if batch and characters > CHARACTERS:
+            if batch and characters > MAX_CHARACTERS:
                 break
             batch.append((execution, settlement))
         return batch
@@ -129,7 +123,7 @@ class Completer:
         :param again: when this was tried before, the connection was lost.
         """
         try:
-            lost = set(settle([settlement for _, settlement in batch], LOCK, self.table))
+            lost = set(settle([settlement for _, settlement in batch], LOCK_TIMEOUT, self.table))
         except Exception as error:
             return self._explain(batch, error, again)
         self._backoff.over()
@@ -137,8 +131,10 @@ class Completer:
         for execution, settlement in batch:
             if execution not in settled:  # it was abandoned meanwhile
                 continue
-            if settlement.job in lost:
-                self._tell(execution, UNSURE if execution.unsure else "lost")
+            if settlement.job in lost and execution.unsure:
+                log(logging.WARNING, "settled, it seems: the connection broke at the commit,", execution)
+            elif settlement.job in lost:
+                self._tell(execution, "lost")
             elif settlement.outcome == "done" and not execution.lost:
                 self._events.tell("done", execution)
             else:
@@ -172,7 +168,7 @@ class Completer:
         """A job can't be settled like this, and it is not the database's fault: that is a failed attempt."""
         if execution.refused or settlement.outcome == "released" or not self._is_writable(execution):
             logger.error("job %s can't be settled; it is tried again", execution.job.id, exc_info=error)
-            self._set_aside([execution], STUCK)
+            self._set_aside([execution], STUCK_PAUSE)
             return True
         execution.refused = True
         failed = execution.fail(error)
@@ -184,7 +180,7 @@ class Completer:
     def _serves(self) -> bool:
         """Return whether the database answers, and lets this role write to the table; note why not."""
         try:
-            serves(self.table, LOCK)
+            serves(self.table, LOCK_TIMEOUT)
             return True
         except Exception as error:
             self._why = error
@@ -205,14 +201,14 @@ class Completer:
     def _set_locked_aside(self, batch: Batch) -> bool:
         """Settle the jobs of a batch whose rows nobody has locked."""
         try:
-            ids = locked(self.table, [settlement.job for _, settlement in batch], LOCK)
+            ids = locked(self.table, [settlement.job for _, settlement in batch], LOCK_TIMEOUT)
         except Exception as error:  # such as the lock of the whole table
             self._why = error
             return False
         if not ids and len(batch) > 1:
             return self._settle_halves(batch)
         aside = [end for end in batch if end[0].job.id in ids] or batch
-        self._set_aside([execution for execution, _ in aside], AGAIN)
+        self._set_aside([execution for execution, _ in aside], LOCKED_PAUSE)
         rest = [end for end in batch if end not in aside]
         return not rest or self._settle(rest)
 
@@ -230,21 +226,20 @@ class Completer:
         if not due:
             return
         try:
-            ids = locked(self.table, [execution.job for execution in due], LOCK)
+            ids = locked(self.table, [execution.job for execution in due], LOCK_TIMEOUT)
         except Exception:
             ids = {execution.job.id for execution in due}
         with self._held.changed:
             for execution in due:
                 if execution.job.id in ids:
-                    self._again[execution] = now + AGAIN
+                    self._again[execution] = now + LOCKED_PAUSE
                 else:
                     del self._again[execution]
                     self._held.move(execution, aside=False)
 
-    def _tell(self, execution: Execution, how: str) -> None:
-        if how == "released":
+    def _tell(self, execution: Execution, outcome: str) -> None:
+        """Tell of a job by the outcome of its settlement, or that it was ``'lost'``."""
+        if outcome == "released":
             log(logging.DEBUG if execution.thread is None else logging.WARNING, "given back", execution)
-        elif how in (UNSURE, UNSETTLED):
-            log(logging.WARNING, how, execution)
         elif not execution.lost:
-            self._events.tell("retry" if how == "broken" else how, execution)
+            self._events.tell("retry" if outcome == "broken" else outcome, execution)

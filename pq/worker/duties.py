@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from .._logs import worker_log as logger
 from .._loop import Loop
-from .._table.retention import REST, Pruner
+from .._table.retention import PASS_PAUSE, Pruner
 from .._text import describe
 from .queues import TaskQueue
 
@@ -42,7 +42,7 @@ class Duties:
             if not self._told:
                 logger.warning("rows whose retention is over can't be deleted: %s", describe(error))
             self._told = True
-            return REST
+            return PASS_PAUSE
         return self._pruner.pause
 
     def _look_at(self, queues: Sequence[TaskQueue]) -> None:

@@ -112,10 +112,10 @@ class Execution:
         """Find out what the job asks for. What is wrong with it, `run` reports as a failed attempt."""
         job = self.job
         self.started = time.monotonic()
-        data = job._data
+        data = job.data
         fields = data if type(data) is dict else fields_of(data)
         try:
-            queue: Any = job._queue
+            queue = job.queue
             self._call = call = queue._call(data)
             self.task = call.name
             self.options = call.options

@@ -11,7 +11,7 @@ from .._jobs.settlement import Settlement
 from .._wait import Waiter
 from .events import Events
 from .execution import BEATS, Execution, Runner
-from .heartbeat import HOLD
+from .heartbeat import MAX_HOLD
 from .queues import TaskQueue
 from .services import Services
 
@@ -22,7 +22,7 @@ AHEAD = 0.1
 WEIGHT = 1 / 8
 
 #: Seconds for which a burst worker that has nothing to do looks for the end of its other threads' jobs.
-LOOK = 0.05
+BURST_WAIT = 0.05
 
 _NEVER = float("inf")
 
@@ -93,7 +93,7 @@ class Fetcher:
                     continue
             if execution is not None:
                 now = time.monotonic()
-                if now < execution.renew_at and now < execution.taken + HOLD and not execution.job.expiries:
+                if now < execution.renew_at and now < execution.taken + MAX_HOLD and not execution.job.expiries:
                     return execution
                 if self._is_fit(execution):
                     return execution
@@ -146,7 +146,7 @@ class Fetcher:
         before may be the one that kills its workers: it must not take others along.
         """
         now = time.monotonic()
-        if now - execution.taken >= HOLD or now >= execution.renew_at + execution.job.lease.total_seconds() / BEATS:
+        if now - execution.taken >= MAX_HOLD or now >= execution.renew_at + execution.job.lease.total_seconds() / BEATS:
             self._give_back([execution])
             return False
         return not execution.job.expiries or self._isolate(execution)
@@ -158,12 +158,12 @@ class Fetcher:
         for ended in list(held.ended)[-1:]:
             self._completer.settle_now(ended)
         if execution.job.expiries > 1 and not self._burst and self._alone in held.open:
-            self._give_back([execution], timedelta(seconds=HOLD))  # what comes behind it must not wait, too
+            self._give_back([execution], timedelta(seconds=MAX_HOLD))  # what comes behind it must not wait, too
         elif execution.job.expiries > 1:
-            until = time.monotonic() + HOLD
+            until = time.monotonic() + MAX_HOLD
             with held.changed:
                 while self._alone in held.open and not self._closed and time.monotonic() < until:
-                    held.changed.wait(HOLD)
+                    held.changed.wait(MAX_HOLD)
                 if self._alone in held.open:
                     self._give_back([execution])
                 else:
@@ -197,7 +197,7 @@ class Fetcher:
         timeout = self._queues[0].timeout if self._burst else None
         if timeout is None:
             return _NEVER
-        return time.monotonic() + max(timeout, LOOK) if self._held else self._held.busy_at + timeout
+        return time.monotonic() + max(timeout, BURST_WAIT) if self._held else self._held.busy_at + timeout
 
     def _is_over(self) -> bool:
         """Return whether a burst has ended: no job of this worker may become ready again, nor has lately."""
@@ -234,7 +234,7 @@ class Fetcher:
         held.add(executions)
         for execution in executions[:1]:  # the others are to be seen to at the same time
             self._heartbeat.watch(execution)
-        late = executions and time.monotonic() > min(executions[0].renew_at, executions[0].taken + HOLD)
+        late = executions and time.monotonic() > min(executions[0].renew_at, executions[0].taken + MAX_HOLD)
         if late:
             executions = self._verified(executions)
         suspect = next((n for n, each in enumerate(executions) if each.job.expiries), len(executions))

@@ -17,13 +17,13 @@ from .execution import BEATS, Execution
 from .held import Held
 
 #: Seconds after which a job that no thread has begun is given back: a handler takes longer than those before it.
-HOLD = 1.0
+MAX_HOLD = 1.0
 
 #: Seconds that a look at the database waits for a lock of the table.
-LOCK = 0.1
+LOCK_TIMEOUT = 0.1
 
 #: The shortest lease of a worker. One that lasts no longer than a few statements expires before its job can begin.
-SHORTEST = timedelta(milliseconds=100)
+MIN_LEASE = timedelta(milliseconds=100)
 
 _NEVER = float("inf")
 
@@ -32,10 +32,10 @@ def lease_of(lease: Delay) -> timedelta:
     """Read a lease that a worker is to extend.
 
     :raises TypeError: it is neither a str nor a timedelta.
-    :raises ValueError: it is shorter than `SHORTEST`, or the text has another form.
+    :raises ValueError: it is shorter than `MIN_LEASE`, or the text has another form.
     """
     delay = positive_delay("lease", lease)
-    if delay < SHORTEST:
+    if delay < MIN_LEASE:
         raise ValueError(f"lease must be at least 100ms for a worker, which extends it by statements, not {lease!r}")
     return delay
 
@@ -85,7 +85,7 @@ class Heartbeat:
     def _give_back_old_stock(self, now: float) -> None:
         with self._held.changed:
             for execution in list(self._held.stock):
-                if now - execution.taken >= HOLD:
+                if now - execution.taken >= MAX_HOLD:
                     self._held.end(execution, Settlement(execution.job, "released"))
 
     def extend(self, executions: list[Execution]) -> None:
@@ -125,7 +125,7 @@ class Heartbeat:
 
     def _serves(self) -> bool:
         try:
-            serves(self.table, LOCK)
+            serves(self.table, LOCK_TIMEOUT)
             return True
         except Exception:
             return False
@@ -134,5 +134,5 @@ class Heartbeat:
 def _next(execution: Execution) -> float:
     """Return when something is to be done about an open job."""
     if execution.thread is None:
-        return min(execution.renew_at, execution.taken + HOLD)
+        return min(execution.renew_at, execution.taken + MAX_HOLD)
     return execution.times_out_at if execution.lost else min(execution.renew_at, execution.times_out_at)

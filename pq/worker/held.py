@@ -14,7 +14,7 @@ from .execution import Execution
 LINGER = 0.01
 
 #: Nothing more is begun while so many characters of results and errors wait to be settled.
-MOST_CHARACTERS = 16_000_000
+MAX_CHARACTERS = 16_000_000
 
 
 class Held:
@@ -67,7 +67,7 @@ class Held:
                 execution.size = len(settlement.result or "") + len(settlement.error or "")
                 self._characters += execution.size
         count = len(self.ended)
-        if count + len(self.aside) >= self._most or self._characters >= MOST_CHARACTERS:
+        if count + len(self.aside) >= self._most or self._characters >= MAX_CHARACTERS:
             self.full = True
         if not self.open or count >= self._batch or self.full:
             self.wake(0.0)
@@ -101,7 +101,7 @@ class Held:
             found = {each for each in executions if self.ended.pop(each, None) or self.aside.pop(each, None)}
             self._characters -= sum(each.size for each in found)
             count = len(self.ended) + len(self.aside)
-            self.full = count >= self._most or self._characters >= MOST_CHARACTERS
+            self.full = count >= self._most or self._characters >= MAX_CHARACTERS
             self.busy_at = time.monotonic()
             self.changed.notify_all()
         return found

@@ -9,7 +9,7 @@ from .._db import Waker, wait_readable
 from .._logs import worker_log as logger
 
 #: Seconds for the end after a second request to stop.
-PROMPT = 2.0
+HURRY_TIMEOUT = 2.0
 
 _NEVER = float("inf")
 
@@ -61,7 +61,7 @@ class Stop:
 
     def wait_for_nothing(self) -> None:
         """Ask the worker to end now."""
-        self._hurry_at = -PROMPT
+        self._hurry_at = -HURRY_TIMEOUT
         self.ask()
 
     def ask_status(self, number: int) -> None:
@@ -81,7 +81,7 @@ class Stop:
 
     def left(self, until: float) -> float:
         """Return the seconds until a moment, or until the end of a prompt stop if that is earlier; never below 0."""
-        return max(0.0, min(until, self._hurry_at + PROMPT) - time.monotonic())
+        return max(0.0, min(until, self._hurry_at + HURRY_TIMEOUT) - time.monotonic())
 
     # -- to sleep, and to wake
 

@@ -19,8 +19,8 @@ from .._logs import worker_log as logger
 from .signals import Handler, Signals
 
 #: Seconds until a process that has ended is replaced: at first, and after it has ended at once again and again.
-FIRST = 0.5
-LONGEST = 30.0
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
 
 #: Seconds after which a process counts as one that had worked.
 SETTLED = 60.0
@@ -51,7 +51,7 @@ class Slot:
         self.asked: int = 0
         self.start_at: float = 0.0  # monotonic seconds
         self.started_at: float = 0.0
-        self.pause: float = FIRST
+        self.pause: float = FIRST_PAUSE
         self.code: int | None = None
 
     def start(self, command: list[str]) -> None:
@@ -148,7 +148,7 @@ class Supervisor:
             slot.code = 0 if unborn else abs(code)
             return
         if now - slot.started_at > SETTLED:
-            slot.pause = FIRST / 2
+            slot.pause = FIRST_PAUSE / 2
         self._later(slot, now, f"worker process {pid} ended with {code}")
 
     def _fill(self, slot: Slot, now: float) -> None:
@@ -163,7 +163,7 @@ class Supervisor:
                 self._later(slot, now, f"a worker process could not be started: {error}")
 
     def _later(self, slot: Slot, now: float, why: str) -> None:
-        slot.pause = min(2 * slot.pause, LONGEST)
+        slot.pause = min(2 * slot.pause, LONGEST_PAUSE)
         slot.start_at = now + slot.pause
         logger.error("%s; another one starts in %.1f s", why, slot.pause)
 

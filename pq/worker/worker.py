@@ -42,10 +42,10 @@ from .stop import Stop
 from .thread import ThisThread, Threads, WorkerThread
 
 #: Seconds for the end of a worker, after `shutdown_timeout`.
-END = 4.0
+END_TIMEOUT = 4.0
 
 #: Threads whose handlers may hang past their timeout. With more, only another process helps.
-MOST_ABANDONED = 100
+MAX_ABANDONED = 100
 #: Seconds between two looks of the thread that called `run`.
 TICK = 1.0
 
@@ -253,8 +253,8 @@ class Worker:
         self._services.cut(execution)
         if not isinstance(thread, WorkerThread):
             return  # of run_once(), which returns when the handler does
-        if self._threads.abandon(thread) >= MOST_ABANDONED:
-            self._stop.fail(PQError(f"{MOST_ABANDONED} handlers hang past the timeouts of their tasks"))
+        if self._threads.abandon(thread) >= MAX_ABANDONED:
+            self._stop.fail(PQError(f"{MAX_ABANDONED} handlers hang past the timeouts of their tasks"))
         elif not self._stop.wanted:
             self._threads.start()
         self._stop.wake()
@@ -282,10 +282,10 @@ class Worker:
     def _end(self) -> None:
         """Give back what is running, settle what has ended, and end the services.
 
-        All of this has `END` seconds together, less after a second signal. A server that does not answer is not waited
-        for any longer: what is not settled then comes back when its lease has expired.
+        All of this has `END_TIMEOUT` seconds together, less after a second signal. A server that does not answer is not
+        waited for any longer: what is not settled then comes back when its lease has expired.
         """
-        left = partial(self._stop.left, time.monotonic() + END)
+        left = partial(self._stop.left, time.monotonic() + END_TIMEOUT)
         self._stop.ask()
         self._stop.end_rests()
         self._fetcher.close()

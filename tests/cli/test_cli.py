@@ -86,7 +86,7 @@ def test_version_tells_that_the_table_is_missing(empty_dsn: str) -> None:
 @pytest.mark.parametrize("since", range(schema.VERSION))
 def test_the_sql_that_is_printed_does_what_create_does(empty_dsn: str, since: int) -> None:
     for step in schema.steps()[:since]:
-        execute(empty_dsn, schema._bind(step.sql, _sql.TableName("queue")))
+        execute(empty_dsn, schema.for_table(step.sql, _sql.TableName("queue")))
     done = call("sql", "--since", str(since))
     assert (done.returncode, done.stderr) == (0, "")
     execute(empty_dsn, done.stdout)

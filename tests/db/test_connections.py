@@ -159,7 +159,7 @@ def test_no_payload_is_shown(dsn: str, sql: Sql, caplog: pytest.LogCaptureFixtur
 def test_a_process_that_waits_closes_those_that_it_does_not_need(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own, "KEEP", 0.0)
+    monkeypatch.setattr(own, "KEEP_IDLE", 0.0)
     count = "select count(*) from pg_stat_activity where application_name = 'waits'"
     with PQ(make_dsn(dsn, application_name="waits"), poll_interval=0.1) as pq:
         threads = [Background(pq["a"].get, timeout=PATIENCE) for _ in range(8)]

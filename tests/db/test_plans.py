@@ -15,7 +15,7 @@ from support.proxy import Proxy
 
 from pq import PQ
 from pq._db import prepared as plans
-from pq._db.prepared import PAUSE, _prepared
+from pq._db.prepared import LOSS_PAUSE, _prepared
 from pq.errors import JobNotFound
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -171,7 +171,7 @@ def test_it_goes_on_when_they_were_discarded(
             act()
             with closed(conn):
                 assert not prepared(conn)  # it does without for a while
-            clock.now += PAUSE + 1
+            clock.now += LOSS_PAUSE + 1
             act(), act()
             with closed(conn):
                 assert prepared(conn)
@@ -195,7 +195,7 @@ def test_the_applications_own_statements_are_left_alone(pq: PQ, conn: Any, clock
     for name in prepared(conn) - {"mine"}:
         run(conn, f"deallocate {name}")
     use(pq)
-    clock.now += PAUSE + 1
+    clock.now += LOSS_PAUSE + 1
     use(pq)
     assert "mine" in prepared(conn)
 
@@ -207,7 +207,7 @@ def test_an_application_that_has_statements_of_these_names(pq: PQ, conn: Any, cl
     for _ in range(3):
         pq["a"].put(1)
     assert prepared(conn) == {name}
-    clock.now += PAUSE + 1
+    clock.now += LOSS_PAUSE + 1
     for _ in range(3):
         pq["a"].put(1)
     assert len(prepared(conn)) == 2
@@ -246,7 +246,7 @@ def test_a_table_that_was_dropped_and_made_again(pq: PQ, conn: Any, clock: Clock
             pq["a"].get()
         pq.create()
         use(pq)
-        clock.now += PAUSE + 1
+        clock.now += LOSS_PAUSE + 1
 
 
 INDEXES = "select indexrelid::regclass::text from pg_index where indrelid = 'queue'::regclass and not indisprimary"
@@ -272,7 +272,7 @@ def test_a_table_that_was_changed(pq: PQ, conn: Any, sql: Sql, change: str, cloc
     assert len(prepared(conn)) >= 5
     run(conn, change)
     use(pq)
-    clock.now += PAUSE + 1
+    clock.now += LOSS_PAUSE + 1
     use(pq)
 
 

@@ -217,7 +217,7 @@ def test_a_database_without_an_encoding(sql_ascii: str, kind: str) -> None:
 
 
 def test_queues_of_many_names_are_forgotten(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MOST", 10)
+    monkeypatch.setattr(kept, "MAX_KEPT", 10)
     with PQ(dsn) as pq:
         mine, threads = pq["mine"], []
         pq["set"].timeout = 7
@@ -243,7 +243,7 @@ def test_an_interrupt_while_a_queue_is_made_does_no_harm(dsn: str, monkeypatch: 
     def interrupt(queue: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kept, "MOST", 3)
+    monkeypatch.setattr(kept, "MAX_KEPT", 3)
     with PQ(dsn) as pq:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(kept, "_attributes", interrupt)
@@ -254,7 +254,7 @@ def test_an_interrupt_while_a_queue_is_made_does_no_harm(dsn: str, monkeypatch: 
 def test_queues_with_tasks_are_not_forgotten(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from pq.tasks import PQ as TasksPQ
 
-    monkeypatch.setattr(kept, "MOST", 10)
+    monkeypatch.setattr(kept, "MAX_KEPT", 10)
     with TasksPQ(dsn) as pq:
         pq["tasks"].task(name="kept")(lambda job_id: None)
         for number in range(100):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 from psycopg2.extensions import make_dsn
 from support import Background, execute, wait_until
 from support.driver import driver
+from support.frozen import frozen
 from support.kinds import make_pq
 from support.proxy import Proxy, swallow
 
@@ -38,8 +36,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pq._db.execute, "GRACE", 0.5)
     monkeypatch.setattr(pq._db.sources.base, "SILENCE", 0.5)
     monkeypatch.setattr(pq._db.sources.dsn, "SILENCE", 0.5)
-    monkeypatch.setattr(pq._db.sources.dsn, "ASKING", 1.0)
-    monkeypatch.setattr(pq._db.watchdog, "ASKING", 2.0)
+    monkeypatch.setattr(pq._db.sources.dsn, "ANSWER_TIMEOUT", 1.0)
+    monkeypatch.setattr(pq._db.watchdog, "QUESTION_TIMEOUT", 2.0)
 
 
 @pytest.fixture
@@ -116,21 +114,6 @@ def test_a_block_that_meets_silence_at_its_beginning_is_begun_anew(proxy: Proxy,
         assert sql("select count(*) from queue") == [(2,)]
 
 
-@contextmanager
-def frozen(folder: Path) -> Iterator[None]:
-    """The whole server stands still, as on a machine that swaps, or whose disk hangs."""
-    postmaster = int((folder / "data" / "data" / "postmaster.pid").read_text().split()[0])
-    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-    pids = [postmaster, *map(int, children)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_no_call_hangs_on_a_frozen_server(short_folder: Path) -> None:
     with Embedded(short_folder / "data") as server, PQ(server.dsn, statement_timeout=1) as pq:
@@ -151,7 +134,7 @@ def test_no_call_hangs_on_a_frozen_server(short_folder: Path) -> None:
         }
         with pq["a"]:
             pq["a"].put("before")
-            with frozen(short_folder):
+            with frozen(short_folder / "data"):
                 began = time.monotonic()
                 threads = {name: Background(call) for name, call in calls.items()}
                 for name, thread in threads.items():
@@ -173,7 +156,7 @@ def test_a_frozen_server_at_a_commit_leaves_it_in_doubt(short_folder: Path) -> N
                 pq["a"].put(1)
                 freeze.__enter__()
 
-        freeze = frozen(short_folder)
+        freeze = frozen(short_folder / "data")
         try:
             with pytest.raises(CommitUnknown):
                 Background(work).result(BOUND)

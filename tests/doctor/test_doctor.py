@@ -137,7 +137,7 @@ def test_of_a_new_table_nothing_is_found(pq: PQ, durable: None) -> None:
     [
         ("select 1", "table_missing"),
         (_sql.bind(schema.steps()[0].sql, {"table": "queue"}), "table_outdated"),
-        ("".join(schema._bind(step.sql, _sql.TableName("queue")) for step in schema.steps()[:2]), "table_outdated"),
+        ("".join(schema.for_table(step.sql, _sql.TableName("queue")) for step in schema.steps()[:2]), "table_outdated"),
     ],
     ids=["none", "1.9.1", "2"],
 )
@@ -239,7 +239,7 @@ def test_remedies_are_for_the_table_that_is_looked_at(
 @pytest.mark.parametrize("version", range(1, schema.VERSION + 1))
 def test_the_parts_that_a_table_is_to_have_are_those_that_its_steps_leave(empty_dsn: str, version: int) -> None:
     for step in schema.steps()[:version]:
-        execute(empty_dsn, schema._bind(step.sql, _sql.TableName("queue")))
+        execute(empty_dsn, schema.for_table(step.sql, _sql.TableName("queue")))
     expected = parts(_sql.TableName("queue"), version)
     indexes = "select relname from pg_index join pg_class on oid = indexrelid where indrelid = 'queue'::regclass"
     triggers = "select tgname from pg_trigger where tgrelid = 'queue'::regclass and not tgisinternal"

@@ -6,6 +6,7 @@ Imports for type checkers count, too: a module that names a type of a higher ran
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,23 @@ RANKS = [
 ]
 #: A program of one line, above all of them.
 TOP = {"__main__"}
+
+#: Names with an underscore that packages use of each other, and why. The classes are public: a public name in them
+#: would be a promise (test_public.py).
+SHARED = {
+    "_table": "of a PQ and of a queue: the table that they are in",
+    "_on": "of a queue: the same queue on another connection",
+    "_text": "of a queue, for its jobs: encodes the data of a put",
+    "_encoded": "of a queue, for its jobs: encodes a result",
+    "_decoded": "of a queue, for its jobs",
+    "_update": "of a queue, for its jobs: replaces the data in the row",
+    "_transaction": "of a queue, for transactional tasks: a block with the cursor that the queue is to give",
+    "_key": "of a job: its place in the order in which jobs are listed",
+    "_with_tasks": "of a PQ with tasks, for a worker",
+    "_packages": "of a queue with tasks, for the command line: where functions may be found",
+}
+#: Of the standard library, and of SQLAlchemy's adapters.
+FOREIGN = {"_asdict", "_connection", "_current_frames", "_exit", "_getframe", "_replace"}
 
 DRIVERS = {"psycopg2", "psycopg2cffi", "psycopg", "psycopg_pool", "asyncpg", "pg8000"}
 LINES = 300
@@ -102,6 +120,38 @@ def test_there_are_no_circles() -> None:
         assert leaves, f"these import each other: {', '.join(sorted(map(str, graph)))}"
         for module in leaves:
             del graph[module]
+
+
+def names_defined(module: Path) -> Iterator[str]:
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            yield node.attr
+
+
+def family(part: str) -> set[Path]:
+    """The modules of a package, and those that its classes inherit from."""
+    own = {name: module for name, module in NAMES.items() if module.parts[0] == part}
+    classes = [each for name in own for each in vars(importlib.import_module(name)).values() if isinstance(each, type)]
+    bases = {base.__module__ for each in classes if each.__module__ in own for base in each.__mro__}
+    return {NAMES[name] for name in {*own, *bases} if name in NAMES}
+
+
+def test_packages_use_no_private_names_of_each_other() -> None:
+    """But for a few, which are listed."""
+    used: dict[str, list[str]] = {}
+    for part in {module.parts[0] for module in MODULES} - TOP:
+        known = {name for module in family(part) for name in names_defined(module)}
+        for module in (module for module in MODULES if module.parts[0] == part):
+            for node in ast.walk(parsed(module)):
+                name = node.attr if isinstance(node, ast.Attribute) else ""
+                if name.startswith("_") and not name.startswith("__") and name not in known | FOREIGN:
+                    used.setdefault(name, []).append(f"{module}:{node.lineno}")
+    assert used.keys() - SHARED.keys() == set(), used
+    assert SHARED.keys() - used.keys() == set(), "no more used"
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] != "_db"], ids=str)

@@ -142,7 +142,7 @@ def test_what_is_ready_below_the_mark_is_found_before_the_queue_is_empty(
     pq: PQ, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_marks, "FORGET", 1e9)
-    monkeypatch.setattr(_marks, "PAUSE", 0.0)  # whatever an exact look takes
+    monkeypatch.setattr(_marks, "SLOW_PAUSE", 0.0)  # whatever an exact look takes
     assert drain(take_from_afar(pq, sql), "alone") == [*range(1101, 1201), 1]
 
 
@@ -232,18 +232,18 @@ def test_a_consumer_that_keeps_up_stays_fast_while_an_old_transaction_is_open(
         old.execute("set transaction isolation level repeatable read; select 1")
         for _ in range(12):
             pass_through(1000)
-        monkeypatch.setattr(_marks, "SLACK", 100)
+        monkeypatch.setattr(_marks, "ID_MARGIN", 100)
         queue._claims._marks._exact_at = -1e9
         costly = read_by(pq, monkeypatch, lambda: take(queue, how))
         with monkeypatch.context() as patch:
-            patch.setattr(_marks, "TIMES", 0.0)  # each exact look is slow
-            patch.setattr(_marks, "SECONDS", 0.0)
+            patch.setattr(_marks, "SLOW_TIMES", 0.0)  # each exact look is slow
+            patch.setattr(_marks, "SLOW_SECONDS", 0.0)
             patch.setattr(_marks, "FORGET", 1e9)
-            patch.setattr(_marks, "PAUSE", 1e9)
+            patch.setattr(_marks, "SLOW_PAUSE", 1e9)
             queue._claims._marks._exact_at = -1e9
             assert take(queue, how) is None
             for _ in range(3):
-                pass_through(_marks.LAG)
+                pass_through(_marks.JOB_MARGIN)
             cheap = read_by(pq, monkeypatch, lambda: take(queue, how))
         assert cheap * 3 < costly, (cheap, costly)
 
@@ -275,8 +275,8 @@ def test_after_a_slow_exact_look_the_next_one_follows_within_a_second(
     assert len(queue.get_many(2)) == 2
     for times in ({"expected_at": "0s"}, {"schedule_at": "0s"}, {}):
         for _ in range(3):
-            queue.put_many(range(_marks.SLACK), **times)
-            assert len(queue.get_many(_marks.SLACK)) == _marks.SLACK
+            queue.put_many(range(_marks.ID_MARGIN), **times)
+            assert len(queue.get_many(_marks.ID_MARGIN)) == _marks.ID_MARGIN
     marks = queue._claims._marks
     assert marks.urgent is not None
     assert marks.due is not None
@@ -296,7 +296,7 @@ def test_a_claim_during_which_others_were_made_ready_hides_none_of_them(
 ) -> None:
     """It began before, took what was behind them, and comes to its end after."""
     queue, marks = pq["a"], pq["a"]._claims._marks
-    monkeypatch.setattr(_marks, "SLACK", 0)
+    monkeypatch.setattr(_marks, "ID_MARGIN", 0)
     queue.put("made ready", schedule_at="1h", **first)
     queue.put_many(["taken", "left"], **({"expected_at": "2h"} if first else {}))
     execute = pq._db.execute
@@ -306,7 +306,7 @@ def test_a_claim_during_which_others_were_made_ready_hides_none_of_them(
         found = execute(sql_text, *args, **options)
         if "pq_taken" in sql_text:
             monkeypatch.undo()
-            monkeypatch.setattr(_marks, "SLACK", 0)
+            monkeypatch.setattr(_marks, "ID_MARGIN", 0)
             sql("update queue set due_at = now() where due_at is not null")
             queue.put("best", expected_at="0s")
             assert take(queue, "alone") == "best"

@@ -57,7 +57,7 @@ def test_an_older_table_keeps_everything_until_somebody_says_otherwise(dsn: str,
     table = _sql.TableName("queue", "old")
     execute(dsn, "create schema old")
     for step in schema.steps()[:version]:
-        execute(dsn, schema._bind(step.sql, table))
+        execute(dsn, schema.for_table(step.sql, table))
     with closing(driver.connect(dsn)) as conn, PQ(conn, schema="old") as pq:
         if by == "create":
             with pq["a"]:
@@ -210,7 +210,7 @@ def test_the_current_retention_is_asked_for_once_in_a_while(
         assert other._table.retention().deletes_on_completion
     assert pq._table.retention() == NEW
     assert pq["a"]._table.retention() == NEW
-    monkeypatch.setattr(table_module, "FRESH", 0.0)
+    monkeypatch.setattr(table_module, "RETENTION_FRESH", 0.0)
     assert pq._table.retention().deletes_on_completion
 
 
@@ -330,7 +330,7 @@ def test_in_a_transaction_pruning_is_part_of_it(pq: PQ, sql: Sql) -> None:
 
 @pytest.mark.parametrize("ahead", ["scheduled", "dead young", "finished young"])
 def test_what_stays_is_stepped_over_however_many_rows_there_are(pq: PQ, sql: Sql, ahead: str) -> None:
-    add(sql, ahead, count=5 * retention.LOOK)
+    add(sql, ahead, count=5 * retention.LOOKED_AT)
     add(sql, "finished", count=3)
     assert [pq.prune(limit=2) for _ in range(3)] == [2, 1, 0]
 
@@ -344,21 +344,21 @@ def test_a_young_row_among_old_ones_does_not_stop_it(pq: PQ, sql: Sql) -> None:
 
 @pytest.mark.parametrize("limit", [1, 10])
 def test_rows_that_were_put_while_the_clock_was_ahead_hide_none_behind(pq: PQ, sql: Sql, limit: int) -> None:
-    add(sql, "finished", count=25 * retention.LOOK * limit)
+    add(sql, "finished", count=25 * retention.LOOKED_AT * limit)
     sql("update queue set enqueued_at = now() + interval '1 year', dequeued_at = now() + interval '1 year'")
     add(sql, "finished", "dead", count=3)
     deleted = 0
     while count := pq.prune(limit):
         deleted += count
     assert deleted == 6
-    assert sql("select count(*) from queue") == [(25 * retention.LOOK * limit,)]
+    assert sql("select count(*) from queue") == [(25 * retention.LOOKED_AT * limit,)]
 
 
 def test_a_pass_ends_at_the_young_rows_and_rests(pq: PQ, sql: Sql) -> None:
     add(sql, "finished", count=10)
-    add(sql, "ready", enqueued="0", count=10 * retention.LOOK)
+    add(sql, "ready", enqueued="0", count=10 * retention.LOOKED_AT)
     pruner = Pruner(pq._db)
-    assert [(pruner.run_once(limit=10), pruner.pause < retention.REST) for _ in range(3)] == [
+    assert [(pruner.run_once(limit=10), pruner.pause < retention.PASS_PAUSE) for _ in range(3)] == [
         (10, True),  # a full batch
         (0, True),  # a tenth of the young rows
         (0, False),  # the dead ones
@@ -371,7 +371,8 @@ def test_who_looks_at_many_rows_in_vain_rests_longer(
     monkeypatch.setattr(retention, "IN_VAIN", 100)
     add(sql, "scheduled", count=250)
     pruner = Pruner(pq._db)
-    assert [(pruner.run_once(), pruner.pause) for _ in range(2)] == [(0, retention.STEP), (0, 3 * retention.REST)]
+    found = [(pruner.run_once(), pruner.pause) for _ in range(2)]
+    assert found == [(0, retention.STATEMENT_PAUSE), (0, 3 * retention.PASS_PAUSE)]
 
 
 def test_rows_that_others_have_locked_are_passed_over(pq: PQ, connect: Callable[..., Any], sql: Sql) -> None:

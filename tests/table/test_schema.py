@@ -373,7 +373,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_upgrade_that_never_gets_the_lock_says_so_and_changes_nothing(
     old_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "ATTEMPTS", 2)
+    monkeypatch.setattr(schema, "LOCK_ATTEMPTS", 2)
     before = objects(old_dsn)
     with closing(driver.connect(old_dsn)) as reader, reader.cursor() as cursor, PQ(old_dsn) as pq:
         cursor.execute("select * from queue")
@@ -387,7 +387,7 @@ def test_an_upgrade_that_never_gets_the_lock_says_so_and_changes_nothing(
 
 @pytest.mark.usefixtures("impatient")
 def test_an_upgrade_lets_the_others_pass_and_tries_again(old_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "ATTEMPTS", 1000)
+    monkeypatch.setattr(schema, "LOCK_ATTEMPTS", 1000)
     with closing(driver.connect(old_dsn)) as reader, reader.cursor() as cursor, PQ(old_dsn) as pq:
         cursor.execute("select * from queue")
         upgrade = Background(pq.create)

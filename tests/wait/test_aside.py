@@ -159,7 +159,7 @@ def test_where_the_second_connection_would_see_something_else_there_is_none(
 def test_it_is_closed_when_nobody_waits_and_opened_again(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aside, "REST", 0.3)
+    monkeypatch.setattr(aside, "REST_AFTER", 0.3)
     with make_pq("connection", dsn, poll_interval=0.05) as pq:
         for data in range(2):
             waiter = Background(pq["a"].get, timeout=HOUR)
@@ -186,7 +186,7 @@ def test_it_is_closed_when_the_application_closes_its_own(
     single: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Programs written for 1.9.1 need not close the PQ, and drop a database when they have closed their connection."""
-    monkeypatch.setattr(aside, "REST", HOUR)
+    monkeypatch.setattr(aside, "REST_AFTER", HOUR)
     waiter = Background(single["a"].get, timeout=HOUR)
     wait_until(lambda: waits_aside(single), "the waiter")
     single["a"].put(1)

@@ -18,7 +18,7 @@ from support.proxy import Proxy, swallow
 from pq import PQ, Queue
 from pq._wait import connections, leader
 from pq._wait import session as sessions
-from pq._wait.waiter import FEW, Waiter
+from pq._wait.waiter import FEW_QUEUES, Waiter
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Connect = Callable[..., Any]
@@ -120,7 +120,7 @@ def test_each_queue_has_a_claim_in_each_interval(dsn: str) -> None:
 def test_while_the_listening_session_hangs_another_thread_claims(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "PATIENCE", 2 * PATIENCE)  # it would be cut after that
+    monkeypatch.setattr(connections, "SILENCE_LIMIT", 2 * PATIENCE)  # it would be cut after that
     with Proxy(dsn) as proxy, PQ(dsn, poll_interval=0.2, listen_dsn=proxy.dsn) as pq:
         proxy.on("pg_current_snapshot", swallow)
         waiters = [Background(pq["a"].get, timeout=HOUR) for _ in range(2)]
@@ -135,7 +135,7 @@ def test_while_the_listening_session_hangs_another_thread_claims(
 def test_a_session_that_hung_is_not_opened_again_at_once(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "PATIENCE", 0.5)
+    monkeypatch.setattr(connections, "SILENCE_LIMIT", 0.5)
     with Proxy(dsn) as proxy, PQ(dsn, poll_interval=0.05, listen_dsn=proxy.dsn) as pq:
         proxy.on("pg_current_snapshot", swallow)
         waiter = Background(pq["a"].get, timeout=HOUR)
@@ -167,7 +167,7 @@ def test_a_statement_of_the_session_ends_on_the_server_too(
     dsn: str, sql: Sql, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sessions, "TIME_LIMIT", 0.3)
-    monkeypatch.setattr(connections, "PATIENCE", HOUR)
+    monkeypatch.setattr(connections, "SILENCE_LIMIT", HOUR)
     with PQ(dsn, poll_interval=0.1, listen_dsn=make_dsn(dsn, application_name="listens")) as pq:
         place = pq._table.waiter_for_all(["a"])
         locker = connect()
@@ -264,7 +264,7 @@ def test_the_gates_of_many_queues_are_taken_and_left_by_one_statement(dsn: str, 
 
 def test_a_wait_costs_the_same_number_of_statements_for_any_number_of_queues(dsn: str, sql: Sql) -> None:
     counts = []
-    for number in (FEW + 1, 1000):
+    for number in (FEW_QUEUES + 1, 1000):
         names = [f"queue {each}" for each in range(number)]
         with Proxy(dsn) as proxy, PQ(proxy.dsn, poll_interval=HOUR) as pq:
             waiter = Background(first_job, pq, pq._table.waiter_for_all(names))

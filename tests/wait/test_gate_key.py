@@ -113,7 +113,7 @@ def test_the_triggers_of_older_tables_wake(make_database: Callable[..., str], sq
     with psycopg2.connect(dsn) as conn, conn.cursor() as cursor, PQ(dsn, poll_interval=HOUR) as pq:
         cursor.execute("set local pq.table_is_new = true")
         for step in schema.steps()[:version]:
-            cursor.execute(schema._bind(step.sql, pq._table.name))
+            cursor.execute(schema.for_table(step.sql, pq._table.name))
         conn.commit()
         place = pq._table.waiter_for_all(["a"])
 

@@ -139,7 +139,7 @@ def _hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(ListeningSession, "_limited", held_limited)
     monkeypatch.setattr(leader, "LINGER", 0.0)
-    monkeypatch.setattr(connections, "PATIENCE", 2 * PATIENCE)
+    monkeypatch.setattr(connections, "SILENCE_LIMIT", 2 * PATIENCE)
     monkeypatch.setattr(sessions, "TIME_LIMIT", 2 * PATIENCE)
     yield
     held_back.clear()

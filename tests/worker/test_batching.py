@@ -18,6 +18,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn
 from support import PATIENCE, Background, execute, wait_until
+from support.tasks import DONE, HELD, READY, Gate, Sql, number
 
 import pq as package
 from pq import DecodeError
@@ -25,47 +26,7 @@ from pq._jobs import settlement
 from pq._queue.claim import Claim
 from pq.tasks import PQ, Queue, Worker
 from pq.worker import Event, fetcher, heartbeat
-from pq.worker.fetcher import HOLD, Fetcher
-
-Sql = Callable[..., list[tuple[Any, ...]]]
-
-READY = "select count(*) from queue where dequeued_at is null and due_at is null"
-HELD = "select count(*) from queue where due_at is not null"
-DONE = "select count(*) from queue where dequeued_at is not null and due_at is null and error is null"
-
-
-def number(sql: Sql, query: str) -> int:
-    ((found,),) = sql(query)
-    return int(found)
-
-
-@pytest.fixture
-def pq(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PQ]:
-    monkeypatch.setattr(Queue, "handler_registry", {})
-    with PQ(dsn, timeout=0.05) as made:
-        yield made
-
-
-class Gate:
-    """A handler waits in it until it is opened."""
-
-    def __init__(self) -> None:
-        self.came: list[int] = []
-        self._opened = threading.Event()
-
-    def __call__(self, job_id: int) -> None:
-        self.came.append(job_id)
-        assert self._opened.wait(PATIENCE)
-
-    def open(self) -> None:
-        self._opened.set()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    made = Gate()
-    yield made
-    made.open()
+from pq.worker.fetcher import MAX_HOLD, Fetcher
 
 
 @pytest.fixture
@@ -77,8 +38,8 @@ def greedy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs that nobody has begun are held for long."""
-    monkeypatch.setattr(fetcher, "HOLD", 3600.0)
-    monkeypatch.setattr(heartbeat, "HOLD", 3600.0)
+    monkeypatch.setattr(fetcher, "MAX_HOLD", 3600.0)
+    monkeypatch.setattr(heartbeat, "MAX_HOLD", 3600.0)
 
 
 @pytest.fixture
@@ -289,7 +250,7 @@ def test_what_was_held_for_too_long_is_not_begun(
 ) -> None:
     """The process stood still, and another one may have the jobs: its consumers must not be quicker than its
     heartbeat."""
-    monkeypatch.setattr(heartbeat, "HOLD", 3600.0)
+    monkeypatch.setattr(heartbeat, "MAX_HOLD", 3600.0)
     done: list[int] = []
     gated(pq["a"], gate), quick(pq["a"], done)
     fill(pq["a"], 1, "gated")
@@ -299,7 +260,7 @@ def test_what_was_held_for_too_long_is_not_begun(
     wait_until(lambda: gate.came, "the start")
     sql("update queue set attempts = 2, dequeued_at = now() where id = any(%s)", (ids[:10],))  # delivered elsewhere
     begun = time.monotonic()
-    wait_until(lambda: time.monotonic() - begun > HOLD, "the time")
+    wait_until(lambda: time.monotonic() - begun > MAX_HOLD, "the time")
     gate.open()
     wait_until(lambda: done == ids[10:], "the others")
     worker.stop()
@@ -451,7 +412,7 @@ import os, signal, time
 from pq.tasks import PQ, Worker, current
 from pq.worker import fetcher, heartbeat
 
-fetcher.HOLD = heartbeat.HOLD = 3600.0
+fetcher.MAX_HOLD = heartbeat.MAX_HOLD = 3600.0
 fetcher.Fetcher._wanted = lambda fetcher: fetcher._batch
 
 pq = PQ()

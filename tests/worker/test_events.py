@@ -9,22 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.tasks import Sql
 
-from pq.tasks import PQ, Queue, Worker
+from pq.tasks import PQ, Worker
 from pq.worker import Event
-
-Sql = Callable[..., list[tuple[Any, ...]]]
 
 FORGED = "2026-01-01 00:00:00,000 INFO 1 MainThread: payments: job 7, pay, attempt 1: done after 0.010 s"
 #: What ends a line somewhere, and what commands a terminal.
 BREAKS = ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\x1b[2J\x1b[1;1H", "\u202e"]
-
-
-@pytest.fixture
-def pq(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PQ]:
-    monkeypatch.setattr(Queue, "handler_registry", {})
-    with PQ(dsn, timeout=0.05) as made:
-        yield made
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,6 @@ from support import Background, wait_until
 from support.tasks import DEAD, DONE, Gate, Sql, all_threads, fill, number, working
 
 from pq.tasks import PQ, Queue, Worker, current
-
-
-@pytest.fixture
-def pq(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PQ]:
-    monkeypatch.setattr(Queue, "handler_registry", {})
-    with PQ(dsn, timeout=0.05) as made:
-        yield made
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    made = Gate()
-    yield made
-    made.open()
-
 
 # -- handlers
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,22 +28,7 @@ from pq._queue.claim import Claim
 from pq.tasks import PQ, Queue, Worker, current
 from pq.worker import duties
 from pq.worker import worker as worker_module
-from pq.worker.heartbeat import HOLD
-
-
-@pytest.fixture
-def pq(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PQ]:
-    monkeypatch.setattr(Queue, "handler_registry", {})
-    with PQ(dsn, timeout=0.05) as made:
-        yield made
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    made = Gate()
-    yield made
-    made.open()
-
+from pq.worker.heartbeat import MAX_HOLD
 
 # -- no thread ends in silence
 
@@ -233,7 +218,7 @@ def test_a_block_of_a_hung_handler_is_rolled_back_and_says_so(pq: PQ, gate: Gate
 def test_when_too_many_hang_the_worker_ends_with_an_error(
     pq: PQ, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "MOST_ABANDONED", 3)
+    monkeypatch.setattr(worker_module, "MAX_ABANDONED", 3)
     pq["a"].task(name="hang", timeout="100ms")(gate)
     fill(pq["a"], 10, "hang")
     with pytest.raises(package.PQError, match="3 handlers hang"):
@@ -249,8 +234,8 @@ def test_what_is_cancelled_in_the_stock_is_not_begun(pq: PQ, gate: Gate, monkeyp
     from pq.worker import fetcher, heartbeat
 
     monkeypatch.setattr(fetcher.Fetcher, "_wanted", lambda fetcher: 50)
-    monkeypatch.setattr(fetcher, "HOLD", 3600.0)
-    monkeypatch.setattr(heartbeat, "HOLD", 3600.0)
+    monkeypatch.setattr(fetcher, "MAX_HOLD", 3600.0)
+    monkeypatch.setattr(heartbeat, "MAX_HOLD", 3600.0)
     done: list[int] = []
     pq["a"].task(name="gated")(gate)
     pq["a"].task(name="quick")(lambda job_id: done.append(job_id))
@@ -278,7 +263,7 @@ def test_what_was_delivered_elsewhere_during_a_slow_claim_is_not_begun(
         found = fetch(claim, *args)
         if found[0]:  # the process stands still, and another one gets the job
             sql("update queue set attempts = 7, dequeued_at = now() where id = %s", (ids[0],))
-            sql("select pg_sleep(%s)", (HOLD + 0.2,))
+            sql("select pg_sleep(%s)", (MAX_HOLD + 0.2,))
             monkeypatch.setattr(Claim, "fetch", fetch)
         return found
 

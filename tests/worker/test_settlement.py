@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg2
@@ -16,20 +16,6 @@ from support.tasks import DEAD, DONE, HELD, Gate, Sql, fill, number, working
 from pq._jobs import settlement
 from pq.tasks import PQ, Queue, Worker
 from pq.worker import completer, held
-
-
-@pytest.fixture
-def pq(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PQ]:
-    monkeypatch.setattr(Queue, "handler_registry", {})
-    with PQ(dsn, timeout=0.05) as made:
-        yield made
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    made = Gate()
-    yield made
-    made.open()
 
 
 @pytest.fixture
@@ -82,7 +68,7 @@ def test_a_job_that_can_not_be_settled_fails_alone(pq: PQ, sql: Sql, code: str) 
 def test_a_job_that_can_not_even_fail_is_kept_and_settled_when_it_can_be(
     pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(completer, "STUCK", 0.1)
+    monkeypatch.setattr(completer, "STUCK_PAUSE", 0.1)
     calls: list[str] = []
     pq["a"].task(name="t")(lambda job_id, kind="good": calls.append(kind))
     fill(pq["a"], 1, "t", args=["bad"]), fill(pq["a"], 20, "t")
@@ -121,7 +107,7 @@ def test_what_ends_in_an_outage_is_settled_after_it(
     dsn: str, sql: Sql, gate: Gate, outage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Queue, "handler_registry", {})
-    monkeypatch.setattr(completer, "STUCK", 0.1)
+    monkeypatch.setattr(completer, "STUCK_PAUSE", 0.1)
     name = sql("select current_database()")[0][0]
     sql("create role worker_role login")
     sql("grant select, insert, update, delete on queue to worker_role")
@@ -175,7 +161,7 @@ def test_batches_are_cut_by_length(pq: PQ, sql: Sql, settlements: list[list[Any]
     with working(Worker(pq)):
         wait_until(lambda: number(sql, DONE) == 30, "the end of all")
     lengths = [sum(len(each.result or "") for each in given) for given in settlements]
-    assert max(lengths) <= completer.CHARACTERS
+    assert max(lengths) <= completer.MAX_CHARACTERS
     assert any(len(given) > 1 for given in settlements)
 
 
@@ -191,7 +177,7 @@ def test_nothing_is_begun_while_too_much_is_unsettled(
     pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     if what == "length":
-        monkeypatch.setattr(held, "MOST_CHARACTERS", 100_000)
+        monkeypatch.setattr(held, "MAX_CHARACTERS", 100_000)
     begun: list[int] = []
     pq["a"].task(name="t", result=True)(lambda job_id: begun.append(job_id) or "x" * 1000)
     ids = fill(pq["a"], 3000, "t")

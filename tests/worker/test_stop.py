@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support import PATIENCE, Background, wait_until
+from support.frozen import frozen
 from support.tasks import Gate, fill
 
 from pq.embedded import Embedded
 from pq.tasks import PQ, Worker
 from pq.worker.signals import StopSignals
-from pq.worker.stop import PROMPT, Stop
+from pq.worker.stop import HURRY_TIMEOUT, Stop
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 
@@ -31,21 +30,6 @@ def folder() -> Iterator[Path]:
     with Embedded(made):
         yield made
     shutil.rmtree(made, ignore_errors=True)
-
-
-@contextmanager
-def frozen(folder: Path) -> Iterator[None]:
-    """The whole server stands still."""
-    postmaster = int((folder / "data" / "postmaster.pid").read_text().split()[0])
-    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-    pids = [postmaster, *map(int, children)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize(("handler", "signals"), [("ends", 1), ("ends", 2), ("hangs", 1), ("waits", 1)])
@@ -70,7 +54,7 @@ def test_it_stops_in_time_though_the_server_is_frozen(folder: Path, handler: str
             thread.result(PATIENCE)
             took = time.monotonic() - began
         gate.open()
-        assert took < {1: 1 + 5, 2: PROMPT + 1}[signals]
+        assert took < {1: 1 + 5, 2: HURRY_TIMEOUT + 1}[signals]
         wait_until(lambda: not any(each.name.startswith("pq ") for each in threading.enumerate()), "the threads", 60)
 
 
@@ -82,6 +66,6 @@ def test_what_a_stop_may_take() -> None:
     signals(signal.SIGTERM)
     assert stop.left(until) > 59
     signals(signal.SIGTERM)
-    assert PROMPT - 1 < stop.left(until) <= PROMPT
+    assert HURRY_TIMEOUT - 1 < stop.left(until) <= HURRY_TIMEOUT
     signals(signal.SIGTERM)
     assert stop.left(until) == 0

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from psycopg2.extensions import make_dsn
 from support import PATIENCE, Background, execute, wait_until
 from support.driver import driver
 from support.kinds import NAME, terminate
+from support.tasks import Gate, Sql
 
 import pq as package
 from pq import ConnectionLost
@@ -30,36 +31,12 @@ from pq.tasks import PQ, Queue, Worker, current
 from pq.worker import Event
 from pq.worker.supervisor import Supervisor
 
-Sql = Callable[..., list[tuple[Any, ...]]]
-
 
 @pytest.fixture
 def pq(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PQ]:
     monkeypatch.setattr(Queue, "handler_registry", {})
     with PQ(make_dsn(dsn, application_name=NAME), timeout=0.05) as made:
         yield made
-
-
-class Gate:
-    """A task's handler waits in it until it is opened; it tells who came."""
-
-    def __init__(self) -> None:
-        self.came: list[int] = []
-        self._opened = threading.Event()
-
-    def __call__(self, job_id: int, *args: Any) -> None:
-        self.came.append(job_id)
-        assert self._opened.wait(PATIENCE)
-
-    def open(self) -> None:
-        self._opened.set()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    made = Gate()
-    yield made
-    made.open()
 
 
 def gated(queue: Queue, gate: Gate, **options: Any) -> Any:

@@ -10,7 +10,7 @@ from ..drivers.base import Driver
 from ..sockets import shut
 
 #: Seconds for which the server is asked to cancel a statement. It may not accept the connection that this takes.
-PATIENCE = 1.0
+CANCEL_TIMEOUT = 1.0
 
 
 def cut(driver: Driver, conn: Any) -> None:
@@ -19,7 +19,7 @@ def cut(driver: Driver, conn: Any) -> None:
         thread = threading.Thread(target=_cancel, args=(driver, conn), name="pq cancel", daemon=True)
         try:
             thread.start()
-            thread.join(PATIENCE)
+            thread.join(CANCEL_TIMEOUT)
         except RuntimeError:  # no thread can be started: the server notices later
             pass
     shut(conn.fileno())

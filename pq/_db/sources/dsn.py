@@ -19,18 +19,18 @@ from .base import Source
 from .turns import Turn, Turns
 
 #: Seconds after which an unused connection is closed while this process waits for jobs; one is kept.
-KEEP = 5.0
+KEEP_IDLE = 5.0
 
 #: Seconds that a question to the server may take which it answers from memory.
-ASKING = 5.0
+ANSWER_TIMEOUT = 5.0
 
 #: Seconds within which a server refuses a connection.
-PROMPT = 1.0
+REFUSAL_TIME = 1.0
 
 _SQL = _sql.statements("session.sql")
 
 #: Seconds to wait for a connection that is to be reserved.
-PATIENCE = 30.0
+RESERVE_TIMEOUT = 30.0
 
 
 class DsnPool(Source):
@@ -70,7 +70,7 @@ class DsnPool(Source):
         if self._limit < 2:
             return None
         source = DsnPool(self._dsn, 1, self.statement_timeout)
-        source._reserved = (self._turns, self._turns.take(PATIENCE))
+        source._reserved = (self._turns, self._turns.take(RESERVE_TIMEOUT))
         return source
 
     def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
@@ -106,7 +106,7 @@ class DsnPool(Source):
 
     def _open(self) -> Any:
         conn = self.driver.connect(self._dsn)
-        with self.watchdog.guard(conn, ASKING):
+        with self.watchdog.guard(conn, ANSWER_TIMEOUT):
             self.session(conn)  # at once, since it sets the limit there
         return conn
 
@@ -176,7 +176,7 @@ class DsnPool(Source):
     def _is_working(self, conn: Any) -> bool:
         began = time.monotonic()
         try:
-            with closing(self._driver.connect(self._dsn)) as other, self.watchdog.guard(other, ASKING):
+            with closing(self._driver.connect(self._dsn)) as other, self.watchdog.guard(other, ANSWER_TIMEOUT):
                 if self.session(conn).hidden:
                     self._driver.run(other, PING)
                     return True
@@ -184,11 +184,11 @@ class DsnPool(Source):
         except self._driver.Error:
             # Refused in a moment, as when there are too many connections: something is there, and TCP finds out whether
             # the other connection is. A server that stands still does not answer in time.
-            return time.monotonic() - began < PROMPT
+            return time.monotonic() - began < REFUSAL_TIME
         return rows == [(True,)]
 
     def tidy(self) -> None:
-        until = time.monotonic() - KEEP
+        until = time.monotonic() - KEEP_IDLE
         while len(self._idle) > 1 and self._idle[0][1] < until:
             try:
                 conn, since = self._idle.popleft()

@@ -18,7 +18,7 @@ from .reserved import Reserved
 from .turns import Turns
 
 #: Seconds that a thread waits for a pool that other threads of pq have emptied, where the pool itself does not wait.
-PATIENCE = 30.0
+POOL_TIMEOUT = 30.0
 
 #: Seconds after which it asks such a pool again: the application does not tell when it has put a connection back.
 ASK_AFTER = 1.0
@@ -150,7 +150,7 @@ class PlainPool(Pool):
     call of `putconn` to a thread.
     """
 
-    patience = PATIENCE
+    patience = POOL_TIMEOUT
 
     @property
     def capacity(self) -> float:
