@@ -44,24 +44,11 @@ class Marks:
     not enough above the mark. For urgent and for due jobs there are marks, too; claims use these, and leave out the
     second look, only while exact looks are slow. An exact look is then made at least once a second.
 
-    Threads may overwrite each other's marks, and lose one that was lowered: the next exact look finds what that hides.
-
-    :ivar id: jobs without priority below this id are not looked at.
-    :ivar urgent: neither are jobs with an earlier `expected_at`, if it is not None and exact looks are slow.
-    :ivar due: neither are jobs that became due earlier, likewise.
+    :ivar position: where claims begin now.
     """
 
     def __init__(self) -> None:
-        self.id = LOWEST
-        self.urgent: datetime | None = None
-        self.due: datetime | None = None
-        self._next_urgent: datetime | None = None
-        self._next_due: datetime | None = None
-        self._seen_urgent: datetime | None = None
-        self._seen_due: datetime | None = None
-        self._taken = 0
-        self._taken_at: datetime | None = None
-        self._lowered = 0
+        self.position = Position()
         self._quickest = math.inf
         self._exact_at = -math.inf  # monotonic seconds, as all that follow
         self._slow_until = 0.0
@@ -75,20 +62,52 @@ class Marks:
         now = time.monotonic()
         slow = now < self._slow_until
         if now - self._exact_at >= FORGET or (exact and not slow):
-            self.id = LOWEST
+            self.position.id = LOWEST
             slow = False
         return Look(self, now, slow)
 
-    def _follow(self) -> None:
+    def _replace(self, id: int) -> Position:
+        """Begin anew, with jobs without priority at this id or, if that is lower, where the old mark is."""
+        position = Position(id)
+        if self.position.id < id:  # no call from here on: Python lets other threads run at these
+            position.id = self.position.id
+        self.position = position
+        return position
+
+
+class Position:
+    """The marks themselves, shared by the claims that began while they were in force.
+
+    Several threads claim at the same time. If one of them makes jobs ready, or finds some below the marks, others that
+    began before may not have seen these; what they have taken says nothing of them. So the one replaces the marks, and
+    when the others end, they move the old ones.
+
+    :ivar id: jobs without priority below this id are not looked at.
+    :ivar urgent: neither are jobs with an earlier `expected_at`, if it is not None and exact looks are slow.
+    :ivar due: neither are jobs that became due earlier, likewise.
+    """
+
+    __slots__ = (
+        "_next_due", "_next_urgent", "due", "id", "seen_due", "seen_urgent", "taken", "taken_at", "urgent"
+    )  # fmt: skip
+
+    def __init__(self, id: int = LOWEST) -> None:
+        self.id = id
+        self.urgent: datetime | None = None
+        self.due: datetime | None = None
+        self._next_urgent: datetime | None = None
+        self._next_due: datetime | None = None
+        self.seen_urgent: datetime | None = None
+        self.seen_due: datetime | None = None
+        self.taken = 0
+        self.taken_at: datetime | None = None
+
+    def follow(self) -> None:
         """Have the marks of urgent and due jobs follow, with a lag: so they hide nothing from a process that has taken
         few jobs, to which an exact look may have seemed slow by chance."""
-        self._taken = 0
-        self.urgent, self._next_urgent = self._next_urgent or self.urgent, self._seen_urgent
-        self.due, self._next_due = self._next_due or self.due, self._seen_due
-
-    def _forget(self) -> None:
-        self.urgent = self._next_urgent = self._seen_urgent = None
-        self.due = self._next_due = self._seen_due = None
+        self.taken = 0
+        self.urgent, self._next_urgent = self._next_urgent or self.urgent, self.seen_urgent
+        self.due, self._next_due = self._next_due or self.due, self.seen_due
 
 
 class Look:
@@ -98,13 +117,13 @@ class Look:
     :ivar slow: whether the marks of urgent and of due jobs are used.
     """
 
-    __slots__ = ("_began_at", "_lowered", "_marks", "mark", "slow")
+    __slots__ = ("_began_at", "_marks", "_position", "mark", "slow")
 
     def __init__(self, marks: Marks, now: float, slow: bool) -> None:
         self._marks = marks
+        self._position = position = marks.position
         self._began_at = now
-        self._lowered = marks._lowered
-        self.mark = marks.id
+        self.mark = position.id
         self.slow = slow
 
     @property
@@ -119,8 +138,8 @@ class Look:
             return {"mark": self.mark}
         return {
             "mark": self.mark,
-            "urgent_mark": self._marks.urgent or "-infinity",
-            "due_mark": self._marks.due or "-infinity",
+            "urgent_mark": self._position.urgent or "-infinity",
+            "due_mark": self._position.due or "-infinity",
         }
 
     def saw(self, rows: Rows, promoted: int | None, all_due: bool) -> None:
@@ -130,31 +149,29 @@ class Look:
         :param promoted: the lowest id of the jobs that the claim has made ready; None if there were none.
         :param all_due: whether there is no due job left.
         """
-        marks = self._marks
-        if self.is_exact:
+        position = self._position
+        exact = self.is_exact
+        if exact:
             self._time()
         if promoted is not None:
-            marks._lowered += 1
-            marks.id = min(marks.id, promoted)
-            marks._forget()
+            self._marks._replace(promoted)
             return
         if all_due:
-            marks._seen_due = marks._taken_at
+            position.seen_due = position.taken_at
         if not rows:
             return
         first, last = rows[0], rows[-1]
-        lowered = self._lowered != marks._lowered  # jobs were made ready meanwhile, which this did not see
-        if last[EXPECTED_AT] is None and not lowered:
-            marks.id = max(marks.id, last[ID] - ID_MARGIN)
         urgent = last[EXPECTED_AT] or first[EXPECTED_AT]
-        if urgent is not None and not lowered:
-            if self.is_exact and marks.urgent is not None and first[EXPECTED_AT] < marks.urgent:
-                marks._forget()  # there may be more where this one was
-            marks._seen_urgent = max(urgent, marks._seen_urgent or urgent)
-        marks._taken_at = last[DEQUEUED_AT]
-        marks._taken += len(rows)
-        if marks._taken >= JOB_MARGIN:
-            marks._follow()
+        if urgent is not None and exact and position.urgent is not None and first[EXPECTED_AT] < position.urgent:
+            position = self._marks._replace(position.id)  # there may be more where this one was
+        if last[EXPECTED_AT] is None:
+            position.id = max(position.id, last[ID] - ID_MARGIN)
+        if urgent is not None:
+            position.seen_urgent = max(urgent, position.seen_urgent or urgent)
+        position.taken_at = last[DEQUEUED_AT]
+        position.taken += len(rows)
+        if position.taken >= JOB_MARGIN:
+            position.follow()
 
     def _time(self) -> None:
         marks = self._marks
@@ -168,4 +185,4 @@ class Look:
         marks._slow_until = now + min(FORGET, SLOW_PAUSE * took)
         marks._slow_looks += 1
         if marks._slow_looks >= SLOW_IN_A_ROW:  # this is no accident: the marks need not wait for more jobs
-            marks._follow()
+            self._position.follow()

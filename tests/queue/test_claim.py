@@ -179,7 +179,7 @@ def test_taken_jobs_that_an_old_transaction_keeps_in_the_index_are_not_stepped_o
             (((plan,),),) = sql(f"explain (analyze, buffers, format json) {statements['claim']}", params)
             return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
 
-        assert blocks(pq["a"]._claims._marks.id) * 3 < blocks(0)
+        assert blocks(pq["a"]._claims._marks.position.id) * 3 < blocks(0)
 
 
 def test_a_claim_that_makes_others_ready_lowers_the_mark(
@@ -278,8 +278,8 @@ def test_after_a_slow_exact_look_the_next_one_follows_within_a_second(
             queue.put_many(range(_marks.ID_MARGIN), **times)
             assert len(queue.get_many(_marks.ID_MARGIN)) == _marks.ID_MARGIN
     marks = queue._claims._marks
-    assert marks.urgent is not None
-    assert marks.due is not None
+    assert marks.position.urgent is not None
+    assert marks.position.due is not None
     marks._slow_until = clock.now + 1.0  # as after an exact look that took long
     marks._exact_at = clock.now
     sql("update queue set dequeued_at = null where id in (%s, %s)", (urgent, other))
@@ -314,7 +314,7 @@ def test_a_claim_during_which_others_were_made_ready_hides_none_of_them(
 
     monkeypatch.setattr(pq._db, "execute", delayed)
     assert take(queue, "alone") == "taken"
-    marks._follow(), marks._follow()
+    marks.position.follow(), marks.position.follow()
     marks._slow_until, marks._exact_at = math.inf, time.monotonic() + 1000  # no exact look
     assert drain(queue, "alone") == ["made ready", "left"]
 

@@ -388,7 +388,7 @@ def test_get_many_takes_what_is_below_the_mark_in_order(pq: PQ, monkeypatch: pyt
     queue.settle((job, Retry("0s")) for job in jobs if job.id in (ids[0], ids[2990], ids[2995]))
     queue.put("urgent", expected_at="0s")
     queue.put("last")
-    assert queue._claims._marks.id > ids[0]
+    assert queue._claims._marks.position.id > ids[0]
     assert taken(queue) == ["urgent", 0, 2990, 2995, "last"]
 
 
