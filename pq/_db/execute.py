@@ -128,6 +128,10 @@ class Executor:
                     driver.raise_timed_out(error, source.statement_timeout)
                 else:
                     driver.fail(conn, error, changes, self._table)
+            except BaseException:  # interrupted, perhaps before a guard was left, which would cut the connection later
+                if conn is not None:
+                    known(conn).guards.clear()  # the watchdog has weak references
+                raise
             finally:
                 loan.give(lost)
 

@@ -17,20 +17,22 @@ class Lender(Protocol):
 
     def acquire(self, timeout: float | None = None, into: Any = None) -> Any: ...
     def release(self, conn: Any, lost: bool = False) -> None: ...
-    def restore(self, conn: Any) -> None: ...
+    def restore(self, conn: Any, lost: bool = False) -> None: ...
     def reclaim(self) -> None: ...
 
 
 class Loan:
     """A connection of a source, for this thread alone.
 
+    :param begins: whether the borrower begins transactions, to be rolled back if the loan is dropped.
     :ivar conn: the connection, or None.
     """
 
-    __slots__ = ("_dropped", "_source", "_token", "conn")
+    __slots__ = ("_begins", "_dropped", "_source", "_token", "conn")
 
-    def __init__(self, source: Lender) -> None:
+    def __init__(self, source: Lender, begins: bool = False) -> None:
         self.conn: Any = None
+        self._begins = begins
         self._source = source
         self._dropped = source.dropped  # in a child process the source has another
         self._token = object()
@@ -45,18 +47,21 @@ class Loan:
         return self.conn
 
     def give(self, lost: bool = False) -> None:
-        """Give the connection back. A second call does nothing."""
+        """Give the connection back. A second call does nothing, or what an interrupt has left of the first."""
         conn = self.conn
         if conn is not None:
             source = self._source
-            if source.holders.get(id(conn)) is self._token:
+            if source.dropped:
+                source.reclaim()  # a loan of the same connection, in a signal handler, say
+            holder = source.holders.get(id(conn))
+            if holder is self._token:
+                del source.holders[id(conn)]  # first: once it is back, somebody else may hold it
                 source.release(conn, lost)
-                self.conn = None  # from here on it may be somebody else's
-                source.holders.pop(id(conn), None)
-            else:  # taken, but not yet returned by `acquire`
-                source.restore(conn)
-                self.conn = None
+            elif holder is None:  # interrupted in `acquire`, or in the first call
+                source.restore(conn, lost)
+            self.conn = None
 
     def __del__(self) -> None:
         if getattr(self, "conn", None) is not None:
-            self._dropped.append((self.conn, self._token))  # no lock: the collector may be at work anywhere
+            # no lock: the collector may be at work anywhere
+            self._dropped.append((self.conn, self._token, self._begins))

@@ -95,10 +95,11 @@ class Scope:
 
     def enter(self) -> None:
         """Make this the innermost scope of the current context."""
-        self._place = here()
-        self.simple = self._place.thread if self._place.task is None else None
+        place = here()
         self.outer = _innermost.get()
         _innermost.set(self)
+        self._place = place  # behind that, or an interrupt in between would look as if the block was left elsewhere
+        self.simple = place.thread if place.task is None else None
 
     def leave(self) -> None:
         """Take it out again. In another context only `over` can be set, which has the same effect there."""

@@ -160,7 +160,7 @@ class OwnTransaction(Transaction):
 
     def __init__(self, source: Source, table: str) -> None:
         super().__init__(source, table)
-        self._loan = Loan(source)
+        self._loan = Loan(source, begins=True)
         self._asked_to_commit = False
 
     def begin(self) -> None:

@@ -34,12 +34,13 @@ class Guard:
     It can be entered again after it was left.
     """
 
-    __slots__ = ("_sock", "_watchdog", "asking", "deadline", "is_working", "seconds")
+    __slots__ = ("__weakref__", "_ref", "_sock", "_watchdog", "asking", "deadline", "is_working", "seconds")
 
     def __init__(
         self, watchdog: Watchdog, conn: Any, seconds: float, is_working: Callable[[], bool] | None = None
     ) -> None:
         self._watchdog = watchdog
+        self._ref = weakref.ref(self)
         # not the connection: a guard that an interruption leaves behind would keep it open
         self._sock = known(conn).socket(conn)
         self.seconds: float = seconds
@@ -50,7 +51,7 @@ class Guard:
         watchdog = self._watchdog
         try:
             self.deadline: float = time.monotonic() + self.seconds
-            watchdog.guards.add(self)
+            watchdog.guards.add(self._ref)
             watchdog.wake(self.deadline)
         except BaseException:  # interrupted: the connection would be cut later
             self.__exit__()
@@ -59,7 +60,7 @@ class Guard:
 
     def __exit__(self, *exc: object) -> None:
         try:
-            self._watchdog.guards.remove(self)
+            self._watchdog.guards.remove(self._ref)
         except KeyError:  # the watchdog is about to cut the connection: nobody else must have it before
             with self._watchdog.lock:
                 pass
@@ -100,7 +101,8 @@ class Watchdog:
 
     def _reset(self) -> None:
         self.lock: Any = threading.RLock()
-        self.guards: set[Guard] = set()
+        # weak: an interrupt may come just before `__exit__`, and would have a connection cut that others use by then
+        self.guards: set[weakref.ref[Guard]] = set()
 
     def guard(self, conn: Any, seconds: float, is_working: Callable[[], bool] | None = None) -> Guard:
         """Return a context manager; see `Guard`."""
@@ -126,26 +128,31 @@ class Watchdog:
         """Cut what is overdue, and return the seconds until the next deadline."""
         with self.lock:
             now = time.monotonic()
-            for guard in list(self.guards):  # which others go on adding to
-                if guard.deadline <= now:
-                    self._expire(guard, now)
-            deadlines = [guard.deadline for guard in list(self.guards)]
+            deadlines: list[float] = []
+            for ref in list(self.guards):  # which others go on adding to
+                guard = ref()
+                if guard is None:
+                    self.guards.discard(ref)
+                elif guard.deadline > now or self._expire(guard, now):
+                    deadlines.append(guard.deadline)
             if not deadlines:
                 return None
             pause = max(0.0, min(deadlines) - now)
             return min(pause, IDLE) if self._closed else pause
 
-    def _expire(self, guard: Guard, now: float) -> None:
+    def _expire(self, guard: Guard, now: float) -> bool:
+        """Cut the connection, or have somebody ask first; then it has a new deadline, and this returns True."""
         if guard.is_working is None or guard.asking:
             try:
-                self.guards.remove(guard)
+                self.guards.remove(guard._ref)
             except KeyError:
-                return  # it has just left
+                return False  # it has just left
             guard.cut()
-            return
+            return False
         guard.asking = True
         guard.deadline = now + QUESTION_TIMEOUT
         threading.Thread(target=self._ask, args=(guard, guard.is_working), name="pq watchdog asks", daemon=True).start()
+        return True
 
     def _ask(self, guard: Guard, is_working: Callable[[], bool]) -> None:
         working = False

@@ -51,7 +51,7 @@ class Source(ABC):
         self._pid = os.getpid()
         self.begun: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self.holders: dict[int, object] = {}  # by the id of the connection
-        self.dropped: deque[tuple[Any, object]] = deque()
+        self.dropped: deque[tuple[Any, object, bool]] = deque()
         self._suspects: set[int] = set()  # the ids of lent connections that are not to be used again
         self.watchdog: Watchdog = Watchdog(weakref.WeakMethod(self.distrust))
         weakref.finalize(self, self.watchdog.close, 0).atexit = False
@@ -92,16 +92,17 @@ class Source(ABC):
                 self.dropped.append(entry)
                 raise
 
-    def _take_back(self, conn: Any, token: object) -> None:
+    def _take_back(self, conn: Any, token: object, begins: bool) -> None:
         if self.holders.get(id(conn), token) is token:
             self.holders.pop(id(conn), None)
-            if not conn.closed and not self.driver.idle(conn):
+            # otherwise the application may have gone on to use its own connection
+            if (begins or self.replaceable) and not conn.closed and not self.driver.idle(conn):
                 self.driver.rollback(conn)
             self.restore(conn)
 
-    def restore(self, conn: Any) -> None:
-        """Release a connection, although its `acquire` may not have come to its end."""
-        self.release(conn)
+    def restore(self, conn: Any, lost: bool = False) -> None:
+        """Release a connection whose `acquire` or `release` may have been interrupted anywhere."""
+        self.release(conn, lost)
 
     @abstractmethod
     def open_listening_connection(self) -> Any:

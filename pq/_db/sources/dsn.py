@@ -118,18 +118,27 @@ class DsnPool(Source):
             return None
 
     def release(self, conn: Any, lost: bool = False) -> None:
-        turn = self._lent.pop(id(conn), None)  # first: a connection that came back twice would go to two threads
-        if turn is None:
-            return
+        turn = None
         try:
+            turn = self._lent.pop(id(conn), None)  # first: a connection that came back twice would go to two threads
+            if turn is None:
+                return
             if lost or conn.closed or (self._suspects and self._is_suspect(conn)) or not self.driver.idle(conn):
                 self._discard(conn)
             else:
                 self._idle.append((conn, time.monotonic()))
-        finally:
             self._turns.give(turn)
             if self._retired:
                 self.distrust()
+        except BaseException:
+            if turn is not None:
+                self._turns.give(turn)
+            raise
+
+    def restore(self, conn: Any, lost: bool = False) -> None:
+        self.release(conn, lost)
+        if all(conn is not idle for idle, _ in list(self._idle)):
+            self._discard(conn)
 
     def _discard(self, conn: Any) -> None:
         try:

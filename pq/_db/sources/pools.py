@@ -13,6 +13,7 @@ from weakref import WeakSet
 from ..._logs import queue_log as logger
 from ..drivers.detect import driver_of_pool
 from ..known import count
+from ..loan import Loan
 from .base import Given
 from .reserved import Reserved
 from .turns import Turns
@@ -119,21 +120,21 @@ class Pool(Given):
             self._lent.discard(conn)
             self._put(conn, lost or self._is_suspect(conn))
 
-    def restore(self, conn: Any) -> None:
+    def restore(self, conn: Any, lost: bool = False) -> None:
         self._lent.add(conn)
         try:
-            self.release(conn)
+            self.release(conn, lost)
         except (ValueError, self.driver.PoolError):
             pass  # the interrupt came just after it had gone back
 
     def open_listening_connection(self) -> Any:
         if self.transaction is not None and self.transaction.owned:
             return self.driver.clone(self.transaction.conn)  # the pool may have no other
-        conn = self.acquire()
+        loan = Loan(self)
         try:
-            return self.driver.clone(conn)
+            return self.driver.clone(loan.take())
         finally:
-            self.release(conn)
+            loan.give()
 
     def forked(self) -> None:
         super().forked()
@@ -171,28 +172,33 @@ class PlainPool(Pool):
         except TimeoutError as error:
             raise self.driver.PoolError("connection pool exhausted") from error
         try:
-            while True:
-                puts = self._puts
-                try:
-                    return self._ask(loan)
-                except self.driver.PoolError:
-                    if not self._is_worthwhile(puts, deadline):
-                        raise
-        finally:
+            conn = self._inside(deadline, loan)
             self._door.give(turn)
+            return conn
+        except BaseException:
+            self._door.give(turn)  # perhaps interrupted in the first call
+            raise
+
+    def _inside(self, deadline: float, loan: Any) -> Any:
+        while True:
+            puts = self._puts
+            try:
+                return self._ask(loan)
+            except self.driver.PoolError:
+                if not self._is_worthwhile(puts, deadline):
+                    raise
 
     def _ask(self, loan: Any) -> Any:
         me = _Nobody()
-        with self._changed:
-            while self._putting:  # a moment
-                self._changed.wait(ASK_AFTER)
-            self._asking.add(me)
         try:
+            with self._changed:
+                while self._putting:  # a moment
+                    self._changed.wait(ASK_AFTER)
+                self._asking.add(me)
             loan.conn = self.pool.getconn()
             return loan.conn
         finally:
-            with self._changed:
-                self._asking.discard(me)
+            del me  # no call, which may be interrupted
 
     def _is_worthwhile(self, puts: int, deadline: float) -> bool:
         """Whether to ask the empty pool once more, after a wait for what pq's threads have.
@@ -210,21 +216,21 @@ class PlainPool(Pool):
 
     def _put(self, conn: Any, lost: bool) -> None:
         me = _Nobody()
-        with self._changed:
-            asking = bool(self._asking)
-            if not asking:
-                self._putting.add(me)
-        if asking:
-            try:
-                threading.Thread(target=self._put_now, args=(conn, lost), name="pq putconn", daemon=True).start()
-                return
-            except RuntimeError:  # the interpreter is about to end
-                pass
         try:
+            with self._changed:
+                asking = bool(self._asking)
+                if not asking:
+                    self._putting.add(me)
+            if asking:
+                try:
+                    threading.Thread(target=self._put_now, args=(conn, lost), name="pq putconn", daemon=True).start()
+                    return
+                except RuntimeError:  # the interpreter is about to end
+                    pass
             self._put_now(conn, lost)
         finally:
+            del me
             with self._changed:
-                self._putting.discard(me)
                 self._changed.notify_all()
 
     def _put_now(self, conn: Any, lost: bool) -> None:

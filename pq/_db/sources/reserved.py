@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..loan import Loan
 from .base import Source
 from .turns import Turn, Turns
 
@@ -21,22 +22,24 @@ class Reserved(Source):
         self._source = source
         self._turns = Turns(1)
         self._turn: Turn | None = None
-        self._conn: Any = None
+        self._loan = Loan(source)
         self._closed = False
         try:
-            self._conn = source.acquire()
+            self._loan.take()
         except (self.driver.Error, self.driver.PoolError):
             pass  # the database is away: the first who asks tries again
 
     def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
         turn = self._turns.take(timeout)
         try:
-            if self._conn is not None and not self.driver.alive(self._conn):
-                self._give_back(lost=True)
-            if self._conn is None:
-                self._conn = self._source.acquire(timeout)
+            conn = self._loan.conn
+            if conn is not None and not self.driver.alive(conn):
+                self._loan.give(lost=True)
+                conn = None
+            if conn is None:
+                conn = self._loan.take(timeout)
             self._turn = turn
-            return self._conn
+            return conn
         except BaseException:
             self._turns.give(turn)
             raise
@@ -48,14 +51,9 @@ class Reserved(Source):
         try:
             lost = self._is_suspect(conn) or lost
             if lost or self._closed or conn.closed or not self.driver.idle(conn):
-                self._give_back(lost)
+                self._loan.give(lost)
         finally:
             self._turns.give(turn)
-
-    def _give_back(self, lost: bool) -> None:
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            self._source.release(conn, lost)
 
     def distrust(self) -> None:
         self._source.distrust()
@@ -67,4 +65,4 @@ class Reserved(Source):
         """Give the connection back now, or when whoever uses it is ready."""
         self._closed = True
         if self._turn is None:
-            self._give_back(lost=False)
+            self._loan.give()

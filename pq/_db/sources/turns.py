@@ -54,19 +54,19 @@ class Turns:
         :raises TimeoutError: no turn came in time.
         """
         turn = Turn(self)
-        with self._lock:
-            if len(self.dropped) != self._returned:
-                self._serve()
-            if self._free > 0 and not self._line:
-                self._free, turn.held = self._free - 1, True
-                return turn
-            turn.called = threading.Lock()
-            turn.called.acquire()
-            self._line.append(turn)
         try:
+            with self._lock:
+                if len(self.dropped) != self._returned:
+                    self._serve()
+                if self._free > 0 and not self._line:
+                    self._free, turn.held = self._free - 1, True
+                    return turn
+                turn.called = threading.Lock()
+                turn.called.acquire()
+                self._line.append(turn)
             self._wait(turn, math.inf if timeout is None else time.monotonic() + timeout)
             return turn
-        except BaseException:
+        except BaseException:  # not later, by the end of `turn`: the traceback refers to it
             self._leave(turn)
             raise
 
@@ -140,8 +140,9 @@ class FairLock:
         :raises TimeoutError: the lock was not to be had in time.
         :raises BlockError: another task of this thread has it, and could not go on to release it.
         """
-        me, owner = here(), self._owner
-        if owner is not None and owner.thread is me.thread:
+        me, turn = here(), self._turn
+        owner = self._owner  # after `_turn`
+        if turn is not None and turn.held and owner is not None and owner.thread is me.thread:
             if not owner.reaches(me):
                 raise BlockError(
                     "another coroutine of this thread has a block open on the only connection of this PQ, and waiting"
@@ -149,17 +150,16 @@ class FairLock:
                 )
             self.depth += 1
             return
-        turn = self._turns.take(timeout)
-        self._turn, self._owner, self.depth = turn, me, 1
+        self._owner, self.depth, self._turn = me, 1, self._turns.take(timeout)
 
     def release(self) -> None:
-        if self._turn is None:
+        turn = self._turn
+        if turn is None or not turn.held:
             return
         if self.depth > 1:
             self.depth -= 1
-            return
-        turn, self._turn, self._owner, self.depth = self._turn, None, None, 0
-        self._turns.give(turn)
+        else:
+            self._turns.give(turn)  # interrupted, this thread still has the lock
 
     def __enter__(self) -> None:
         self.acquire()
