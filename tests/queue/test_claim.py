@@ -508,13 +508,14 @@ def test_a_claim_reads_the_heads_of_two_indexes_whatever_the_statistics(
     filled: str, table: str, statement: str, prepared: bool, limit: int
 ) -> None:
     query = _sql.bound("claim.sql", table)[statement]
-    with closing(driver.connect(filled)) as conn, conn.cursor() as cursor:  # not committed
+    with closing(driver.connect(filled)) as conn, conn.cursor() as cursor:
         if prepared:
             _, prepare, query = _prepared(query)
             cursor.execute(f"set plan_cache_mode = force_generic_plan; {prepare}", {})
         params = {"queue": "a", "mark": 1, "limit": limit}
         cursor.execute(f"explain (analyze, buffers, format json) {query}", params)
         plan = cursor.fetchone()[0][0]["Plan"]
+        conn.rollback()  # not later, as after a mere close: the next claim would meet these locks
     window = WINDOW["alone"] if statement == "claim" else WINDOW["in a transaction"]
     looked_at = 0 if table == "known" else window
     looked_at += 3 * limit  # ready ones, those of the two that are better, and the update

@@ -119,7 +119,9 @@ def plan(dsn: str, table: str, case: tuple[str, str, dict[str, Any], dict[str, s
             _, prepare, sql = _prepared(sql)
             cursor.execute(f"set plan_cache_mode = force_generic_plan; {prepare}", {})
         cursor.execute(f"explain (analyze, format json) {sql}", {"queue": "a", **params})
-        return cursor.fetchone()[0][0]
+        found = cursor.fetchone()[0][0]
+        conn.rollback()  # not later, as after a mere close: the next claim would meet these locks
+        return found
 
 
 def of_table(found: Any, table: str) -> Iterator[dict[str, Any]]:
