@@ -56,7 +56,12 @@ class Executor:
         prepare: bool,
         patient: bool,
     ) -> Rows:
-        """See `Database.execute`."""
+        """See `Database.execute`.
+
+        The loop goes round again where the try before has done nothing: after a deadlock; with a statement that the
+        server had prepared and forgotten; on a session that can write in place of one that can't any more; and, once,
+        after a connection was lost, unless the statement may have changed something.
+        """
         source, driver = self._source, self._driver
         changes = not sql.startswith("select")
         bound = None if timeout is None else self.bound(timeout)
@@ -70,13 +75,13 @@ class Executor:
             try:
                 conn = loan.take(bound)
                 its = known(conn)
-                alone = driver.idle(conn)  # otherwise the application has a transaction open, which we'd lose
+                alone = driver.idle(conn)  # else the application has a transaction open, which must not be ended
                 at_most = bound if alone else None
-                plans = prepare and alone and its.prepared.repeats(sql)
+                prepared = prepare and alone and its.prepared.repeats(sql)
                 session = _NOT_ASKED
-                if alone and (plans or bound or source.owned):
+                if alone and (prepared or bound or source.owned):
                     session = its.session or source.session(conn)
-                text = its.prepared.text(sql) if plans and not session.hidden else sql
+                text = its.prepared.text(sql) if prepared and not session.hidden else sql
                 usual = source.statement_timeout
                 if at_most or lock_timeout is not None or patient or not (usual is None or session.limited):
                     text = _limits(session, usual, at_most, lock_timeout, patient) + text
@@ -114,11 +119,11 @@ class Executor:
                     attempt += 1
                     isolation = READ_COMMITTED  # at a stricter default it might only fail again
                 elif alone and driver.is_unprepared(error) and its.prepared.lost():
-                    pass  # at once, without
+                    pass  # at once, as a plain statement
                 elif read_only and its.answered_at and in_time:
                     pass  # it could write before: others may have become read-only with it
                 elif attempt == 1 and (lost or read_only) and certain and source.replaceable and in_time:
-                    attempt = MAX_ATTEMPTS  # once more
+                    attempt = MAX_ATTEMPTS  # once more, and not again
                 elif timeout is not None and driver.was_canceled(error) and source.replaceable:
                     # a locked table, or a statement that takes so long: allow the next one more, lest none succeeds
                     self._slack = min(2 * self._slack, 64)
@@ -127,7 +132,7 @@ class Executor:
                 elif alone and driver.was_canceled(error) and source.is_overdue(time.monotonic() - began):
                     driver.raise_timed_out(error, source.statement_timeout)
                 else:
-                    driver.fail(conn, error, changes, self._table)
+                    driver.raise_meaning(conn, error, changes, self._table)
             except BaseException:  # interrupted, perhaps before a guard was left, which would cut the connection later
                 if conn is not None:
                     known(conn).guards.clear()  # the watchdog has weak references

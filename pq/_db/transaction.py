@@ -70,7 +70,7 @@ class Transaction(Scope):
             self._fail(error)
 
     def _fail(self, error: Exception) -> NoReturn:
-        self.driver.fail(self.conn, error, False, self._table)
+        self.driver.raise_meaning(self.conn, error, False, self._table)
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():
@@ -181,7 +181,7 @@ class OwnTransaction(Transaction):
                 self.driver.rollback(conn)  # interrupted, it may have begun
                 self._release(lost)
                 if not lost or not once_more:
-                    self.driver.fail(self.conn, error, False, self._table)
+                    self.driver.raise_meaning(self.conn, error, False, self._table)
             once_more = False
         self.enter()
 
@@ -235,7 +235,7 @@ class OwnTransaction(Transaction):
             self.driver.commit(self.conn)
         except BaseException as error:
             self.driver.rollback(self.conn)
-            self.driver.fail(self.conn, error, True, self._table)
+            self.driver.raise_meaning(self.conn, error, True, self._table)
 
     def _check_open(self) -> None:
         """By SQL the application may have ended what we began. It is too late for an error: what followed is done."""

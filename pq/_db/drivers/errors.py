@@ -58,7 +58,7 @@ class Errors(ABC):
     def raise_table_missing(self, cause: BaseException, table: str, database: str) -> NoReturn:
         raise both(errors.TableMissing, self._package.ProgrammingError)(table=table, database=database) from cause
 
-    def fail(self, conn: Any, error: BaseException, changes: bool, table: str) -> NoReturn:
+    def raise_meaning(self, conn: Any, error: BaseException, changes: bool, table: str) -> NoReturn:
         """Raise what an error of the driver means.
 
         :param changes: whether what was being committed changes something.
