@@ -103,8 +103,8 @@ def note_cancelled(lost: Sequence[Delivery], table: Table) -> None:
 def applies(statement: str, job: Delivery, table: Table, **params: Any) -> bool:
     """Execute a statement of ``lease.sql`` about one delivery; return whether that was still held as the statement
     says."""
-    held = {"id": job.id, "attempts": job.attempts, "dequeued_at": job.dequeued_at}
-    return bool(table.execute(table.statements("lease.sql")[statement], held | params))
+    params |= {"id": job.id, "attempts": job.attempts, "dequeued_at": job.dequeued_at}
+    return bool(table.execute(table.statements("lease.sql")[statement], params))
 
 
 def extend(table: Table, jobs: Sequence[Delivery], exact: Sequence[bool]) -> set[int]:

@@ -119,9 +119,9 @@ class Claim:
     def _taken_rows(self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None) -> Rows:
         """Execute claims until there are enough rows, or an exact look has found no more."""
         params = {"queue": queue.name, "lease": None if lease is None else lease.total_seconds()}
-        inside = queue._db.in_transaction
+        in_transaction = queue._db.in_transaction
         rows: Rows = []
-        exact = inside
+        exact = in_transaction
         try:
             how = "leased"
             if lease is None:
@@ -130,23 +130,23 @@ class Claim:
                 look = self._marks.look(exact)
                 wanted = min(limit - len(rows), MAX_JOBS)
                 found = queue._db.execute(
-                    _statement(queue._table.quoted, how, look.slow, inside),
+                    _statement(queue._table.quoted, how, look.slow, in_transaction),
                     {**params, **look.parameters, "limit": wanted},
                     timeout=timeout,
                     prepare=True,
                 )
                 promoted = found[-1][PROMOTED] if found else None
-                too_few = len(found) < (min(wanted, MAX_DUE) if inside else wanted)
-                look.saw(found, promoted, all_due=too_few if inside else promoted is None)
+                too_few = len(found) < (min(wanted, MAX_DUE) if in_transaction else wanted)
+                look.saw(found, promoted, all_due=too_few if in_transaction else promoted is None)
                 rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
                 if len(rows) == limit or (too_few and (look.is_exact or look.slow)):
                     break
-                exact = inside or too_few
+                exact = in_transaction or too_few
         except TimeoutError:
             if not rows:
                 raise
         except Exception as error:
-            if not rows or inside:
+            if not rows or in_transaction:
                 raise
             # Raising would lose the jobs that are there. An error that does not pass is met by the next claim.
             queue.logger.error("%s", error)
@@ -159,11 +159,11 @@ def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @lru_cache(maxsize=256)
-def _statement(table: str, how: str, slow: bool, inside: bool) -> str:
+def _statement(table: str, how: str, slow: bool, in_transaction: bool) -> str:
     instead = {"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {}
     removes = "does_remove" if how == "removed" else "removes"
     sql = bound("claim.sql", table, taken=how, removes=removes, **instead)
-    return sql["claim_in_transaction" if inside else "claim"]
+    return sql["claim_in_transaction" if in_transaction else "claim"]
 
 
 def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any:

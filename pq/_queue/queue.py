@@ -144,15 +144,15 @@ class Queue(Browse, Control, Items):
 
     def _take(self, n: int, block: bool, timeout: float | None, lease: Delay | None, conn: Any) -> list[Any]:
         wait = timeout_seconds(self.timeout if timeout is None else timeout)
-        held = None if lease is None else positive_delay("lease", lease)
+        length = None if lease is None else positive_delay("lease", lease)
         if not block:
             wait = 0.0
         queue = self if conn is None else self._bind(conn)
         if wait and queue._db.is_view and not queue._db.driver.can_wait:
             raise TypeError("get can't wait inside of run_sync, which would stop the event loop: pass timeout=0")
-        if held is None:
+        if length is None:
             queue._db.require_transaction("a get without a lease")
-        jobs = self._claims.wait_for(queue, n, wait, held)
+        jobs = self._claims.wait_for(queue, n, wait, length)
         for job in jobs if queue is not self else ():
             job._queue = self  # what is done with it later has a `conn` of its own
         return jobs

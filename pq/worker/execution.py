@@ -22,21 +22,22 @@ from .handler import call_handler
 
 #: How often in a row the lease of a job may expire, unless the job is allowed more retries than that. A job that kills
 #: its workers must not go on for ever, and a job whose workers were killed by others must not be given up.
-EXPIRIES = 3
+MAX_EXPIRIES = 3
 
 #: How often in a row the database may break off the transaction of a job before that counts as a failed attempt.
-BREAKS = 3
+MAX_BREAKS = 3
 
 #: The pause after a transaction that the database broke off.
-BREAK = timedelta(seconds=1)
+BREAK_PAUSE = timedelta(seconds=1)
 
-LOST = (errors.ConnectionFailed, errors.ConnectionLost, errors.CommitUnknown)
+CONNECTION_ERRORS = (errors.ConnectionFailed, errors.ConnectionLost, errors.CommitUnknown)
 DECISIONS = (errors.Retry, errors.Discard, errors.LeaseLost)
 
 #: Heartbeats for each lease: two of them may fail.
 BEATS = 3
 
 _NEVER = float("inf")
+
 
 class Options(NamedTuple):
     """How a task is to be run; see `pq.Queue.task`."""
@@ -123,7 +124,7 @@ class Execution:
             self._problem = error
             self.task = cut(message_of(fields.get("function", "?")), NAME)
         job.policy = self._policy(fields)
-        if job.expiries > EXPIRIES and job.expiries > job.policy.max_retries:
+        if job.expiries > MAX_EXPIRIES and job.expiries > job.policy.max_retries:
             self._problem = errors.LeaseExpired(attempt=job.attempts)
         if self.options.timeout is not None and not self.options.transactional:
             self.times_out_at = self.started + self.options.timeout.total_seconds()
@@ -198,13 +199,14 @@ class Execution:
                     raise
                 job.done(result if self.options.result else None)
         except Exception as error:
-            if lost is False:  # not even if the error is one of LOST: the handler may have connections of its own
+            if lost is False:  # not even after one of CONNECTION_ERRORS: the handler may have connections of its own
                 raise
             driver = job.queue._table.database.source.driver
             if job.cursor is None and isinstance(error, (errors.ConnectionFailed, driver.PoolError, TimeoutError)):
                 self.error = error
-                return outcome.retried(job, BREAK, error)._replace(counts=False)  # the handler was not even called
-            if lost or isinstance(error, LOST) or (job.cursor is None and isinstance(error, driver.Error)):
+                # the handler was not even called
+                return outcome.retried(job, BREAK_PAUSE, error)._replace(counts=False)
+            if lost or isinstance(error, CONNECTION_ERRORS) or (job.cursor is None and isinstance(error, driver.Error)):
                 return self._broken(error)
             raise
         return None
@@ -216,15 +218,16 @@ class Execution:
         in a transaction, or transactions that last, does so each time: then it is a failed attempt.
         """
         self.unsure = isinstance(error, errors.CommitUnknown)
-        if self.job.expiries + 1 >= BREAKS:
+        if self.job.expiries + 1 >= MAX_BREAKS:
             reason = errors.ConnectionLost(
-                f"the database broke off the task's transaction {BREAKS} times in a row: {error} (The settings of the "
-                "server idle_in_transaction_session_timeout and transaction_timeout bound how long a task may take.)"
+                f"the database broke off the task's transaction {MAX_BREAKS} times in a row: {error} (The settings of "
+                "the server idle_in_transaction_session_timeout and transaction_timeout bound how long a task may "
+                "take.)"
             )
             reason.__cause__ = error
             return self.failed(reason)
         self.error = error
-        return outcome.retried(self.job, BREAK, error)._replace(outcome="broken")
+        return outcome.retried(self.job, BREAK_PAUSE, error)._replace(outcome="broken")
 
     def failed(self, error: BaseException) -> Settlement:
         """Return how to settle the job after an attempt that ended with this error."""

@@ -481,7 +481,7 @@ def test_a_server_that_ends_idle_transactions_fails_the_task_after_three(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Queue, "handler_registry", {})
-    monkeypatch.setattr("pq.worker.execution.BREAK", __import__("datetime").timedelta(milliseconds=10))
+    monkeypatch.setattr("pq.worker.execution.BREAK_PAUSE", __import__("datetime").timedelta(milliseconds=10))
     runs: list[int] = []
     with PQ(make_dsn(dsn, options="-c idle_in_transaction_session_timeout=100"), timeout=0.05) as pq:
 
@@ -503,7 +503,7 @@ def test_a_connection_that_is_lost_in_a_transactional_task_is_no_failed_attempt(
     dsn: str, sql: Sql, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Queue, "handler_registry", {})
-    monkeypatch.setattr("pq.worker.execution.BREAK", timedelta(milliseconds=10))
+    monkeypatch.setattr("pq.worker.execution.BREAK_PAUSE", timedelta(milliseconds=10))
     runs: list[int] = []
     with PQ(dsn, timeout=0.05) as pq:
 
@@ -553,7 +553,7 @@ def test_a_transactional_task_that_could_not_begin_does_not_count(
     pq: PQ, sql: Sql, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As often as that is: jobs in the worker's stock meet each outage of the server."""
-    monkeypatch.setattr("pq.worker.execution.BREAK", timedelta(milliseconds=10))
+    monkeypatch.setattr("pq.worker.execution.BREAK_PAUSE", timedelta(milliseconds=10))
     runs: list[int] = []
     pq["a"].task(name="t", transactional=True)(runs.append)
     begin, tried = OwnTransaction.begin, list(range(5))
