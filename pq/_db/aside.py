@@ -107,11 +107,11 @@ class Aside:
         with self._lock:
             if time.monotonic() - self._checked_at < fresh or self._closed:
                 return
-            place = self._place()
-            if place is None:
+            target = self._target()
+            if target is None:
                 return  # the connection is in use: try again the next time
             self._checked_at = time.monotonic()
-            if place != self._place_of_second(place):
+            if target != self._target_of_second(target):
                 self._drop()
 
     def rest(self) -> None:
@@ -138,33 +138,33 @@ class Aside:
         except self._source.driver.Error:
             return False  # closed by another thread just now
 
-    def _place(self) -> Rows | None:
+    def _target(self) -> Rows | None:
         """Return where the application's connection leads; no rows if it needs no second one, or can have none; None if
         it is in use."""
         driver = self._source.driver
         loan = Loan(self._source)
         try:
-            conn = loan.take(BUSY_TIMEOUT)
+            conn = loan.acquire(BUSY_TIMEOUT)
             if conn.autocommit:
                 return []
             if not driver.idle(conn):
                 return None
             with driver.committed(conn):
-                return self._usable(driver.run(conn, _SQL["place"], {"table": self._table}))
+                return self._usable(driver.run(conn, _SQL["target"], {"table": self._table}))
         except TimeoutError:
             return None
         except driver.Error:
             return []  # of which the next claim tells
         finally:
-            loan.give()
+            loan.release()
 
-    def _place_of_second(self, wanted: Rows) -> Rows | None:
+    def _target_of_second(self, wanted: Rows) -> Rows | None:
         if not wanted:
             return None
         try:
             if self._database is None and (source := self._open()) is not None:
                 self._database = self._home.on(source)
-            return None if self._database is None else self._database.execute(_SQL["place"], {"table": self._table})
+            return None if self._database is None else self._database.execute(_SQL["target"], {"table": self._table})
         except self._source.driver.Error:
             return None  # there are too many connections, say
 

@@ -73,7 +73,7 @@ class Executor:
             conn = None
             lost = False
             try:
-                conn = loan.take(bound)
+                conn = loan.acquire(bound)
                 its = known(conn)
                 alone = driver.idle(conn)  # else the application has a transaction open, which must not be ended
                 at_most = bound if alone else None
@@ -138,7 +138,7 @@ class Executor:
                     known(conn).guards.clear()  # the watchdog has weak references
                 raise
             finally:
-                loan.give(lost)
+                loan.release(lost)
 
     def bound(self, timeout: float | None) -> float | None:
         """The seconds after which a statement of a caller with this timeout is given up; None: no limit of its own."""

@@ -37,7 +37,7 @@ class Loan:
         self._dropped = source.dropped  # in a child process the source has another
         self._token = object()
 
-    def take(self, timeout: float | None = None) -> Any:
+    def acquire(self, timeout: float | None = None) -> Any:
         """Take a connection, and return it. The errors are those of `Source.acquire`."""
         source = self._source
         if source.dropped:
@@ -46,7 +46,7 @@ class Loan:
         source.holders[id(self.conn)] = self._token
         return self.conn
 
-    def give(self, lost: bool = False) -> None:
+    def release(self, lost: bool = False) -> None:
         """Give the connection back. A second call does nothing, or what an interrupt has left of the first."""
         conn = self.conn
         if conn is not None:

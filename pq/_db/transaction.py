@@ -169,7 +169,7 @@ class OwnTransaction(Transaction):
         once_more = source.replaceable
         while True:
             try:
-                self.conn = self._loan.take()
+                self.conn = self._loan.acquire()
                 source.begun[self] = threading.get_ident()
                 self.driver.begin(self.conn, now=source.replaceable)
                 break
@@ -253,4 +253,4 @@ class OwnTransaction(Transaction):
 
     def _release(self, lost: bool) -> None:
         self._source.begun.pop(self, None)
-        self._loan.give(lost)
+        self._loan.release(lost)

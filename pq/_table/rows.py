@@ -68,9 +68,9 @@ class QueueRows:
                 signed = _codec.SignedPickle(self.name, pickle_key)
                 self.dumps, self.loads = signed.dumps, signed.loads
         check_source(conn, pool)
-        self._place = conn, pool, TableName(table, schema)
+        self._origin = conn, pool, TableName(table, schema)
         #: The table's name for SQL of your own, as a query parameter: ``cursor.execute("… from %s", (queue.table,))``.
-        self.table: Literal = Literal(self._place[-1].quoted)
+        self.table: Literal = Literal(self._origin[-1].quoted)
 
     def __repr__(self) -> str:
         return f"<pq.{type(self).__name__} {self.name!r}>"
@@ -102,7 +102,7 @@ class QueueRows:
     @cached_property
     def _table(self) -> Table:
         """The table, with connections of this queue's own; a `PQ` sets its own table in place of it."""
-        conn, pool, name = self._place
+        conn, pool, name = self._origin
         return Table(name, Database(conn, pool, name.quoted))
 
     @cached_property

@@ -61,7 +61,7 @@ class SharedConnection:
         loan = Loan(self._source)
         try:
             try:
-                conn = loan.take(BUSY_TIMEOUT)
+                conn = loan.acquire(BUSY_TIMEOUT)
             except TimeoutError:
                 raise Busy from None
             if not self.driver.idle(conn):
@@ -69,7 +69,7 @@ class SharedConnection:
             with self.driver.committed(conn):
                 return action(conn, *args)
         finally:
-            loan.give()
+            loan.release()
 
     def read(self) -> None:
         """Do nothing: this would take the answer to what another thread of the application executes."""

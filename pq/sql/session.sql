@@ -20,7 +20,7 @@ from (
 select coalesce(state, 'disabled') not like 'idle%%' and wait_event_type is distinct from 'Client' as working
 from pg_stat_activity where pid = %(pid)s
 
--- name: place
+-- name: target
 -- What makes two sessions see the same table with the same rights, unless the last column is true: there is no table, or
 -- what a session sees of it may depend on its settings.
 select

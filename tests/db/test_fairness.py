@@ -182,22 +182,22 @@ def test_a_pool_that_connects_slowly_blocks_no_release(dsn: str, where: str) -> 
 
 def test_a_turn_that_is_dropped_comes_back() -> None:
     turns = Turns(1)
-    turn = turns.take()
+    turn = turns.acquire()
     with pytest.raises(TimeoutError):
-        turns.take(0.05)
-    waiting = Background(turns.take, 30)
+        turns.acquire(0.05)
+    waiting = Background(turns.acquire, 30)
     del turn  # by a thread that was interrupted, say
     assert waiting.result().held
 
 
 def test_a_turn_is_given_back_once() -> None:
     turns = Turns(1)
-    turn = turns.take()
-    turns.give(turn)
-    turns.give(turn)
-    other = turns.take(0)
+    turn = turns.acquire()
+    turns.release(turn)
+    turns.release(turn)
+    other = turns.acquire(0)
     with pytest.raises(TimeoutError):
-        turns.take(0)
+        turns.acquire(0)
     assert other.held
 
 

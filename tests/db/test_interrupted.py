@@ -222,7 +222,7 @@ def test_an_interrupt_while_a_connection_is_taken_back(dsn: str, kind: str) -> N
         with make_pq(kind, dsn) as pq:
             source: Any = pq._db.source
             loan: Any = Loan(source)
-            loan.take()
+            loan.acquire()
             del loan
             where = interrupted(source.reclaim, nth)
             gc.collect()

@@ -70,14 +70,14 @@ class DsnPool(Source):
         if self._limit < 2:
             return None
         source = DsnPool(self._dsn, 1, self.statement_timeout)
-        source._reserved = (self._turns, self._turns.take(RESERVE_TIMEOUT))
+        source._reserved = (self._turns, self._turns.acquire(RESERVE_TIMEOUT))
         return source
 
     def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
         turns = self._turns
         if turns.exhausted:
             check_coroutines(self.open_transactions(), self._limit)
-        turn = turns.take(timeout)
+        turn = turns.acquire(timeout)
         try:
             conn = self._find()
             if into is not None:
@@ -85,7 +85,7 @@ class DsnPool(Source):
             self._lent[id(conn)] = turn
             return conn
         except BaseException:
-            turns.give(turn)
+            turns.release(turn)
             raise
 
     def _find(self) -> Any:
@@ -127,12 +127,12 @@ class DsnPool(Source):
                 self._discard(conn)
             else:
                 self._idle.append((conn, time.monotonic()))
-            self._turns.give(turn)
+            self._turns.release(turn)
             if self._retired:
                 self.distrust()
         except BaseException:
             if turn is not None:
-                self._turns.give(turn)
+                self._turns.release(turn)
             raise
 
     def restore(self, conn: Any, lost: bool = False) -> None:
@@ -226,7 +226,7 @@ class DsnPool(Source):
         self.retire()
         if reserved is not None:
             turns, turn = reserved
-            turns.give(turn)
+            turns.release(turn)
 
     def forked(self) -> None:
         super().forked()

@@ -132,9 +132,9 @@ class Pool(Given):
             return self.driver.clone(self.transaction.conn)  # the pool may have no other
         loan = Loan(self)
         try:
-            return self.driver.clone(loan.take())
+            return self.driver.clone(loan.acquire())
         finally:
-            loan.give()
+            loan.release()
 
     def forked(self) -> None:
         super().forked()
@@ -168,15 +168,15 @@ class PlainPool(Pool):
 
     def _get(self, deadline: float, loan: Any) -> Any:
         try:
-            turn = self._door.take(deadline - time.monotonic())
+            turn = self._door.acquire(deadline - time.monotonic())
         except TimeoutError as error:
             raise self.driver.PoolError("connection pool exhausted") from error
         try:
             conn = self._inside(deadline, loan)
-            self._door.give(turn)
+            self._door.release(turn)
             return conn
         except BaseException:
-            self._door.give(turn)  # perhaps interrupted in the first call
+            self._door.release(turn)  # perhaps interrupted in the first call
             raise
 
     def _inside(self, deadline: float, loan: Any) -> Any:

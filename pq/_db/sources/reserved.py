@@ -25,23 +25,23 @@ class Reserved(Source):
         self._loan = Loan(source)
         self._closed = False
         try:
-            self._loan.take()
+            self._loan.acquire()
         except (self.driver.Error, self.driver.PoolError):
             pass  # the database is away: the first who asks tries again
 
     def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
-        turn = self._turns.take(timeout)
+        turn = self._turns.acquire(timeout)
         try:
             conn = self._loan.conn
             if conn is not None and not self.driver.alive(conn):
-                self._loan.give(lost=True)
+                self._loan.release(lost=True)
                 conn = None
             if conn is None:
-                conn = self._loan.take(timeout)
+                conn = self._loan.acquire(timeout)
             self._turn = turn
             return conn
         except BaseException:
-            self._turns.give(turn)
+            self._turns.release(turn)
             raise
 
     def release(self, conn: Any, lost: bool = False) -> None:
@@ -51,9 +51,9 @@ class Reserved(Source):
         try:
             lost = self._is_suspect(conn) or lost
             if lost or self._closed or conn.closed or not self.driver.idle(conn):
-                self._loan.give(lost)
+                self._loan.release(lost)
         finally:
-            self._turns.give(turn)
+            self._turns.release(turn)
 
     def distrust(self) -> None:
         self._source.distrust()
@@ -65,4 +65,4 @@ class Reserved(Source):
         """Give the connection back now, or when whoever uses it is ready."""
         self._closed = True
         if self._turn is None:
-            self._loan.give()
+            self._loan.release()

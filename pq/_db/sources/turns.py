@@ -15,7 +15,7 @@ LOOK_AFTER = 1.0
 
 
 class Turn:
-    """The right to one of a limited number of things. A turn that its holder drops without `Turns.give` comes back by
+    """The right to one of a limited number of things. One that its holder drops without `Turns.release` comes back by
     itself: an interrupted thread may not get as far as giving it back."""
 
     __slots__ = ("_turns", "called", "held")
@@ -47,7 +47,7 @@ class Turns:
         self.dropped: deque[None] = deque()  # grows by one with each turn that was dropped
         self._returned = 0  # how many of these count as free
 
-    def take(self, timeout: float | None = None) -> Turn:
+    def acquire(self, timeout: float | None = None) -> Turn:
         """Return a turn, which the caller must give back.
 
         :param timeout: seconds; None waits as long as it takes.
@@ -75,7 +75,7 @@ class Turns:
         """Whether the next one has to wait."""
         return self._free <= 0
 
-    def give(self, turn: Turn) -> None:
+    def release(self, turn: Turn) -> None:
         """Give a turn back. A second call does nothing."""
         with self._lock:
             if turn.held:
@@ -106,7 +106,7 @@ class Turns:
         with self._lock:
             if turn in self._line:
                 self._line.remove(turn)
-            self.give(turn)
+            self.release(turn)
 
     def _serve(self) -> None:
         dropped = len(self.dropped)
@@ -150,7 +150,7 @@ class FairLock:
                 )
             self.depth += 1
             return
-        self._owner, self.depth, self._turn = me, 1, self._turns.take(timeout)
+        self._owner, self.depth, self._turn = me, 1, self._turns.acquire(timeout)
 
     def release(self) -> None:
         turn = self._turn
@@ -159,7 +159,7 @@ class FairLock:
         if self.depth > 1:
             self.depth -= 1
         else:
-            self._turns.give(turn)  # interrupted, this thread still has the lock
+            self._turns.release(turn)  # interrupted, this thread still has the lock
 
     def __enter__(self) -> None:
         self.acquire()
