@@ -178,7 +178,7 @@ class Database:
 
         Inside of another transaction it is a savepoint.
 
-        :param opener: who enters the block, for `scope.entered_by`.
+        :param opener: who enters the block, for `scope.block_of`.
         :param cursor_kwargs: arguments of the connection's ``cursor()``.
         """
         return Block(self, opener, cursor_kwargs)
