@@ -229,3 +229,16 @@ def test_an_interrupt_while_a_connection_is_taken_back(dsn: str, kind: str) -> N
             assert Background(pq["a"].put, 1).result() > 0, where
             assert taken(pq, kind) == 0, where
     assert nth > 3
+
+
+def test_what_the_application_begins_after_an_interrupt_is_its_own(dsn: str, sql: Sql) -> None:
+    """The next call of pq takes back what the interrupt has left, and has no reason for a rollback."""
+    with make_pq("connection", dsn) as pq:
+        source: Any = pq._db.source
+        loan: Any = Loan(source)
+        loan.acquire()
+        del loan  # as a statement that was interrupted just before it gives the connection back
+        source.conn.cursor().execute("create table mine ()")
+        pq["a"].put(1)
+        source.conn.commit()
+    assert sql("select count(*) from mine") == [(0,)]

@@ -118,22 +118,18 @@ class DsnPool(Source):
             return None
 
     def release(self, conn: Any, lost: bool = False) -> None:
-        turn = None
+        turn = self._lent.pop(id(conn), None)  # first: a connection that came back twice would go to two threads
+        if turn is None:
+            return
         try:
-            turn = self._lent.pop(id(conn), None)  # first: a connection that came back twice would go to two threads
-            if turn is None:
-                return
             if lost or conn.closed or (self._suspects and self._is_suspect(conn)) or not self.driver.idle(conn):
                 self._discard(conn)
             else:
                 self._idle.append((conn, time.monotonic()))
+        finally:
             self._turns.release(turn)
             if self._retired:
                 self.distrust()
-        except BaseException:
-            if turn is not None:
-                self._turns.release(turn)
-            raise
 
     def restore(self, conn: Any, lost: bool = False) -> None:
         self.release(conn, lost)
