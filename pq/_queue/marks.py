@@ -49,6 +49,7 @@ class Marks:
 
     def __init__(self) -> None:
         self.position = Position()
+        self._promotions = 0  # claims that have made jobs ready
         self._quickest = math.inf
         self._exact_at = -math.inf  # monotonic seconds, as all that follow
         self._slow_until = 0.0
@@ -70,7 +71,7 @@ class Marks:
         """Begin anew, with jobs without priority at this id or, if that is lower, where the old mark is."""
         position = Position(id)
         if self.position.id < id:  # no call from here on: Python lets other threads run at these
-            position.id = self.position.id
+            position.id = position.begins = self.position.id
         self.position = position
         return position
 
@@ -79,20 +80,23 @@ class Position:
     """The marks themselves, shared by the claims that began while they were in force.
 
     Several threads claim at the same time. If one of them makes jobs ready, or finds some below the marks, others that
-    began before may not have seen these; what they have taken says nothing of them. So the one replaces the marks, and
-    when the others end, they move the old ones.
+    began before may not have seen these, and what they have taken says nothing of them. So the one replaces the marks,
+    and the others move the old ones when they end. They may also have had such jobs locked: a claim that comes to a due
+    row which another one makes ready locks it before it sees that. Claims that began meanwhile stepped over it, and
+    moved the marks past it. So each of the others replaces the marks once more.
 
+    :ivar begins: the id at the beginning.
     :ivar id: jobs without priority below this id are not looked at.
     :ivar urgent: neither are jobs with an earlier `expected_at`, if it is not None and exact looks are slow.
     :ivar due: neither are jobs that became due earlier, likewise.
     """
 
     __slots__ = (
-        "_next_due", "_next_urgent", "due", "id", "seen_due", "seen_urgent", "taken", "taken_at", "urgent"
+        "_next_due", "_next_urgent", "begins", "due", "id", "seen_due", "seen_urgent", "taken", "taken_at", "urgent"
     )  # fmt: skip
 
     def __init__(self, id: int = LOWEST) -> None:
-        self.id = id
+        self.id = self.begins = id
         self.urgent: datetime | None = None
         self.due: datetime | None = None
         self._next_urgent: datetime | None = None
@@ -117,10 +121,11 @@ class Look:
     :ivar slow: whether the marks of urgent and of due jobs are used.
     """
 
-    __slots__ = ("_began_at", "_marks", "_position", "mark", "slow")
+    __slots__ = ("_began_at", "_marks", "_position", "_promotions", "mark", "slow")
 
     def __init__(self, marks: Marks, now: float, slow: bool) -> None:
         self._marks = marks
+        self._promotions = marks._promotions  # first: what comes between counts as later
         self._position = position = marks.position
         self._began_at = now
         self.mark = position.id
@@ -149,12 +154,16 @@ class Look:
         :param promoted: the lowest id of the jobs that the claim has made ready; None if there were none.
         :param all_due: whether there is no due job left.
         """
-        position = self._position
+        marks, position = self._marks, self._position
         exact = self.is_exact
         if exact:
             self._time()
         if promoted is not None:
-            self._marks._replace(promoted)
+            marks._replace(promoted)
+            marks._promotions += 1
+            return
+        if self._promotions != marks._promotions:
+            marks._replace(marks.position.begins)
             return
         if all_due:
             position.seen_due = position.taken_at
@@ -163,7 +172,7 @@ class Look:
         first, last = rows[0], rows[-1]
         urgent = last[EXPECTED_AT] or first[EXPECTED_AT]
         if urgent is not None and exact and position.urgent is not None and first[EXPECTED_AT] < position.urgent:
-            position = self._marks._replace(position.id)  # there may be more where this one was
+            position = marks._replace(position.id)  # there may be more where this one was
         if last[EXPECTED_AT] is None:
             position.id = max(position.id, last[ID] - ID_MARGIN)
         if urgent is not None:
