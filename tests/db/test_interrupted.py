@@ -112,11 +112,15 @@ DEEDS = [put, put_many, get, block, inner_block, item, items, using, bind, lease
 
 
 def interrupted(
-    act: Callable[[], object], nth: int, then: Callable[[], object] = lambda: None, step: int = 1, first: int = 0
+    act: Callable[[], object],
+    nth: int,
+    then: Callable[[str], object] = lambda where: None,
+    step: int = 1,
+    first: int = 0,
 ) -> str | None:
     """Call it, and interrupt it at the nth line of pq: where that was; None: it has not so many.
 
-    :param then: called while the interrupt is handled, so that all that its traceback refers to is alive.
+    :param then: called with the place while the interrupt is handled: all that its traceback refers to is alive.
     :param step: only each so many lines of a file count, from the `first` on.
     """
     count = 0
@@ -134,7 +138,6 @@ def interrupted(
             count += 1
             if count == nth:
                 where = f"{frame.f_code.co_filename[len(FOLDER) + 1 :]}:{frame.f_lineno} {frame.f_code.co_name}"
-                print("interrupted at", where)  # shown with what fails, even if it does not return
                 raise Interrupt(where)
         return trace
 
@@ -145,7 +148,7 @@ def interrupted(
         if where is None:
             raise
         sys.settrace(None)
-        then()
+        then(where)
     finally:
         sys.settrace(None)
     return where
@@ -187,26 +190,32 @@ def test_interrupted_anywhere(
 ) -> None:
     monkeypatch.setattr(bulk, "JOBS", 2)
     first = (KINDS.index(kind) + DEEDS.index(deed)) % STEP
+    last = ""
 
     def act(pq: PQ, conn: Any) -> int:
         deed(pq, conn)  # warm: statements are read, the retention is known
         pq["a"].clear()
-        nth = 0
-        while True:
+
+        def then(where: str) -> None:
+            nonlocal last
+            last = where
+            pq["check"].put("x")
+
+        nth = 1
+        pq["a"].put("to be taken")
+        while interrupted(lambda: deed(pq, conn), nth, then, STEP, first) is not None:
+            check(pq, kind)
             pq["a"].put("to be taken")
-            where = interrupted(lambda: deed(pq, conn), nth + 1, lambda: pq["check"].put(0), STEP, first)
-            if where is None:
-                return nth
             nth += 1
-            try:
-                check(pq, kind)
-            except BaseException as error:
-                pytest.fail(f"interrupted at {where}: {error!r}")
+        return nth
 
     # one that the traceback may keep, and the next
     options: dict[str, Any] = {"max_connections": 2} if kind == "dsn" else {}
     with make_pq(kind, dsn, **options) as pq, closing(psycopg2.connect(dsn)) as conn:
-        assert Background(act, pq, conn).result(20) > 10
+        try:
+            assert Background(act, pq, conn).result(60) > 10
+        except BaseException as error:
+            pytest.fail(f"interrupted at {last}: {error!r}")
         idle = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in%'"
         wait_until(lambda: sql(idle) == [(0,)], "no transaction is open")
 
