@@ -251,3 +251,18 @@ def test_what_the_application_begins_after_an_interrupt_is_its_own(dsn: str, sql
         pq["a"].put(1)
         source.conn.commit()
     assert sql("select count(*) from mine") == [(0,)]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="as above")
+def test_no_guard_stays(dsn: str) -> None:
+    """It would cut the connection some seconds later, from under another statement."""
+    nth = 0
+    where: str | None = ""
+    with make_pq("dsn", dsn) as pq:
+        while where is not None:
+            nth += 1
+            pq["a"].get(timeout=0)  # so that its guard is there already, whatever the interrupt before has cost
+            where = interrupted(lambda: pq["a"].get(timeout=0), nth)
+            gc.collect()
+            assert not any(guard() for guard in pq._db.source.watchdog.guards), where
+    assert nth > 100
