@@ -139,7 +139,7 @@ class Claim:
                 too_few = len(found) < (min(wanted, MAX_DUE) if in_transaction else wanted)
                 look.saw(found, promoted, all_due=too_few if in_transaction else promoted is None)
                 rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
-                if len(rows) == limit or (too_few and (look.is_exact or look.slow)):
+                if len(rows) == limit or (too_few and look.suffices):
                     break
                 exact = in_transaction or too_few
         except TimeoutError:

@@ -44,6 +44,9 @@ class Marks:
     not enough above the mark. For urgent and for due jobs there are marks, too; claims use these, and leave out the
     second look, only while exact looks are slow. An exact look is then made at least once a second.
 
+    A look also takes long because the machine is busy. Then one that uses the marks takes as long, too; these are dropped,
+    and an exact look follows at once.
+
     :ivar position: where claims begin now.
     """
 
@@ -54,6 +57,7 @@ class Marks:
         self._exact_at = -math.inf  # monotonic seconds, as all that follow
         self._slow_until = 0.0
         self._slow_looks = 0
+        self._slow_took = 0.0  # the last of them; seconds
 
     def look(self, exact: bool) -> Look:
         """Begin to look.
@@ -106,6 +110,11 @@ class Position:
         self.taken = 0
         self.taken_at: datetime | None = None
 
+    @property
+    def hides(self) -> bool:
+        """Whether urgent or due jobs may be passed over."""
+        return self.urgent is not None or self.due is not None
+
     def follow(self) -> None:
         """Have the marks of urgent and due jobs follow, with a lag: so they hide nothing from a process that has taken
         few jobs, to which an exact look may have seemed slow by chance."""
@@ -119,9 +128,10 @@ class Look:
 
     :ivar mark: the lowest id of a job without priority.
     :ivar slow: whether the marks of urgent and of due jobs are used.
+    :ivar suffices: once it is over: whether there is no need to look for what was passed over.
     """
 
-    __slots__ = ("_began_at", "_marks", "_position", "_promotions", "mark", "slow")
+    __slots__ = ("_began_at", "_marks", "_position", "_promotions", "mark", "slow", "suffices")
 
     def __init__(self, marks: Marks, now: float, slow: bool) -> None:
         self._marks = marks
@@ -129,7 +139,7 @@ class Look:
         self._position = position = marks.position
         self._began_at = now
         self.mark = position.id
-        self.slow = slow
+        self.slow = self.suffices = slow
 
     @property
     def is_exact(self) -> bool:
@@ -157,7 +167,13 @@ class Look:
         marks, position = self._marks, self._position
         exact = self.is_exact
         if exact:
+            self.suffices = True
             self._time()
+        elif self.slow and self._was_no_quicker():
+            self.suffices = False
+            marks._slow_until, marks._slow_looks = 0.0, 0
+            if position.hides:
+                position = marks._replace(position.id)
         if promoted is not None:
             marks._replace(promoted)
             marks._promotions += 1
@@ -182,6 +198,12 @@ class Look:
         if position.taken >= JOB_MARGIN:
             position.follow()
 
+    def _was_no_quicker(self) -> bool:
+        """Whether the marks that were in force did not help: not the index is slow, but the machine."""
+        if self.mark == LOWEST and not self._position.hides:
+            return False
+        return self._marks._slow_took <= SLOW_TIMES * (time.monotonic() - self._began_at) + SLOW_SECONDS
+
     def _time(self) -> None:
         marks = self._marks
         now = time.monotonic()
@@ -191,6 +213,7 @@ class Look:
         if took <= SLOW_TIMES * marks._quickest + SLOW_SECONDS:
             marks._slow_looks = 0
             return
+        marks._slow_took = took
         marks._slow_until = now + min(FORGET, SLOW_PAUSE * took)
         marks._slow_looks += 1
         if marks._slow_looks >= SLOW_IN_A_ROW:  # this is no accident: the marks need not wait for more jobs

@@ -196,6 +196,30 @@ def test_a_claim_that_makes_others_ready_lowers_the_mark(
     assert take(queue, "alone") == 3020
 
 
+@CLAIMS
+@pytest.mark.parametrize("kind", ["urgent", "plain"])
+def test_a_slow_machine_hides_nothing(pq: PQ, monkeypatch: pytest.MonkeyPatch, kind: str, how: str) -> None:
+    queue, times = pq["a"], {} if kind == "plain" else {"expected_at": "0s"}
+    queue.put_many(range(3), **times)
+    first = take(queue, how)
+    marks = queue._claims._marks
+    marks._exact_at, marks._slow_until = math.inf, math.inf  # as if exact looks were slow, and marks far ahead
+    marks.position.id = 1000
+    if kind == "urgent":
+        marks.position.urgent = dt.datetime(9999, 1, 1, tzinfo=dt.timezone.utc)
+    monkeypatch.setattr(_marks, "SLOW_TIMES", 1e9)  # this look is slow, too
+    assert take(queue, how) == first + 1
+
+
+def test_marks_that_help_stay_in_force(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = pq["a"]
+    queue.put_many(range(3))
+    marks = queue._claims._marks
+    marks._exact_at, marks._slow_until, marks._slow_took = math.inf, math.inf, math.inf
+    marks.position.id = 1000
+    assert queue.get(block=False) is None
+
+
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "urgent": {"expected_at": "0s"},

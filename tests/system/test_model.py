@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from support.driver import driver
 
 from pq import PQ, Job, JobNotFound, Queue
+from pq._queue import marks
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -253,7 +254,8 @@ def source(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
         yield pq
 
 
-def test_the_model(source: PQ, pq: PQ, sql: Sql) -> None:
+def test_the_model(source: PQ, pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks, "SLOW_PAUSE", 0.0)  # on a slow machine marks may hide a job for a moment
     bounds = settings(
         max_examples=15,  # on each of the three sources
         stateful_step_count=30,
