@@ -44,8 +44,8 @@ class Marks:
     not enough above the mark. For urgent and for due jobs there are marks, too; claims use these, and leave out the
     second look, only while exact looks are slow. An exact look is then made at least once a second.
 
-    A look also takes long because the machine is busy. Then one that uses the marks takes as long, too; these are dropped,
-    and an exact look follows at once.
+    A look also takes long because the machine is busy. Then one that uses the marks takes as long, too: they are
+    dropped, and an exact look follows at once.
 
     :ivar position: where claims begin now.
     """
