@@ -63,7 +63,6 @@ class Executor:
         after a connection was lost, unless the statement may have changed something.
         """
         source, driver = self._source, self._driver
-        changes = not sql.startswith("select")
         bound = None if timeout is None else self.bound(timeout)
         began = time.monotonic()
         isolation = ""
@@ -75,7 +74,8 @@ class Executor:
             try:
                 conn = loan.acquire(bound)
                 its = known(conn)
-                alone = driver.idle(conn)  # else the application has a transaction open, which must not be ended
+                # else the application has a transaction open, which must not be ended
+                alone = source.owned or driver.idle(conn)
                 at_most = bound if alone else None
                 prepared = prepare and alone and its.prepared.repeats(sql)
                 session = _NOT_ASKED
@@ -87,7 +87,7 @@ class Executor:
                     text = _limits(session, usual, at_most, lock_timeout, patient) + text
                 if isolation:
                     text = isolation + text
-                doubtful = changes and alone and source.replaceable and began - its.answered_at > HOT
+                doubtful = alone and source.replaceable and began - its.answered_at > HOT and _may_change(sql)
                 if usual is not None and not (doubtful or patient):  # one call to the server, under one guard
                     limit = usual if at_most is None or at_most > usual else at_most
                     guard = its.guards.get(limit)
@@ -113,6 +113,7 @@ class Executor:
                     raise
                 lost = driver.is_lost(conn, error)
                 read_only = source.note(conn, error)
+                changes = _may_change(sql)
                 in_time = time.monotonic() < began + (bound or source.statement_timeout or math.inf)
                 certain = read_only or not changes or isinstance(error, ConnectionLost)
                 if alone and not lost and attempt < MAX_ATTEMPTS and driver.may_be_repeated(error):
@@ -147,6 +148,10 @@ class Executor:
     def guard(self, conn: Any, bound: float | None) -> AbstractContextManager[Any]:
         """Return a context manager around a statement that the server gives up after so many seconds."""
         return _NOTHING if bound is None else self._source.guard(conn, bound)
+
+
+def _may_change(sql: str) -> bool:
+    return not sql.startswith("select")
 
 
 @lru_cache(maxsize=256)
