@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,7 +76,7 @@ class TestPairs:
         assert pairs.interval([3.0, 1.0, 2.0]) == "2.000 [1.000 3.000]"
         assert pairs.interval([float(n) for n in range(1, 41)]) == "20.500 [14.000 27.000]"
 
-    @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no repository")
+    @pytest.mark.skipif(not ((ROOT / ".git").exists() and shutil.which("git")), reason="no repository")
     def test_it_compares_with_a_revision(self) -> None:
         command = [sys.executable, "-m", "benchmarks.pairs", "HEAD", "put", "block", "work", "--pairs", "1"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
