@@ -136,7 +136,8 @@ class Executor:
                     driver.raise_meaning(conn, error, changes, self._table)
             except BaseException:  # interrupted, perhaps before a guard was left, which would cut the connection later
                 if conn is not None:
-                    known(conn).guards.clear()  # the watchdog has weak references
+                    for guard in known(conn).guards.values():
+                        guard.pause()  # the traceback may keep it alive
                 raise
             finally:
                 loan.release(lost)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import weakref
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from .prepared import Prepared
@@ -39,7 +38,7 @@ class Known:
         self.prepared = Prepared()
         self.answered_at: float = 0.0
         self.session: ServerSession | None = None
-        self.guards: dict[float, AbstractContextManager[Any]] = {}
+        self.guards: dict[float, Any] = {}
         self._socket: socket.socket | None = None
 
     def socket(self, conn: Any) -> socket.socket:

@@ -20,6 +20,7 @@ import pq as package
 from pq import PQ
 from pq._db import known
 from pq._db.loan import Loan
+from pq._db.watchdog import Guard
 from pq._table import bulk
 
 FOLDER = str(Path(package.__file__).parent)
@@ -266,3 +267,37 @@ def test_no_guard_stays(dsn: str) -> None:
             gc.collect()
             assert not any(guard() for guard in pq._db.source.watchdog.guards), where
     assert nth > 100
+
+
+def test_no_guard_stays_that_a_traceback_refers_to(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application may keep the exception for long, as an interactive Python does."""
+
+    def leave(guard: Guard, *exc: object) -> None:
+        monkeypatch.undo()
+        raise Interrupt
+
+    with make_pq("dsn", dsn) as pq:
+        pq["a"].get(timeout=0)
+        monkeypatch.setattr(Guard, "__exit__", leave)
+        with pytest.raises(Interrupt) as raised:
+            pq["a"].get(timeout=0)
+        assert raised.tb is not None
+        assert not any(guard() for guard in pq._db.source.watchdog.guards)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="as above")
+def test_an_engine_lacks_no_connection(dsn: str) -> None:
+    engine = pytest.importorskip("sqlalchemy").create_engine(
+        "postgresql+psycopg2://", creator=lambda: psycopg2.connect(dsn), pool_size=2, max_overflow=0, pool_timeout=5
+    )
+    pq = PQ(engine)
+    nth = 0
+    where: str | None = ""
+    while where is not None:
+        nth += 1
+        where = interrupted(lambda: pq["a"].put(1), nth)
+        gc.collect()
+        assert Background(pq["a"].put, 2).result() > 0, where
+        assert engine.pool.checkedout() == 0, where
+    pq.close()
+    assert nth > 30

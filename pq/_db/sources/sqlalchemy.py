@@ -53,8 +53,8 @@ class EnginePool(Pool):
         except self._timeout as error:
             raise self.driver.PoolError(str(error)) from error
         conn = getattr(pooled, "driver_connection", None) or pooled.connection
-        self._out[id(conn)] = pooled
         loan.conn = conn
+        self._out[id(conn)] = pooled  # behind that: interrupted in between, `pooled` gives it back by its end
         return conn
 
     def _put(self, conn: Any, lost: bool) -> None:
