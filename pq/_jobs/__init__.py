@@ -2,6 +2,7 @@
 
     job          a job as `get` returns it
     lease        a job under a lease
+    outcome      which settlement follows from the end of an attempt
     settlement   ending many of these in one statement
     failure      why an attempt failed
     dead         a dead job

@@ -18,6 +18,7 @@ from .settlement import Settlement, applies, note_cancelled, settle
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+
 class LeasedJob(Job):
     """A job as ``Queue.get(lease=…)`` returns it. No other consumer gets the job until the lease expires.
 

@@ -25,7 +25,6 @@ class Delivery(Protocol):
     lease: timedelta
     settled: bool | None
     cancelled: bool
-
     policy: Policy
 
     @property
