@@ -24,7 +24,9 @@ FAST = [
 #: What depends on the Python: threads, forks, signals, the end of the interpreter, drivers. CI runs it on each one.
 EVERY_PYTHON = [
     "worker",
-    "wait",
+    "wait/test_waiting.py",
+    "wait/test_aside.py",
+    "wait/test_interleavings.py",
     "tasks",
     "jobs/test_leases.py",
     "db/test_exit.py",
