@@ -254,6 +254,29 @@ def test_what_the_application_begins_after_an_interrupt_is_its_own(dsn: str, sql
     assert sql("select count(*) from mine") == [(0,)]
 
 
+def test_a_connection_that_was_taken_back_and_is_used_again_stays_open(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread that waits for it, and gets it while it is taken back."""
+    with make_pq("dsn", dsn, max_connections=1) as pq:
+        source: Any = pq._db.source
+        loan: Any = Loan(source)
+        loan.acquire()
+        del loan
+        release, others = source._turns.release, []
+
+        def release_and_acquire(turn: Any) -> None:
+            release(turn)
+            monkeypatch.undo()
+            others.append(Loan(source))
+            others[0].acquire()
+
+        monkeypatch.setattr(source._turns, "release", release_and_acquire)
+        source.reclaim()
+        assert not others[0].conn.closed
+        others[0].release()
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="as above")
 def test_no_guard_stays(dsn: str) -> None:
     """It would cut the connection some seconds later, from under another statement."""

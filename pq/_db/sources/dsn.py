@@ -132,8 +132,9 @@ class DsnPool(Source):
                 self.distrust()
 
     def restore(self, conn: Any, lost: bool = False) -> None:
-        self.release(conn, lost)
-        if all(conn is not idle for idle, _ in list(self._idle)):
+        if id(conn) in self._lent:
+            self.release(conn, lost)  # once it is idle, another thread may take it
+        elif all(conn is not idle for idle, _ in list(self._idle)):
             self._discard(conn)
 
     def _discard(self, conn: Any) -> None:
