@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 from psycopg2.pool import ThreadedConnectionPool
 from support import Background, wait_until
 from support.driver import driver, only_psycopg2
+from support.kinds import make_pq
 
 from pq import PQ, ConnectionLost
 from pq._db.sources.turns import Turns
@@ -188,6 +192,22 @@ def test_a_turn_that_is_dropped_comes_back() -> None:
     waiting = Background(turns.acquire, 30)
     del turn  # by a thread that was interrupted, say
     assert waiting.result().held
+
+
+def test_the_task_that_used_the_only_connection_last_is_not_kept_alive(dsn: str) -> None:
+    with make_pq("connection", dsn) as pq:
+
+        async def put() -> None:
+            pq["a"].put(1)
+
+        async def main() -> weakref.ref[Any]:
+            task = asyncio.create_task(put())
+            await task
+            return weakref.ref(task)
+
+        task = asyncio.run(main())
+        gc.collect()
+        assert task() is None
 
 
 def test_a_turn_is_given_back_once() -> None:

@@ -18,10 +18,11 @@ class Turn:
     """The right to one of a limited number of things. One that its holder drops without `Turns.release` comes back by
     itself: an interrupted thread may not get as far as giving it back."""
 
-    __slots__ = ("_turns", "called", "held")
+    __slots__ = ("_turns", "called", "held", "owner")
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, owner: Place | None) -> None:
         self._turns = turns
+        self.owner = owner
         self.held = False
         self.called: threading.Lock | None = None  # a waiting thread sleeps on it
 
@@ -47,13 +48,14 @@ class Turns:
         self.dropped: deque[None] = deque()  # grows by one with each turn that was dropped
         self._returned = 0  # how many of these count as free
 
-    def acquire(self, timeout: float | None = None) -> Turn:
+    def acquire(self, timeout: float | None = None, owner: Place | None = None) -> Turn:
         """Return a turn, which the caller must give back.
 
         :param timeout: seconds; None waits as long as it takes.
+        :param owner: noted in the turn.
         :raises TimeoutError: no turn came in time.
         """
-        turn = Turn(self)
+        turn = Turn(self, owner)
         try:
             with self._lock:
                 if len(self.dropped) != self._returned:
@@ -131,7 +133,6 @@ class FairLock:
         self._turns = Turns(1)
         self._turn: Turn | None = None
         self.depth = 0
-        self._owner: Place | None = None
 
     def acquire(self, timeout: float | None = None) -> None:
         """Take the lock.
@@ -141,8 +142,8 @@ class FairLock:
         :raises BlockError: another task of this thread has it, and could not go on to release it.
         """
         me, turn = here(), self._turn
-        owner = self._owner  # after `_turn`
-        if turn is not None and turn.held and owner is not None and owner.thread is me.thread:
+        owner = None if turn is None or not turn.held else turn.owner
+        if owner is not None and owner.thread is me.thread:
             if not owner.reaches(me):
                 raise BlockError(
                     "another coroutine of this thread has a block open on the only connection of this PQ, and waiting"
@@ -150,7 +151,7 @@ class FairLock:
                 )
             self.depth += 1
             return
-        self._owner, self.depth, self._turn = me, 1, self._turns.acquire(timeout)
+        self.depth, self._turn = 1, self._turns.acquire(timeout, me)
 
     def release(self) -> None:
         turn = self._turn
@@ -160,6 +161,7 @@ class FairLock:
             self.depth -= 1
         else:
             self._turns.release(turn)  # interrupted, this thread still has the lock
+            turn.owner = None  # a task, which may be large
 
     def __enter__(self) -> None:
         self.acquire()
