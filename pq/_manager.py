@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from . import _codec
 from ._args import UNSET, Unset, check_text, integer, timeout_seconds
 from ._db import Database
-from ._jobs.info import QueueInfo
-from ._jobs.lease import LeasedJob
-from ._jobs.outcome import settle_all
 from ._queue import Queue
+from ._queue.all_jobs import AllJobs
 from ._queue.kept import KeptQueues
 from ._table import Table, schema
 from ._table.retention import BATCH, Change, Pruner, Retention, Span, read
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PQ:
+class PQ(AllJobs):
     """The queues of one table: ``pq["name"]`` is a queue.
 
     :param conn: a connection of psycopg2 or psycopg 3, or a DSN: ``postgresql://…`` or ``key=value …``. With a DSN pq
@@ -253,14 +251,6 @@ class PQ:
         """
         return self._db.using(conn, savepoint)
 
-    def done(self, jobs: Iterable[LeasedJob], *, conn: Any = None) -> None:
-        """Finish leased jobs of several queues; the arguments and errors are those of `Queue.done`."""
-        self.settle(((job, None) for job in jobs), conn=conn)
-
-    def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], *, conn: Any = None) -> None:
-        """Settle leased jobs of several queues; the arguments and errors are those of `Queue.settle`."""
-        settle_all(self._table, outcomes, conn)
-
     def __contains__(self, name: object) -> bool:
         """Whether that queue has ready, scheduled, running or dead jobs, or is paused."""
         try:
@@ -274,13 +264,6 @@ class PQ:
         """Iterate the names of the queues that have ready, scheduled, running or dead jobs, or are paused, sorted."""
         rows = self._db.execute(self._sql["names"], {})  # without the {} the driver would not read "%%" as "%"
         return iter([name for (name,) in rows])
-
-    def queues(self) -> list[QueueInfo]:
-        """Return the queues that iteration names, with their numbers of jobs, and since and until when these wait.
-
-        This reads the jobs that it counts; finished jobs are not among them.
-        """
-        return [QueueInfo(*row) for row in self._db.execute(self._sql["queues"], {})]
 
     def close(self) -> None:
         """Close all connections, including those that were given; stop the embedded server if no one else uses it."""

@@ -7,6 +7,8 @@ import reprlib
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
+from ._args import timeout_seconds
+
 #: What `schedule_at` and `expected_at` accept.
 TimeSpec = str | timedelta | datetime | None
 
@@ -109,3 +111,17 @@ def positive_delay(name: str, spec: Any) -> timedelta:
     if not delay:
         raise ValueError(f"{name} must be positive, not {spec!r}")
     return delay
+
+
+def patience(name: str, spec: Any) -> float:
+    """Return how long to wait, in seconds: of a number of them, or of a duration.
+
+    :param name: the name of the argument in the error.
+    :raises TypeError: `spec` is neither a number, a str nor a timedelta.
+    :raises ValueError: it is negative or NaN, or the text has another form.
+    """
+    if isinstance(spec, (str, timedelta)):
+        return delay_of(name, spec).total_seconds()
+    if spec is None:
+        raise TypeError(f"{name} must be a number of seconds, a str or timedelta, not None")
+    return timeout_seconds(spec, name)

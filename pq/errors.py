@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from inspect import cleandoc
+from typing import Any
 
 
 class PQError(Exception):
@@ -74,7 +75,42 @@ class JobsLeft(PQError):
 
 
 class JobNotFound(PQError, LookupError):
-    """There is no job {job_id} in queue {queue!r}."""
+    """There is no job {job_id} in queue {queue!r}.
+
+    :ivar queue: None where any queue would have done.
+    """
+
+    job_id: int
+    queue: str | None
+
+
+class JobPending(PQError, TimeoutError):
+    """Job {job_id} in queue {queue!r} has not ended in time: it is {state}.
+
+    :ivar queue: None if the server did not answer in time.
+    :ivar state: ``'ready'``, ``'scheduled'`` or ``'running'``; None if the server did not answer in time.
+    """
+
+    job_id: int
+    queue: str | None
+    state: str | None
+
+
+class JobFailed(PQError):
+    """Job {job_id} in queue {queue!r} is dead after attempt {attempts}: {error}
+
+    :ivar attempts: how often it was delivered.
+    :ivar error: the `Failure` of its last attempt: `type`, `message` and `traceback`.
+    """
+
+    job_id: int
+    queue: str
+    attempts: int
+    error: Any
+
+
+class JobCancelled(PQError):
+    """Job {job_id} in queue {queue!r} was cancelled."""
 
     job_id: int
     queue: str

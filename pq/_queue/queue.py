@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from .._args import JOB_IDS, integer, timeout_seconds
+from .._args import integer, timeout_seconds
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
@@ -19,9 +19,10 @@ from .control import Control
 from .dead import Dead
 from .item import Items
 from .iterators import BatchIterator, QueueIterator
+from .results import Results, number_of
 
 
-class Queue(Browse, Control, Items):
+class Queue(Browse, Control, Items, Results):
     """A queue in the table; ``pq["name"]`` makes one.
 
     Several threads can use a queue at once. `get` outside of a transaction takes a job *at most once*: the job has left
@@ -218,23 +219,11 @@ class Queue(Browse, Control, Items):
         :raises RowsDropped: a trigger of yours dropped the change.
         :raises TypeError: the encoder refuses the data.
         """
-        text, number = self._text(data), _number(job_id)
+        text, number = self._text(data), number_of(job_id)
         if number is None:
             raise JobNotFound(job_id=job_id, queue=self.name)
         (self if conn is None else self._bind(conn))._update(number, text)
         return len(text)
-
-    def result(self, job_id: int) -> Any:
-        """Return the result of a finished job, or the progress of a running one; None if it has left nothing.
-
-        :raises JobNotFound: this queue has no such job.
-        """
-        number = _number(job_id)
-        rows = [] if number is None else self._run(self._sql["result"], id=number)
-        if not rows:
-            raise JobNotFound(job_id=job_id, queue=self.name)
-        ((text,),) = rows
-        return None if text is None else self._decoded(job_id, text)
 
     @property
     def dead(self) -> Dead:
@@ -260,9 +249,3 @@ class Queue(Browse, Control, Items):
     def close(self) -> None:
         """Close the connections, including those that the `PQ` was given."""
         self._table.close()
-
-
-def _number(job_id: Any) -> int | None:
-    """The id as an int, also of a text, as in 1.9.1; None if no job can have it."""
-    number = int(job_id)
-    return number if number in JOB_IDS and (number == job_id or isinstance(job_id, str)) else None

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from .._db import Database, Rows, aside_of
-from .._wait import Polling, Waiter, WaitingRoom
+from .._wait import Polling, ResultRoom, Wait, Waiter, WaitingRoom, wait_alone
 from ..sql import TableName, array, bound
 from .retention import Retention, read
 
@@ -48,6 +48,7 @@ class Table:
             database.source.driver.parameters(listen_dsn)
         self._aside = aside_of(database, name.quoted)
         self._room = WaitingRoom(database.source, name.quoted, poll_interval, listen_dsn, self._aside)
+        self._results = ResultRoom(self._look_aside, database.source.driver, poll_interval)
         self._memory = _Memory()
         self.closed: bool = False
 
@@ -147,6 +148,38 @@ class Table:
         rows = (self.aside() or self).execute(sql, {"queues": array(queues), "table": self.quoted})
         return [name for (name,) in rows]
 
+    # -- waiting for the ends of jobs
+
+    def ends(self, ids: Collection[int], timeout: float, queue: str | None = None) -> Wait:
+        """Wait until jobs have ended, or time is up, and return what was seen of them.
+
+        :param timeout: seconds; 0 looks once.
+        :param queue: as for `Wait`.
+        :raises TypeError: there is a timeout, but to wait would stop the event loop.
+        """
+        wait = Wait(ids, timeout, queue)
+        if not wait.pending:
+            return wait
+        database = self.database
+        if database.current is None:
+            self._results.wait(wait)
+            return wait
+        if timeout and database.joined is not None and not database.driver.can_wait:
+            raise TypeError("result can't wait inside of run_sync, which would stop the event loop: pass timeout=0")
+        wait_alone(self._look, wait, self._poll_interval)
+        return wait
+
+    def _look(self, ids: Collection[int], timeout: float) -> Rows:
+        return self.execute(self.statements("browse.sql")["ends"], {"ids": array(ids)}, timeout=timeout)
+
+    def _look_aside(self, ids: Collection[int], timeout: float) -> Rows:
+        """Look on the second connection, where there is one: the application may use its own for something else."""
+        try:
+            self._room.step_aside()
+            return (self.aside() or self)._look(ids, timeout)
+        finally:
+            self._room.step_back()
+
     # -- the end
 
     def close(self) -> None:
@@ -155,4 +188,5 @@ class Table:
             return
         self.closed = True
         self._room.close()
+        self._results.close()
         self.database.close()

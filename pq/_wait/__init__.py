@@ -21,10 +21,12 @@ on a single connection and behind a pooler differ. The parts:
     waiter       one thread that waits, and one queue that is waited for
     polling      waiting inside of a transaction, which hears of nothing
     debounce     leaves a gate, or closes a session, a moment after the last waiter has gone
+    results      threads that wait for the ends of jobs, which is another protocol
 """
 
 from .polling import Polling
+from .results import QUEUE, ResultRoom, Wait, wait_alone
 from .room import WaitingRoom
 from .waiter import Waiter, wait_for
 
-__all__ = ["Polling", "Waiter", "WaitingRoom", "wait_for"]
+__all__ = ["QUEUE", "Polling", "ResultRoom", "Wait", "Waiter", "WaitingRoom", "wait_alone", "wait_for"]

@@ -80,9 +80,20 @@ class WaitingRoom:
         """Return a `Waiter` for these queues."""
         return Waiter(self, queues, peek)
 
-    def admit(self, waiter: Waiter) -> None:
+    def step_aside(self) -> None:
+        """Have this thread use the second connection, where there is to be one."""
         if self._aside is not None:
             self._aside.enter()
+
+    def step_back(self) -> None:
+        """The opposite of `step_aside`. A second call does no harm."""
+        if self._aside is not None:
+            self._aside.leave()
+            if not self.leader.closed:
+                self._resting.ask()
+
+    def admit(self, waiter: Waiter) -> None:
+        self.step_aside()
         with self.lock:
             for name in waiter.queues:
                 queue = self.queues.get(name)
@@ -131,10 +142,7 @@ class WaitingRoom:
 
     def leave(self, waiter: Waiter) -> None:
         lingers = False
-        if self._aside is not None:
-            self._aside.leave()
-            if not self.leader.closed:
-                self._resting.ask()
+        self.step_back()
         with self.lock:
             if self._led_by == get_ident():  # interrupted in the middle of wait()
                 self._led_by = None

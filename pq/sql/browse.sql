@@ -27,6 +27,20 @@ from (
   select :row, :state as state from :table where id = %(id)s and q_name = %(queue)s and (:marker) is not true
 ) as job
 
+-- name: ends
+-- How far jobs of any queue are: the id, whether the job has yet to end, its queue, its state, whether it was cancelled,
+-- how often it was delivered, and what it has left if it has ended. Why the join and the conditions on numbers look like
+-- this is told in lease.sql. It begins with "select", which says that it can be repeated.
+select job.id, dequeued_at is null or due_at is not null, q_name, :state, :is_finished and failed_at is not null, attempts,
+  case when :is_finished then result::text end, error
+from unnest(%(ids)s::bigint[]) with ordinality as given (id, number)
+  join :table as job on job.id = any (array[given.id]) and (:marker) is not true
+where given.number = abs(given.number) and given.number = given.number + 0
+
+-- name: progress
+select case when due_at is not null and dequeued_at is not null then result::text end
+from :table where id = %(id)s and q_name = %(queue)s and (:marker) is not true
+
 -- name: list
 -- One state after the other, from "first" to "last"; a branch that is not among these costs nothing. Ready jobs are those
 -- with a priority, those without, and what is due but not yet made ready, in the order in which a claim takes them. As in

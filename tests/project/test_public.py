@@ -18,9 +18,9 @@ import pq.worker
 
 #: How many there may be.
 BUDGET = {
-    "pq": 35,
-    "pq.PQ": 16,
-    "pq.Queue": 49,
+    "pq": 38,  # JobCancelled, JobFailed, JobPending: the ends of a job that somebody waits for are told apart
+    "pq.PQ": 17,  # results: one wait for jobs of many queues
+    "pq.Queue": 50,  # progress: of a running job; result waits, and is for the end alone
     "pq.Job": 6,
     "pq.LeasedJob": 22,
     "pq.DeadJob": 12,
@@ -40,19 +40,19 @@ BUDGET = {
 PUBLIC = {
     "pq": """
         BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError Discard EmbeddedError
-        Failure ForkedConnection Job JobInfo JobNotFound JobsLeft LeaseExpired LeaseLost LeasedJob LeasesLost
-        LoopLeft NewJob PQ PQError Queue QueueInfo QueueIterator Retry RowsDropped SchemaError StatementTimeout
-        TableMissing TaskNotFound TaskTimeout Worker retry
+        Failure ForkedConnection Job JobCancelled JobFailed JobInfo JobNotFound JobPending JobsLeft LeaseExpired
+        LeaseLost LeasedJob LeasesLost LoopLeft NewJob PQ PQError Queue QueueInfo QueueIterator Retry RowsDropped
+        SchemaError StatementTimeout TableMissing TaskNotFound TaskTimeout Worker retry
     """,
     "pq.PQ": """
-        bind close create debug doctor done drop embedded prune queue_class queues reset retention settle using
-        version
+        bind close create debug doctor done drop embedded prune queue_class queues reset results retention settle
+        using version
     """,
     "pq.Queue": """
         batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
         get get_many handler_registry item items jobs keep_traceback list load loads logger max_attempts max_retries
-        max_size move name pause paused peek perform pool put put_many reschedule result resume retry_in settle table
-        task timeout update work
+        max_size move name pause paused peek perform pool progress put put_many reschedule result resume retry_in
+        settle table task timeout update work
     """,
     "pq.Job": "data enqueued_at expected_at id schedule_at size",
     "pq.LeasedJob": """

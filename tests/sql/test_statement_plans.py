@@ -92,6 +92,11 @@ BY_ID: dict[str, tuple[str, str, dict[str, Any], dict[str, str]]] = {
     "cancel all": ("control.sql", "cancel", CHANGE, {"which": "unfinished", "removes": "does_remove"}),
     **{name: ("queue.sql", name, ONE, {}) for name in ("give_back", "update", "result")},
     "browse.find": ("browse.sql", "find", ONE, {}),
+    "browse.progress": ("browse.sql", "progress", ONE, {}),
+    **{
+        f"browse.ends {count}": ("browse.sql", "ends", {"ids": array(range(45001, 45001 + count))}, {})
+        for count in (1, 50, 1000)
+    },
     "dead.find": ("dead.sql", "find", ONE, {"some": "all"}),
     "dead.retry": ("dead.sql", "retry", {"ids": "{45001,60001}", "delay": 1}, {"some": "these"}),
     "dead.discard": ("dead.sql", "discard", {"ids": "{45001,60001}"}, {"some": "these"}),

@@ -1,0 +1,70 @@
+"""What a PQ does with jobs of several queues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .._args import job_ids
+from .._db import Database
+from .._jobs.info import QueueInfo
+from .._jobs.lease import LeasedJob
+from .._jobs.outcome import settle_all
+from .._table import Table
+from .._times import Delay, patience
+from ..errors import PQError
+from .results import QUEUE, outcome
+
+if TYPE_CHECKING:
+    from .queue import Queue
+
+
+class AllJobs:
+    """A part of `PQ`."""
+
+    _db: Database
+    _table: Table
+    _sql: Mapping[str, str]
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, name: str) -> Queue: ...
+
+    def done(self, jobs: Iterable[LeasedJob], *, conn: Any = None) -> None:
+        """Finish leased jobs of several queues; the arguments and errors are those of `Queue.done`."""
+        self.settle(((job, None) for job in jobs), conn=conn)
+
+    def settle(self, outcomes: Iterable[tuple[LeasedJob, BaseException | None]], *, conn: Any = None) -> None:
+        """Settle leased jobs of several queues; the arguments and errors are those of `Queue.settle`."""
+        settle_all(self._table, outcomes, conn)
+
+    def results(self, ids: int | Iterable[int], timeout: float | Delay = 0) -> dict[int, Any]:
+        """Wait until jobs of any queues have ended, and return a dict with the result of each, in the order of the ids.
+
+        In place of a result stands the error that `Queue.result` would raise: a `JobPending` for a job that has not
+        ended in time, a `JobFailed`, `JobCancelled`, `JobNotFound` or `DecodeError`. None of these is raised.
+
+        Pickles are not loaded: a result of a queue such as ``jobs/pickle`` is the text of the pickle here.
+
+        :param ids: the ids of the jobs.
+        :param timeout: the longest time to wait for all of them, as for `Queue.result`; 0 looks once.
+        :raises TypeError: an id is not an int; the timeout has another type.
+        :raises ValueError: the timeout is negative or NaN, or has another form.
+        """
+        wanted = list(ids) if isinstance(ids, Iterable) else [ids]
+        wait = self._table.ends(job_ids(wanted), patience("timeout", timeout))
+        found: dict[int, Any] = {}
+        for id in wanted:
+            row = wait.rows.get(id)
+            try:
+                found[id] = outcome(None if row is None else self[row[QUEUE]], id, wait)
+            except PQError as error:
+                found[id] = error.with_traceback(None)  # which would refer to this dict
+        return found
+
+    def queues(self) -> list[QueueInfo]:
+        """Return the queues that iteration names, with their numbers of jobs, and since and until when these wait.
+
+        This reads the jobs that it counts; finished jobs are not among them.
+        """
+        return [QueueInfo(*row) for row in self._db.execute(self._sql["queues"], {})]
