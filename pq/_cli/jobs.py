@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from .._args import UNSET
+from .._jobs.info import JobInfo
 from .._queue import Queue
 from ..errors import PQError
+from .follow import follow
 from .output import as_json, confirm, members, one_line, print_json, print_table, print_text, value_of
 from .parser import TIME, Commands, database_options, json_value, opened, positive, table_options, time, time_or_none
 
@@ -28,7 +30,8 @@ def add(commands: Any) -> None:
     listing.add_argument("--after", type=int, metavar="ID", help="only jobs behind this one")
 
     command(_count, "count", "count the jobs in each state", "queue", "--state", "--json")
-    command(_show, "show", "show everything about a job", "queue", "id", "--json")
+    show = command(_show, "show", "show everything about a job", "queue", "id", "--json")
+    show.add_argument("--follow", action="store_true", help="first wait until it has ended, and show how far it is")
 
     cancel = command(_cancel, "cancel", "end jobs without running them", "queue", "--yes")
     cancel.add_argument("ids", nargs="+", type=int, metavar="ID", help="ids of the jobs")
@@ -87,13 +90,19 @@ def _count(args: argparse.Namespace) -> None:
 
 def _show(args: argparse.Namespace) -> None:
     with _queue(args) as queue:
-        job = queue[args.id]
+        job = follow(queue, args.id) if args.follow else queue[args.id]
         # not by Queue.result, which would load a pickle
         rows = queue._run(queue._sql["result"], id=job.id)
     result = rows[0][0] if rows else None
     if args.json:
         print_json(as_json(job) | {"result": result and value_of(result)})
-        return
+    else:
+        _print(job, result)
+    if args.follow and (job.state == "dead" or job.cancelled):
+        raise PQError(f"job {job.id} {'was cancelled' if job.cancelled else 'is dead'}")
+
+
+def _print(job: JobInfo, result: str | None) -> None:
     shown = members(job) | {"result": result}
     print_table([(name, value) for name, value in shown.items() if name != "text"])
     if job.error is not None and job.error.traceback:  # which need not say what the error was: it may be a stack alone

@@ -4,6 +4,7 @@
     lease        a job under a lease
     outcome      which settlement follows from the end of an attempt
     settlement   ending many of these in one statement
+    track        how far a loop is
     failure      why an attempt failed
     dead         a dead job
     info         a job, or a queue, as it was when it was looked at

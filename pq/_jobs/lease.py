@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sized
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from .._args import integer
 from .._logs import queue_log as logger
 from .._table import Table
 from .._text import is_a
 from .._times import Delay, delay_of
-from ..errors import Discard, LeaseLost, Retry
+from ..errors import Discard, LeaseLost, PQError, Retry
 from ..retry import Policy
 from . import outcome
 from .job import Job
 from .settlement import Settlement, applies, note_cancelled, settle
+from .track import tracked
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+T = TypeVar("T")
 
 
 class LeasedJob(Job):
@@ -122,14 +127,47 @@ class LeasedJob(Job):
         lease = self.lease if by is None else delay_of("by", by)
         self._change("extend", conn, lease=lease.total_seconds())
 
-    def progress(self, data: Any, *, conn: Any = None) -> None:
-        """Keep data in the row that tells others how far the job is, until it ends; `Queue.result` reads it.
+    def progress(self, data: Any, text: str | None = None, *, conn: Any = None) -> None:
+        """Keep data in the row that tells others how far the job is, until it ends; `Queue.progress` reads it.
+
+        ``pq show --follow`` draws a bar for a number from 0 to 1, and for an object with such a number as ``done``.
 
         :param data: encoded like the data of jobs.
+        :param text: words about it: ``progress(0.3, "peeled")`` keeps ``{"done": 0.3, "text": "peeled"}``.
         :param conn: as for `done`.
         :raises LeaseLost: as for `done`.
         """
-        self._change("progress", conn, result=self._queue._encoded(data))
+        kept = data if text is None else {"done": data, "text": text}
+        self._change("progress", conn, result=self._queue._encoded(kept))
+
+    def track(self, items: Iterable[T], total: int | None = None) -> Iterator[T]:
+        """Return an iterator over the items that notes, as `progress` does and at most once a second, how far it is::
+
+            for row in current().track(rows):
+                ...
+
+        It keeps ``{"done": 0.25, "text": "50 of 200"}``, or the text alone if nobody knows how many items there are. In
+        a transaction, where nobody else could see it, it keeps nothing. While the database is away, the loop goes on.
+
+        :param total: the number of items; default: their ``len()``, if they have one.
+        :raises LeaseLost: while iterating: this delivery no longer holds the job. So the loop of a job that was
+            cancelled ends.
+        :raises TypeError: `items` is not iterable; `total` is not an int.
+        :raises ValueError: `total` is negative.
+        """
+        if total is None:
+            total = len(items) if isinstance(items, Sized) else None
+        return tracked(iter(items), None if total is None else integer("total", total), self._tell)
+
+    def _tell(self, progress: dict[str, Any]) -> None:
+        if self._queue._db.in_transaction:
+            return
+        try:
+            self.progress(progress)
+        except LeaseLost:
+            raise
+        except PQError as error:
+            logger.warning("the progress of job %s was not noted (%s)", self.id, type(error).__name__)
 
     def __enter__(self) -> Self:
         return self

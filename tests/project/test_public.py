@@ -22,7 +22,7 @@ BUDGET = {
     "pq.PQ": 17,  # results: one wait for jobs of many queues
     "pq.Queue": 50,  # progress: of a running job; result waits, and is for the end alone
     "pq.Job": 6,
-    "pq.LeasedJob": 22,
+    "pq.LeasedJob": 23,  # track: progress of a loop, at most once a second
     "pq.DeadJob": 12,
     "pq.Dead": 4,
     "pq.Worker": 9,
@@ -57,7 +57,7 @@ PUBLIC = {
     "pq.Job": "data enqueued_at expected_at id schedule_at size",
     "pq.LeasedJob": """
         attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail id lease policy
-        progress queue release retry schedule_at settle settled size
+        progress queue release retry schedule_at settle settled size track
     """,
     "pq.DeadJob": "attempts data died_at enqueued_at error expected_at first_failed_at id retry schedule_at size text",
     "pq.Dead": "discard get list retry",

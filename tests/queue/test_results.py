@@ -279,7 +279,7 @@ def test_new_waits_do_not_hold_up_the_others(pq: PQ) -> None:
     """Each new one looks at once, by itself; that must not put off the look for all."""
     id = pq["a"].put(1)
     other = pq["a"].put(1)
-    waiter = Background(pq["a"].result, id, timeout=PATIENCE)
+    waiter = Background(pq["a"].result, id, timeout=math.inf)
     asleep(pq)
     pq["a"].cancel(id)
     until = time.monotonic() + PATIENCE
@@ -363,14 +363,29 @@ def test_who_hears_nothing_of_the_server_does_not_take_the_job_for_gone(
         assert caught.value.state is None
 
 
-def test_close_wakes_who_waits(pq: PQ) -> None:
-    ids = pq["a"].put_many([1, 2])
-    waiters = [Background(pq["a"].result, id, timeout=math.inf) for id in ids]
-    asleep(pq, 2)
-    pq.close()
+def test_close_wakes_who_waits(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room_module, "FIRST_PAUSE", 1000.0)
+    with PQ(dsn, poll_interval=1000) as pq:
+        ids = pq["a"].put_many([1, 2])
+        waiters = [Background(pq["a"].result, id, timeout=math.inf) for id in ids]
+        asleep(pq, 2)
     for waiter in waiters:
         with pytest.raises(this_library.ConnectionLost, match="closed"):
             waiter.result()
+
+
+def test_who_comes_later_need_not_wait_as_long_as_the_others(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with PQ(dsn, poll_interval=1000) as pq:
+        ids = pq["a"].put_many([1, 2])
+        monkeypatch.setattr(room_module, "FIRST_PAUSE", 1000.0)
+        waiters = [Background(pq["a"].result, ids[0], timeout=PATIENCE)]
+        asleep(pq)
+        monkeypatch.undo()
+        waiters.append(Background(pq["a"].result, ids[1], timeout=math.inf))
+        asleep(pq, 2)
+        for n, job in enumerate(pq["a"].get_many(2, lease="1h")):
+            job.done(n)
+        assert [waiter.result(PATIENCE / 2) for waiter in waiters] == [0, 1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -1,0 +1,54 @@
+"""Following a job until it has ended: a bar on a terminal, else a line for each change."""
+
+from __future__ import annotations
+
+import sys
+
+from .._jobs.info import JobInfo
+from .._jobs.track import ratio
+from .._queue import Queue
+from .._text import printable
+from .output import one_line, value_of
+
+#: Characters of a bar.
+WIDTH = 30
+
+#: Seconds from one line to the next; the end is noticed sooner.
+PAUSE = 1.0
+
+
+def follow(queue: Queue, id: int) -> JobInfo:
+    """Show on the standard error output how far a job is, and return it when it has ended.
+
+    :raises JobNotFound: there is no such job, or none any more.
+    """
+    drawn = ""
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    try:
+        while (job := queue[id]).state not in ("dead", "finished"):
+            rows = queue._run(queue._statements("browse.sql")["progress"], id=id)  # not decoded: see _show
+            line = _line(job.state, rows[0][0] if rows else None)
+            if line != drawn:
+                shown = f"\r{line}\x1b[K" if on_terminal else f"{line}\n"
+                print(shown, end="", file=sys.stderr, flush=True)
+                drawn = line
+            queue._table.ends([id], PAUSE, queue.name)
+        return job
+    finally:
+        if on_terminal and drawn:
+            print(file=sys.stderr)
+
+
+def _line(state: str, progress: str | None) -> str:
+    """Return a line for the progress as it stands in the table."""
+    if progress is None:
+        return state
+    data = value_of(progress)
+    part = ratio(data)
+    text = data.get("text", "") if isinstance(data, dict) and (part is not None or "text" in data) else progress
+    shown = one_line(printable(str(text)))
+    if part is None:
+        return f"{state}  {shown}"
+    full = int(part * WIDTH)
+    bar = f"{state}  [{'#' * full}{' ' * (WIDTH - full)}] {int(part * 100):3} %"
+    return bar if data == part else f"{bar}  {shown}"
