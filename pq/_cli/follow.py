@@ -22,17 +22,19 @@ def follow(queue: Queue, id: int) -> JobInfo:
 
     :raises JobNotFound: there is no such job, or none any more.
     """
+    table = queue._table
+    progress = table.statements("browse.sql")["progress"]
     drawn = ""
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
     try:
         while (job := queue[id]).state not in ("dead", "finished"):
-            rows = queue._run(queue._statements("browse.sql")["progress"], id=id)  # not decoded: see _show
+            rows = table.execute(progress, {"id": id, "queue": queue.name})  # not decoded: it may be a pickle
             line = _line(job.state, rows[0][0] if rows else None)
             if line != drawn:
                 shown = f"\r{line}\x1b[K" if on_terminal else f"{line}\n"
                 print(shown, end="", file=sys.stderr, flush=True)
                 drawn = line
-            queue._table.ends([id], PAUSE, queue.name)
+            table.ends([id], PAUSE, queue.name)
         return job
     finally:
         if on_terminal and drawn:

@@ -160,7 +160,7 @@ class LeasedJob(Job):
         return tracked(iter(items), None if total is None else integer("total", total), self._tell)
 
     def _tell(self, progress: dict[str, Any]) -> None:
-        if self._queue._db.in_transaction:
+        if self._table().database.in_transaction:
             return
         try:
             self.progress(progress)

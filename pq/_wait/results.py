@@ -27,7 +27,7 @@ FIRST_PAUSE = 0.01
 SHARE = 10
 
 #: Seconds after its deadline when a thread gives up that the leader, whose connection may hang, has not told anything.
-LATE = 5.0
+GIVE_UP_AFTER = 5.0
 
 #: The first columns of a row: the job, whether it has yet to end, and its queue.
 ID, PENDING, QUEUE = range(3)
@@ -147,7 +147,7 @@ class ResultRoom:
                     if pause <= 0:
                         return True
                 else:
-                    pause = wait.deadline + LATE - now
+                    pause = wait.deadline + GIVE_UP_AFTER - now
                     wait.over = pause <= 0
                 self._sleepers[wait].wait(min(pause, threading.TIMEOUT_MAX))
             return False

@@ -325,7 +325,7 @@ def test_an_error_of_the_leader_is_not_that_of_the_others(pq: PQ, monkeypatch: p
 
 
 def test_a_leader_whose_connection_hangs_holds_up_nobody_for_long(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room_module, "LATE", 0.1)
+    monkeypatch.setattr(room_module, "GIVE_UP_AFTER", 0.1)
     first, second = pq["a"].put_many([1, 2])
     room = pq._table._results
     leader = Background(pq["a"].result, first, timeout=PATIENCE)
