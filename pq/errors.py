@@ -128,6 +128,16 @@ class RowsDropped(PQError):
     ids: list[int]
 
 
+class QueueFull(PQError):
+    """Queue {queue!r} is full: it may have {max_ready} ready jobs. Nothing was put.
+
+    :ivar max_ready: the queue's option.
+    """
+
+    queue: str
+    max_ready: int
+
+
 class LeaseLost(PQError):
     """Job {job_id} in queue {queue!r} is no longer held by attempt {attempt}: the job was settled or cancelled,
     or its lease expired and it was delivered again. Nothing was changed."""

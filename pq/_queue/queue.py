@@ -63,9 +63,12 @@ class Queue(Browse, Control, Items, Results):
         :raises CommitUnknown: the connection broke during the commit, which may or may not have happened.
         :raises TableMissing: call `PQ.create` first.
         :raises RowsDropped: a trigger of yours dropped the row; nothing was put.
+        :raises QueueFull: the queue has `max_ready` ready jobs; nothing was put, and your transaction may go on.
         """
         schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
         queue = self if conn is None else self._bind(conn)
+        if queue.max_ready is not None:
+            return queue._put_chunk([_bulk.Row(queue._text(data), schedule, expected)])[0]
         if schedule is expected is NOW:
             return queue._put("put", data)
         return queue._put("put_timed", data, **_bulk.times(schedule, expected))
@@ -81,8 +84,9 @@ class Queue(Browse, Control, Items, Results):
         :param expected_at: as for `put`, for all jobs.
         :param conn: as for `put`. After an error, your rollback undoes what was put before.
 
-        The errors are those of `put`, and those that the iterable raises. If a trigger of yours drops rows,
-        `RowsDropped` says how many; up to 1,000 jobs are one statement, whose other rows were put.
+        The errors are those of `put`, and those that the iterable raises. With `max_ready` all jobs must fit; more than
+        that number never do. If a trigger of yours drops rows, `RowsDropped` says how many; up to 1,000 jobs are one
+        statement, whose other rows were put.
         """
         chunks = _bulk.chunks(self._encoded_rows(items, schedule_at, expected_at))
         first, second = next(chunks, None), next(chunks, None)

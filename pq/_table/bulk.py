@@ -14,6 +14,10 @@ JOBS = 1000
 CHARACTERS = 1_000_000
 
 
+#: The parameters that `parameters` leaves out where no job has times.
+NO_TIMES = dict.fromkeys(("schedule_at", "schedule_in", "expected_at", "expected_in"), "{}")
+
+
 class NewJob(NamedTuple):
     """A job for `Queue.put_many` or `Queue.load`, with times of its own. Its fields are arguments of `Queue.put`."""
 

@@ -11,7 +11,7 @@ from .._args import check_text, integer, queue_name
 from .._db import Database, Literal, Rows, check_source
 from .._text import describe
 from .._times import TimeSpec
-from ..errors import DecodeError, JobNotFound, RowsDropped
+from ..errors import DecodeError, JobNotFound, QueueFull, RowsDropped
 from ..sql import TableName
 from . import bulk as _bulk
 from .table import Table
@@ -40,6 +40,9 @@ class QueueRows:
     #: The largest size of a job's encoded data, in bytes of UTF-8; None: the limit of PostgreSQL, 1 GB.
     max_size: int | None = None
 
+    #: The largest number of ready jobs: a put that would make them more raises `QueueFull`. None: no limit.
+    max_ready: int | None = None
+
     #: The conversions of this queue, which its suffix chooses.
     dumps: Callable[..., Any] = staticmethod(lambda data: data)
     loads: Callable[..., Any] = staticmethod(lambda data: data)
@@ -60,6 +63,8 @@ class QueueRows:
         self.__dict__.update(options)
         if self.max_size is not None:
             integer("max_size", self.max_size, 1)
+        if self.max_ready is not None:
+            integer("max_ready", self.max_ready, 1)
         self.name: str
         self.name, suffix = self._split(name)  # after the options, which may include converters
         if suffix is not None:
@@ -157,19 +162,28 @@ class QueueRows:
     def _put_chunk(self, chunk: list[_bulk.Row]) -> list[int]:
         parameters = _bulk.parameters(chunk)
         statement = "put_untimed" if len(parameters) == 1 else "put_many"
+        if self.max_ready is not None:
+            statement = "put_bounded"
+            parameters = {**_bulk.NO_TIMES, **parameters, "room": max(self.max_ready - len(chunk), -1)}
         ids = [id for (id,) in self._run(self._sql[statement], prepare=True, **parameters)]
+        if ids == [None]:
+            raise QueueFull(queue=self.name, max_ready=self.max_ready)
         if len(ids) < len(chunk):
             raise RowsDropped(queue=self.name, dropped=len(chunk) - len(ids), count=len(chunk), ids=ids)
         return ids
 
     def _copy(self, lines: _bulk.Lines) -> int:
-        """Put rows by COPY; the caller has opened a transaction."""
+        """Put rows by COPY; the caller has opened a transaction, and rolls it back after an error."""
         try:
             count = self._db.copy(self._sql["load"], lines)
         except self._db.driver.Error as error:
             raise (lines.error or self._table.meaning(error)) from None
         if count < lines.count:
             raise RowsDropped(queue=self.name, dropped=lines.count - count, count=lines.count, ids=[])
+        if self.max_ready is not None:
+            ((has_room,),) = self._run(self._sql["has_room"], room=self.max_ready)
+            if not has_room:
+                raise QueueFull(queue=self.name, max_ready=self.max_ready)
         return count
 
     def _put(self, statement: str, data: Any, **params: Any) -> int:

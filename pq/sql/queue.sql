@@ -35,6 +35,52 @@ from unnest(
 ) as item (data, schedule_at, schedule_in, expected_at, expected_in)
 returning id
 
+-- name: put_bounded
+-- As put_many, if the queue has room; else one row, a null. The condition is evaluated once, before the first row.
+with pq_room as materialized (select :room as is_there), pq_put as (
+  insert into :table (q_name, data, schedule_at, expected_at)
+  select
+    %(queue)s, item.data::json,
+    coalesce(
+      nullif(item.schedule_at, '')::timestamptz,
+      (statement_timestamp() at time zone 'utc' + nullif(item.schedule_in, '')::interval) at time zone 'utc'
+    ),
+    coalesce(
+      nullif(item.expected_at, '')::timestamptz,
+      (statement_timestamp() at time zone 'utc' + nullif(item.expected_in, '')::interval) at time zone 'utc'
+    )
+  from unnest(
+    %(data)s::text[], %(schedule_at)s::text[], %(schedule_in)s::text[], %(expected_at)s::text[], %(expected_in)s::text[]
+  ) as item (data, schedule_at, schedule_in, expected_at, expected_in)
+  where (select room.is_there from pq_room as room)
+  returning id
+)
+select put.id from pq_put as put
+union all
+select null from pq_room as room where not room.is_there
+
+-- name: has_room
+select :room
+
+-- name: room
+-- Whether the queue has at most so many ready jobs, as this transaction sees it. No more of them are counted than it takes
+-- to tell, and that in the indexes. Why "order by" and the limits look like this is told in claim.sql.
+%(room)s >= (
+  select count(*) from (
+    select 1 from (
+      select from :table where :ready
+      order by q_name, expected_at, id
+      limit (select %(room)s::bigint + 1)
+    ) as ready
+    union all
+    select 1 from (
+      select from :table where :due
+      order by q_name, due_at
+      limit (select %(room)s::bigint + 1)
+    ) as due
+  ) as counted
+)
+
 -- name: load
 copy :table (q_name, data, schedule_at, expected_at) from stdin
 

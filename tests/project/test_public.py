@@ -18,9 +18,11 @@ import pq.worker
 
 #: How many there may be.
 BUDGET = {
-    "pq": 38,  # JobCancelled, JobFailed, JobPending: the ends of a job that somebody waits for are told apart
+    # JobCancelled, JobFailed, JobPending: the ends of a job that somebody waits for are told apart; QueueFull
+    "pq": 39,
     "pq.PQ": 17,  # results: one wait for jobs of many queues
-    "pq.Queue": 50,  # progress: of a running job; result waits, and is for the end alone
+    # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
+    "pq.Queue": 51,
     "pq.Job": 6,
     "pq.LeasedJob": 23,  # track: progress of a loop, at most once a second
     "pq.DeadJob": 12,
@@ -41,8 +43,8 @@ PUBLIC = {
     "pq": """
         BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError Discard EmbeddedError
         Failure ForkedConnection Job JobCancelled JobFailed JobInfo JobNotFound JobPending JobsLeft LeaseExpired
-        LeaseLost LeasedJob LeasesLost LoopLeft NewJob PQ PQError Queue QueueInfo QueueIterator Retry RowsDropped
-        SchemaError StatementTimeout TableMissing TaskNotFound TaskTimeout Worker retry
+        LeaseLost LeasedJob LeasesLost LoopLeft NewJob PQ PQError Queue QueueFull QueueInfo QueueIterator Retry
+        RowsDropped SchemaError StatementTimeout TableMissing TaskNotFound TaskTimeout Worker retry
     """,
     "pq.PQ": """
         bind close create debug doctor done drop embedded prune queue_class queues reset results retention settle
@@ -50,9 +52,9 @@ PUBLIC = {
     """,
     "pq.Queue": """
         batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
-        get get_many handler_registry item items jobs keep_traceback list load loads logger max_attempts max_retries
-        max_size move name pause paused peek perform pool progress put put_many reschedule result resume retry_in
-        settle table task timeout update work
+        get get_many handler_registry item items jobs keep_traceback list load loads logger max_attempts max_ready
+        max_retries max_size move name pause paused peek perform pool progress put put_many reschedule result resume
+        retry_in settle table task timeout update work
     """,
     "pq.Job": "data enqueued_at expected_at id schedule_at size",
     "pq.LeasedJob": """
