@@ -155,19 +155,18 @@ class Table:
 
         :param timeout: seconds; 0 looks once.
         :param queue: as for `Wait`.
-        :raises TypeError: there is a timeout, but to wait would stop the event loop.
+        :raises TypeError: some have not ended, and to wait would stop the event loop.
         """
         wait = Wait(ids, timeout, queue)
-        if not wait.pending:
-            return wait
-        database = self.database
-        if database.current is None:
+        if wait.pending and self.database.current is None:
             self._results.wait(wait)
-            return wait
-        if timeout and database.joined is not None and not database.driver.can_wait:
-            raise TypeError("result can't wait inside of run_sync, which would stop the event loop: pass timeout=0")
-        wait_alone(self._look, wait, self._poll_interval)
+        elif wait.pending:
+            wait_alone(self._look, wait, self._poll_interval, self._check_can_wait)
         return wait
+
+    def _check_can_wait(self) -> None:
+        if not self.database.driver.can_wait:
+            raise TypeError("a wait inside of run_sync would stop the event loop: pass timeout=0")
 
     def _look(self, ids: Collection[int], timeout: float) -> Rows:
         return self.execute(self.statements("browse.sql")["ends"], {"ids": array(ids)}, timeout=timeout)

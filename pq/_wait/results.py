@@ -67,12 +67,18 @@ class Wait:
         self.look_at = min(now + min(max(now - self._began, FIRST_PAUSE), poll_interval), self.deadline)
 
 
-def wait_alone(look: Look, wait: Wait, poll_interval: float) -> None:
-    """Wait without the other threads, as in a transaction, which may see other rows than they do."""
-    while not wait.over:
-        time.sleep(max(0.0, wait.look_at - time.monotonic()))
+def wait_alone(look: Look, wait: Wait, poll_interval: float, may_sleep: Callable[[], None]) -> None:
+    """Wait without the other threads, as in a transaction, which may see other rows than they do.
+
+    :param may_sleep: called before the thread sleeps; it may raise an error.
+    """
+    while True:
         left = max(0.0, wait.deadline - time.monotonic())
         wait.saw({row[ID]: row for row in look(wait.pending, left)}, poll_interval)
+        if wait.over:
+            return
+        may_sleep()
+        time.sleep(max(0.0, wait.look_at - time.monotonic()))
 
 
 class ResultRoom:

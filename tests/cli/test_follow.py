@@ -17,9 +17,13 @@ from pq._cli.main import main
 
 
 class Screen(io.StringIO):
-    """The standard error output; who writes there tells the test."""
+    """The standard error output.
+
+    :ivar looks: how often the job was looked at.
+    """
 
     terminal = True
+    looks = 0
 
     def isatty(self) -> bool:
         return self.terminal
@@ -27,8 +31,16 @@ class Screen(io.StringIO):
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    made = Screen()
+    draw = follow_module._line
+
+    def counted(state: str, progress: str | None) -> str:
+        made.looks += 1
+        return draw(state, progress)
+
     monkeypatch.setattr(follow_module, "PAUSE", 0.02)
-    return Screen()
+    monkeypatch.setattr(follow_module, "_line", counted)
+    return made
 
 
 def call(screen: Screen, *args: str) -> int:
@@ -48,6 +60,8 @@ def act(pq: PQ, screen: Screen, end: Callable[[LeasedJob], Any]) -> None:
 def _act(pq: PQ, screen: Screen, end: Callable[[LeasedJob], Any]) -> None:
     def seen(what: str) -> None:
         wait_until(lambda: what in screen.getvalue(), what)
+        enough = screen.looks + 2  # the same is not shown again
+        wait_until(lambda: screen.looks >= enough, "another look")
 
     seen("ready")
     job = pq["a"].get(timeout=PATIENCE, lease="1h")

@@ -178,6 +178,8 @@ def test_a_missing_table_is_named(empty_dsn: str, url: Any) -> None:
 
 
 def test_what_cannot_work_is_a_type_error_that_says_what_does(pq: PQ, url: Any) -> None:
+    pending = pq["a"].put(1, schedule_at="1h")
+
     async def main() -> None:
         engine = asyncio_of_sqlalchemy.create_async_engine(url)
         try:
@@ -193,6 +195,8 @@ def test_what_cannot_work_is_a_type_error_that_says_what_does(pq: PQ, url: Any) 
                     lambda given: pq.bind(given)["a"].get(timeout=1),
                     lambda given: pq["a"].get(conn=given),
                     lambda given: get_using(given),
+                    lambda given: pq.bind(given)["a"].result(pending, timeout=1),
+                    lambda given: pq.bind(given).results([pending], timeout=1),
                 ):
                     with pytest.raises(TypeError, match="timeout=0"):
                         await session.run_sync(act)
