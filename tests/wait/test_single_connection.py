@@ -50,6 +50,7 @@ WAYS: dict[str, tuple[Callable[[PQ], Any], Callable[[PQ, Any], Any]]] = {
     "put in a moment": (lambda pq: None, lambda pq, _: pq["a"].put(1, schedule_at="200ms")),
     "put_many": (lambda pq: None, lambda pq, _: pq["a"].put_many([1])),
     "load": (lambda pq: None, lambda pq, _: pq["a"].load([1])),
+    "put with max_ready": (lambda pq: setattr(pq["a"], "max_ready", 5), lambda pq, _: pq["a"].put(1)),
     "release": (lambda pq: leased(pq["a"]), lambda pq, job: job.release()),
     "retry": (lambda pq: leased(pq["a"]), lambda pq, job: job.retry()),
     "settle": (lambda pq: leased(pq["a"]), lambda pq, job: pq["a"].settle([(job, ValueError())])),
@@ -98,5 +99,6 @@ def test_the_statements_that_make_jobs_ready_are_known() -> None:
         for name, text in statements(path).items()
         if makes_ready(text.replace(":wake", "pg_notify"))
     }
-    assert {"put", "put_timed", "put_untimed", "put_many", "settle", "resume", "move", "reschedule"} <= found
+    puts = {"put", "put_timed", "put_untimed", "put_many", "put_bounded"}
+    assert {*puts, "settle", "resume", "move", "reschedule"} <= found
     assert not {"claim", "claim_in_transaction", "extend", "cancel", "count"} & found

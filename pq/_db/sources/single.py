@@ -15,7 +15,7 @@ from .turns import FairLock
 
 def makes_ready(sql: str) -> bool:
     """Return whether a statement of pq can make jobs ready: it puts some, or notifies of others as a put does."""
-    return sql.startswith("insert") or "pg_notify" in sql
+    return "insert into" in sql or "pg_notify" in sql
 
 
 class Room(Protocol):
