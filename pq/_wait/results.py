@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakMethod, WeakSet
 
 from .._db.drivers.base import Driver
 
@@ -84,12 +84,12 @@ def wait_alone(look: Look, wait: Wait, poll_interval: float, may_sleep: Callable
 class ResultRoom:
     """The threads of this process that wait, outside of transactions, for jobs of one table.
 
-    :param look: executes the statement; any of the threads calls it.
+    :param look: a method, which executes the statement; any of the threads calls it. Its object may go away.
     :param poll_interval: seconds.
     """
 
     def __init__(self, look: Look, driver: Driver, poll_interval: float) -> None:
-        self._look = look
+        self._method = WeakMethod(look)
         self._driver = driver
         self._poll_interval = poll_interval
         self._reset()
@@ -165,6 +165,11 @@ class ResultRoom:
         self._look_for(waits)
         now = time.monotonic()
         self._not_before = now + min(max(SHARE * (now - began), FIRST_PAUSE), self._poll_interval)
+
+    def _look(self, ids: Collection[int], timeout: float) -> Iterable[Row]:
+        look = self._method()
+        assert look is not None  # who waits has its object
+        return look(ids, timeout)
 
     def _look_for(self, waits: list[Wait]) -> None:
         """Look for all of these, by one statement."""

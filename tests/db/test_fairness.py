@@ -224,7 +224,6 @@ def test_a_turn_is_given_back_once() -> None:
 @pytest.mark.parametrize("kind", ["dsn", "pool"])
 def test_an_abandoned_pq_leaves_nothing_open(dsn: str, sql: Callable[..., Any], kind: str) -> None:
     """At once, and not when the garbage collector comes by."""
-    import gc
 
     def use() -> None:
         with closing(driver.connect(dsn)) as other:
