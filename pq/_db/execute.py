@@ -87,7 +87,8 @@ class Executor:
                     text = _limits(session, usual, at_most, lock_timeout, patient) + text
                 if isolation:
                     text = isolation + text
-                doubtful = alone and source.replaceable and began - its.answered_at > HOT and _may_change(sql)
+                silent = time.monotonic() - its.answered_at  # since it answered
+                doubtful = alone and source.replaceable and silent > HOT and _may_change(sql)
                 if usual is not None and not (doubtful or patient):  # one call to the server, under one guard
                     limit = usual if at_most is None or at_most > usual else at_most
                     guard = its.guards.get(limit)

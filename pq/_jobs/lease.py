@@ -11,7 +11,7 @@ from .._logs import queue_log as logger
 from .._table import Table
 from .._text import is_a
 from .._times import Delay, delay_of
-from ..errors import Discard, LeaseLost, PQError, Retry
+from ..errors import Discard, LeaseLost, Retry
 from ..retry import Policy
 from . import outcome
 from .job import Job
@@ -166,7 +166,7 @@ class LeasedJob(Job):
             self.progress(progress)
         except LeaseLost:
             raise
-        except PQError as error:
+        except Exception as error:  # of pq or the application's pool: the loop matters more
             logger.warning("the progress of job %s was not noted (%s)", self.id, type(error).__name__)
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from psycopg2.pool import PoolError
 from support import PATIENCE, Background, wait_until
 
 from pq import PQ, ConnectionLost, LeasedJob, LeaseLost, Worker
@@ -109,15 +110,20 @@ def test_in_a_transaction_nothing_is_written(pq: PQ, job: LeasedJob, clock: Cloc
         assert loop(job.track("abc"), clock, 1.0, lambda: pq["a"].progress(job.id)) == [None] * 3
 
 
+@pytest.mark.parametrize("error", [ConnectionLost, PoolError])
 def test_the_loop_goes_on_while_the_database_is_away(
-    job: LeasedJob, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    job: LeasedJob,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[Exception],
 ) -> None:
     def lose(self: LeasedJob, data: Any) -> None:
-        raise ConnectionLost
+        raise error
 
     monkeypatch.setattr(LeasedJob, "progress", lose)
     assert len(loop(job.track("abc"), clock, 1.0, lambda: None)) == 3
-    assert caplog.text.count(f"the progress of job {job.id} was not noted (ConnectionLost)") == 2
+    assert caplog.text.count(f"the progress of job {job.id} was not noted ({error.__name__})") == 2
 
 
 @pytest.mark.parametrize(
