@@ -11,13 +11,13 @@ from typing import Any
 from .._logs import queue_log as logger
 from ..errors import ConnectionLost
 from .drivers.base import Params, Rows
-from .known import ServerSession, known
+from .known import ServerSession, doubt, known
 from .loan import Loan
 from .sources.base import Source
 
 #: Seconds after an answer for which a connection is taken to be alive. The less, the rarer a `CommitUnknown`; the more,
-#: the fewer round trips. One that is closed in order, as when the server ends, is noticed in any case; what vanishes
-#: without a word hardly does so just after an answer.
+#: the fewer round trips. Where one connection is found lost, all others are doubted, however lately they have answered:
+#: see `known.doubt`. What vanishes without a word hardly does so just after an answer.
 HOT = 1.0
 
 #: How often a statement is tried again after a deadlock or serialization failure.
@@ -113,6 +113,8 @@ class Executor:
                 if conn is None:
                     raise
                 lost = driver.is_lost(conn, error)
+                if lost:
+                    doubt()
                 read_only = source.note(conn, error)
                 changes = _may_change(sql)
                 in_time = time.monotonic() < began + (bound or source.statement_timeout or math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import weakref
 from typing import Any, NamedTuple
@@ -56,6 +57,16 @@ def known(conn: Any) -> Known:
     if found is None:
         found = _known[conn] = Known()
     return found
+
+
+def doubt() -> None:
+    """Take none of the connections to be alive any more: one was lost, and others may have been lost with it. The next
+    statement on each takes a round trip more."""
+    for ref in _known.keyrefs():  # a list: other threads add some
+        conn = ref()
+        its = None if conn is None else _known.get(conn)
+        if its is not None and its.answered_at:
+            its.answered_at = -math.inf
 
 
 def count() -> int:

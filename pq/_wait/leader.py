@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 
 from .._db import Aside
+from .._db.known import doubt
 from .._db.sources.base import Source
 from .._logs import queue_log as logger
 from .connections import Busy
@@ -72,6 +73,8 @@ class Leader:
         except self._source.driver.Error as error:
             if self._pause == FIRST_PAUSE:
                 logger.warning("waiting without a listening connection for now (%s)", type(error).__name__)
+            if self.session is not None and self.session.is_lost:
+                doubt()  # the server may have ended the others, too, and those who claim now would be the first to know
             self._lose(time.monotonic() - began)
         except BaseException:  # nobody knows what the session holds now
             self._lose()

@@ -152,6 +152,10 @@ class ListeningSession:
         """Return whether a notification has been read from the socket already."""
         return self._driver.has_notified(self._connection.conn, self._queues)
 
+    @property
+    def is_lost(self) -> bool:
+        return bool(self._connection.conn.closed)
+
     def fileno(self) -> int:
         return int(self._connection.conn.fileno())
 

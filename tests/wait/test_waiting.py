@@ -24,6 +24,7 @@ from support.proxy import Proxy
 from support.signals import ctrl_c
 
 from pq import PQ, ConnectionLost, Queue, TableMissing
+from pq._db import execute
 from pq._db.drivers.base import Driver
 from pq._db.sockets import wait_readable
 from pq._wait import leader
@@ -926,6 +927,33 @@ def test_a_lost_listening_connection_is_replaced(
     sql(INSERT)
     assert all(waiter.result() for waiter in waiters)
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_sessions_that_end_together_with_the_one_that_listens(
+    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The end of that one makes the thread claim, on a connection that has just answered and seems to be alive."""
+    alive = Driver.alive
+    doomed: list[int] = []
+
+    def alive_for_the_last_time(self: Driver, conn: Any) -> bool:
+        if not alive(self, conn):
+            return False
+        if doomed:
+            sql("select pg_terminate_backend(%s, 30000)", (self.backend_pid(conn),))
+            doomed.clear()
+        return True
+
+    monkeypatch.setattr(Driver, "alive", alive_for_the_last_time)
+    monkeypatch.setattr(execute, "HOT", HOUR)
+    with make_pq(kind, dsn, poll_interval=HOUR) as pq:
+        waiter = waiting(pq)
+        doomed += gates(sql)
+        sql("select pg_terminate_backend(%s, 30000)", (doomed[0],))
+        wait_until(lambda: not doomed, "the claim")
+        sql(INSERT)
+        assert waiter.result().data == 1
 
 
 @pytest.mark.parametrize("kind", SINGLE)
