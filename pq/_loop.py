@@ -62,14 +62,10 @@ class Loop:
         :raises RuntimeError: no thread can be started.
         """
         with self._changed:
-            if self._thread is not None:
-                return
-            self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
-            try:
-                self._thread.start()
-            except BaseException:
-                self._thread = None
-                raise
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name=self.name, daemon=True)
+                thread.start()
+                self._thread = thread  # interrupted before that, the thread ends, since it is not this one
 
     def wake(self, by: float = 0.0) -> None:
         """Have `run_once` called at this time at the latest. First make visible what it is to do.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
 import os
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -149,6 +152,45 @@ def test_one_that_cannot_be_started_says_so(monkeypatch: pytest.MonkeyPatch) -> 
             loop.wake()
     loop.wake()
     assert loop.stop(PATIENCE)
+
+
+def test_an_interrupt_at_any_line_of_start(stopped: list[Loop]) -> None:
+    """By a signal handler that raises: no thread is taken for one that runs."""
+    code = Loop.start.__code__
+
+    def interrupted(act: Callable[[], object], nth: int) -> bool:
+        lines = 0
+
+        def trace(frame: FrameType, event: str, arg: object) -> Any:
+            nonlocal lines
+            if frame.f_code is not code:
+                return None
+            line = linecache.getline(code.co_filename, frame.f_lineno).strip()
+            if event == "line" and not line.startswith("with "):  # no signal comes before the release of its lock
+                lines += 1
+                if lines == nth:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            act()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    for nth in range(1, 20):
+        counter = Counter()
+        loop = Loop(counter, "interrupted", idle=60.0)
+        stopped.append(loop)
+        if not interrupted(loop.wake, nth):
+            break
+        loop.wake()
+        wait_until(lambda counter=counter: counter.calls == 1, "the call")  # type: ignore[misc]
+    assert 4 <= nth < 19
 
 
 def test_stop_waits_only_as_long_as_it_is_told() -> None:
