@@ -18,14 +18,14 @@ from support.kinds import make_pq
 
 import pq as package
 from pq import PQ
-from pq._db import known
+from pq._db import execute, known
 from pq._db.loan import Loan
 from pq._db.watchdog import Guard
 from pq._table import bulk
 
 FOLDER = str(Path(package.__file__).parent)
 
-KINDS = ["dsn", "connection", "pool"]
+KINDS = ["dsn", "connection", "pool", "autocommit pool"]
 
 #: Lines of code from one that is interrupted to the next. Each kind begins with another one, and so does each deed: all
 #: kinds together try each line, and so do all deeds together, where lines belong to one kind.
@@ -176,7 +176,7 @@ def taken(pq: PQ, kind: str) -> int:
         idle = [conn for conn, _ in source._idle]
         lost = sum(not conn.closed and conn not in idle for conn in list(known._known))
         return int(source._limit - source._turns._free) + lost
-    if kind == "pool":
+    if kind.endswith("pool"):
         return len(source.pool._used)
     return int(source._lock._turns._free == 0)
 
@@ -219,6 +219,48 @@ def test_interrupted_anywhere(
             pytest.fail(f"interrupted at {last}: {error!r}")
         idle = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in%'"
         wait_until(lambda: sql(idle) == [(0,)], "no transaction is open")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="as above")
+@pytest.mark.parametrize("kind", ["pool", "autocommit pool"])
+def test_no_transaction_stays_open_that_was_begun_by_sql(
+    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """On a connection that has not answered for a while, a put sends BEGIN and COMMIT."""
+    monkeypatch.setattr(execute, "HOT", -1.0)
+    nth = 0
+    where: str | None = ""
+    with make_pq(kind, dsn) as pq:
+        while where is not None:
+            nth += 1
+            where = interrupted(lambda: pq["a"].put(1), nth)
+            gc.collect()
+            idle = "select state from pg_stat_activity where datname = current_database() and state like 'idle in%'"
+            assert sql(idle) == [], where
+            number = pq["a"].put(2)
+            assert sql("select 1 from queue where id = %s", (number,)) == [(1,)], where
+    assert nth > 30
+
+
+@pytest.mark.parametrize("kind", ["pool", "autocommit pool"])
+def test_a_pool_gets_no_connection_back_in_a_transaction(
+    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Not even if a second interrupt comes in the rollback."""
+    with make_pq(kind, dsn) as pq:
+        source: Any = pq._db.source
+        conn = source.acquire()
+        conn.autocommit = True
+        source.driver.run(conn, "begin")
+        monkeypatch.setattr(source.driver, "rollback", lambda conn: None)
+        source.release(conn)
+        assert conn.closed
+        monkeypatch.undo()
+        conn = source.acquire()
+        conn.autocommit = True
+        source.driver.run(conn, "begin")
+        source.release(conn)
+        assert not conn.closed and source.driver.idle(conn)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="as above")

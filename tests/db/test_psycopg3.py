@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -370,6 +371,17 @@ def test_waiting_on_a_pool(dsn: str, sql: Sql, pool_class: Any) -> None:
         pq["a"].put(1)
         assert data_of(waiter.result()) == 1
         pq.close()
+
+
+def test_a_pool_without_a_limit_has_a_second_connection(dsn: str) -> None:
+    with psycopg_pool.NullConnectionPool(dsn, open=True) as pool:
+        source = PQ(pool=pool)._db.source
+        assert source.capacity == math.inf
+        reserved = source.reserve()
+        assert reserved is not None
+        reserved.close()
+    with psycopg_pool.NullConnectionPool(dsn, max_size=1, open=True) as pool:
+        assert PQ(pool=pool)._db.source.reserve() is None
 
 
 def test_an_interrupt_in_the_look_for_notifications_leaves_no_lock(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -455,6 +455,81 @@ def test_what_the_application_did_before_is_not_lost_in_silence(connect: Any, ef
     assert effects() == []
 
 
+# -- psycopg2's `with conn:`, where it sends BEGIN in autocommit mode, too
+
+
+@only_psycopg2
+def test_a_call_within_the_connections_own_block_commits(connect: Any, sql: Sql, effects: Any) -> None:
+    conn = connect()
+    queue = PQ(conn)["a"]
+    with suppress(ZeroDivisionError), conn:
+        queue.put(1)
+        assert not conn.autocommit and waiting_jobs(sql) == [("a", 1)]
+        conn.cursor().execute("insert into effects values ('undone')")
+        raise ZeroDivisionError
+    with conn:
+        assert data_of(queue.get(timeout=0)) == 1
+        conn.cursor().execute("insert into effects values ('done')")
+    assert not conn.autocommit and waiting_jobs(sql) == [] and effects() == ["done"]
+
+
+@only_psycopg2
+def test_an_error_within_the_connections_own_block_leaves_it_as_it_was(connect: Any, sql: Sql, effects: Any) -> None:
+    conn = connect()
+    queue = PQ(conn)["a"]
+    queue.put(1)
+    sql("alter table queue rename to away")
+    with conn:
+        with pytest.raises(TableMissing):
+            queue.put(2)
+        assert not conn.autocommit
+        conn.cursor().execute("insert into effects values ('done')")
+    conn.cursor().execute("insert into effects values ('undone')")
+    conn.rollback()
+    assert effects() == ["done"]
+
+
+@only_psycopg2
+def test_a_thread_that_begins_to_wait_meanwhile_leaves_the_connection_as_it_was(connect: Any, effects: Any) -> None:
+    conn = connect()
+    queue = PQ(conn)["a"]
+    with conn:
+        waiter = Background(queue.get, timeout=0.2)
+        assert waiter.result() is None
+        assert not conn.autocommit
+        conn.cursor().execute("insert into effects values ('done')")
+    conn.cursor().execute("insert into effects values ('undone')")
+    conn.rollback()
+    assert effects() == ["done"]
+
+
+@only_psycopg2
+@pytest.mark.parametrize("undone", [False, True])
+def test_in_autocommit_mode_a_call_belongs_to_the_connections_own_block(
+    connect: Any, sql: Sql, effects: Any, undone: bool
+) -> None:
+    conn = connect()
+    conn.autocommit = True
+    queue = PQ(conn)["a"]
+    with suppress(ZeroDivisionError), conn:
+        queue.put(1)
+        conn.cursor().execute("insert into effects values ('mine')")
+        if undone:
+            raise ZeroDivisionError
+    assert waiting_jobs(sql) == ([] if undone else [("a", 1)]) and effects() == ([] if undone else ["mine"])
+    queue.clear()
+    with conn:
+        with queue:  # which ends the transaction, as it does with what the application has begun
+            queue.put(2)
+        assert waiting_jobs(sql) == [("a", 2)]
+        with suppress(ZeroDivisionError), queue:
+            queue.put(3)
+            raise ZeroDivisionError
+        conn.cursor().execute("insert into effects values ('more')")
+        assert "more" not in effects()
+    assert waiting_jobs(sql) == [("a", 2)] and "more" in effects()
+
+
 # -- cursors
 
 

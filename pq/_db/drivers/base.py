@@ -195,15 +195,16 @@ class Driver(Errors, ABC):
         :param conn: an idle connection in autocommit mode.
         :raises ConnectionLost: COMMIT was not sent.
         """
+        rows = None
         try:
             rows = self.run(conn, f"begin; {sql}", params)
+            self.run(conn, "commit")
+            return rows
         except BaseException as error:
-            if isinstance(error, self.Error) and self.is_lost(conn, error):
+            if rows is None and isinstance(error, self.Error) and self.is_lost(conn, error):
                 self.raise_lost(error)
             self.rollback(conn)
             raise
-        self.run(conn, "commit")
-        return rows
 
     def committed(self, conn: Any) -> AbstractContextManager[None]:
         """Return a context manager: what is executed inside is committed at its end, and with it what the application
@@ -221,6 +222,8 @@ class Driver(Errors, ABC):
                 try:
                     conn.autocommit = True
                     yield
+                    if not self.idle(conn):  # in psycopg2's `with conn:`
+                        self.commit(conn)
                 finally:
                     self._switch_off(conn)
             finally:
@@ -237,6 +240,8 @@ class Driver(Errors, ABC):
 
     def _switch_off(self, conn: Any) -> None:
         if not conn.closed and conn.autocommit:
+            if not self.idle(conn):  # interrupted: out of autocommit mode, psycopg2 would not know of the transaction
+                self.rollback(conn)
             conn.autocommit = False
 
     # -- transactions
@@ -255,13 +260,17 @@ class Driver(Errors, ABC):
         elif now:
             self.run(conn, PING)
 
+    def _by_sql(self, conn: Any) -> bool:
+        """Whether a transaction of this connection was begun by a statement, and not by the driver."""
+        return bool(conn.autocommit)
+
     def commit(self, conn: Any) -> None:
         """
         :raises Error: a statement of the transaction has failed: the server would roll back without a word.
         """
         if self._status(conn) == _FAILED:
             self.run(conn, PING)
-        if conn.autocommit:
+        if self._by_sql(conn):
             self.run(conn, "commit")
         else:
             conn.commit()
@@ -270,10 +279,10 @@ class Driver(Errors, ABC):
         if sys.is_finalizing():
             return  # blocks of threads that have ended are left now, and those may have left the connection locked
         try:
-            if conn.autocommit:
-                self.run(conn, "rollback")
-            else:
+            if not self._by_sql(conn):
                 conn.rollback()
+            elif not self.idle(conn):
+                self.run(conn, "rollback")
         except self.Error:
             pass  # the connection is gone, and the transaction with it
 

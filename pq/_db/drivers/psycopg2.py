@@ -57,6 +57,10 @@ class Psycopg2(Driver):
     def _begin(self, conn: Any) -> str:
         return "begin"  # all else has been written to the session
 
+    def _by_sql(self, conn: Any) -> bool:
+        # in `with conn:` psycopg2 begins transactions in autocommit mode, too
+        return bool(conn.autocommit and conn.status != self._extensions.STATUS_BEGIN)
+
     def _sqlstate(self, error: BaseException) -> str | None:
         return getattr(error, "pgcode", None)
 

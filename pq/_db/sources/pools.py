@@ -117,6 +117,10 @@ class Pool(Given):
 
     def release(self, conn: Any, lost: bool = False) -> None:
         if conn in self._lent:
+            if not (lost or conn.closed or self.driver.idle(conn)):
+                # interrupted; psycopg2's pool does not end what was begun by SQL, and would lend it again
+                self.driver.rollback(conn)
+                lost = not (conn.closed or self.driver.idle(conn))
             self._lent.discard(conn)
             self._put(conn, lost or self._is_suspect(conn))
 
@@ -260,7 +264,7 @@ class WaitingPool(Pool):
 
     @property
     def capacity(self) -> float:
-        return float(self.pool.max_size)
+        return float(self.pool.max_size) or math.inf
 
     @property
     def patience(self) -> float:
