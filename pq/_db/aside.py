@@ -4,9 +4,11 @@ Outside of autocommit mode a statement of pq's on the application's connection m
 application executes there at that moment: see `Driver.committed`. Who waits executes many statements, at times that the
 application can't know. So these go to a connection that pq opens with the parameters of the application's.
 
-Both must lead to the same table, with the same rights. That is checked on both when a wait begins, at most once a
-minute, and when a block of pq's has ended, by its thread. Where they differ (a temporary table, a search path, SET
-ROLE), or where rows depend on settings of the session (row security), waiting threads use the application's connection.
+Both must lead to the same table, with the same rights. The application's is asked when a wait begins and nobody else
+waits, else once a minute, and at the end of each block of pq's, by its thread, which has the connection. The second
+one, whose settings nobody changes, is asked if the answer is another one than before, or a minute old. Where they
+differ (a temporary table, a search path, SET ROLE), or where rows depend on settings of the session (row security),
+waiting threads use the application's connection, as they do where that could not be found out.
 """
 
 from __future__ import annotations
@@ -21,14 +23,19 @@ from .database import Database
 from .drivers.base import Rows
 from .loan import Loan
 from .sockets import hung_up
+from .sources.base import Source
 from .sources.dsn import DsnPool
 from .sources.single import SingleConnection
+from .watchdog import SILENCE
 
 #: Seconds for which the result of a check is used.
 CHECK_FRESH = 60.0
 
-#: Seconds that a check waits for the application's connection.
+#: Seconds that a check waits for either connection.
 BUSY_TIMEOUT = 0.05
+
+#: Seconds that a statement of a check may take, which waits for no lock.
+CHECK_TIMEOUT = 2.0
 
 #: Seconds without a waiting thread after which the second connection is closed.
 REST_AFTER = 5.0
@@ -56,6 +63,8 @@ class Aside:
         self._lock = threading.Lock()
         self._database: Database | None = None
         self._checked_at = -CHECK_FRESH  # monotonic seconds
+        self._agreed: Rows = []  # what both have said
+        self._agreed_at = -CHECK_FRESH
         self._waiting: set[int] = set()  # the idents of threads
         self._left_at = -REST_AFTER  # when one of them left; monotonic seconds
 
@@ -68,12 +77,9 @@ class Aside:
 
     @property
     def database_for_claim(self) -> Database | None:
-        """`database`, if a claim of this thread may go there: not if the thread does not wait and the application has a
-        transaction open, which may be this thread's."""
-        found = self.database
-        if found is None or get_ident() in self._waiting or self._source.driver.idle(self._source.conn):
-            return found
-        return None
+        """`database`, if a claim of this thread is to go there: if it waits. Before, it may just have changed what the
+        application's connection sees."""
+        return self.database if get_ident() in self._waiting else None
 
     @property
     def watched(self) -> tuple[int, ...]:
@@ -85,9 +91,10 @@ class Aside:
             return ()  # closed by another thread just now
 
     def enter(self) -> None:
-        """Say that this thread waits from now on."""
+        """Say that this thread waits from now on. A second call checks again what could not be checked."""
+        alone = not self._waiting
         self._waiting.add(get_ident())
-        self.renew()
+        self.renew(0.0 if alone else CHECK_FRESH)
 
     def leave(self) -> None:
         """Say that this thread waits no more. A second call does no harm."""
@@ -98,21 +105,32 @@ class Aside:
     def may_rest(self) -> bool:
         """Whether nobody has waited lately, or the application has closed its connection: it may be about to drop the
         database, which takes the end of all of them."""
-        return time.monotonic() >= self._left_at + REST_AFTER or not self._is_connected()
+        return (not self._waiting and time.monotonic() >= self._left_at + REST_AFTER) or not self._is_connected()
 
-    def renew(self, fresh: float = CHECK_FRESH) -> None:
-        """Check whether the second connection may be used, and open it, unless that was done `fresh` seconds ago."""
+    def renew(self, fresh: float = CHECK_FRESH, held: Any = None) -> None:
+        """Check whether the second connection may be used, and open it, unless that was done `fresh` seconds ago.
+
+        :param held: the application's connection, if the caller has it.
+        """
         if time.monotonic() - self._checked_at < fresh:
             return
         with self._lock:
             if time.monotonic() - self._checked_at < fresh or self._closed:
                 return
-            target = self._target()
-            if target is None:
-                return  # the connection is in use: try again the next time
-            self._checked_at = time.monotonic()
-            if target != self._target_of_second(target):
-                self._drop()
+            self._checked_at = -CHECK_FRESH
+            usable = False
+            try:
+                target = self._target(held)
+                if target is None:  # try again the next time; meanwhile those that wait there may go on
+                    usable = fresh > 0
+                    return
+                found = self._target_of_second(target)
+                if found is not None:
+                    self._checked_at = time.monotonic()
+                    usable = bool(target) and found == target
+            finally:
+                if not usable or self._closed:
+                    self._drop()
 
     def rest(self) -> None:
         """Close the second connection, until `renew` is called again."""
@@ -121,9 +139,9 @@ class Aside:
             self._drop()
 
     def close(self) -> None:
-        """Close the second connection for good."""
+        """Close the second connection for good. Whoever checks it just now does so afterwards."""
         self._closed = True
-        self.rest()
+        self._drop()
 
     def _drop(self) -> None:
         database, self._database = self._database, None
@@ -138,19 +156,19 @@ class Aside:
         except self._source.driver.Error:
             return False  # closed by another thread just now
 
-    def _target(self) -> Rows | None:
+    def _target(self, held: Any) -> Rows | None:
         """Return where the application's connection leads; no rows if it needs no second one, or can have none; None if
         it is in use."""
         driver = self._source.driver
         loan = Loan(self._source)
         try:
-            conn = loan.acquire(BUSY_TIMEOUT)
+            conn = loan.acquire(BUSY_TIMEOUT) if held is None else held
             if conn.autocommit:
                 return []
             if not driver.idle(conn):
                 return None
             with driver.committed(conn):
-                return self._usable(driver.run(conn, _SQL["target"], {"table": self._table}))
+                return self._usable(self._ask(conn))
         except TimeoutError:
             return None
         except driver.Error:
@@ -159,14 +177,38 @@ class Aside:
             loan.release()
 
     def _target_of_second(self, wanted: Rows) -> Rows | None:
+        """The same of the second connection. If that is in use for long, as by a claim that waits for a lock, whoever
+        uses it keeps it, and the next check opens another."""
         if not wanted:
-            return None
+            return []
+        now = time.monotonic()
+        if self._database is not None and self._agreed == wanted and now - self._agreed_at < CHECK_FRESH:
+            return wanted
         try:
             if self._database is None and (source := self._open()) is not None:
                 self._database = self._home.on(source)
-            return None if self._database is None else self._database.execute(_SQL["target"], {"table": self._table})
+            if self._database is None:
+                return []
+            found = self._ask_second(self._database.source)
+        except TimeoutError:
+            return None
         except self._source.driver.Error:
-            return None  # there are too many connections, say
+            return []  # there are too many connections, say
+        self._agreed, self._agreed_at = found, now
+        return found
+
+    def _ask_second(self, source: Source) -> Rows:
+        loan = Loan(source)
+        try:
+            conn = loan.acquire(BUSY_TIMEOUT)
+            with source.watchdog.guard(conn, CHECK_TIMEOUT + SILENCE):
+                return self._ask(conn)
+        finally:
+            loan.release()
+
+    def _ask(self, conn: Any) -> Rows:
+        limit = f"set local statement_timeout = {CHECK_TIMEOUT * 1000:.0f}; "
+        return self._source.driver.run(conn, limit + _SQL["target"], {"table": self._table})
 
     def _open(self) -> DsnPool | None:
         driver = self._source.driver

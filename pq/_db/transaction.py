@@ -217,6 +217,7 @@ class OwnTransaction(Transaction):
                 self._asked_to_commit = True
                 self._commit()
                 committed = True
+                self._source.committed(self.conn)
         finally:
             try:
                 if not committed:
@@ -225,8 +226,6 @@ class OwnTransaction(Transaction):
                 self._close()
         if mistake is not None:
             tell(mistake, error)
-        if committed:
-            self._source.committed()
 
     def _commit(self) -> None:
         try:

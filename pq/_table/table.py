@@ -159,7 +159,10 @@ class Table:
         """
         wait = Wait(ids, timeout, queue)
         if wait.pending and self.database.current is None:
-            self._results.wait(wait)
+            try:
+                self._results.wait(wait)
+            finally:
+                self._room.step_back()
         elif wait.pending:
             wait_alone(self._look, wait, self._poll_interval, self._check_can_wait)
         return wait
@@ -173,11 +176,8 @@ class Table:
 
     def _look_aside(self, ids: Collection[int], timeout: float) -> Rows:
         """Look on the second connection, where there is one: the application may use its own for something else."""
-        try:
-            self._room.step_aside()
-            return (self.aside() or self)._look(ids, timeout)
-        finally:
-            self._room.step_back()
+        self._room.step_aside()
+        return (self.aside() or self)._look(ids, timeout)
 
     # -- the end
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg2
 import pytest
 from support import Background, wait_until
 from support.kinds import NAME, WITH_PSYCOPG3, make_pq
@@ -148,12 +149,111 @@ def test_where_the_second_connection_would_see_something_else_there_is_none(
     waiter = Background(pq["a"].get, timeout=HOUR)
     wait_until(lambda: "a" in pq._table._room.queues and pq._table._room.queues["a"].sure, "the waiter")
     assert not pq._table._room.leader.session.lingers  # type: ignore[union-attr]
-    assert pq._table.aside() is None
+    assert pq._table._room._aside.database is None  # type: ignore[union-attr]
     pq["a"].put("here")
     assert waiter.result().data == "here"
     execute(pq, "reset role; reset search_path; drop table if exists pg_temp.queue")
     if differ is row_security:
         sql("drop owned by pq_aside_tenant; drop role pq_aside_tenant")
+
+
+def two_tables(pq: PQ, dsn: str) -> PQ:
+    """Make a second table, and return a PQ of it. The connection of `pq` sees the first one."""
+    other = PQ(dsn, schema="other")
+    execute(pq, "create schema other")
+    other.create()
+    return other
+
+
+def test_the_search_path_may_be_changed_between_two_waits(single: PQ, dsn: str) -> None:
+    queue = single["a"]
+    with two_tables(single, dsn) as other, PQ(dsn) as first:
+        assert queue.get(timeout=0.1) is None
+        execute(single, "set search_path to other")
+        queue.put("other")
+        job = queue.get(timeout=1)
+        assert job is not None
+        assert job.data == "other"
+        execute(single, "set search_path to public")
+        assert queue.get(timeout=0.1) is None
+        execute(single, "set search_path to other")
+        first["a"].put("public")
+        assert queue.get(timeout=0.5) is None
+        waiter = Background(queue.get, timeout=HOUR)
+        wait_until(lambda: "a" in single._table._room.queues and single._table._room.queues["a"].sure, "the waiter")
+        other["a"].put("late")
+        assert waiter.result().data == "late"
+        assert len(first["a"]) == 1
+
+
+def test_a_block_that_changes_the_search_path_is_noticed_although_others_want_the_connection(
+    single: PQ, dsn: str
+) -> None:
+    """Another thread has got it when the block has ended, and keeps it."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with single["b"]:
+            entered.set()
+            leave.wait()
+
+    with two_tables(single, dsn) as other, PQ(dsn) as first:
+        waiter = Background(single["a"].get, timeout=HOUR)
+        wait_until(lambda: waits_aside(single), "the waiter")
+        with single["b"] as cursor:
+            cursor.execute("set search_path to other")
+            holder = Background(hold)
+            wait_until(lambda: single._db.source._lock._turns._line, "the line")  # type: ignore[attr-defined]
+        assert entered.wait(30)
+        first["a"].put("public")
+        other["a"].put("other")
+        leave.set()
+        holder.result()
+        assert waiter.result().data == "other"
+        assert len(first["a"]) == 1
+
+
+def test_a_wait_that_begins_while_the_connection_is_in_use_trusts_no_earlier_check(single: PQ) -> None:
+    assert single["a"].get(timeout=0.1) is None
+    second = single._table._room._aside
+    assert second is not None
+    assert second.database is not None
+    single._db.conn.cursor().execute("select 1")  # what follows can't be known
+    second.enter()
+    assert second.database is None
+    second.enter()
+    assert second.database is None
+    single._db.conn.rollback()
+    second.enter()
+    assert second.database is not None
+    second.leave()
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["checked lately", "checked long ago"])
+def test_a_claim_that_is_held_up_there_holds_up_neither_blocks_nor_close(
+    single: PQ, dsn: str, sql: Sql, stale: bool
+) -> None:
+    blocked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = %s"
+    waiter = Background(single["a"].get, timeout=HOUR)
+    wait_until(lambda: waits_aside(single), "the waiter")
+    locker = psycopg2.connect(dsn)
+    try:
+        locker.cursor().execute("lock table queue in access exclusive mode")
+        wait_until(lambda: sql(blocked, (NAME,)) != [(0,)], "the claim")
+        if stale:
+            single._table._room._aside._agreed_at = -HOUR  # type: ignore[union-attr]
+
+        def block() -> None:
+            with single["b"] as cursor:
+                cursor.execute("select 1")
+
+        Background(block).result(10)
+        Background(single.close).result(10)
+    finally:
+        locker.close()
+    with pytest.raises(ConnectionLost):
+        waiter.result()
+    wait_until(lambda: sessions(sql) == 0, "the end of all connections")
 
 
 def test_it_is_closed_when_nobody_waits_and_opened_again(
@@ -175,9 +275,12 @@ def test_who_is_about_to_claim_there_when_it_is_closed_can_do_so(single: PQ, sql
     wait_until(lambda: waits_aside(single), "the waiter")
     single["a"].put(1)
     waiter.result()
+    room = single._table._room
+    room.step_aside()
     table = single._table.aside()
     assert table is not None
-    single._table._room._aside.rest()  # type: ignore[union-attr]
+    room.step_back()
+    room._aside.rest()  # type: ignore[union-attr]
     assert table.execute("select 1") == [(1,)]
     wait_until(lambda: sessions(sql) == 1, "the end of the second connection")
 

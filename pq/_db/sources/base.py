@@ -204,8 +204,8 @@ class Source(ABC):
         very connection that executed it.
         """
 
-    def committed(self) -> None:
-        """Take note that a transaction was committed, as `executed` does for a statement."""
+    def committed(self, conn: Any) -> None:
+        """Take note that a transaction was committed on this connection, which the caller still has."""
 
     def add_room(self, room: Any) -> None:
         """Have a `WaitingRoom` told what may concern it, where a `single` connection makes that necessary."""

@@ -23,7 +23,7 @@ class Room(Protocol):
 
     def hear(self) -> None: ...
     def look_again(self) -> None: ...
-    def check_again(self) -> None: ...
+    def check_again(self, conn: Any) -> None: ...
 
 
 class SingleConnection(Given):
@@ -79,9 +79,9 @@ class SingleConnection(Given):
         if makes_ready(sql):
             self._look_again()
 
-    def committed(self) -> None:
+    def committed(self, conn: Any) -> None:
         for room in list(self._rooms):
-            room.check_again()  # in this thread: another one could meet the next transaction of the application
+            room.check_again(conn)  # now: later it could meet the next transaction of the application
         self._look_again()
 
     def _look_again(self) -> None:
