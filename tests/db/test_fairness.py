@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+import psycopg2
 import pytest
 from psycopg2.pool import ThreadedConnectionPool
 from support import Background, wait_until
@@ -266,7 +267,7 @@ def test_threads_that_begin_and_end_do_not_disturb_who_waits(dsn: str) -> None:
 def test_a_pool_that_hands_out_a_dead_connection_again_is_told_so(dsn: str) -> None:
     class Deaf:
         def __init__(self) -> None:
-            self.free = [driver.connect(dsn)]
+            self.free = [psycopg2.connect(dsn)]  # of which a pool without a known driver is taken to be
 
         def getconn(self) -> Any:
             return self.free.pop()
@@ -280,6 +281,6 @@ def test_a_pool_that_hands_out_a_dead_connection_again_is_told_so(dsn: str) -> N
     pool.free[0].close()
     with pytest.raises(ConnectionLost, match="again"):
         Background(pq["a"].put, 2).result()
-    pool.free[:] = [driver.connect(dsn)]
+    pool.free[:] = [psycopg2.connect(dsn)]
     assert pq["a"].get(timeout=0).data == 1
     pool.free[0].close()

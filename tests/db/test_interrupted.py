@@ -14,6 +14,7 @@ from typing import Any
 import psycopg2
 import pytest
 from support import Background, wait_until
+from support.driver import driver
 from support.kinds import make_pq
 
 import pq as package
@@ -177,7 +178,7 @@ def taken(pq: PQ, kind: str) -> int:
         lost = sum(not conn.closed and conn not in idle for conn in list(known._known))
         return int(source._limit - source._turns._free) + lost
     if kind.endswith("pool"):
-        return len(source.pool._used)
+        return int(driver.lent(source.pool))
     return int(source._lock._turns._free == 0)
 
 
