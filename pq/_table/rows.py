@@ -177,7 +177,8 @@ class QueueRows:
         try:
             count = self._db.copy(self._sql["load"], lines)
         except self._db.driver.Error as error:
-            raise (lines.error or self._table.meaning(error)) from None
+            told = lines.error or self._table.meaning(error)
+            raise told from told.__cause__
         if count < lines.count:
             raise RowsDropped(queue=self.name, dropped=lines.count - count, count=lines.count, ids=[])
         if self.max_ready is not None:

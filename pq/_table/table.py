@@ -86,7 +86,8 @@ class Table:
         try:
             return self.database.execute(sql, params, **options)
         except self.database.driver.Error as error:
-            raise self.meaning(error) from None
+            told = self.meaning(error)
+            raise told from told.__cause__
 
     def meaning(self, error: Exception) -> Exception:
         """Return the error to raise in place of one of the driver."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.driver import driver
 
-from pq import PQ, JobNotFound, NewJob, Queue, RowsDropped
+from pq import PQ, JobNotFound, NewJob, Queue, RowsDropped, TableMissing
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -82,3 +83,41 @@ def test_a_change_of_data_that_is_dropped_says_so(pq: PQ, sql: Sql) -> None:
         job.data = "dropped"
     assert job.data == "kept"
     assert sql("select data from queue") == [("kept",)]
+
+
+# -- triggers that fail
+
+
+FAULTS = {
+    "table": "insert into audit_log values (new.id)",
+    "column": "perform nothing",
+    "field": "new.nothing := 1",
+}
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+@pytest.mark.parametrize("block", [False, True], ids=["alone", "in a block"])
+@pytest.mark.parametrize("put", ["put", "load"])
+def test_what_a_trigger_misses_is_not_the_queue_table(pq: PQ, sql: Sql, put: str, block: bool, fault: str) -> None:
+    sql(
+        f"""
+        create function failing() returns trigger language plpgsql as $$ begin {FAULTS[fault]}; return new; end $$;
+        create trigger b_trigger before insert on queue for each row execute function failing()
+        """
+    )
+    with pytest.raises(driver.Error) as caught:
+        if block:
+            with pq["a"]:
+                PUTS[put](pq["a"], 1)
+        else:
+            PUTS[put](pq["a"], 1)
+    assert not isinstance(caught.value, TableMissing)
+    assert "failing()" in str(caught.value)
+
+
+@pytest.mark.parametrize("put", ["put", "load"])
+def test_that_the_queue_table_is_missing_has_a_cause(pq: PQ, sql: Sql, put: str) -> None:
+    sql("drop table queue")
+    with pytest.raises(TableMissing) as caught:
+        PUTS[put](pq["a"], 1)
+    assert isinstance(caught.value.__cause__, driver.Error)

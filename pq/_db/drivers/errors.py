@@ -96,7 +96,10 @@ class Errors(ABC):
         return self._sqlstate(error) in _AGAIN
 
     def table_is_missing(self, error: BaseException) -> bool:
-        return self._sqlstate(error) in _UNDEFINED
+        """Return whether the queue table is missing, or a column of it. What a trigger misses has a context: its
+        function."""
+        diag: Any = getattr(error, "diag", None)
+        return self._sqlstate(error) in _UNDEFINED and getattr(diag, "context", None) is None
 
     def text_is_invalid(self, error: BaseException) -> bool:
         return self._sqlstate(error) == _INVALID_TEXT
