@@ -41,7 +41,7 @@ def timeout_seconds(timeout: float | None, name: str = "timeout") -> float:
     """Return a timeout in seconds as a float; None becomes infinity.
 
     :raises TypeError: the timeout is not a number.
-    :raises ValueError: it is negative or NaN.
+    :raises ValueError: it is negative, NaN or, other than infinity, no number that a float can hold.
     """
     if timeout is None:
         return math.inf
@@ -49,7 +49,10 @@ def timeout_seconds(timeout: float | None, name: str = "timeout") -> float:
         raise TypeError(f"{name} must be a number of seconds, not {type(timeout).__name__}: {reprlib.repr(timeout)}")
     if not timeout >= 0:
         raise ValueError(f"{name} must be a non-negative number of seconds, not {timeout!r}")
-    return float(timeout)
+    try:
+        return float(timeout)
+    except OverflowError:
+        raise ValueError(f"{name} is out of range: {reprlib.repr(timeout)}") from None
 
 
 #: What PostgreSQL can hold in a bigint. No row has another id.

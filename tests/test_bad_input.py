@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import psycopg2
@@ -286,6 +287,8 @@ def test_an_encoder_that_returns_no_json(untouched: Untouched) -> None:
         (-0.001, ValueError, ["non-negative", "-0.001"]),
         (-INFINITY, ValueError, ["non-negative", "-inf"]),
         (NAN, ValueError, ["non-negative", "nan"]),
+        pytest.param(10**400, ValueError, ["out of range", "10000"], id="huge"),
+        pytest.param(Fraction(10**400), ValueError, ["out of range", "Fraction(1000"], id="a huge fraction"),
         ("1", TypeError, ["number", "not str: '1'"]),
         (True, TypeError, ["number", "not bool: True"]),
         (dt.timedelta(seconds=1), TypeError, ["number", "not timedelta"]),
@@ -388,10 +391,13 @@ def test_update_reaches_no_job_of_another_queue(pq: PQ) -> None:
     assert pq["a"].get().data == "as it was"
 
 
-@pytest.mark.parametrize("job_id", ["x", None, [1]])
+@pytest.mark.parametrize("job_id", ["x", None, [1], INFINITY, -INFINITY, NAN, Decimal("Infinity")], ids=str)
 def test_an_id_that_is_no_number(untouched: Untouched, job_id: Any) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        untouched.pq["a"].update(job_id, 1)
+    queue = untouched.pq["a"]
+    words = [] if job_id is None or isinstance(job_id, list) else ["job id", repr(job_id)]
+    error = ValueError if words else TypeError
+    for use in (lambda: queue.update(job_id, 1), lambda: queue.result(job_id), lambda: queue.progress(job_id)):
+        refused(use, error, *words)
 
 
 def test_ids_and_items_are_checked_first(untouched: Untouched) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 from .._args import JOB_IDS
@@ -61,8 +62,15 @@ class Results(QueueRows):
 
 
 def number_of(job_id: Any) -> int | None:
-    """The id as an int, also of a text, as in 1.9.1; None if no job can have it."""
-    number = int(job_id)
+    """The id as an int, also of a text, as in 1.9.1; None if no job can have it.
+
+    :raises TypeError: it is no number.
+    :raises ValueError: it is a text of something else, an infinity or NaN.
+    """
+    try:
+        number = int(job_id)
+    except (OverflowError, ValueError):
+        raise ValueError(f"a job id must be an int, not {reprlib.repr(job_id)}") from None
     return number if number in JOB_IDS and (number == job_id or isinstance(job_id, str)) else None
 
 
