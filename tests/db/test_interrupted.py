@@ -21,6 +21,8 @@ import pq as package
 from pq import PQ
 from pq._db import execute, known
 from pq._db.loan import Loan
+from pq._db.sources.single import SingleConnection
+from pq._db.sources.turns import FairLock
 from pq._db.watchdog import Guard
 from pq._table import bulk
 
@@ -367,3 +369,47 @@ def test_an_engine_lacks_no_connection(dsn: str) -> None:
         assert engine.pool.checkedout() == 0, where
     pq.close()
     assert nth > 30
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_interrupt_while_the_only_connection_is_taken(dsn: str, taken: bool) -> None:
+    """At the end of a call, too: there signals are served between the call and the next line.
+
+    :param taken: this thread has taken it already.
+    """
+    codes = [SingleConnection.acquire.__code__, FairLock.acquire.__code__]
+    count = nth = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal count
+        if frame.f_code not in codes:
+            return None
+        if event == "line" or (event == "return" and frame.f_code is codes[1]):
+            count += 1
+            if count == nth:
+                raise Interrupt
+        return trace
+
+    with make_pq("connection", dsn) as pq:
+        source: Any = pq._db.source
+        was_interrupted = True
+        while was_interrupted:
+            count, nth = 0, nth + 1
+            if taken:
+                source.acquire()
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                source.acquire()
+            except Interrupt:
+                pass
+            else:
+                was_interrupted = False
+                source.release(source.conn)
+            finally:
+                sys.settrace(before)
+            if taken:
+                source.release(source.conn)
+            assert not source._lock._turns.exhausted, nth
+        Background(pq["a"].put, 1).result()
+    assert nth > 8

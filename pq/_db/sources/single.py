@@ -50,8 +50,9 @@ class SingleConnection(Given):
 
     def acquire(self, timeout: float | None = None, into: Any = None) -> Any:
         self.check_process()
-        self._lock.acquire(timeout)
+        turn, depth = self._lock.turn, self._lock.depth
         try:
+            self._lock.acquire(timeout)
             if self._lock.depth > 1 and any(not transaction.over for transaction in self.open_transactions()):
                 raise BlockError(
                     "a block of pq is open on the only connection of this PQ, in a context that this code does not"
@@ -61,7 +62,7 @@ class SingleConnection(Given):
                 self.driver.raise_lost(None, "the connection given to PQ is closed")
             return self.conn
         except BaseException:
-            self._lock.release()
+            self._lock.undo(turn, depth)  # interrupted, it may have been acquired or not
             raise
 
     def release(self, conn: Any, lost: bool = False) -> None:

@@ -126,12 +126,13 @@ class FairLock:
     """A lock that one thread or, in asynchronous code, one task may take several times, as `threading.RLock`, but with
     a line of those who wait. Any thread may release it.
 
+    :ivar turn: what the one who has taken it holds, or who took it last.
     :ivar depth: how often its owner has taken it.
     """
 
     def __init__(self) -> None:
         self._turns = Turns(1)
-        self._turn: Turn | None = None
+        self.turn: Turn | None = None
         self.depth = 0
 
     def acquire(self, timeout: float | None = None) -> None:
@@ -141,7 +142,7 @@ class FairLock:
         :raises TimeoutError: the lock was not to be had in time.
         :raises BlockError: another task of this thread has it, and could not go on to release it.
         """
-        me, turn = here(), self._turn
+        me, turn = here(), self.turn
         owner = None if turn is None or not turn.held else turn.owner
         if owner is not None and owner.thread is me.thread:
             if not owner.reaches(me):
@@ -151,10 +152,10 @@ class FairLock:
                 )
             self.depth += 1
             return
-        self.depth, self._turn = 1, self._turns.acquire(timeout, me)
+        self.depth, self.turn = 1, self._turns.acquire(timeout, me)
 
     def release(self) -> None:
-        turn = self._turn
+        turn = self.turn
         if turn is None or not turn.held:
             return
         if self.depth > 1:
@@ -162,6 +163,19 @@ class FairLock:
         else:
             self._turns.release(turn)  # interrupted, this thread still has the lock
             turn.owner = None  # a task, which may be large
+
+    def undo(self, turn: Turn | None, depth: int) -> None:
+        """Undo an `acquire` of this thread, however far it got.
+
+        :param turn: what `turn` was before; `depth` likewise.
+        """
+        now = self.turn
+        if now is None or not now.held or now.owner is None or now.owner.thread is not here().thread:
+            return
+        if now is turn:
+            self.depth = depth
+        else:
+            self.release()
 
     def __enter__(self) -> None:
         self.acquire()
