@@ -132,6 +132,15 @@ class Aside:
                 if not usable or self._closed:
                     self._drop()
 
+    def check_again(self, conn: Any) -> None:
+        """Check at the end of a block, which may have changed what the application's connection sees, or may have been
+        in the way of a check.
+
+        :param conn: that connection, which the caller has.
+        """
+        if self._database is not None or self._waiting:
+            self.renew(CHECK_FRESH if self._database is None else 0.0, conn)
+
     def rest(self) -> None:
         """Close the second connection, until `renew` is called again."""
         with self._lock:
@@ -177,8 +186,8 @@ class Aside:
             loan.release()
 
     def _target_of_second(self, wanted: Rows) -> Rows | None:
-        """The same of the second connection. If that is in use for long, as by a claim that waits for a lock, whoever
-        uses it keeps it, and the next check opens another."""
+        """Return where the second connection leads; no rows if there can be none; None if it is in use for long, as by
+        a claim that waits for a lock: whoever uses it keeps it, and the next check opens another."""
         if not wanted:
             return []
         now = time.monotonic()

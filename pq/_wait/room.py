@@ -191,12 +191,9 @@ class WaitingRoom:
             self._wake()
 
     def check_again(self, conn: Any) -> None:
-        """The application has had a transaction of pq's, and may have changed what its connection sees.
-
-        :param conn: that connection, which the caller has.
-        """
-        if self._aside is not None and self._aside.database is not None:
-            self._aside.renew(0.0, conn)
+        """A block on this connection of the application's ends, and may have changed what it sees."""
+        if self._aside is not None:
+            self._aside.check_again(conn)
 
     def hear(self) -> None:
         """Note that the single connection is free, and that another thread may have read notifications from it."""

@@ -229,6 +229,26 @@ def test_a_wait_that_begins_while_the_connection_is_in_use_trusts_no_earlier_che
     second.leave()
 
 
+def test_who_begins_to_wait_during_a_block_has_it_when_that_has_ended(single: PQ) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with single["b"]:
+            entered.set()
+            leave.wait()
+
+    holder = Background(hold)
+    assert entered.wait(30)
+    second = single._table._room._aside
+    assert second is not None
+    second.enter()
+    assert second.database is None
+    leave.set()
+    holder.result()
+    assert second.database is not None
+    second.leave()
+
+
 @pytest.mark.parametrize("stale", [False, True], ids=["checked lately", "checked long ago"])
 def test_a_claim_that_is_held_up_there_holds_up_neither_blocks_nor_close(
     single: PQ, dsn: str, sql: Sql, stale: bool
