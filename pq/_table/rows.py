@@ -177,8 +177,10 @@ class QueueRows:
         try:
             count = self._db.copy(self._sql["load"], lines)
         except self._db.driver.Error as error:
-            told = lines.error or self._table.meaning(error)
-            raise told from told.__cause__
+            if lines.error is not None:
+                raise lines.error from lines.error.__cause__
+            self._table.check_encoding(error)
+            raise
         if count < lines.count:
             raise RowsDropped(queue=self.name, dropped=lines.count - count, count=lines.count, ids=[])
         if self.max_ready is not None:

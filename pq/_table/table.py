@@ -86,14 +86,15 @@ class Table:
         try:
             return self.database.execute(sql, params, **options)
         except self.database.driver.Error as error:
-            told = self.meaning(error)
-            raise told from told.__cause__
+            self.check_encoding(error)
+            raise
 
-    def meaning(self, error: Exception) -> Exception:
-        """Return the error to raise in place of one of the driver."""
-        if self.database.driver.text_is_invalid(error):  # the server's message quotes the data
-            return ValueError("the queue's encoder did not return valid JSON")
-        return error
+    def check_encoding(self, error: Exception) -> None:
+        """
+        :raises ValueError: it is what the server says of text that is no JSON; the server's message quotes the data.
+        """
+        if self.database.driver.text_is_invalid(error):
+            raise ValueError("the queue's encoder did not return valid JSON") from None
 
     # -- retention
 
