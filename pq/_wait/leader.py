@@ -150,6 +150,8 @@ class Leader:
         second = aside.database
         home = self._source if second is None else second.source
         if home is not self._home:
+            if self.session is not None and not self.session.lingers:
+                self.session.keep(())  # else the application's connection would have the gates; if it is busy, later
             self._home = home
             if self._listen_dsn is None:
                 self._close_session()

@@ -229,6 +229,30 @@ def test_a_wait_that_begins_while_the_connection_is_in_use_trusts_no_earlier_che
     second.leave()
 
 
+def test_the_first_connection_keeps_no_gates_when_the_second_takes_over_while_it_is_in_use(
+    single: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = single._table._room
+    second = room._aside
+    assert second is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(second, "_open", lambda: None)
+        waiter = Background(single["a"].get, timeout=HOUR)
+        wait_until(lambda: "a" in room.queues and room.queues["a"].sure, "the waiter")
+    assert second.database is None
+    conn = single._db.conn
+    with single["b"]:
+        second.renew(0.0, conn)
+        assert second.database is not None
+        room.look_again()
+        wait_until(lambda: room.leader.busy or waits_aside(single), "the leader")
+    wait_until(lambda: waits_aside(single), "the second connection")
+    holders = sql("select distinct pid from pg_locks where locktype = 'advisory'")
+    assert (single._db.driver.backend_pid(conn),) not in holders
+    single["a"].put(1)
+    assert waiter.result().data == 1
+
+
 def test_who_begins_to_wait_during_a_block_has_it_when_that_has_ended(single: PQ) -> None:
     entered, leave = threading.Event(), threading.Event()
 
