@@ -17,7 +17,7 @@ insert into :table (q_name, data)
 select %(queue)s, item::json from unnest(%(data)s::text[]) as item
 returning id
 
--- name: put_many
+-- name: insert_given
 -- Jobs with times, as arrays that are of one length, or empty. An empty text is a null.
 insert into :table (q_name, data, schedule_at, expected_at)
 select
@@ -33,25 +33,15 @@ select
 from unnest(
   %(data)s::text[], %(schedule_at)s::text[], %(schedule_in)s::text[], %(expected_at)s::text[], %(expected_in)s::text[]
 ) as item (data, schedule_at, schedule_in, expected_at, expected_in)
+
+-- name: put_many
+:insert_given
 returning id
 
 -- name: put_bounded
 -- As put_many, if the queue has room; else one row, a null. The condition is evaluated once, before the first row.
 with pq_room as materialized (select :room as is_there), pq_put as (
-  insert into :table (q_name, data, schedule_at, expected_at)
-  select
-    %(queue)s, item.data::json,
-    coalesce(
-      nullif(item.schedule_at, '')::timestamptz,
-      (statement_timestamp() at time zone 'utc' + nullif(item.schedule_in, '')::interval) at time zone 'utc'
-    ),
-    coalesce(
-      nullif(item.expected_at, '')::timestamptz,
-      (statement_timestamp() at time zone 'utc' + nullif(item.expected_in, '')::interval) at time zone 'utc'
-    )
-  from unnest(
-    %(data)s::text[], %(schedule_at)s::text[], %(schedule_in)s::text[], %(expected_at)s::text[], %(expected_in)s::text[]
-  ) as item (data, schedule_at, schedule_in, expected_at, expected_in)
+  :insert_given
   where (select room.is_there from pq_room as room)
   returning id
 )

@@ -11,7 +11,7 @@ from support.kinds import make_pq
 
 from pq import PQ, Queue
 from pq._db.sources.single import makes_ready
-from pq.sql import statements
+from pq.sql import bound
 
 HOUR = 3600.0
 
@@ -96,8 +96,8 @@ def test_the_statements_that_make_jobs_ready_are_known() -> None:
     found = {
         name
         for path in ("queue.sql", "control.sql", "lease.sql", "dead.sql", "claim.sql")
-        for name, text in statements(path).items()
-        if makes_ready(text.replace(":wake", "pg_notify"))
+        for name, text in bound(path, '"queue"', **({"some": "all"} if path == "dead.sql" else {})).items()
+        if makes_ready(text)
     }
     puts = {"put", "put_timed", "put_untimed", "put_many", "put_bounded"}
     assert {*puts, "settle", "resume", "move", "reschedule"} <= found
