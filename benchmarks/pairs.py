@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -54,6 +53,7 @@ def main() -> None:
 
 def compare(old: Path, operations: list[str], pairs: int) -> None:
     from .server import Server
+    from .stats import interval
 
     with ExitStack() as stack:
         server = stack.enter_context(Server())
@@ -68,15 +68,6 @@ def compare(old: Path, operations: list[str], pairs: int) -> None:
                     rates.append(taken[a][0] / taken[b][0])
                     times.append(taken[b][1] / taken[a][1])
             print(f"{operation:9} rate {interval(rates)}   processor time a call {interval(times)}", flush=True)
-
-
-def interval(ratios: list[float]) -> str:
-    """The median of independent ratios, and the ranks around it that 95 % confidence asks for."""
-    ratios = sorted(ratios)
-    count, middle = len(ratios), len(ratios) // 2
-    aside = max(0, math.floor(count / 2 - 0.98 * math.sqrt(count)))
-    median = (ratios[middle] + ratios[-1 - middle]) / 2
-    return f"{median:.3f} [{ratios[aside]:.3f} {ratios[-1 - aside]:.3f}]"
 
 
 class Turn:

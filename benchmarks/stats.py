@@ -21,6 +21,14 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
+def interval(values: Sequence[float]) -> str:
+    """The median of independent values, and the ranks around it that contain it with 95 % confidence, by the normal
+    approximation of the binomial distribution."""
+    ordered = sorted(values)
+    aside = max(0, math.floor(len(ordered) / 2 - 0.98 * math.sqrt(len(ordered))))
+    return f"{median(ordered):.3f} [{ordered[aside]:.3f} {ordered[-1 - aside]:.3f}]"
+
+
 def shown(value: float) -> str:
     """Three significant digits, at least."""
     if value == 0:

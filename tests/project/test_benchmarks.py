@@ -17,7 +17,7 @@ import psutil
 import pytest
 from support import wait_until
 
-from benchmarks import limits, pairs, plot, report, stats
+from benchmarks import limits, plot, report, stats
 from benchmarks.__main__ import GENERATED
 from benchmarks.server import statements
 from benchmarks.sizes import FULL, QUICK, TINY, amount
@@ -70,12 +70,12 @@ class TestStats:
         assert stats.spread([300, 100, 200]) == "200 (100–300)"
         assert stats.spread([300]) == "300"
 
+    def test_the_interval_is_around_the_median(self) -> None:
+        assert stats.interval([3.0, 1.0, 2.0]) == "2.000 [1.000 3.000]"
+        assert stats.interval([float(n) for n in range(1, 41)]) == "20.500 [14.000 27.000]"
+
 
 class TestPairs:
-    def test_the_interval_is_around_the_median(self) -> None:
-        assert pairs.interval([3.0, 1.0, 2.0]) == "2.000 [1.000 3.000]"
-        assert pairs.interval([float(n) for n in range(1, 41)]) == "20.500 [14.000 27.000]"
-
     @pytest.mark.skipif(not ((ROOT / ".git").exists() and shutil.which("git")), reason="no repository")
     def test_it_compares_with_a_revision(self) -> None:
         command = [sys.executable, "-m", "benchmarks.pairs", "HEAD", "put", "block", "work", "--pairs", "1"]
