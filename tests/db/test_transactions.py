@@ -458,6 +458,14 @@ def test_what_the_application_did_before_is_not_lost_in_silence(connect: Any, ef
 # -- psycopg2's `with conn:`, where it sends BEGIN in autocommit mode, too
 
 
+def assert_it_rolls_back(conn: Any, effects: Any) -> None:
+    """After a block that has the effect ``done``: the connection is not in autocommit mode, where a rollback does
+    nothing."""
+    conn.cursor().execute("insert into effects values ('undone')")
+    conn.rollback()
+    assert effects() == ["done"]
+
+
 @only_psycopg2
 def test_a_call_within_the_connections_own_block_commits(connect: Any, sql: Sql, effects: Any) -> None:
     conn = connect()
@@ -484,9 +492,7 @@ def test_an_error_within_the_connections_own_block_leaves_it_as_it_was(connect: 
             queue.put(2)
         assert not conn.autocommit
         conn.cursor().execute("insert into effects values ('done')")
-    conn.cursor().execute("insert into effects values ('undone')")
-    conn.rollback()
-    assert effects() == ["done"]
+    assert_it_rolls_back(conn, effects)
 
 
 @only_psycopg2
@@ -498,9 +504,7 @@ def test_a_thread_that_begins_to_wait_meanwhile_leaves_the_connection_as_it_was(
         assert waiter.result() is None
         assert not conn.autocommit
         conn.cursor().execute("insert into effects values ('done')")
-    conn.cursor().execute("insert into effects values ('undone')")
-    conn.rollback()
-    assert effects() == ["done"]
+    assert_it_rolls_back(conn, effects)
 
 
 @only_psycopg2
