@@ -70,7 +70,9 @@ class PQ(AllJobs):
         **options: Any,
     ) -> None:
         self.queue_class = queue_class or self.queue_class
-        getattr(self.queue_class or Queue, "_check_options", iter)(options)  # it may be any callable
+        check_options = getattr(self.queue_class or Queue, "_check_options", None)
+        if check_options is not None:  # otherwise queue_class is another callable than a class of queues
+            check_options(options)
         if conn is None and pool is None:
             conn = os.environ.get("PQ_DSN") or os.environ.get("DATABASE_URL") or ""
         integer("max_connections", max_connections, 1)

@@ -12,8 +12,9 @@ from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
 from .._table import Table
 from .._times import Delay, patience
+from .._wait import QUEUE
 from ..errors import PQError
-from .results import QUEUE, outcome
+from .results import outcome
 
 if TYPE_CHECKING:
     from .queue import Queue

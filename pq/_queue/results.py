@@ -9,10 +9,8 @@ from .._args import JOB_IDS
 from .._jobs.failure import Failure
 from .._table.rows import QueueRows
 from .._times import Delay, patience
-from .._wait import QUEUE, Wait
+from .._wait import Wait
 from ..errors import JobCancelled, JobFailed, JobNotFound, JobPending
-
-__all__ = ["QUEUE", "Results", "number_of", "outcome"]
 
 
 class Results(QueueRows):
