@@ -1,6 +1,6 @@
 """Creating, upgrading, emptying and dropping the table. A new table and an upgraded one go through the same steps.
 
-The comment of the column due_at holds the version, as ``(pq schema 5)``. A table without it that has the columns of pq
+The comment of the column due_at holds the version, as ``(pq schema 6)``. A table without it that has the columns of pq
 1.9.1 is version 1.
 """
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .._db import Database
 from ..errors import JobsLeft, SchemaError
-from ..sql import TableName, bind, bound, object_name, quote, read, statements
+from ..sql import BESIDE, TableName, beside, bind, bound, object_name, quote, read, statements
 from .retention import Change
 from .table import Table
 
@@ -37,6 +37,21 @@ _OBJECTS = (
     "taken_trigger",
     "notify_function",
     "notify_trigger",
+    "arrive_function",
+    "arrive_trigger",
+    "line_function",
+    "line_trigger",
+    "leave_function",
+    "left_trigger",
+    "gone_trigger",
+    "check_function",
+    "held_index",
+    "line_index",
+    "stopped_index",
+    "unique_index",
+    "follower_index",
+    "checks_index",
+    "schedules_index",
 )
 
 
@@ -233,6 +248,7 @@ def for_table(sql: str, table: TableName) -> str:
     schema.
     """
     words = {"table": table.quoted, "table_text": _literal(table.quoted)}
+    words |= {word: beside(table.quoted, word) for word in BESIDE}
     for kind in _OBJECTS:
         name = quote(object_name(table.name, kind))
         in_schema = kind.endswith("function") and table.schema is not None

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
 
-from .names import NAME_BYTES, TableName, object_name, quote
+from .names import BESIDE, NAME_BYTES, TableName, beside, object_name, quote
 
-__all__ = ["NAME_BYTES", "TableName", "array", "bind", "bound", "object_name", "quote", "read", "statements"]
+__all__ = [
+    "BESIDE", "NAME_BYTES", "TableName", "array", "beside", "bind", "bound", "object_name", "quote", "read",
+    "statements",
+]  # fmt: skip
 
 _NAME_LINE = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"\s*-- .*$", re.MULTILINE)
@@ -60,9 +63,10 @@ def statements(path: str) -> Mapping[str, str]:
 def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
     """Return the statements of a file for one table.
 
-    A statement can contain another one of its file, or one of ``common.sql``, as ``:name``. A ``%`` in the table's name
-    is doubled, because the driver searches these texts for ``%(name)s``. A part of a "with" hides a table of the same
-    name: so the names of these parts begin with ``pq_`` or, if the table's name does so, with ``with_``.
+    A statement can contain another one of its file, or one of ``common.sql``, as ``:name``. ``:limits_table`` and the
+    like are tables beside that of the jobs. A ``%`` in a table's name is doubled, because the driver searches these
+    texts for ``%(name)s``. A part of a "with" hides a table of the same name: so the names of these parts begin with
+    ``pq_`` or, if the table's name does so, with ``with_``.
 
     :param table: the quoted name of the table.
     :param instead: statements to replace: the name of each, and that of the statement to use in its place.
@@ -72,9 +76,10 @@ def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
     fragments |= {name: texts[other] for name, other in instead.items()}
 
     def expand(text: str) -> str:
-        # the table is replaced last, because a ":word" in its name is not a fragment
-        return _WORD.sub(lambda match: match[0] if match[1] == "table" else expand(fragments[match[1]]), text)
+        # the tables are replaced last, because a ":word" in a name is not a fragment
+        return _WORD.sub(lambda match: match[0] if match[1] in words else expand(fragments[match[1]]), text)
 
     prefix = "with_" if table.startswith('"pq_') else "pq_"
-    words = {"table": table.replace("%", "%%")}
+    words = {"table": table, **{word: beside(table, word) for word in BESIDE}}
+    words = {word: name.replace("%", "%%") for word, name in words.items()}
     return {name: bind(_PART.sub(prefix, expand(text)), words) for name, text in texts.items()}

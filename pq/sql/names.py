@@ -12,6 +12,7 @@ from .._args import check_text
 NAME_BYTES = 63
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_QUOTED = re.compile(r'(?:("(?:[^"]|"")+")\.)?"((?:[^"]|"")+)"')
 _DOTTED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -58,3 +59,20 @@ def object_name(table: str, suffix: str) -> str:
     digest = hashlib.sha256(table.encode()).hexdigest()[:8]
     room = NAME_BYTES - len(f"_{digest}_{suffix}")
     return f"{table.encode()[:room].decode('utf-8', 'ignore')}_{digest}_{suffix}"
+
+
+#: The tables beside the one of the jobs, as SQL names them.
+BESIDE = ("checks_table", "limits_table", "slots_table", "states_table", "schedules_table")
+
+
+def beside(quoted: str, word: str) -> str:
+    """Return the quoted name of a table beside the one of the jobs, in the same schema.
+
+    :param quoted: the quoted name of the table of the jobs.
+    :param word: one of `BESIDE`.
+    """
+    match = _QUOTED.fullmatch(quoted)
+    assert match is not None, quoted
+    schema, table = match.groups()
+    name = quote(object_name(table.replace('""', '"'), word.removesuffix("_table")))
+    return name if schema is None else f"{schema}.{name}"

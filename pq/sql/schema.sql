@@ -26,12 +26,17 @@ lock table :table in access exclusive mode
 
 -- name: drop
 drop table :table;
+drop table if exists :checks_table, :limits_table, :slots_table, :states_table, :schedules_table;
 drop function if exists :due_function();
 drop function if exists :taken_function();
 drop function if exists :notify_function();
+drop function if exists :arrive_function();
+drop function if exists :line_function();
+drop function if exists :leave_function();
+drop function if exists :check_function(text, text, bigint, interval);
 
 -- name: empty
-truncate :table
+truncate :table, :checks_table, :slots_table, :states_table
 
 -- name: announce
 -- Note whether the table is new, for the steps that need to know. The name reaches the block by way of a setting: inside

@@ -188,7 +188,7 @@ def test_long_names_with_the_same_beginning_do_not_meet(empty_dsn: str) -> None:
             pq["a"].put(name, schedule_at=dt.timedelta(seconds=-1))
     for name in names:
         found = describe(empty_dsn, name)
-        assert len(found["indexes"]) == 4
+        assert len(found["indexes"]) == 9
         assert len(found["triggers"]) == len(describe(empty_dsn, names[0])["triggers"])
         with PQ(empty_dsn, table=name) as pq:
             assert got(pq["a"]) == name
