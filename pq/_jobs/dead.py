@@ -11,7 +11,7 @@ from .._times import Delay
 from ..errors import JobNotFound
 from .failure import Failure
 from .job import Job
-from .row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, ID, OWN, SCHEDULE_AT, TEXT
+from .row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, ID, KEY, OWN, SCHEDULE_AT, TEXT
 
 
 class DeadJob(Job):
@@ -23,7 +23,7 @@ class DeadJob(Job):
     :ivar died_at: when the last one failed; naive, in UTC.
     """
 
-    __slots__ = ("_key", "_retry", "attempts", "died_at", "error", "first_failed_at")
+    __slots__ = ("_place", "_retry", "attempts", "died_at", "error", "first_failed_at")
 
     def __init__(self, queue: QueueRows, row: tuple[Any, ...], retry: Callable[[int, Delay | None], int]) -> None:
         """Read a row of ``dead.sql``.
@@ -32,14 +32,14 @@ class DeadJob(Job):
         """
         text = row[TEXT]
         super().__init__(
-            queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT]
+            queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT], row[KEY]
         )
-        error, failed_at, key = row[OWN:]
+        error, failed_at, place = row[OWN:]
         self.attempts: int = row[ATTEMPTS]
         self.error: Failure = Failure.loads(error)
         self.died_at: datetime = row[DEQUEUED_AT]
         self.first_failed_at: datetime = self.died_at if failed_at is None else failed_at
-        self._key: str = key
+        self._place: str = place
         self._retry = retry
 
     @property  # type: ignore[misc]

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._table.rows import QueueRows
 from .failure import Failure
-from .row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, ID, OWN, SCHEDULE_AT, TEXT
+from .row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, ID, KEY, OWN, SCHEDULE_AT, TEXT
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class JobInfo:
     :ivar error: the `Failure` of its last attempt, or None.
     :ivar first_failed_at: when an attempt failed for the first time, or None.
     :ivar cancelled: whether `Queue.cancel` finished it.
+    :ivar key: the jobs of a queue with one key run one after the other; or None.
     :ivar text: its data as it stands in the table.
     """
 
@@ -41,14 +42,15 @@ class JobInfo:
     error: Failure | None
     first_failed_at: datetime | None
     cancelled: bool
+    key: str | None
     text: str = field(repr=False)
     _queue: QueueRows = field(repr=False, compare=False)
-    _key: str | None = field(repr=False, compare=False)
+    _place: str | None = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, queue: QueueRows, row: tuple[Any, ...]) -> JobInfo:
         """Read a row of ``browse.sql``."""
-        error, failed_at, due_at, state, key = row[OWN:]
+        error, failed_at, due_at, state, place = row[OWN:]
         cancelled = state == "finished" and failed_at is not None  # only that leaves the time without the error
         return cls(
             id=row[ID],
@@ -62,9 +64,10 @@ class JobInfo:
             error=None if error is None else Failure.loads(error),
             first_failed_at=None if cancelled else failed_at,
             cancelled=cancelled,
+            key=row[KEY],
             text=row[TEXT],
             _queue=queue,
-            _key=key,
+            _place=place,
         )
 
     @property

@@ -15,9 +15,10 @@ class Job:
     :ivar enqueued_at: when the job was put.
     :ivar schedule_at: the time before which it was not to be taken, or None.
     :ivar expected_at: its priority, or None.
+    :ivar key: the jobs of a queue with one key run one after the other; or None.
     """
 
-    __slots__ = ("__weakref__", "_data", "_queue", "_size", "enqueued_at", "expected_at", "id", "schedule_at")
+    __slots__ = ("__weakref__", "_data", "_queue", "_size", "enqueued_at", "expected_at", "id", "key", "schedule_at")
 
     def __init__(
         self,
@@ -28,6 +29,7 @@ class Job:
         enqueued_at: datetime,
         schedule_at: datetime | None,
         expected_at: datetime | None,
+        key: str | None = None,
     ) -> None:
         self._queue = queue
         self.id: int = id
@@ -36,6 +38,7 @@ class Job:
         self.enqueued_at: datetime = enqueued_at
         self.schedule_at: datetime | None = schedule_at
         self.expected_at: datetime | None = expected_at
+        self.key: str | None = key
 
     @property
     def data(self) -> Any:

@@ -47,7 +47,7 @@ class Browse(QueueRows):
             if not first <= _rank(job.state) <= last:
                 raise ValueError(f"job {job.id}, after which to go on, is {job.state}")
             first = _rank(job.state)
-            keys |= {f"{job.state}_key": job._key, f"{job.state}_id": job.id}
+            keys |= {f"{job.state}_key": job._place, f"{job.state}_id": job.id}
             if job.state == "ready" and job.expected_at is None:
                 keys["untimed_id"] = job.id
         rows = self._browse("list", first=first, last=last, limit=limit, **keys)

@@ -18,6 +18,7 @@ from .._jobs.row import (
     EXPECTED_AT,
     EXPIRIES,
     ID,
+    KEY,
     OWN,
     SCHEDULE_AT,
     TEXT,
@@ -169,7 +170,7 @@ def _statement(table: str, how: str, slow: bool, in_transaction: bool) -> str:
 def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any:
     text = row[TEXT]
     if lease is None:
-        return Job(queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT])
+        return Job(queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT], row[KEY])
     return LeasedJob(
         queue,
         row[ID],
@@ -178,6 +179,7 @@ def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any
         row[ENQUEUED_AT],
         row[SCHEDULE_AT],
         row[EXPECTED_AT],
+        row[KEY],
         attempts=row[ATTEMPTS],
         expiries=row[EXPIRIES],
         dequeued_at=row[DEQUEUED_AT].replace(tzinfo=timezone.utc),

@@ -39,7 +39,7 @@ class Dead:
         jobs = self.list(limit=PAGE, newest=False)
         while jobs:
             yield from jobs
-            jobs = self._jobs("next", begun=begun, died_at=jobs[-1]._key, id=jobs[-1].id, limit=PAGE)
+            jobs = self._jobs("next", begun=begun, died_at=jobs[-1]._place, id=jobs[-1].id, limit=PAGE)
 
     def list(self, limit: int = 100, newest: bool = True) -> _Jobs:
         """Return some of the jobs.

@@ -47,9 +47,9 @@ from :table where id = %(id)s and q_name = %(queue)s and (:marker) is not true
 -- claim.sql, "order by" repeats the key of an index, and limits are subqueries.
 select :job
 from (
-  select :row, rank, key, :state as state from (
+  select :row, rank, place, :state as state from (
     (
-      select :row, 1 as rank, expected_at as key from :table
+      select :row, 1 as rank, expected_at as place from :table
       where :asks_ready and :ready and expected_at is not null
         and (expected_at, id) > (:ready_key, %(ready_id)s)
       order by q_name, expected_at, id
@@ -100,10 +100,10 @@ from (
       limit (select %(limit)s::bigint)
     )
   ) as found
-  order by rank, key, id
+  order by rank, place, id
   limit %(limit)s
 ) as job
-order by rank, key, id
+order by rank, place, id
 
 -- name: scheduled_after
 :scheduled and due_at >= :scheduled_key and (due_at, id) > (:scheduled_key, %(scheduled_id)s)

@@ -61,7 +61,7 @@ id, data::text,
   case when dequeued_at is not null then
     least(greatest(dequeued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
   end,
-  attempts, expiries
+  attempts, expiries, key
 
 -- name: failure
 -- What stands behind the columns where the error is wanted, too.
@@ -73,7 +73,7 @@ error,
 -- name: row
 -- The columns of the table that "columns" and "failure" read, for a query around another one. It is not "*": a table may
 -- have columns of the user's, of any name.
-id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, error, failed_at, due_at
+id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, error, failed_at, due_at
 
 -- name: gate
 -- The key of the gate of the queue `changed.q_name` in the table `changed.tableoid`. It must be the key that the notify

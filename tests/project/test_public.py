@@ -23,9 +23,9 @@ BUDGET = {
     "pq.PQ": 17,  # results: one wait for jobs of many queues
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
     "pq.Queue": 51,
-    "pq.Job": 6,
-    "pq.LeasedJob": 23,  # track: progress of a loop, at most once a second
-    "pq.DeadJob": 12,
+    "pq.Job": 7,  # key
+    "pq.LeasedJob": 24,  # track: progress of a loop, at most once a second
+    "pq.DeadJob": 13,
     "pq.Dead": 4,
     "pq.Worker": 9,
     "pq.tasks": 5,
@@ -56,12 +56,14 @@ PUBLIC = {
         max_retries max_size move name pause paused peek perform pool progress put put_many reschedule result resume
         retry_in settle table task timeout update work
     """,
-    "pq.Job": "data enqueued_at expected_at id schedule_at size",
+    "pq.Job": "data enqueued_at expected_at id key schedule_at size",
     "pq.LeasedJob": """
-        attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail id lease policy
+        attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail id key lease policy
         progress queue release retry schedule_at settle settled size track
     """,
-    "pq.DeadJob": "attempts data died_at enqueued_at error expected_at first_failed_at id retry schedule_at size text",
+    "pq.DeadJob": """
+        attempts data died_at enqueued_at error expected_at first_failed_at id key retry schedule_at size text
+    """,
     "pq.Dead": "discard get list retry",
     "pq.Worker": "events name on queues run run_once status stop threads",
     "pq.tasks": "PQ Queue Task Worker current",
