@@ -124,23 +124,28 @@ class Claim:
         rows: Rows = []
         exact = in_transaction
         try:
+            if not in_transaction:
+                queue._table.heal(timeout)
             how = "leased"
             if lease is None:
                 how = "removed" if queue._table.retention(timeout).deletes_on_completion else "taken"
             while True:
                 look = self._marks.look(exact)
                 wanted = min(limit - len(rows), MAX_JOBS)
-                found = queue._db.execute(
+                given = queue._db.execute(
                     _statement(queue._table.quoted, how, look.slow, in_transaction),
                     {**params, **look.parameters, "limit": wanted},
                     timeout=timeout,
                     prepare=True,
                 )
-                promoted = found[-1][PROMOTED] if found else None
-                too_few = len(found) < (min(wanted, MAX_DUE) if in_transaction else wanted)
+                found = [row for row in given if row[DEQUEUED_AT] is not None]  # without the rows that were held back
+                promoted = given[-1][PROMOTED] if given else None
+                too_few = len(given) < (min(wanted, MAX_DUE) if in_transaction else wanted) and len(found) == len(given)
                 look.saw(found, promoted, all_due=too_few if in_transaction else promoted is None)
                 rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
                 if len(rows) == limit or (too_few and look.suffices):
+                    if not rows and in_transaction and queue._table.heal(timeout, 1):
+                        continue
                     break
                 exact = in_transaction or too_few
         except TimeoutError:
@@ -162,8 +167,13 @@ def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
 @lru_cache(maxsize=256)
 def _statement(table: str, how: str, slow: bool, in_transaction: bool) -> str:
     instead = {"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {}
-    removes = "does_remove" if how == "removed" else "removes"
-    sql = bound("claim.sql", table, taken=how, removes=removes, **instead)
+    if how == "removed":
+        instead |= {
+            "takes": "does_remove", "removes": "does_remove", "no_others": "others", "all_taken": "all_with_others"
+        }  # fmt: skip
+    if in_transaction:
+        instead["holds"] = "passes_over"
+    sql = bound("claim.sql", table, taken=how, **instead)
     return sql["claim_in_transaction" if in_transaction else "claim"]
 
 

@@ -14,16 +14,22 @@ from .retention import Retention, read
 #: Seconds for which `Table.retention` answers from memory.
 RETENTION_FRESH = 60.0
 
+#: Seconds from one call of `Table.heal` that does something to the next, and the keys that it looks at.
+HEAL_PAUSE = 0.5
+HEAL_KEYS = 200
+
 
 class _Memory:
     """What a `Table` and all its views remember of the table.
 
     :ivar read_at: when the retention was read; monotonic seconds.
+    :ivar healed_at: when keys were healed, likewise.
     """
 
     def __init__(self) -> None:
         self.retention = Retention()
         self.read_at = -RETENTION_FRESH
+        self.healed_at = -HEAL_PAUSE
 
 
 class Table:
@@ -112,6 +118,23 @@ class Table:
     def forget_retention(self) -> None:
         """Read the retention anew at the next call of `retention`; call this after it was changed."""
         self._memory.read_at = -RETENTION_FRESH
+
+    # -- keys
+
+    def heal(self, timeout: float | None = None, limit: int = HEAL_KEYS) -> bool:
+        """Make the checks of keys that are due, unless that was done a moment ago; see ``sql/keys.sql``.
+
+        :param timeout: the seconds that the caller has, for `Database.execute`.
+        :param limit: how many keys are looked at.
+        :returns: whether there were such checks.
+        """
+        now = time.monotonic()
+        if now - self._memory.healed_at < HEAL_PAUSE:
+            return False
+        self._memory.healed_at = now
+        sql = self.statements("keys.sql")["heal"]
+        ((checks,),) = self.execute(sql, {"limit": limit}, timeout=timeout, prepare=True)
+        return bool(checks)
 
     # -- waiting
 

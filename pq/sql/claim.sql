@@ -16,15 +16,28 @@
 -- The time is that of the clock: a statement that was held up can take what became ready after it had come in. It is read
 -- once, not for each row: all jobs that are taken together have one time. The error is cleared, which an attempt under a
 -- lease may have left: with it the row would look dead.
-update :table set dequeued_at = (select clock_timestamp()), due_at = null, error = null, failed_at = null
+update :table set dequeued_at = (select clock_timestamp()), due_at = null, error = null, failed_at = null :holds
 
 -- name: leased
 -- In place of "taken": count the delivery, and set when the row is due again.
 update :table set dequeued_at = (select clock_timestamp()),
-  due_at = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1, expiries = :expiries
+  due_at = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1, expiries = :expiries :holds
+
+-- name: holds
+-- Jobs with a key are taken one after the other; the trigger that guards them may hold a row back by this statement,
+-- instead of taking it. Such rows are returned, too, without the time of a delivery.
+, schedule_at = case when key is null then schedule_at else 'infinity' end
+
+-- name: passes_over
+-- In place of "holds", in a transaction that stays open: what may not be taken is not touched.
+
+-- name: may_take
+-- Which candidates a transaction that stays open passes over.
+(key is null or :free_function(q_name, key, id, expected_at, attempts, is_alone))
 
 -- name: removed
--- In place of "taken", where finished jobs are not kept.
+-- In place of "taken", where finished jobs are not kept. But a row with a key has to be updated, for the trigger; and one
+-- with a token that outlives the delivery is still needed.
 delete from :table
 
 -- name: removes
@@ -32,7 +45,31 @@ delete from :table
 false
 
 -- name: does_remove
+key is null and unique_key is null
+
+-- name: takes
+-- Which of the best rows "taken" is for.
 true
+
+-- name: no_others
+-- In place of "others", where "taken" is for all.
+
+-- name: others
+, pq_others as (
+  :updated
+  where id = any (array(select best.id from pq_best as best)) and not (:does_remove)
+  returning *
+)
+
+-- name: updated
+-- "taken" as it is by default.
+update :table set dequeued_at = (select clock_timestamp()), due_at = null, error = null, failed_at = null :holds
+
+-- name: all_taken
+pq_taken
+
+-- name: all_with_others
+(select * from pq_taken union all select * from pq_others) as pq_taken
 
 -- name: expiries
 -- A row that is due and taken is one whose lease has expired.
@@ -111,18 +148,18 @@ with :open, pq_due as materialized (
   returning id
 ), pq_taken as (
   :taken
-  where id = any (array(select best.id from pq_best as best))
+  where id = any (array(select best.id from pq_best as best)) and :takes
   returning *
-)
-select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted) from pq_taken
+) :no_others
+select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted) from :all_taken
 order by expected_at, id
 
 -- name: claim_in_transaction
 -- Take the best jobs in a transaction that stays open. The statement locks the rows that it takes and no others: otherwise
 -- it would hide jobs that it did not take. It reads the candidates in order, until enough of them are not locked. If all
 -- of them are locked, it takes due rows behind the first 100.
-with :open, pq_best as materialized (
-  select best.id from pq_open, (
+with :open, pq_first as materialized (
+  select first.id from pq_open, (
     select candidate.id from (
       (
         select id, expected_at from :table
@@ -152,25 +189,27 @@ with :open, pq_best as materialized (
     ) as candidate
     where exists (
       select from :table as job
-      where job.id = candidate.id and job.q_name = %(queue)s and (:is_due or (:is_ready))
+      where job.id = candidate.id and job.q_name = %(queue)s and (:is_due or (:is_ready)) and :may_take
       for update skip locked
     )
     limit (select %(limit)s::bigint * state.open from pq_open as state)
-  ) as best
+  ) as first
   limit 1000
 ), pq_rest as materialized (
   select rest.id from pq_open, (
     select id from :table
-    where :due and :since and not exists (select from pq_best)
+    where :due and :since and not exists (select from pq_first) and :may_take
     order by q_name, due_at
     limit (select %(limit)s::bigint * state.open from pq_open as state)
     for update skip locked
   ) as rest
   limit 1000
+), pq_best as materialized (
+  select first.id from pq_first as first union all select rest.id from pq_rest as rest
 ), pq_taken as (
   :taken
-  where id = any (array(select best.id from pq_best as best union all select rest.id from pq_rest as rest))
+  where id = any (array(select best.id from pq_best as best)) and :takes
   returning *
-)
-select :columns, :removes, null::bigint from pq_taken
+) :no_others
+select :columns, :removes, null::bigint from :all_taken
 order by expected_at, id

@@ -5,6 +5,11 @@
 insert into :table (q_name, data) values (%(queue)s, %(data)s)
 returning id
 
+-- name: put_keyed
+insert into :table (q_name, data, schedule_at, expected_at, key)
+values (%(queue)s, %(data)s, :new_schedule, :new_expected, %(key)s)
+returning id
+
 -- name: put_timed
 -- Another trigger of the table sets due_at.
 insert into :table (q_name, data, schedule_at, expected_at)

@@ -33,7 +33,13 @@ drop function if exists :notify_function();
 drop function if exists :arrive_function();
 drop function if exists :line_function();
 drop function if exists :leave_function();
-drop function if exists :check_function(text, text, bigint, interval);
+drop function if exists :heal_function(text, text);
+drop function if exists :next_function(text, text, bigint, boolean);
+drop function if exists :free_function(text, text, bigint, timestamptz, integer, boolean);
+drop function if exists :guard_function(text, text, bigint, timestamptz, integer, boolean, integer, boolean, boolean);
+drop function if exists :behind_function(text, text, bigint);
+drop function if exists :wake_function(text);
+drop function if exists :check_function(text, text, bigint);
 
 -- name: empty
 truncate :table, :checks_table, :slots_table, :states_table

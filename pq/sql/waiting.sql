@@ -3,7 +3,8 @@
 
 -- name: look
 -- For each of the queues: its name; the key of its gate; the oldest transaction that is writing, and the next that will;
--- whether it is paused, and if not, the seconds until a row becomes due; whether one is ready or due. All but the second
+-- whether it is paused, and if not, the seconds until a row becomes due, or a key is to be checked; whether one is ready
+-- or due, or a check is. All but the second
 -- transaction in one snapshot: that is read later (age() counts from the transaction to begin next), since a snapshot
 -- doesn't tell which transactions have begun after the last that has ended.
 select
@@ -12,12 +13,15 @@ select
   pg_snapshot_xmin(pq_seen.snapshot)::text::bigint,
   pg_snapshot_xmax(pq_seen.snapshot)::text::bigint + age(pg_snapshot_xmax(pq_seen.snapshot)::xid),
   pq_marker.paused,
-  (
-    select extract(epoch from due_at - clock_timestamp())::float8 from :table
-    where not pq_marker.paused and q_name = changed.q_name
-      and due_at > statement_timestamp() and due_at < 'infinity'
-    order by q_name, due_at
-    limit 1
+  least(
+    (
+      select extract(epoch from due_at - clock_timestamp())::float8 from :table
+      where not pq_marker.paused and q_name = changed.q_name
+        and due_at > statement_timestamp() and due_at < 'infinity'
+      order by q_name, due_at
+      limit 1
+    ),
+    (select greatest(0, extract(epoch from min(check_at) - clock_timestamp()))::float8 from :checks_table)
   ),
   :has_job and not pq_marker.paused
 from :asked
@@ -58,7 +62,8 @@ coalesce(
     where q_name = changed.q_name and :is_due
     order by q_name, due_at
     limit 1
-  )
+  ),
+  (select 1 from :checks_table where check_at <= statement_timestamp() order by check_at limit 1)
 ) is not null
 
 -- name: take_gates

@@ -2,7 +2,7 @@
 -- columns are null for jobs that use none of this.
 --
 -- key: the jobs of a queue with the same one run one after the other.
--- is_next: the end of the job before has made this one ready; it goes first.
+-- is_alone: nobody else of its key is in line; see the guard.
 -- unique_key: a token that one row of a queue has at most, until unique_until; -infinity: until it is taken; infinity:
 -- until it has ended. A token is given by a put, and only ever taken away.
 -- slot: the limit whose place the delivery takes.
@@ -11,7 +11,7 @@
 -- finished_at, worker: when the last delivery ended, and who had it. headers: what goes with a job beside its data.
 alter table :table
   add column key text,
-  add column is_next boolean,
+  add column is_alone boolean,
   add column unique_key text,
   add column unique_until timestamptz,
   add column slot text,
@@ -92,5 +92,399 @@ create table :schedules_table (
   error text
 );
 create index :schedules_index on :schedules_table (next_at) where not paused;
+
+-- Keys. Whoever puts, ends or changes a row of a key can't know what other transactions are about to do, and must not
+-- wait for them: so each does what is right as far as it can see, and notes a check of the key where something may be left
+-- to do. Checks are only ever inserted here. Whoever consumes makes those that are due, within a second or so; see
+-- keys.sql. Only the guard, which decides whether a row may be taken, is exact.
+--
+-- All of these functions run as the owner of the table: who may put or end jobs needs no right to the tables beside. In
+-- each statement "order by" repeats the whole key of an index, as in claim.sql: these plans are kept for a session, in
+-- which the table may grow from nothing to millions of rows.
+
+create or replace function :check_function(its_queue text, its_key text, its_job bigint) returns void
+language sql security definer set search_path from current as $pq$
+  insert into :checks_table (q_name, key, job, check_at)
+  values (its_queue, its_key, its_job, pg_catalog.clock_timestamp() + interval '500 ms')
+$pq$;
+
+-- Notify whoever waits for the queue, as the notify trigger does, which says why it looks like this.
+create or replace function :wake_function(its_queue text) returns void
+language plpgsql security definer set search_path from current set quote_all_identifiers = off as $pq$
+declare
+  gate bigint := (
+    select pg_catalog.hashtextextended(
+      pg_catalog.format('%I.%I %s', nspname, relname, its_queue) collate "C", 0
+    )
+    from pg_catalog.pg_class join pg_catalog.pg_namespace on pg_namespace.oid = relnamespace
+    where pg_class.oid = :table_text::pg_catalog.regclass
+  );
+begin
+  if (case when pg_catalog.pg_try_advisory_lock(gate) then not pg_catalog.pg_advisory_unlock(gate) else true end) then
+    perform pg_catalog.pg_notify('pq_' || pg_catalog.to_hex(gate), '');
+  end if;
+end
+$pq$;
+
+-- Whether a row that becomes ready has to stand behind others of its key, as far as can be seen. The newest rows are
+-- looked at first: in front of them the index may be full of those that are gone.
+create or replace function :behind_function(its_queue text, its_key text, its_id bigint) returns boolean
+language plpgsql security definer set search_path from current as $pq$
+declare
+  most integer;
+  passes boolean;
+  stops boolean;
+begin
+  select coalesce(per_key, 1), on_retry = 'pass', on_dead = 'stop' into most, passes, stops
+    from :limits_table where name = its_queue and queues is null;
+  return (
+    select id from :table
+    where q_name = its_queue and key = its_key and due_at = 'infinity' and dequeued_at is null and id <> its_id
+    order by q_name desc, key desc, expected_at desc, id desc
+    limit 1
+  ) is not null or (
+    select count(*) >= coalesce(most, 1) from (
+      select id from :table
+      where q_name = its_queue and key = its_key and id <> its_id
+        and ((dequeued_at is null) = (due_at is null) or (attempts > 0 and due_at < 'infinity'))
+        and (dequeued_at is not null or due_at is null or passes is not true)
+      order by q_name desc, key desc, id desc
+      limit coalesce(most, 1)
+    ) as line
+  ) or (
+    stops is true and (
+      select id from :table
+      where q_name = its_queue and key = its_key and error is not null and dequeued_at is not null and due_at is null
+        and id <> its_id
+      order by q_name, key, id
+      limit 1
+    ) is not null
+  );
+end
+$pq$;
+
+-- The guard: whether a row of a key may be taken now. A row that is alone may: the end of the one before it, which was
+-- alone, has made it ready, and nobody else may begin before it does. For others one has to look twice, the second time
+-- with the key locked until the transaction ends: each statement of this function has a snapshot of its own, and so sees
+-- what was committed before it had the lock. A transaction locks at most 100 keys, since the server's table of locks is
+-- small: null says that it has.
+create or replace function :guard_function(
+  its_queue text, its_key text, its_id bigint, its_expected timestamptz, its_attempts integer, is_alone boolean,
+  most integer, passes boolean, stops boolean
+) returns boolean
+language plpgsql security definer set search_path from current as $pq$
+declare
+  locks integer;
+begin
+  if is_alone then
+    return true;
+  end if;
+  for step in 1..2 loop
+    if step = 2 then
+      locks := coalesce(nullif(pg_catalog.current_setting('pq.key_locks', true), ''), '0')::integer;
+      if locks >= 100 then
+        return null;
+      elsif not pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(
+        pg_catalog.format('%s key %s %s', :table_text::pg_catalog.regclass::oid, its_queue, its_key) collate "C", 0
+      )) then
+        return false;
+      end if;
+      perform pg_catalog.set_config('pq.key_locks', (locks + 1)::text, true);
+    end if;
+    if (
+      select count(*) >= most from (
+        select id from :table as other
+        where other.q_name = its_queue and other.key = its_key and other.id <> its_id
+          and ((other.dequeued_at is null) = (other.due_at is null) or (other.attempts > 0 and other.due_at < 'infinity'))
+          and case
+            when other.dequeued_at is not null or other.is_alone then true
+            when other.due_at is not null then passes is not true
+            else (other.attempts = 0, coalesce(other.expected_at, 'infinity'), other.id)
+              < (its_attempts = 0, coalesce(its_expected, 'infinity'), its_id)
+          end
+        order by other.q_name desc, other.key desc, other.id desc
+        limit most
+      ) as line
+    ) or (its_attempts = 0 and (
+      select coalesce((coalesce(first.expected_at, 'infinity'), first.id) < (coalesce(its_expected, 'infinity'), its_id), false)
+      from (
+        select other.expected_at, other.id from :table as other
+        where other.q_name = its_queue and other.key = its_key and other.due_at = 'infinity'
+          and other.dequeued_at is null and other.id <> its_id
+        order by other.q_name, other.key, other.expected_at, other.id
+        limit 1
+      ) as first
+    )) or (stops is true and (
+      select other.id from :table as other
+      where other.q_name = its_queue and other.key = its_key and other.error is not null
+        and other.dequeued_at is not null and other.due_at is null and other.id <> its_id
+      order by other.q_name, other.key, other.id
+      limit 1
+    ) is not null) then
+      return false;
+    end if;
+  end loop;
+  return true;
+end
+$pq$;
+
+-- For transactions that stay open, which have to pass over what they may not take.
+create or replace function :free_function(
+  its_queue text, its_key text, its_id bigint, its_expected timestamptz, its_attempts integer, is_alone boolean
+) returns boolean
+language sql security definer set search_path from current as $pq$
+  select :guard_function(
+    its_queue, its_key, its_id, its_expected, its_attempts, is_alone, coalesce(given.per_key, 1),
+    given.on_retry = 'pass', given.on_dead = 'stop'
+  ) is true
+  from (select) as one left join :limits_table as given on given.name = its_queue and given.queues is null
+$pq$;
+
+-- A put of a row with a key.
+create or replace function :arrive_function() returns trigger
+language plpgsql security definer set search_path from current as $pq$
+begin
+  if new.due_at is null and new.dequeued_at is null and new.schedule_at is null
+    and :behind_function(new.q_name, new.key, new.id)
+  then
+    new.due_at := 'infinity';
+    new.schedule_at := 'infinity';  -- for pq 1.9.1
+    perform :check_function(new.q_name, new.key, null);
+  end if;
+  return new;
+end
+$pq$;
+
+drop trigger if exists :arrive_trigger on :table;
+create trigger :arrive_trigger before insert on :table for each row when (new.key is not null)
+  execute function :arrive_function();
+
+-- A change of a row with a key or a token. A claim that may hold the row back, instead of taking it, says so by an
+-- infinite schedule_at; for all others, pq 1.9.1 included, a row that may not be taken stays as it is.
+create or replace function :line_function() returns trigger
+language plpgsql security definer set search_path from current as $pq$
+declare
+  may_hold boolean;
+  may_begin boolean;
+  most integer;
+  passes boolean;
+  stops boolean;
+begin
+  if new.key is null then
+    null;
+  elsif old.dequeued_at is null and new.dequeued_at is not null and (new.failed_at is null or new.error is not null) then
+    may_hold := new.schedule_at = 'infinity' and old.schedule_at is distinct from new.schedule_at;
+    new.schedule_at := nullif(case when may_hold then old.schedule_at else new.schedule_at end, 'infinity');
+    if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
+      raise feature_not_supported using message = 'jobs with keys can be taken at READ COMMITTED only';
+    end if;
+    select coalesce(per_key, 1), on_retry = 'pass', on_dead = 'stop' into most, passes, stops
+      from :limits_table where name = new.q_name and queues is null;
+    most := coalesce(most, 1);
+    may_begin := :guard_function(
+      old.q_name, old.key, old.id, old.expected_at, old.attempts, old.is_alone, most, passes, stops
+    );
+    if may_begin then
+      new.is_alone := case when most = 1 then true end;
+      if new.due_at = 'infinity' then  -- plain SQL has taken a held row
+        new.due_at := null;
+      end if;
+    elsif not may_hold then
+      return null;
+    else
+      new := old;
+      if may_begin is false then
+        new.due_at := 'infinity';
+        new.schedule_at := 'infinity';
+        perform :check_function(new.q_name, new.key, null);
+      end if;
+    end if;
+  elsif new.dequeued_at is null then
+    if old.dequeued_at is not null then
+      new.is_alone := null;
+    end if;
+    if (new.q_name, new.key) is distinct from (old.q_name, old.key) and new.due_at = 'infinity' then
+      new.due_at := null;
+      new.schedule_at := null;
+    end if;
+    if new.due_at is null and (
+      (new.q_name, new.key) is distinct from (old.q_name, old.key)
+      or (old.due_at < 'infinity' and old.dequeued_at is null and old.attempts = 0)
+      or (old.due_at is null and old.dequeued_at is not null)
+    ) and :behind_function(new.q_name, new.key, new.id) then
+      new.due_at := 'infinity';
+      new.schedule_at := 'infinity';
+      perform :check_function(new.q_name, new.key, null);
+    end if;
+  end if;
+
+  if new.unique_key is not null and (new.q_name <> old.q_name or (
+    new.dequeued_at is not null
+    and (new.unique_until = '-infinity' or (new.unique_until = 'infinity' and new.due_at is null))
+  )) then
+    new.unique_key := null;
+    new.unique_until := null;
+  end if;
+  return new;
+end
+$pq$;
+
+drop trigger if exists :line_trigger on :table;
+create trigger :line_trigger before update on :table for each row
+  when (old.key is not null or old.unique_key is not null)
+  execute function :line_function();
+
+-- Make the next row of a key ready, after a row that has left the line, and return whether there was one. If another
+-- transaction has that row locked, the key is checked later: to make the one after it ready would break the order. The
+-- first rows behind the one that left are looked at first: in front of these the index may be full of those that are gone.
+create or replace function :next_function(its_queue text, its_key text, after_id bigint, passes_alone boolean) returns boolean
+language plpgsql security definer set search_path from current as $pq$
+declare
+  next_id bigint := coalesce(
+    (
+      select id from :table
+      where q_name = its_queue and key = its_key and due_at = 'infinity' and dequeued_at is null and expected_at is not null
+      order by q_name, key, expected_at, id
+      limit 1
+    ),
+    (
+      select id from :table
+      where q_name = its_queue and key = its_key and due_at = 'infinity' and dequeued_at is null and expected_at is null
+        and id > after_id - 1000
+      order by q_name, key, expected_at, id
+      limit 1
+    ),
+    (
+      select id from :table
+      where q_name = its_queue and key = its_key and due_at = 'infinity' and dequeued_at is null
+      order by q_name, key, expected_at, id
+      limit 1
+    )
+  );
+begin
+  if next_id is null then
+    return false;
+  end if;
+  update :table set due_at = null, schedule_at = null, is_alone = case when passes_alone then true end
+  where id = (
+    select id from :table where id = next_id and due_at = 'infinity' and dequeued_at is null for update skip locked
+  );
+  if found then
+    perform :wake_function(its_queue);
+    return true;
+  end if;
+  perform :check_function(its_queue, its_key, null);
+  return false;
+end
+$pq$;
+
+-- A row that was in line has left it, by its end or whatever else. In a transaction with an older snapshot one may not
+-- see who waits.
+create or replace function :leave_function() returns trigger
+language plpgsql security definer set search_path from current as $pq$
+begin
+  if old.key is null then
+    return null;
+  elsif tg_op = 'UPDATE' and new.q_name = old.q_name and new.key is not distinct from old.key then
+    if new.due_at is not null and new.dequeued_at is not null then
+      return null;  -- it runs
+    elsif new.dequeued_at is null and (new.due_at is null or new.due_at = 'infinity') then
+      return null;  -- it is ready, or held
+    elsif new.dequeued_at is null and new.attempts > 0 and (
+      select on_retry = 'pass' from :limits_table where name = new.q_name and queues is null
+    ) is not true then
+      return null;  -- it keeps its place until its retry
+    elsif new.dequeued_at is not null and new.error is not null and (
+      select on_dead = 'stop' from :limits_table where name = new.q_name and queues is null
+    ) then
+      return null;
+    end if;
+  end if;
+  if not (
+    (old.dequeued_at is null) = (old.due_at is null) or (old.attempts > 0 and old.due_at < 'infinity')
+    or (old.error is not null and old.dequeued_at is not null)
+  ) then
+    return null;  -- it was not in line
+  elsif old.error is not null and old.dequeued_at is not null and old.due_at is null and (
+    select on_dead = 'stop' from :limits_table where name = old.q_name and queues is null
+  ) is not true then
+    return null;  -- a dead job, which stood in nobody's way
+  end if;
+  if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
+    perform :check_function(old.q_name, old.key, null);
+  else
+    perform :next_function(old.q_name, old.key, old.id, old.is_alone is true);
+  end if;
+  return null;
+end
+$pq$;
+
+-- Short conditions: the server reads the text of each for each statement.
+drop trigger if exists :left_trigger on :table;
+create trigger :left_trigger after update on :table for each row when (old.key is not null)
+  execute function :leave_function();
+drop trigger if exists :gone_trigger on :table;
+create trigger :gone_trigger after delete on :table for each row when (old.key is not null)
+  execute function :leave_function();
+
+-- Make a check of a key: if fewer than may be are in line, make the first of those that wait ready. If enough are there,
+-- they must not be about to leave, or whoever has them locked may not have seen all that wait: then check again.
+create or replace function :heal_function(its_queue text, its_key text) returns void
+language plpgsql security definer set search_path from current as $pq$
+declare
+  most integer;
+  passes boolean;
+  stops boolean;
+  there integer;
+  sure integer;
+begin
+  if (
+    select id from :table
+    where q_name = its_queue and key = its_key and due_at = 'infinity' and dequeued_at is null
+    order by q_name desc, key desc, expected_at desc, id desc
+    limit 1
+  ) is null then
+    return;
+  end if;
+  select coalesce(per_key, 1), on_retry = 'pass', on_dead = 'stop' into most, passes, stops
+    from :limits_table where name = its_queue and queues is null;
+  most := coalesce(most, 1);
+  if stops and (
+    select id from :table
+    where q_name = its_queue and key = its_key and error is not null and dequeued_at is not null and due_at is null
+    order by q_name, key, id
+    limit 1
+  ) is not null then
+    return;
+  end if;
+  select count(*) into there from (
+    select id from :table
+    where q_name = its_queue and key = its_key
+      and ((dequeued_at is null) = (due_at is null) or (attempts > 0 and due_at < 'infinity'))
+      and (dequeued_at is not null or due_at is null or passes is not true)
+    order by q_name desc, key desc, id desc
+    limit most
+  ) as line;
+  if there >= most then
+    select count(*) into sure from (
+      select id from :table
+      where q_name = its_queue and key = its_key
+        and ((dequeued_at is null) = (due_at is null) or (attempts > 0 and due_at < 'infinity'))
+        and (dequeued_at is not null or due_at is null or passes is not true)
+      order by q_name desc, key desc, id desc
+      limit most
+      for no key update skip locked
+    ) as line;
+    if sure < most then
+      perform :check_function(its_queue, its_key, null);
+    end if;
+    return;
+  end if;
+  while there < most loop
+    exit when :next_function(its_queue, its_key, 0, false) is not true;
+    there := there + 1;
+  end loop;
+end
+$pq$;
 
 comment on column :table.due_at is 'When the row becomes ready by itself. (pq schema 6)';
