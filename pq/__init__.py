@@ -19,6 +19,7 @@ from ._jobs.lease import LeasedJob
 from ._queue.dead import Dead
 from ._queue.iterators import QueueIterator
 from ._table.bulk import NewJob
+from ._unique import JobId, Unique
 from ._version import __version__ as __version__
 from .errors import (
     BlockError,
@@ -27,6 +28,7 @@ from .errors import (
     ConnectionLost,
     DecodeError,
     Discard,
+    Duplicate,
     EmbeddedError,
     ForkedConnection,
     JobCancelled,
@@ -64,12 +66,14 @@ __all__ = [
     "DeadJob",
     "DecodeError",
     "Discard",
+    "Duplicate",
     "EmbeddedError",
     "Failure",
     "ForkedConnection",
     "Job",
     "JobCancelled",
     "JobFailed",
+    "JobId",
     "JobInfo",
     "JobNotFound",
     "JobPending",
@@ -92,6 +96,7 @@ __all__ = [
     "TableMissing",
     "TaskNotFound",
     "TaskTimeout",
+    "Unique",
     "Worker",
     "retry",
 ]

@@ -138,6 +138,14 @@ class QueueFull(PQError):
     max_ready: int
 
 
+class Duplicate(PQError):
+    """Job {job_id} in queue {queue!r} has the token {unique!r} already. Nothing was put."""
+
+    job_id: int
+    queue: str
+    unique: str
+
+
 class LeaseLost(PQError):
     """Job {job_id} in queue {queue!r} is no longer held by attempt {attempt}: the job was settled or cancelled,
     or its lease expired and it was delivered again. Nothing was changed."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from .._args import integer
 from .._db import block_of
-from .._table.rows import QueueRows
+from .._table.tokens import UniqueRows
 from ..errors import BlockError
 from ..retry import Policy, RetryIn, exponential
 
 
-class QueueBase(QueueRows):
+class QueueBase(UniqueRows):
     """The options of a queue."""
 
     #: Seconds that `get` and iteration wait for a job; None waits without end.

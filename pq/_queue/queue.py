@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, overload
 
 from .._args import integer, timeout_seconds
 from .._jobs.job import Job
@@ -12,6 +12,7 @@ from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
 from .._table import bulk as _bulk
 from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, when
+from .._unique import JobId, Unique, key_of, unique_of
 from ..errors import JobNotFound
 from .browse import Browse
 from .claim import Claim
@@ -47,17 +48,35 @@ class Queue(Browse, Control, Items, Results):
 
     # -- jobs in and out
 
-    def put(self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, conn: Any = None) -> int:
+    @overload
+    def put(
+        self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, key: str | None = None,
+        unique: None = None, conn: Any = None,
+    ) -> int: ...  # fmt: skip
+    @overload
+    def put(
+        self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, key: str | None = None,
+        unique: str | bool | Unique, conn: Any = None,
+    ) -> JobId: ...  # fmt: skip
+
+    def put(
+        self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, key: str | None = None,
+        unique: str | bool | Unique | None = None, conn: Any = None,
+    ) -> int:  # fmt: skip
         """Put a job and return its id.
 
         :param data: what the queue's encoder accepts; by default what JSON can hold.
         :param schedule_at: the job is not taken before this time: ``'30s'``, ``'5m'``, ``'1h30m'``, ``'2d'`` or a
             timedelta from now, by the server's clock, or a datetime (a naive one is UTC).
         :param expected_at: the priority, in the same forms: the earliest job is taken first, jobs without a time last.
+        :param key: the jobs of a queue with one key run one after the other; 1 to 500 bytes of UTF-8.
+        :param unique: a token, or a `Unique`: put no second job while a job of this queue has the token, and return a
+            `JobId`, which tells whether the job is new. True: the token is a digest of the data.
         :param conn: put the job in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
-        :raises TypeError: a time has another type; the encoder refuses the data.
-        :raises ValueError: a time has another form or is out of range; the data has NaN or Infinity, or is larger than
-            `max_size`.
+        :raises TypeError: a time, key or token has another type; the encoder refuses the data.
+        :raises ValueError: a time has another form or is out of range; a key or token is empty or too long; the data
+            has NaN or Infinity, is larger than `max_size`, or can't be merged.
+        :raises Duplicate: a job has the token, and the `Unique` says ``on_duplicate='error'``.
         :raises ConnectionFailed: the database can't be reached; nothing was put.
         :raises ConnectionLost: the connection broke, and no other could take its place; nothing was put.
         :raises CommitUnknown: the connection broke during the commit, which may or may not have happened.
@@ -67,8 +86,12 @@ class Queue(Browse, Control, Items, Results):
         """
         schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
         queue = self if conn is None else self._bind(conn)
+        if unique is not None:
+            return queue._put_unique(_bulk.Row(queue._text(data), schedule, expected, key_of(key), unique_of(unique)))
         if queue.max_ready is not None:
-            return queue._put_chunk([_bulk.Row(queue._text(data), schedule, expected)])[0]
+            return queue._put_chunk([_bulk.Row(queue._text(data), schedule, expected, key_of(key))])[0]
+        if key is not None:
+            return queue._put("put_keyed", data, key=key_of(key), **_bulk.times(schedule, expected))
         if schedule is expected is NOW:
             return queue._put("put", data)
         return queue._put("put_timed", data, **_bulk.times(schedule, expected))
@@ -78,7 +101,7 @@ class Queue(Browse, Control, Items, Results):
     ) -> list[int]:
         """Put jobs, all of them or none, and return their ids, in order.
 
-        :param items: data as for `put`, or a `NewJob` for data with times of its own. The iterable is read while the
+        :param items: data as for `put`, or a `NewJob` for data with times or keys. The iterable is read while the
             jobs are put, and only the ids are kept: more than 1,000 jobs take several statements in one transaction.
         :param schedule_at: as for `put`, for all jobs.
         :param expected_at: as for `put`, for all jobs.
@@ -93,10 +116,10 @@ class Queue(Browse, Control, Items, Results):
         if first is None:
             return []
         queue = self if conn is None else self._bind(conn)
-        if second is None:
+        if second is None and not any(row.unique for row in first):
             return queue._put_chunk(first)
         with queue._db.grouped():
-            return [id for chunk in chain([first, second], chunks) for id in queue._put_chunk(chunk)]
+            return list(queue._put_chunks(chain([first, second or []], chunks)))
 
     def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
         """Put jobs by COPY, all of them or none, and return their number. This is faster than `put_many`.

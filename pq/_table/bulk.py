@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from .._times import NOW, TimeSpec, When, when
+from .._unique import Unique, key_of, unique_of
 from ..sql import array
 
 #: Jobs, and characters of data, that are put in one statement.
@@ -19,19 +20,26 @@ NO_TIMES = dict.fromkeys(("schedule_at", "schedule_in", "expected_at", "expected
 
 
 class NewJob(NamedTuple):
-    """A job for `Queue.put_many` or `Queue.load`, with times of its own. Its fields are arguments of `Queue.put`."""
+    """A job for `Queue.put_many` or `Queue.load`, with times, a key and a token of its own.
+
+    Its fields are arguments of `Queue.put`. `load` takes no tokens.
+    """
 
     data: Any
     schedule_at: TimeSpec = None
     expected_at: TimeSpec = None
+    key: str | None = None
+    unique: str | bool | Unique | None = None
 
 
 class Row(NamedTuple):
-    """A job as it is written: JSON text, and its times."""
+    """A job as it is written: JSON text, its times, and what it was given beside."""
 
     text: str
     schedule: When
     expected: When
+    key: str | None = None
+    unique: Unique | None = None
 
 
 def rows(
@@ -54,6 +62,8 @@ def _rows(items: Iterator[Any], encode: Callable[[Any], str], schedule: When, ex
                 encode(item.data),
                 schedule if item.schedule_at is None else when("schedule_at", item.schedule_at),
                 expected if item.expected_at is None else when("expected_at", item.expected_at),
+                key_of(item.key),
+                unique_of(item.unique),
             )
         else:
             yield Row(encode(item), schedule, expected)
@@ -74,16 +84,18 @@ def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def parameters(chunk: list[Row]) -> dict[str, Any]:
-    """Return arrays of one length, or empty, for ``put_many``; the data alone if no job has times."""
-    data = {"data": array([row.text for row in chunk])}
-    if all(row.schedule == NOW and row.expected == NOW for row in chunk):
-        return data
+    """Return arrays of one length, or empty, for ``put_many``; the data alone if no job has times or a key."""
+    given = {"data": array([row.text for row in chunk])}
+    if any(row.key is not None for row in chunk):
+        given["key"] = array([row.key for row in chunk])
+    elif all(row.schedule == NOW and row.expected == NOW for row in chunk):
+        return given
     return {
-        **data,
+        **given,
         "schedule_at": _column(row.schedule.at for row in chunk),
-        "schedule_in": _column(_interval(row.schedule.delay) for row in chunk),
+        "schedule_in": _column(interval(row.schedule.delay) for row in chunk),
         "expected_at": _column(row.expected.at for row in chunk),
-        "expected_in": _column(_interval(row.expected.delay) for row in chunk),
+        "expected_in": _column(interval(row.expected.delay) for row in chunk),
     }
 
 
@@ -96,13 +108,13 @@ def times(schedule: When, expected: When) -> dict[str, Any]:
     """Return the parameters that hold the times of one job."""
     return {
         "schedule_at": schedule.at,
-        "schedule_in": _interval(schedule.delay),
+        "schedule_in": interval(schedule.delay),
         "expected_at": expected.at,
-        "expected_in": _interval(expected.delay),
+        "expected_in": interval(expected.delay),
     }
 
 
-def _interval(delay: timedelta | None) -> str | None:
+def interval(delay: timedelta | None) -> str | None:
     """Write an interval for the server, each part with a sign: by the SQL standard a first sign counts for the rest."""
     return None if delay is None else f"{delay.days} days +{delay.seconds}.{delay.microseconds:06} seconds"
 
@@ -131,9 +143,14 @@ class Lines:
         length = 0
         try:
             while length < size and (row := next(self._rows, None)) is not None:
+                if row.unique is not None:
+                    raise ValueError(f"load can't look for duplicates: use put or put_many for {row.unique!r}")
                 line = "\t".join(
-                    (self._queue, _escaped(row.text), self._moment(row.schedule), self._moment(row.expected))
-                )
+                    (
+                        self._queue, _escaped(row.text), self._moment(row.schedule), self._moment(row.expected),
+                        "\\N" if row.key is None else _escaped(row.key),
+                    )
+                )  # fmt: skip
                 parts += (line, "\n")
                 length += len(line) + 1
                 self.count += 1

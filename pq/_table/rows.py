@@ -162,10 +162,11 @@ class QueueRows:
     def _put_chunk(self, chunk: list[_bulk.Row]) -> list[int]:
         parameters = _bulk.parameters(chunk)
         statement = "put_untimed" if len(parameters) == 1 else "put_many"
+        sql = self._statements("queue.sql", insert_given="insert_keyed") if "key" in parameters else self._sql
         if self.max_ready is not None:
             statement = "put_bounded"
             parameters = {**_bulk.NO_TIMES, **parameters, "room": max(self.max_ready - len(chunk), -1)}
-        ids = [id for (id,) in self._run(self._sql[statement], prepare=True, **parameters)]
+        ids = [id for (id,) in self._run(sql[statement], prepare=True, **parameters)]
         if ids == [None]:
             raise QueueFull(queue=self.name, max_ready=self.max_ready)
         if len(ids) < len(chunk):

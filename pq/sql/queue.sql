@@ -16,6 +16,11 @@ insert into :table (q_name, data, schedule_at, expected_at)
 values (%(queue)s, %(data)s, :new_schedule, :new_expected)
 returning id
 
+-- name: put_keyed
+insert into :table (q_name, data, schedule_at, expected_at, key)
+values (%(queue)s, %(data)s, :new_schedule, :new_expected, %(key)s)
+returning id
+
 -- name: put_untimed
 -- Jobs without times, as an array; the ids are returned in its order.
 insert into :table (q_name, data)
@@ -27,7 +32,25 @@ returning id
 insert into :table (q_name, data, schedule_at, expected_at)
 select
   %(queue)s, item.data::json,
-  coalesce(
+  :item_times
+from unnest(
+  %(data)s::text[], %(schedule_at)s::text[], %(schedule_in)s::text[], %(expected_at)s::text[], %(expected_in)s::text[]
+) as item (data, schedule_at, schedule_in, expected_at, expected_in)
+
+-- name: insert_keyed
+-- The same with keys.
+insert into :table (q_name, data, schedule_at, expected_at, key)
+select
+  %(queue)s, item.data::json,
+  :item_times,
+  nullif(item.key, '')
+from unnest(
+  %(data)s::text[], %(schedule_at)s::text[], %(schedule_in)s::text[], %(expected_at)s::text[], %(expected_in)s::text[],
+  %(key)s::text[]
+) as item (data, schedule_at, schedule_in, expected_at, expected_in, key)
+
+-- name: item_times
+coalesce(
     nullif(item.schedule_at, '')::timestamptz,
     (statement_timestamp() at time zone 'utc' + nullif(item.schedule_in, '')::interval) at time zone 'utc'
   ),
@@ -35,9 +58,6 @@ select
     nullif(item.expected_at, '')::timestamptz,
     (statement_timestamp() at time zone 'utc' + nullif(item.expected_in, '')::interval) at time zone 'utc'
   )
-from unnest(
-  %(data)s::text[], %(schedule_at)s::text[], %(schedule_in)s::text[], %(expected_at)s::text[], %(expected_in)s::text[]
-) as item (data, schedule_at, schedule_in, expected_at, expected_in)
 
 -- name: put_many
 :insert_given
@@ -77,7 +97,7 @@ select :room
 )
 
 -- name: load
-copy :table (q_name, data, schedule_at, expected_at) from stdin
+copy :table (q_name, data, schedule_at, expected_at, key) from stdin
 
 -- name: now
 select clock_timestamp() at time zone 'utc'

@@ -19,8 +19,10 @@ from ..retry import Policy, RetryIn
 from ..worker import Worker
 from ..worker.execution import Call, Execution, Options
 from ..worker.heartbeat import lease_of
+from . import tags
 from .importing import NotFound, locate
 from .names import MAIN, check_name, normal, path_of
+from .tags import Key, UniqueSpec
 from .task import P, R, Task
 
 
@@ -56,6 +58,8 @@ class Queue(BaseQueue):
         lease: Delay | None = None,
         timeout: Delay | None = None,
         result: bool = False,
+        key: Key = None,
+        unique: UniqueSpec = None,
     ) -> Callable[[Callable[Concatenate[int, P], R]], Task[P, R]]: ...
 
     def task(
@@ -70,6 +74,8 @@ class Queue(BaseQueue):
         lease: Delay | None = None,
         timeout: Delay | None = None,
         result: bool = False,
+        key: Key = None,
+        unique: UniqueSpec = None,
     ) -> Any:
         """Decorate a function: calling it then puts a job and returns the job's id.
 
@@ -90,6 +96,10 @@ class Queue(BaseQueue):
         :param timeout: how long it may run; after that it is tried again, or dead, whatever it still does. Default:
             without end.
         :param result: keep what it returns, for `Queue.result`.
+        :param key: as for `Queue.put`, or a function that returns it for the arguments of a call, or None: it is called
+            with those that it names. ``_key`` at the call overrides it.
+        :param unique: as for `Queue.put`, or such a function; ``_unique`` at the call overrides it.
+            True: the token is a digest of the task and its arguments.
         :raises TypeError: an argument of another type. When it decorates: the function is async or a generator
             function, it can't take the job's id, or it has no path and no name.
         :raises ValueError: a time of another form or out of range; negative `max_retries`; an empty name. When it
@@ -106,6 +116,7 @@ class Queue(BaseQueue):
             raise
         when("expected_at", expected_at)
         Policy(max_retries, retry_in)
+        tags.check(key, unique)
         if name is not None:
             check_text("name", name)
         options = Options(
@@ -123,7 +134,8 @@ class Queue(BaseQueue):
             other = self.handler_registry.get(path)
             if isinstance(other, Task):
                 check_name(path, handler, other._handler)
-            self.handler_registry[path] = task = Task(self, handler, path, schedule_at, expected_at, options)
+            task = Task(self, handler, path, schedule_at, expected_at, options, key, unique)
+            self.handler_registry[path] = task
             self._has_tasks = True
             self._has_transactional_tasks |= transactional
             return task

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._calls import check_plain
 
 #: Arguments of a call that are pq's own.
-OWN = ("_schedule_at", "_expected_at", "_conn")
+OWN = ("_schedule_at", "_expected_at", "_key", "_unique", "_conn")
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -70,6 +70,34 @@ class Signature:
             self._signature.bind(None, *args, **kwargs)
         except TypeError as error:
             raise TypeError(f"task {name}: {error}") from None
+
+    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:
+        """Return the arguments in one form, whether they were given by their places or by their names."""
+        bound = self._signature.bind(None, *args, **kwargs)
+        return [bound.args[1:], bound.kwargs]
+
+    def caller(self, function: Callable[..., Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], Any]:
+        """Return what calls another function with the arguments of a call.
+
+        If the names of its parameters are those of this one's, it is called by them, and gets only what it names.
+        """
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except ValueError:
+            parameters = []
+        wanted = {parameter.name for parameter in parameters if parameter.kind in _KEYWORD}
+        takes_rest = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+        is_named = all(parameter.kind in (*_KEYWORD, inspect.Parameter.VAR_KEYWORD) for parameter in parameters)
+        if not parameters or not is_named or not wanted <= self._keywords:
+            return lambda args, kwargs: function(*args, **kwargs)
+
+        def call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+            bound = self._signature.bind(None, *args, **kwargs)
+            bound.apply_defaults()
+            found = {name: bound.arguments[name] for name in self._keywords if name in bound.arguments}
+            return function(**(found if takes_rest else {name: found[name] for name in wanted}))
+
+        return call
 
     def argument(self, number: int) -> str:
         """Return what to call a positional argument in a message."""

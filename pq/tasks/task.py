@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from .._table.bulk import NewJob
 from .._text import describe
 from .._times import TimeSpec
+from .._unique import JobId, Unique, digest
 from ..worker.execution import Options, retry_in_text
 from .names import MAIN
 from .signature import Signature
+from .tags import Key, Tags, UniqueSpec
 
 if TYPE_CHECKING:
     from .._queue import Queue as BaseQueue
@@ -42,6 +44,8 @@ class Task(Generic[P, R]):
         schedule_at: TimeSpec,
         expected_at: TimeSpec,
         options: Options,
+        key: Key = None,
+        unique: UniqueSpec = None,
     ) -> None:
         self._signature = Signature(handler)
         update_wrapper(self, handler)
@@ -50,6 +54,7 @@ class Task(Generic[P, R]):
         self._queue = queue
         self._schedule_at = schedule_at
         self._expected_at = expected_at
+        self._tags = Tags(name, self._signature, key, unique)
         self._retry_in = retry_in_text(options.retry_in)
         self._is_hidden = name.partition(".")[0] in MAIN
         # the names of 1.9.1, on both
@@ -64,10 +69,20 @@ class Task(Generic[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> int: ...
     @overload
     def __call__(
-        self, /, *args: Any, _schedule_at: TimeSpec, _expected_at: TimeSpec = ..., _conn: Any = ..., **kwargs: Any
+        self, /, *args: Any, _schedule_at: TimeSpec = ..., _expected_at: TimeSpec = ..., _key: str | None = ...,
+        _unique: str | bool | Unique, _conn: Any = ..., **kwargs: Any,
+    ) -> JobId: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, /, *args: Any, _schedule_at: TimeSpec, _expected_at: TimeSpec = ..., _key: str | None = ...,
+        _conn: Any = ..., **kwargs: Any,
+    ) -> int: ...  # fmt: skip
+    @overload
+    def __call__(
+        self, /, *args: Any, _expected_at: TimeSpec, _key: str | None = ..., _conn: Any = ..., **kwargs: Any
     ) -> int: ...
     @overload
-    def __call__(self, /, *args: Any, _expected_at: TimeSpec, _conn: Any = ..., **kwargs: Any) -> int: ...
+    def __call__(self, /, *args: Any, _key: str | None, _conn: Any = ..., **kwargs: Any) -> int: ...
     @overload
     def __call__(self, /, *args: Any, _conn: Any, **kwargs: Any) -> int: ...
 
@@ -77,6 +92,8 @@ class Task(Generic[P, R]):
         *args: Any,
         _schedule_at: TimeSpec = None,
         _expected_at: TimeSpec = None,
+        _key: str | None = None,
+        _unique: str | bool | Unique | None = None,
         _conn: Any = None,
         **kwargs: Any,
     ) -> int:
@@ -84,8 +101,9 @@ class Task(Generic[P, R]):
 
         :param _schedule_at: not to be run before, instead of the task's own `schedule_at`; forms as for `Queue.put`.
         :param _expected_at: its priority, instead of the task's own `expected_at`.
+        :param _key: its key, instead of the task's own `key`; likewise `_unique`.
         :param _conn: put it in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
-        :returns: the id of the job.
+        :returns: the id of the job; a `JobId` if it was put with a token.
         :raises TypeError: the function does not take these arguments; one can't be encoded as JSON; a time of another
             type.
         :raises ValueError: an argument that JSON does not have, such as NaN; a time of another form.
@@ -94,10 +112,13 @@ class Task(Generic[P, R]):
         """
         data = self._envelope(args, kwargs)
         try:
+            key, unique = self._tags_of(data, _key, _unique)
             return self._queue.put(
                 data,
                 self._schedule_at if _schedule_at is None else _schedule_at,
                 self._expected_at if _expected_at is None else _expected_at,
+                key=key,
+                unique=unique,
                 conn=_conn,
             )
         except REFUSED as error:
@@ -107,18 +128,31 @@ class Task(Generic[P, R]):
     @overload
     def new_job(self, /, *args: P.args, **kwargs: P.kwargs) -> NewJob: ...
     @overload
-    def new_job(self, /, *args: Any, _schedule_at: TimeSpec, _expected_at: TimeSpec = ..., **kwargs: Any) -> NewJob: ...
+    def new_job(
+        self, /, *args: Any, _schedule_at: TimeSpec, _expected_at: TimeSpec = ..., _key: str | None = ...,
+        _unique: str | bool | Unique | None = ..., **kwargs: Any,
+    ) -> NewJob: ...  # fmt: skip
     @overload
-    def new_job(self, /, *args: Any, _expected_at: TimeSpec, **kwargs: Any) -> NewJob: ...
+    def new_job(
+        self, /, *args: Any, _expected_at: TimeSpec, _key: str | None = ...,
+        _unique: str | bool | Unique | None = ..., **kwargs: Any,
+    ) -> NewJob: ...  # fmt: skip
+    @overload
+    def new_job(
+        self, /, *args: Any, _key: str | None, _unique: str | bool | Unique | None = ..., **kwargs: Any
+    ) -> NewJob: ...
+    @overload
+    def new_job(self, /, *args: Any, _unique: str | bool | Unique | None, **kwargs: Any) -> NewJob: ...
 
     def new_job(  # type: ignore[misc]
-        self, /, *args: Any, _schedule_at: TimeSpec = None, _expected_at: TimeSpec = None, **kwargs: Any
-    ) -> NewJob:
+        self, /, *args: Any, _schedule_at: TimeSpec = None, _expected_at: TimeSpec = None, _key: str | None = None,
+        _unique: str | bool | Unique | None = None, **kwargs: Any,
+    ) -> NewJob:  # fmt: skip
         """Return the job that a call with these arguments would put, for `put_many` and `load` of tasks and of queues.
 
         The arguments and errors are those of a call, but the data is encoded only when it is put.
         """
-        return self._job(args, kwargs, _schedule_at, _expected_at)
+        return self._job(args, kwargs, _schedule_at, _expected_at, _key, _unique)
 
     def put_many(self, calls: Iterable[Any], *, conn: Any = None) -> list[int]:
         """Put a job for each call, all of them or none, as `Queue.put_many` does.
@@ -179,13 +213,28 @@ class Task(Generic[P, R]):
         }
 
     def _job(
-        self, args: Any, kwargs: Mapping[str, Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None
-    ) -> NewJob:
+        self, args: Any, kwargs: Mapping[str, Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None,
+        key: str | None = None, unique: str | bool | Unique | None = None,
+    ) -> NewJob:  # fmt: skip
+        data = self._envelope(args, kwargs)
         return NewJob(
-            self._envelope(args, kwargs),
+            data,
             self._schedule_at if schedule_at is None else schedule_at,
             self._expected_at if expected_at is None else expected_at,
+            *self._tags_of(data, key, unique),
         )
+
+    def _tags_of(
+        self, data: dict[str, Any], key: str | None, unique: str | bool | Unique | None
+    ) -> tuple[str | None, Unique | None]:
+        if self._tags.is_plain and key is None and unique is None:
+            return None, None
+        args, kwargs = data["args"], data["kwargs"]
+        key, found = self._tags.of(args, kwargs, key, unique)
+        if found is not None and found.token is True:
+            call = [self.name, self._signature.named(args, kwargs)]
+            found = found.of(digest(self._queue.name, self._queue.encode(self._queue.dumps(call))))
+        return key, found
 
     def _jobs(self, calls: Iterable[Any]) -> Iterator[NewJob]:
         for call in calls:

@@ -19,7 +19,8 @@ import pq.worker
 #: How many there may be.
 BUDGET = {
     # JobCancelled, JobFailed, JobPending: the ends of a job that somebody waits for are told apart; QueueFull
-    "pq": 39,
+    # Unique, JobId, Duplicate: what becomes of a second job of a kind, and whether there was one
+    "pq": 42,
     "pq.PQ": 17,  # results: one wait for jobs of many queues
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
     "pq.Queue": 51,
@@ -33,18 +34,18 @@ BUDGET = {
     "pq.tasks.Queue": 0,
     "pq.tasks.Task": 6,
     "pq.PQ()": 13,
-    "pq.Queue.put()": 4,
+    "pq.Queue.put()": 6,
     "pq.Queue.get()": 4,
     "pq.Worker()": 12,
-    "pq.tasks.Queue.task()": 9,
+    "pq.tasks.Queue.task()": 11,
 }
 
 PUBLIC = {
     "pq": """
-        BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError Discard EmbeddedError
-        Failure ForkedConnection Job JobCancelled JobFailed JobInfo JobNotFound JobPending JobsLeft LeaseExpired
-        LeaseLost LeasedJob LeasesLost LoopLeft NewJob PQ PQError Queue QueueFull QueueInfo QueueIterator Retry
-        RowsDropped SchemaError StatementTimeout TableMissing TaskNotFound TaskTimeout Worker retry
+        BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError Discard Duplicate
+        EmbeddedError Failure ForkedConnection Job JobCancelled JobFailed JobId JobInfo JobNotFound JobPending JobsLeft
+        LeaseExpired LeaseLost LeasedJob LeasesLost LoopLeft NewJob PQ PQError Queue QueueFull QueueInfo QueueIterator
+        Retry RowsDropped SchemaError StatementTimeout TableMissing TaskNotFound TaskTimeout Unique Worker retry
     """,
     "pq.PQ": """
         bind close create debug doctor done drop embedded prune queue_class queues reset results retention settle
@@ -74,10 +75,12 @@ PUBLIC = {
         conn debug decode encode listen_dsn max_connections pickle_key poll_interval pool queue_class schema
         statement_timeout table
     """,
-    "pq.Queue.put()": "conn data expected_at schedule_at",
+    "pq.Queue.put()": "conn data expected_at key schedule_at unique",
     "pq.Queue.get()": "block conn lease timeout",
     "pq.Worker()": "batch burst capture_signals lease max_idle max_jobs name pq queues shutdown_timeout strict threads",
-    "pq.tasks.Queue.task()": "expected_at lease max_retries name result retry_in schedule_at timeout transactional",
+    "pq.tasks.Queue.task()": """
+        expected_at key lease max_retries name result retry_in schedule_at timeout transactional unique
+    """,
 }
 
 

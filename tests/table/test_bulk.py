@@ -697,7 +697,7 @@ def test_a_large_job_is_read_in_one_piece() -> None:
     found = []
     while text := lines.read(100):
         found.append(text)
-    written = [f"a\t{text}\t\\N\t\\N\n" for text in texts]
+    written = [f"a\t{text}\t\\N\t\\N\t\\N\n" for text in texts]
     assert found == [written[0] + written[1], written[2] + written[3]]
     assert lines.count == 4
 
