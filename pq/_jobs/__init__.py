@@ -5,6 +5,7 @@
     outcome      which settlement follows from the end of an attempt
     settlement   ending many of these in one statement
     track        how far a loop is
+    steps        what parts of a job have returned
     failure      why an attempt failed
     dead         a dead job
     info         a job, or a queue, as it was when it was looked at

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .._args import integer
+from .._db import Rows
 from .._logs import queue_log as logger
 from .._table import Table
 from .._text import is_a
@@ -15,7 +16,8 @@ from ..errors import Discard, LeaseLost, Retry
 from ..retry import Policy
 from . import outcome
 from .job import Job
-from .settlement import Settlement, applies, note_cancelled, settle
+from .settlement import Settlement, about, applies, note_cancelled, settle
+from .steps import Steps, call, check
 from .track import tracked
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class LeasedJob(Job):
     :ivar settled: whether the job has ended; None if it has ended in a transaction that may still be open.
     """
 
-    __slots__ = ("attempts", "cancelled", "cursor", "dequeued_at", "expiries", "lease", "policy", "settled")
+    __slots__ = ("_steps", "attempts", "cancelled", "cursor", "dequeued_at", "expiries", "lease", "policy", "settled")
 
     def __init__(
         self, *job: Any, attempts: int, expiries: int, dequeued_at: datetime, lease: timedelta, policy: Policy
@@ -58,6 +60,7 @@ class LeasedJob(Job):
         self.policy: Policy = policy
         self.settled: bool | None = False
         self.cancelled: bool = False
+        self._steps: Steps | None = None
 
     @property
     def queue(self) -> Any:
@@ -169,6 +172,40 @@ class LeasedJob(Job):
         except Exception as error:  # of pq or the application's pool: the loop matters more
             logger.warning("the progress of job %s was not noted (%s)", self.id, type(error).__name__)
 
+    def step(self, name: str, function: Callable[[], Any], *, conn: Any = None) -> Any:
+        """Return what a step has returned in an earlier delivery of the job; if there is nothing, call the function,
+        keep what it returns in the row, and return that::
+
+            charge = job.step("charge", lambda: payments.charge(order))
+            job.step("mail", lambda: mails.send(order, charge))
+
+        So a delivery after a failure or a crash does not repeat the steps that are done. In a transaction, such as a
+        transactional task, a step is kept together with what the function has written there, or neither is. Outside of
+        one the function is called once more if the program ends between its end and the statement that keeps it.
+
+        Steps stay in the row, whatever becomes of the job: a dead job that is retried goes on behind them, too. A step
+        that raises an exception keeps nothing, and may be called again.
+
+        :param name: of the step. A delivery can call each name once, and a job can have 1,000 steps.
+        :param function: called without arguments. What it returns is encoded like the data of jobs, and comes back
+            decoded, the first time as well. All results of a job together can have 1 MB.
+        :param conn: as for `done`.
+        :raises LeaseLost: as for `done`; nothing was kept.
+        :raises TypeError: the name is not a str; the function can't be called, or is async; its result can't be
+            encoded.
+        :raises ValueError: the name is empty, or was used before in this delivery; there are too many steps, or they
+            are too long.
+        """
+        check(name, function)
+        if self._steps is None:
+            ((kept,),) = self._change("steps", conn)
+            self._steps = self._steps or Steps(kept)
+        with self._steps.called(name) as text:
+            if text is None:
+                text = self._queue._encoded(call(name, function)) or "null"
+                self._steps.add(name, text, lambda entry: self._change("add_step", conn, entry=entry))
+            return None if text == "null" else self._queue._decoded(self.id, text)
+
     def __enter__(self) -> Self:
         return self
 
@@ -218,11 +255,13 @@ class LeasedJob(Job):
         table: Table = self._queue._table
         return table if conn is None else table.bind(conn)
 
-    def _change(self, statement: str, conn: Any, **params: Any) -> None:
+    def _change(self, statement: str, conn: Any, **params: Any) -> Rows:
         table = self._table(conn)
-        if not applies(statement, self, table, **params):
+        rows = about(statement, self, table, **params)
+        if not rows:
             note_cancelled([self], table)
             self._lost()
+        return rows
 
     def _lost(self) -> NoReturn:
         raise LeaseLost(job_id=self.id, queue=self._queue.name, attempt=self.attempts)

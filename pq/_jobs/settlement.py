@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
+from .._db import Rows
 from .._table import Table
 from ..errors import PQError
 from ..retry import Policy
@@ -99,11 +100,16 @@ def note_cancelled(lost: Sequence[Delivery], table: Table) -> None:
             job.cancelled = job.id in found
 
 
-def applies(statement: str, job: Delivery, table: Table, **params: Any) -> bool:
-    """Execute a statement of ``lease.sql`` about one delivery; return whether that was still held as the statement
+def about(statement: str, job: Delivery, table: Table, **params: Any) -> Rows:
+    """Execute a statement of ``lease.sql`` about one delivery; no row: that was not held any more as the statement
     says."""
     params |= {"id": job.id, "attempts": job.attempts, "dequeued_at": job.dequeued_at}
-    return bool(table.execute(table.statements("lease.sql")[statement], params))
+    return table.execute(table.statements("lease.sql")[statement], params)
+
+
+def applies(statement: str, job: Delivery, table: Table, **params: Any) -> bool:
+    """Execute a statement of ``lease.sql`` about one delivery; return whether that was still held as it says."""
+    return bool(about(statement, job, table, **params))
 
 
 def extend(table: Table, jobs: Sequence[Delivery], exact: Sequence[bool]) -> set[int]:

@@ -132,6 +132,15 @@ update :table set result = %(result)s
 where :held
 returning id
 
+-- name: steps
+select steps::text from :table where :held
+
+-- name: add_step
+-- Only the one that is new: what this delivery has kept before may have been rolled back.
+update :table set steps = (coalesce(left(nullif(steps::text, '{}'), -1) || ', ', '{') || %(entry)s || '}')::json
+where :held
+returning id
+
 -- name: write
 update :table set data = %(data)s
 where :held

@@ -19,7 +19,8 @@ _running: ContextVar[LeasedJob | None] = ContextVar("pq_running", default=None)
 def current() -> LeasedJob:
     """Return the job that this thread is running as a task.
 
-    Use its `id`, `attempts`, `extend`, `progress`, `track` and `cancelled`, and in a transactional task its `cursor`.
+    Use its `id`, `attempts`, `extend`, `progress`, `track`, `step` and `cancelled`, and in a transactional task its
+    `cursor`.
 
     :raises LookupError: this thread is running no task.
     """

@@ -25,7 +25,7 @@ BUDGET = {
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
     "pq.Queue": 51,
     "pq.Job": 7,  # key
-    "pq.LeasedJob": 24,  # track: progress of a loop, at most once a second
+    "pq.LeasedJob": 25,  # track: progress of a loop, at most once a second; step: what a retry does not do again
     "pq.DeadJob": 13,
     "pq.Dead": 4,
     "pq.Worker": 9,
@@ -60,7 +60,8 @@ PUBLIC = {
     "pq.Job": "data enqueued_at expected_at id key schedule_at size",
     "pq.LeasedJob": """
         attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail id key lease policy
-        progress queue release retry schedule_at settle settled size track
+        progress queue release retry schedule_at settle settled size step
+        track
     """,
     "pq.DeadJob": """
         attempts data died_at enqueued_at error expected_at first_failed_at id key retry schedule_at size text
