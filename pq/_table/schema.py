@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .._db import Database
 from ..errors import JobsLeft, SchemaError
-from ..sql import BESIDE, TableName, beside, bind, bound, object_name, quote, read, statements
+from ..sql import BESIDE, CALLED, TableName, array, beside, bind, bound, object_name, quote, read, statements
 from .retention import Change
 from .table import Table
 
@@ -159,6 +159,8 @@ def _in_turn(table: Table, work: Callable[[bool], None]) -> None:
             timed_out = database.driver.lock_timed_out(error)
             if attempt < attempts and (timed_out or database.driver.may_be_repeated(error)):
                 time.sleep(0.2)  # lets the transactions that wait behind the lock go on
+            elif database.driver.name_is_taken(error):
+                raise SchemaError(str(error).partition("\n")[0]) from error
             elif timed_out:
                 raise SchemaError(
                     f"table {table.quoted} is in use by a long transaction: tried {attempts} times for {LOCK_TIMEOUT}"
@@ -252,12 +254,17 @@ def for_table(sql: str, table: TableName) -> str:
     schema.
     """
     words = {"table": table.quoted, "table_text": _literal(table.quoted)}
-    words |= {word: beside(table.quoted, word) for word in BESIDE}
+    words["beside_text"] = _literal(array(beside(table.quoted, word) for word in BESIDE))
+    words["functions_text"] = _literal(array(object_name(table.name, kind) for kind in _OBJECTS if kind not in CALLED))
+    words |= {word: beside(table.quoted, word) for word in BESIDE + CALLED}
+    tag = "pq"
     for kind in _OBJECTS:
         name = quote(object_name(table.name, kind))
         in_schema = kind.endswith("function") and table.schema is not None
         words[kind] = f"{quote(table.schema or '')}.{name}" if in_schema else name
-    return bind(sql, words)
+    while (mark := f"${tag}$") in table.quoted:  # in the body of a function a name would end it
+        tag += "q"
+    return bind(sql.replace("$pq$", mark), words)
 
 
 def _literal(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from .._table import Table, schema
 from ..errors import ConnectionLost, SchemaError
-from ..sql import TableName, object_name
+from ..sql import BESIDE, TableName, beside, object_name
 from . import findings as _findings
 from .findings import Check, Finding
 
@@ -54,7 +54,13 @@ LIMITS: dict[str, Any] = {
     "queues": 10_000,
 }
 
-_PART = re.compile(r"^(create|drop) (?:unique )?(index|trigger) (?:if (?:not )?exists )?(:?\w+)[^;]*;", re.MULTILINE)
+#: The first version with tables beside that of the jobs.
+WITH_BESIDE = 6
+
+_PART = re.compile(
+    r"^(create|drop) (?:unique )?(index|trigger) (?:if (?:not )?exists )?(:?\w+)(?:[^;]*? on (:\w+))?[^;]*;",
+    re.MULTILINE,
+)
 
 
 def examine(table: Table) -> list[Finding]:
@@ -150,24 +156,26 @@ class _Examination:
 def parts(table: TableName, version: int) -> dict[str, list[str]]:
     """Return what a table of that version must have: the names of its indexes and triggers, the definitions of the
     indexes, and the names of triggers that it must not have. All are read from the steps that create and drop them."""
-    there: dict[str, tuple[str, str]] = {}
+    there: dict[str, tuple[str, str, str]] = {}
     obsolete = set()
     for step in schema.steps():
         for match in _PART.finditer(step.sql if step.version <= version else ""):
-            action, kind, word = match.groups()
+            action, kind, word, place = match.groups()
             name = object_name(table.name, word[1:]) if word.startswith(":") else word
             there.pop(name, None)
             obsolete.discard(name)
             if action == "create":
-                there[name] = kind, schema.for_table(match[0], table)
+                there[name] = kind, schema.for_table(place, table), schema.for_table(match[0], table)
             elif kind == "trigger":
                 obsolete.add(name)
-    indexes = {name: sql for name, (kind, sql) in there.items() if kind == "index"}
+    indexes = {name: (place, sql) for name, (kind, place, sql) in there.items() if kind == "index"}
     return {
         "indexes": list(indexes),
-        "definitions": [sql.replace("create index", "create index concurrently", 1) for sql in indexes.values()],
-        "triggers": [name for name, (kind, _) in there.items() if kind == "trigger"],
+        "places": [place for place, _ in indexes.values()],
+        "definitions": [sql.replace(" index ", " index concurrently ", 1) for _, sql in indexes.values()],
+        "triggers": [name for name, (kind, _, _) in there.items() if kind == "trigger"],
         "obsolete": list(obsolete),
+        "beside": [beside(table.quoted, word) for word in BESIDE] if version >= WITH_BESIDE else [],
     }
 
 

@@ -89,12 +89,18 @@ POOLER = Check(
     "Name a direct connection by PQ(…, listen_dsn=…), unless you do so already.",
 )
 
-#: Findings about the indexes and triggers that a table of this version must have.
+#: Findings about the tables beside it, the indexes and the triggers that a table of this version must have.
 PARTS = (
+    Check(
+        "beside_missing",
+        "error",
+        "The table {name} beside it is missing: jobs with keys, limits or schedules can't be put or taken.",
+        "python -m pq sql{arguments} | psql",
+    ),
     Check(
         "index_missing",
         "error",
-        "The index {name} is missing: pq searches the whole table for jobs.",
+        "The index {name} is missing: pq searches the whole table {place}.",
         "{definition}",
     ),
     Check(

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
 
-from .names import BESIDE, NAME_BYTES, TableName, beside, object_name, quote
+from .names import BESIDE, CALLED, NAME_BYTES, TableName, beside, object_name, quote
 
 __all__ = [
-    "BESIDE", "NAME_BYTES", "TableName", "array", "beside", "bind", "bound", "object_name", "quote", "read",
+    "BESIDE", "CALLED", "NAME_BYTES", "TableName", "array", "beside", "bind", "bound", "object_name", "quote", "read",
     "statements",
 ]  # fmt: skip
 
@@ -80,6 +80,6 @@ def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
         return _WORD.sub(lambda match: match[0] if match[1] in words else expand(fragments[match[1]]), text)
 
     prefix = "with_" if table.startswith('"pq_') else "pq_"
-    words = {"table": table, **{word: beside(table, word) for word in BESIDE}}
+    words = {"table": table, **{word: beside(table, word) for word in BESIDE + CALLED}}
     words = {word: name.replace("%", "%%") for word, name in words.items()}
     return {name: bind(_PART.sub(prefix, expand(text)), words) for name, text in texts.items()}

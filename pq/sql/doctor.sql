@@ -1,18 +1,23 @@
 -- A statement for each check of pq/doctor/findings.py, whose texts name the columns; each row is a finding. No statement
 -- reads more of the table than the ends of its indexes. What a role may not see of other sessions is null here.
 
+-- name: beside_missing
+select name from unnest(%(beside)s::text[]) as expected (name) where to_regclass(name) is null
+
 -- name: index_missing
-select name, definition
-from unnest(%(indexes)s::text[], %(definitions)s::text[]) as expected (name, definition)
+select name, place, definition
+from unnest(%(indexes)s::text[], %(places)s::text[], %(definitions)s::text[]) as expected (name, place, definition)
 where not exists (
   select from pg_index join pg_class on oid = indexrelid
-  where indrelid = to_regclass(%(table)s) and relname = name
-)
+  where indrelid = to_regclass(place) and relname = name
+) and to_regclass(place) is not null
 
 -- name: index_invalid
 select indexrelid::regclass::text as name
 from pg_index
-where indrelid = to_regclass(%(table)s) and not indisvalid
+where indrelid in (
+  select to_regclass(name) from unnest(%(table)s::text || %(beside)s::text[]) as tables (name)
+) and not indisvalid
 
 -- name: trigger_missing
 select name

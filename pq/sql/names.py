@@ -61,17 +61,18 @@ def object_name(table: str, suffix: str) -> str:
     return f"{table.encode()[:room].decode('utf-8', 'ignore')}_{digest}_{suffix}"
 
 
-#: The tables beside the one of the jobs, and the functions that statements call, as SQL names them.
-BESIDE = (
-    "checks_table", "limits_table", "slots_table", "states_table", "schedules_table", "free_function", "heal_function"
-)  # fmt: skip
+#: The tables beside the one of the jobs, as SQL names them.
+BESIDE = ("checks_table", "limits_table", "slots_table", "states_table", "schedules_table")
+
+#: The functions that statements call.
+CALLED = ("free_function", "heal_function", "heal_all_function")
 
 
 def beside(quoted: str, word: str) -> str:
     """Return the quoted name of a table or function beside the table of the jobs, in the same schema.
 
     :param quoted: the quoted name of the table of the jobs.
-    :param word: one of `BESIDE`.
+    :param word: one of `BESIDE` or `CALLED`.
     """
     match = _QUOTED.fullmatch(quoted)
     assert match is not None, quoted

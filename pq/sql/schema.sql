@@ -33,6 +33,7 @@ drop function if exists :notify_function();
 drop function if exists :arrive_function();
 drop function if exists :line_function();
 drop function if exists :leave_function();
+drop function if exists :heal_all_function(bigint);
 drop function if exists :heal_function(text, text);
 drop function if exists :next_function(text, text, bigint, boolean);
 drop function if exists :free_function(text, text, bigint, timestamptz, integer, boolean);

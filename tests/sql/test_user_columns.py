@@ -20,7 +20,8 @@ SQL_FILES = sorted(entry.name for entry in files("pq").joinpath("sql").iterdir()
 
 OWN = {
     "id", "enqueued_at", "dequeued_at", "expected_at", "schedule_at", "q_name", "data", "due_at", "attempts",
-    "expiries", "error", "failed_at", "result",
+    "expiries", "error", "failed_at", "result", "key", "is_next", "unique_key", "unique_until", "slot", "follower",
+    "waits_for", "steps", "finished_at", "worker", "headers",
 }  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def names() -> set[str]:
 def crowded(pq: PQ, sql: Sql) -> PQ:
     """A table with a column of each of these names, whose values are of use to nobody."""
     columns = sorted(names())
-    assert {"queue", "lease", "key", "open", "job", "given", "number", "rank"} <= set(columns)
+    assert {"queue", "lease", "open", "job", "given", "number", "rank"} <= set(columns)
     added = ", ".join(f"add column {quote(name)} text default 'captured'" for name in columns)
     sql(f"alter table queue {added}")
     return pq

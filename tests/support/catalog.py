@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pq.sql import BESIDE, beside
 from support import execute
 
 # the retention is the owner's choice, see docs/howto/retention.rst
@@ -41,10 +42,33 @@ PARTS = {
 }
 
 
+WHERE = """
+    select pg_class.oid::int8, quote_ident(nspname) from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+"""
+
+
+def plain(row: tuple[Any, ...], schema: str) -> tuple[Any, ...]:
+    """Without the schema: a table that was found by the search path is the same."""
+    names = (f"{schema}.", f'"{schema}".')
+    for name in names:
+        row = tuple(value.replace(name, "") if isinstance(value, str) else value for value in row)
+    return row
+
+
 def describe(dsn: str, table: str = "queue") -> dict[str, list[tuple[Any, ...]]]:
-    """All that makes the table what it is: its parts' definitions, sorted. `table` as in SQL."""
-    ((oid,),) = execute(dsn, "select %s::regclass::oid", (table,))
-    return {part: sorted(execute(dsn, query, {"oid": oid}), key=repr) for part, query in PARTS.items()}
+    """All that makes the table and those beside it what they are: the definitions of the parts, sorted. `table` as in
+    SQL."""
+    quoted = table if table.endswith('"') else f'"{table}"'
+    found = {}
+    for word, name in [("", quoted), *((word, beside(quoted, word)) for word in BESIDE)]:
+        ((oid, schema),) = execute(dsn, f"{WHERE} where pg_class.oid = to_regclass(%s)", (name,)) or [(None, None)]
+        if word:
+            found[word] = execute(dsn, "select obj_description(%(oid)s, 'pg_class')", {"oid": oid})
+        if oid is not None:
+            for part, query in PARTS.items():
+                rows = execute(dsn, query, {"oid": oid})
+                found[f"{word} {part}".lstrip()] = sorted([plain(row, schema) for row in rows], key=repr)
+    return found
 
 
 def objects(dsn: str) -> list[tuple[Any, ...]]:

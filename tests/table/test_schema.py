@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import shutil
 import subprocess
 import sys
@@ -337,6 +338,77 @@ def test_a_table_that_is_no_queue_table_is_refused_and_not_changed(empty_dsn: st
         for call in (pq.create, pq.version):
             with pytest.raises(SchemaError, match=r"no column enqueued_at, expected_at, schedule_at$"):
                 call()
+    assert objects(empty_dsn) == before
+
+
+STEP_6 = schema.steps()[5].sql
+COLUMNS_6 = re.findall(r"add column if not exists (\w+)", STEP_6)
+
+
+def version_5(dsn: str) -> None:
+    for step in schema.steps()[:5]:
+        execute(dsn, schema.for_table(step.sql, _sql.TableName("queue")))
+
+
+@pytest.mark.parametrize("since", [0, 1, 5])
+@pytest.mark.parametrize("name", ["key", "headers"])
+def test_a_column_of_the_users_is_not_adopted(empty_dsn: str, since: int, name: str) -> None:
+    """It is named, and nothing was changed."""
+    if since == 5:
+        version_5(empty_dsn)
+    else:
+        version_1(empty_dsn)
+    execute(empty_dsn, f"alter table queue add column {name} text; comment on column queue.{name} is 'of (pq) or not'")
+    before = objects(empty_dsn)
+    with PQ(empty_dsn) as pq:
+        with pytest.raises(SchemaError, match=rf'^table "\w+"."queue" has a column {name} that is not of pq'):
+            pq.create()
+        assert objects(empty_dsn) == before
+        with pytest.raises(driver.errors.DuplicateColumn, match=name):
+            execute(empty_dsn, schema.script(_sql.TableName("queue"), since))
+        assert objects(empty_dsn) == before
+        execute(empty_dsn, f"alter table queue rename {name} to mine")
+        pq.create()
+        assert pq.version() == schema.VERSION
+
+
+def test_all_columns_of_the_last_steps_are_guarded() -> None:
+    guarded = re.search(r"attname in \(([^)]*)\)", STEP_6)
+    assert guarded
+    assert re.findall(r"'(\w+)'", guarded[1]) == COLUMNS_6
+    assert re.findall(r"comment on column :table\.(\w+) is '.* \(pq\)';", STEP_6) == COLUMNS_6
+    assert {f"{word}_table" for word in re.findall(r"comment on table :(\w+)_table is '.* \(pq\)';", STEP_6)} == set(
+        _sql.BESIDE
+    )
+
+
+@pytest.mark.parametrize("upgrade", [True, False])
+@pytest.mark.parametrize("word", _sql.BESIDE)
+def test_a_table_of_the_users_is_not_adopted(empty_dsn: str, word: str, upgrade: bool) -> None:
+    if upgrade:
+        version_5(empty_dsn)
+    name = _sql.beside('"queue"', word)
+    execute(empty_dsn, f"create table {name} (name text)")
+    before = objects(empty_dsn)
+    with PQ(empty_dsn) as pq:
+        message = rf'^there is a table "\w+".{name} that is not of pq.*beside "\w+"."queue"'
+        with pytest.raises(SchemaError, match=message):
+            pq.create()
+        with pytest.raises(driver.errors.DuplicateTable, match=name):
+            execute(empty_dsn, schema.script(_sql.TableName("queue")))
+        assert objects(empty_dsn) == before
+        execute(empty_dsn, f"alter table {name} rename to mine")
+        pq.create()
+        pq["a"].put(1)
+
+
+@pytest.mark.parametrize("first", ["queue", "queue_limits"])
+def test_two_tables_that_need_one_name(empty_dsn: str, first: str) -> None:
+    second = {"queue", "queue_limits"} - {first}
+    created(empty_dsn, table=first)
+    before = objects(empty_dsn)
+    with pytest.raises(SchemaError, match="queue_limits"):
+        created(empty_dsn, table=second.pop())
     assert objects(empty_dsn) == before
 
 

@@ -15,9 +15,10 @@ def both(ours: type[errors.PQError], drivers: type[Exception]) -> Any:
     return type(ours.__name__, (ours, drivers), {"__module__": ours.__module__, "__doc__": ours.__doc__})
 
 
-# SQLSTATEs: the table or a column of it is missing; the transaction may be tried again
+# SQLSTATEs: the table or a column of it is missing; the transaction may be tried again; a name is taken already
 _UNDEFINED = ("42P01", "42703")
 _AGAIN = ("40001", "40P01")
+_DUPLICATE = ("42701", "42P07")
 _INVALID_TEXT, _LOCK_TIMEOUT, _CANCELED = "22P02", "55P03", "57014"
 # there is no such prepared statement, or one already; its result has changed
 _UNPREPARED = ("26000", "42P05", "0A000")
@@ -106,3 +107,7 @@ class Errors(ABC):
 
     def lock_timed_out(self, error: BaseException) -> bool:
         return self._sqlstate(error) == _LOCK_TIMEOUT
+
+    def name_is_taken(self, error: BaseException) -> bool:
+        """Return whether there is a column or a table of that name already."""
+        return self._sqlstate(error) in _DUPLICATE

@@ -1,46 +1,81 @@
 -- What jobs with a key, a token or a place need; what finished rows tell; and the tables beside the one of the jobs. All
--- columns are null for jobs that use none of this.
---
--- key: the jobs of a queue with the same one run one after the other.
--- is_alone: nobody else of its key is in line; see the guard.
--- unique_key: a token that one row of a queue has at most, until unique_until; -infinity: until it is taken; infinity:
--- until it has ended. A token is given by a put, and only ever taken away.
--- slot: the limit whose place the delivery takes.
--- follower: the job that waits for this one. waits_for: for how many jobs this one was to wait.
--- steps: what the steps of a job have returned.
--- finished_at, worker: when the last delivery ended, and who had it. headers: what goes with a job beside its data.
+-- columns are null for jobs that use none of this. What is here already is ours only if its comment says so, as this step
+-- leaves it: a column or a table of the user's is never adopted.
+set local pq.target = :table_text;
+set local pq.beside = :beside_text;
+do $pq$
+declare
+  target regclass := current_setting('pq.target')::regclass;
+  name text;
+begin
+  select attname into name from pg_attribute
+  where attrelid = target and attnum > 0 and not attisdropped
+    and attname in (
+      'key', 'is_alone', 'unique_key', 'unique_until', 'slot', 'follower', 'waits_for', 'steps', 'finished_at', 'worker',
+      'headers'
+    )
+    and coalesce(col_description(attrelid, attnum), '') not like '%(pq)'
+  limit 1;
+  if name is not null then
+    raise exception using errcode = 'duplicate_column', message = format(
+      'table %s has a column %I that is not of pq: rename it, pq needs the name', current_setting('pq.target'), name
+    );
+  end if;
+  foreach name in array current_setting('pq.beside')::text[] loop
+    if coalesce(obj_description(to_regclass(name), 'pg_class') not like '%(pq)', to_regclass(name) is not null) then
+      raise exception using errcode = 'duplicate_table', message = format(
+        'there is a table %s that is not of pq: rename it, pq needs the name beside %s', name, current_setting('pq.target')
+      );
+    end if;
+  end loop;
+end
+$pq$;
+
 alter table :table
-  add column key text,
-  add column is_alone boolean,
-  add column unique_key text,
-  add column unique_until timestamptz,
-  add column slot text,
-  add column follower bigint,
-  add column waits_for integer,
-  add column steps json,
-  add column finished_at timestamptz,
-  add column worker text,
-  add column headers json;
+  add column if not exists key text,
+  add column if not exists is_alone boolean,
+  add column if not exists unique_key text,
+  add column if not exists unique_until timestamptz,
+  add column if not exists slot text,
+  add column if not exists follower bigint,
+  add column if not exists waits_for integer,
+  add column if not exists steps json,
+  add column if not exists finished_at timestamptz,
+  add column if not exists worker text,
+  add column if not exists headers json;
+
+comment on column :table.key is 'The jobs of a queue with the same one run one at a time, in order. (pq)';
+comment on column :table.is_alone is 'Nobody else of its key is in line. (pq)';
+comment on column :table.unique_key is 'A token that one row of a queue has at most; given by a put, and only taken away. (pq)';
+comment on column :table.unique_until is 'The end of the token; -infinity: when it is taken; infinity: when it has ended. (pq)';
+comment on column :table.slot is 'The limit whose place the delivery takes. (pq)';
+comment on column :table.follower is 'The job that waits for this one. (pq)';
+comment on column :table.waits_for is 'For how many jobs this one was to wait. (pq)';
+comment on column :table.steps is 'What the steps of the job have returned. (pq)';
+comment on column :table.finished_at is 'When the last delivery ended. (pq)';
+comment on column :table.worker is 'Who had the last delivery. (pq)';
+comment on column :table.headers is 'What goes with the job beside its data. (pq)';
 
 -- A held row waits behind one of its key, or for the jobs that it follows: its due_at is infinity. These are the first
 -- ones of each key. A row is in line if it is ready, runs, or has begun and waits for its retry.
-create index :held_index on :table (q_name, key, expected_at, id)
+create index if not exists :held_index on :table (q_name, key, expected_at, id)
   where due_at = 'infinity' and dequeued_at is null and key is not null;
-create index :line_index on :table (q_name, key, id)
+create index if not exists :line_index on :table (q_name, key, id)
   where key is not null and ((dequeued_at is null) = (due_at is null) or (attempts > 0 and due_at < 'infinity'));
-create index :stopped_index on :table (q_name, key, id)
+create index if not exists :stopped_index on :table (q_name, key, id)
   where key is not null and error is not null and dequeued_at is not null and due_at is null;
-create unique index :unique_index on :table (q_name, unique_key) where unique_key is not null;
-create index :follower_index on :table (follower)
+create unique index if not exists :unique_index on :table (q_name, unique_key) where unique_key is not null;
+create index if not exists :follower_index on :table (follower)
   where follower is not null and (dequeued_at is null or due_at is not null or error is not null);
 
 -- Keys and followers that have to be looked at again: whoever held a row, or passed over one, could not know whether
 -- another transaction was about to end what it waits for. job: the follower; else the key.
-create table :checks_table (q_name text not null, key text, job bigint, check_at timestamptz not null);
-create index :checks_index on :checks_table (check_at);
+create table if not exists :checks_table (q_name text not null, key text, job bigint, check_at timestamptz not null);
+comment on table :checks_table is 'Keys and followers of jobs that are to be looked at again. (pq)';
+create index if not exists :checks_index on :checks_table (check_at);
 
 -- What was set by pq.limits. queues: those that share it; null: the queue of that name.
-create table :limits_table (
+create table if not exists :limits_table (
   name text primary key,
   queues text[],
   running integer,
@@ -50,10 +85,11 @@ create table :limits_table (
   on_retry text,
   on_dead text
 );
+comment on table :limits_table is 'What was set by pq.limits. (pq)';
 
 -- One row for each place (running) or token (rate) of a limit. A place is free if its job does not run in that delivery;
 -- a token is free at free_at.
-create table :slots_table (
+create table if not exists :slots_table (
   name text not null,
   kind text not null,
   n integer not null,
@@ -62,9 +98,10 @@ create table :slots_table (
   free_at timestamptz,
   primary key (name, kind, n)
 ) with (fillfactor = 50);
+comment on table :slots_table is 'The places and tokens of limits. (pq)';
 
 -- The state that jobs of a key hand on.
-create table :states_table (
+create table if not exists :states_table (
   q_name text not null,
   key text not null,
   state json not null,
@@ -72,8 +109,9 @@ create table :states_table (
   job bigint,
   primary key (q_name, key)
 );
+comment on table :states_table is 'The state that jobs of a key hand on. (pq)';
 
-create table :schedules_table (
+create table if not exists :schedules_table (
   name text primary key,
   q_name text not null,
   data json not null,
@@ -91,7 +129,8 @@ create table :schedules_table (
   last_job bigint,
   error text
 );
-create index :schedules_index on :schedules_table (next_at) where not paused;
+comment on table :schedules_table is 'What was set by pq.schedules. (pq)';
+create index if not exists :schedules_index on :schedules_table (next_at) where not paused;
 
 -- Keys. Whoever puts, ends or changes a row of a key can't know what other transactions are about to do, and must not
 -- wait for them: so each does what is right as far as it can see, and notes a check of the key where something may be left
@@ -101,6 +140,15 @@ create index :schedules_index on :schedules_table (next_at) where not paused;
 -- All of these functions run as the owner of the table: who may put or end jobs needs no right to the tables beside. In
 -- each statement "order by" repeats the whole key of an index, as in claim.sql: these plans are kept for a session, in
 -- which the table may grow from nothing to millions of rows.
+
+-- They find things where this step does, and nobody's temporary tables before those.
+do $pq$ begin
+  perform set_config('pq.search_path', current_setting('search_path'), true), set_config(
+    'search_path',
+    (select concat_ws(', ', string_agg(quote_ident(name), ', '), 'pg_temp') from unnest(current_schemas(false)) as name),
+    true
+  );
+end $pq$;
 
 create or replace function :check_function(its_queue text, its_key text, its_job bigint) returns void
 language sql security definer set search_path from current as $pq$
@@ -483,6 +531,69 @@ begin
   while there < most loop
     exit when :next_function(its_queue, its_key, 0, false) is not true;
     there := there + 1;
+  end loop;
+end
+$pq$;
+
+-- Make the checks that are due, and return how many there were.
+create or replace function :heal_all_function(most bigint) returns bigint
+language sql security definer set search_path from current as $pq$
+  with deleted as (
+    delete from :checks_table where ctid = any (array(
+      select ctid from :checks_table where check_at <= pg_catalog.clock_timestamp()
+      order by check_at
+      limit most
+      for update skip locked
+    ))
+    returning q_name, key
+  ), keys as materialized (
+    select distinct q_name, key from deleted where key is not null
+  )
+  select count(:heal_function(q_name, key)) from keys
+$pq$;
+
+do $pq$ begin
+  perform set_config('search_path', current_setting('pq.search_path'), true);
+end $pq$;
+
+-- The tables beside, and the functions, which run as their owner, are of the owner of the jobs. Whoever may read or change
+-- jobs may do so in the tables beside; functions that nobody calls himself are not for everybody.
+set local pq.target = :table_text;
+set local pq.beside = :beside_text;
+set local pq.functions = :functions_text;
+do $pq$
+declare
+  target regclass := current_setting('pq.target')::regclass;
+  owner text := (select pg_get_userbyid(relowner) from pg_class where oid = target);
+  beside text;
+  function regprocedure;
+  given record;
+begin
+  for function in
+    select oid from pg_proc
+    where proname = any (current_setting('pq.functions')::text[]) and prosecdef
+      and pronamespace = (select relnamespace from pg_class where oid = target)
+  loop
+    if owner <> current_user then
+      execute format('alter function %s owner to %I', function, owner);
+    end if;
+    execute format('revoke all on function %s from public', function);
+  end loop;
+  foreach beside in array current_setting('pq.beside')::text[] loop
+    if owner <> current_user then
+      execute format('alter table %s owner to %I', beside, owner);
+    end if;
+    for given in
+      select
+        case when grantee = 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end as role,
+        string_agg(privilege_type, ', ') as rights,
+        case when is_grantable then 'with grant option' else '' end as option
+      from pg_class, aclexplode(relacl)
+      where oid = target and grantee <> relowner and privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+      group by grantee, is_grantable
+    loop
+      execute format('grant %s on %s to %s %s', given.rights, beside, given.role, given.option);
+    end loop;
   end loop;
 end
 $pq$;
