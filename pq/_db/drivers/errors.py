@@ -15,8 +15,9 @@ def both(ours: type[errors.PQError], drivers: type[Exception]) -> Any:
     return type(ours.__name__, (ours, drivers), {"__module__": ours.__module__, "__doc__": ours.__doc__})
 
 
-# SQLSTATEs: the table or a column of it is missing; the transaction may be tried again; a name is taken already
-_UNDEFINED = ("42P01", "42703")
+# SQLSTATEs: the table is missing, or a column or a function of it; the transaction may be tried again; there is
+# something of that name
+_UNDEFINED = ("42P01", "42703", "42883")
 _AGAIN = ("40001", "40P01")
 _DUPLICATE = ("42701", "42P07")
 _INVALID_TEXT, _LOCK_TIMEOUT, _CANCELED = "22P02", "55P03", "57014"
@@ -97,8 +98,8 @@ class Errors(ABC):
         return self._sqlstate(error) in _AGAIN
 
     def table_is_missing(self, error: BaseException) -> bool:
-        """Return whether the queue table is missing, or a column of it. What a trigger misses has a context: its
-        function."""
+        """Return whether the queue table is missing, or a column or a function of it. What a trigger misses has a
+        context: its function."""
         diag: Any = getattr(error, "diag", None)
         return self._sqlstate(error) in _UNDEFINED and getattr(diag, "context", None) is None
 
