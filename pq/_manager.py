@@ -13,6 +13,7 @@ from ._db import Database
 from ._queue import Queue
 from ._queue.all_jobs import AllJobs
 from ._queue.kept import KeptQueues
+from ._schedules import Schedules
 from ._table import Table, schema
 from ._table.retention import BATCH, Change, Pruner, Retention, Span, read
 from .doctor import Finding, examine
@@ -161,6 +162,11 @@ class PQ(AllJobs):
     def retention(self) -> Retention:
         """How long jobs are kept; each access reads it from the table."""
         return read(self._db)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Jobs that are put again and again, by the clock: ``pq.schedules["nightly"] = Schedule(…)``."""
+        return Schedules(self._table, self.__getitem__)
 
     def prune(self, limit: int = BATCH) -> int:
         """Delete jobs whose retention is over, in one short transaction, and return how many.

@@ -84,6 +84,12 @@ class JobNotFound(PQError, LookupError):
     queue: str | None
 
 
+class ScheduleNotFound(PQError, LookupError):
+    """There is no schedule {schedule!r}."""
+
+    schedule: str
+
+
 class JobPending(PQError, TimeoutError):
     """Job {job_id} in queue {queue!r} has not ended in time: it is {state}.
 

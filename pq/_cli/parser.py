@@ -57,6 +57,7 @@ class Commands:
         self._parents = parents
         self._known: dict[str, dict[str, Any]] = {
             "queue": {"metavar": "QUEUE", "help": "name of the queue"},
+            "schedule": {"metavar": "NAME", "help": "name of the schedule"},
             "id": {"metavar": "ID", "type": int, "help": "id of the job"},
             "--json": {"action": "store_true", "help": "print a JSON document"},
             "--yes": {"action": "store_true", "help": "do not ask"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, overload
 
 from .._args import check_text
@@ -12,6 +13,7 @@ from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._manager import PQ as BasePQ
 from .._queue import Queue as BaseQueue
+from .._schedules import Schedule, check_schedule
 from .._text import is_a
 from .._times import Delay, TimeSpec, positive_delay, when
 from ..errors import TaskNotFound
@@ -37,6 +39,9 @@ class Queue(BaseQueue):
     _has_tasks = False
     _has_transactional_tasks = False
 
+    #: The schedules of these tasks, by name.
+    _declared: Mapping[str, Schedule] = {}
+
     #: The packages from which modules are imported for a task; None: any. ``python -m pq work`` sets it.
     _packages: Sequence[str] | None = None
 
@@ -60,6 +65,10 @@ class Queue(BaseQueue):
         result: bool = False,
         key: Key = None,
         unique: UniqueSpec = None,
+        cron: str | None = None,
+        rrule: str | None = None,
+        every: Delay | None = None,
+        zone: str | None = None,
     ) -> Callable[[Callable[Concatenate[int, P], R]], Task[P, R]]: ...
 
     def task(
@@ -76,6 +85,10 @@ class Queue(BaseQueue):
         result: bool = False,
         key: Key = None,
         unique: UniqueSpec = None,
+        cron: str | None = None,
+        rrule: str | None = None,
+        every: Delay | None = None,
+        zone: str | None = None,
     ) -> Any:
         """Decorate a function: calling it then puts a job and returns the job's id.
 
@@ -100,6 +113,10 @@ class Queue(BaseQueue):
             with those that it names. ``_key`` at the call overrides it.
         :param unique: as for `Queue.put`, or such a function; ``_unique`` at the call overrides it.
             True: the token is a digest of the task and its arguments.
+        :param cron: have it called without arguments at these times: a worker, when it starts, stores a `Schedule`
+            under the task's name. `schedule_at` and `expected_at` are for calls, not for these jobs.
+        :param rrule: likewise, as for `Schedule`; so are `every` and `zone`.
+        :raises ImportError: `cron` or `rrule` needs an extra: ``pip install "pq[schedules]"``.
         :raises TypeError: an argument of another type. When it decorates: the function is async or a generator
             function, it can't take the job's id, or it has no path and no name.
         :raises ValueError: a time of another form or out of range; negative `max_retries`; an empty name. When it
@@ -127,6 +144,10 @@ class Queue(BaseQueue):
             None if timeout is None else positive_delay("timeout", timeout),
             result,
         )
+        clock = None
+        if any(part is not None for part in (cron, rrule, every, zone)):
+            clock = Schedule(self, None, cron=cron, rrule=rrule, every=every, zone=zone)
+            check_schedule(clock)
 
         def decorate(function: Any) -> Task[Any, Any]:
             handler = function._handler if isinstance(function, Task) else function  # one function, two tasks
@@ -136,6 +157,8 @@ class Queue(BaseQueue):
                 check_name(path, handler, other._handler)
             task = Task(self, handler, path, schedule_at, expected_at, options, key, unique)
             self.handler_registry[path] = task
+            if clock is not None:
+                self._declared = {**self._declared, path: replace(clock, data=task.new_job().data)}
             self._has_tasks = True
             self._has_transactional_tasks |= transactional
             return task

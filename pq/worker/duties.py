@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from .._logs import worker_log as logger
 from .._loop import Loop
+from .._schedules import Ticker, declare
 from .._table.retention import PASS_PAUSE, Pruner
 from .._text import describe
 from .queues import TaskQueue
@@ -55,3 +57,26 @@ class Duties:
         if without:
             shown = ", ".join(without[:SHOWN]) + (f" and {len(without) - SHOWN} more" if len(without) > SHOWN else "")
             logger.warning("no jobs, and no tasks in this process, for %s: is the name right?", shown)
+
+
+class Clock:
+    """One thread, which fires the schedules of the table. First it stores those that the tasks of the worker have.
+
+    :param on_error: called with an error that the thread did not expect.
+    """
+
+    def __init__(self, queues: Sequence[TaskQueue], on_error: Callable[[BaseException], object]) -> None:
+        self.loop: Loop = Loop(self.run_once, "pq schedules", on_error=on_error)
+        self._queues: Sequence[TaskQueue] | None = queues
+        self._table = queues[0]._table
+        self._ticker = Ticker(self._table)
+
+    def run_once(self) -> float:
+        """Do the next step; return the seconds until this is to be called again."""
+        if self._queues is not None and self._ticker.guarded(partial(self._declare, self._queues)):
+            self._queues = None
+        return self._ticker.run_once()
+
+    def _declare(self, queues: Sequence[TaskQueue]) -> None:
+        schedules = {name: schedule for queue in queues for name, schedule in queue._declared.items()}
+        declare(self._table, [queue.name for queue in queues], schedules)

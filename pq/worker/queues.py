@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from .._table import Table
@@ -22,6 +22,7 @@ class TaskQueue(Protocol):
     timeout: float | None
     _has_tasks: bool
     _has_transactional_tasks: bool
+    _declared: Mapping[str, Any]
     _table: Table
     _claims: Any
 

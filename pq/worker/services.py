@@ -10,7 +10,7 @@ from .._logs import worker_log as logger
 from .._table import Table
 from .backoff import Backoff
 from .completer import Completer
-from .duties import Duties
+from .duties import Clock, Duties
 from .events import Events
 from .execution import Execution
 from .heartbeat import Heartbeat
@@ -38,6 +38,7 @@ class Services:
         self.completer: Completer = Completer(self.held, events, self.backoff, batch, on_error)
         self.heartbeat: Heartbeat = Heartbeat(self.held, events, self.backoff, give_up, on_error)
         self._duties = Duties(queues, on_error)
+        self._clock = Clock(queues, on_error)
         self._table = queues[0]._table
         self._reserve: Table | None = None
         self._lock = threading.Lock()
@@ -51,13 +52,14 @@ class Services:
         self._reserve = self._table.reserve()
         self._start(self._reserve or self._table)
         self._duties.loop.start()
+        self._clock.loop.start()
 
     def stop(self, left: Callable[[], float]) -> None:
         """End all.
 
         :param left: tells for how many seconds they are still to be waited for.
         """
-        for loop in (self.completer.loop, self.heartbeat.loop, self._duties.loop):
+        for loop in (self.completer.loop, self.heartbeat.loop, self._duties.loop, self._clock.loop):
             loop.stop(max(0.1, left()))
         if self._reserve is not None:
             self._reserve.database.source.close()

@@ -31,7 +31,7 @@ RANKS = [
     {"_table"},
     {"_jobs"},
     {"_queue"},
-    {"doctor"},
+    {"_schedules", "doctor"},
     {"_manager", "worker"},
     {"tasks", "utils"},
     {"__init__", "_cli"},

@@ -20,8 +20,9 @@ import pq.worker
 BUDGET = {
     # JobCancelled, JobFailed, JobPending: the ends of a job that somebody waits for are told apart; QueueFull
     # Unique, JobId, Duplicate: what becomes of a second job of a kind, and whether there was one
-    "pq": 42,
-    "pq.PQ": 17,  # results: one wait for jobs of many queues
+    # Schedule, ScheduleInfo, ScheduleNotFound: what is given, what is stored, and that there is none
+    "pq": 45,
+    "pq.PQ": 18,  # schedules: a noun with a mapping behind it; results: one wait for jobs of many queues
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
     "pq.Queue": 51,
     "pq.Job": 7,  # key
@@ -37,7 +38,7 @@ BUDGET = {
     "pq.Queue.put()": 6,
     "pq.Queue.get()": 4,
     "pq.Worker()": 12,
-    "pq.tasks.Queue.task()": 11,
+    "pq.tasks.Queue.task()": 15,  # cron, rrule, every, zone: the task of a schedule needs nothing else
 }
 
 PUBLIC = {
@@ -45,11 +46,12 @@ PUBLIC = {
         BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError Discard Duplicate
         EmbeddedError Failure ForkedConnection Job JobCancelled JobFailed JobId JobInfo JobNotFound JobPending JobsLeft
         LeaseExpired LeaseLost LeasedJob LeasesLost LoopLeft NewJob PQ PQError Queue QueueFull QueueInfo QueueIterator
-        Retry RowsDropped SchemaError StatementTimeout TableMissing TaskNotFound TaskTimeout Unique Worker retry
+        Retry RowsDropped Schedule ScheduleInfo ScheduleNotFound SchemaError StatementTimeout TableMissing TaskNotFound
+        TaskTimeout Unique Worker retry
     """,
     "pq.PQ": """
-        bind close create debug doctor done drop embedded prune queue_class queues reset results retention settle
-        using version
+        bind close create debug doctor done drop embedded prune queue_class queues reset results retention schedules
+        settle using version
     """,
     "pq.Queue": """
         batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
@@ -80,7 +82,8 @@ PUBLIC = {
     "pq.Queue.get()": "block conn lease timeout",
     "pq.Worker()": "batch burst capture_signals lease max_idle max_jobs name pq queues shutdown_timeout strict threads",
     "pq.tasks.Queue.task()": """
-        expected_at key lease max_retries name result retry_in schedule_at timeout transactional unique
+        cron every expected_at key lease max_retries name result retry_in rrule schedule_at timeout transactional unique
+        zone
     """,
 }
 

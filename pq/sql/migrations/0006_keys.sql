@@ -111,6 +111,8 @@ create table if not exists :states_table (
 );
 comment on table :states_table is 'The state that jobs of a key hand on. (pq)';
 
+-- What is put by the clock. jitter: seconds. declared: a task has it; false: one had it. anchor: where intervals count
+-- from.
 create table if not exists :schedules_table (
   name text primary key,
   q_name text not null,
@@ -118,11 +120,11 @@ create table if not exists :schedules_table (
   rule text not null,
   zone text,
   missed text not null,
-  jitter interval,
+  jitter double precision,
   key text,
   unique_key text,
   paused boolean not null default false,
-  declared boolean not null default false,
+  declared boolean,
   anchor timestamptz not null,
   next_at timestamptz,
   last_at timestamptz,
