@@ -16,11 +16,6 @@ insert into :table (q_name, data, schedule_at, expected_at)
 values (%(queue)s, %(data)s, :new_schedule, :new_expected)
 returning id
 
--- name: put_keyed
-insert into :table (q_name, data, schedule_at, expected_at, key)
-values (%(queue)s, %(data)s, :new_schedule, :new_expected, %(key)s)
-returning id
-
 -- name: put_untimed
 -- Jobs without times, as an array; the ids are returned in its order.
 insert into :table (q_name, data)

@@ -406,7 +406,8 @@ def test_many_queues_are_found_without_reading_the_finished(pq: PQ, sql: Sql, an
     sql("insert into queue (q_name, data, dequeued_at) select 'q1', '1', now() from generate_series(1, 30000) as i")
     if analyzed:
         sql("analyze queue")
-    (((plan,),),) = sql(f"explain (analyze, format json) {_sql.bound('queue.sql', 'queue')['queues']}", {})
+    query = _sql.bound("queue.sql", '"queue"')["queues"]
+    (((plan,),),) = sql(f"explain (analyze, format json) {query}", {})
     for node in nodes(plan["Plan"]):
         assert node["Node Type"] != "Seq Scan"
         assert node.get("Index Name") in (None, "queue_ready_index", "queue_due_index", "queue_dead_index")

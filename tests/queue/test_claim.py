@@ -172,7 +172,7 @@ def test_taken_jobs_that_an_old_transaction_keeps_in_the_index_are_not_stepped_o
         sql("insert into queue (q_name, data) select 'a', '1' from generate_series(1, 20000)")
         sql("update queue set dequeued_at = now() where id in (select id from queue order by id limit 19000)")
         pq["a"].get()
-        statements = _sql.bound("claim.sql", "queue")
+        statements = _sql.bound("claim.sql", '"queue"')
 
         def blocks(mark: int) -> int:
             params = {"queue": "a", "mark": mark, "limit": 1}
@@ -534,7 +534,7 @@ def filled(server: str) -> Iterator[str]:
 def test_a_claim_reads_the_heads_of_two_indexes_whatever_the_statistics(
     filled: str, table: str, statement: str, prepared: bool, limit: int
 ) -> None:
-    query = _sql.bound("claim.sql", table)[statement]
+    query = _sql.bound("claim.sql", f'"{table}"')[statement]
     with closing(driver.connect(filled)) as conn, conn.cursor() as cursor:
         if prepared:
             _, prepare, query = _prepared(query)

@@ -168,8 +168,8 @@ def test_every_statement_has_a_name_and_no_comment_is_sent(path: str) -> None:
     texts = statements(path)
     assert texts
     assert len(texts) == len(re.findall("^-- name:", _sql.read(path), re.MULTILINE))
-    for text in texts.values():
-        assert text
+    for name, text in texts.items():
+        assert text or name in {"passes_over", "no_others"}  # what stands in the place of another one, and is nothing
         assert "-- " not in text
 
 

@@ -85,8 +85,9 @@ BY_ID: dict[str, tuple[str, str, dict[str, Any], dict[str, str]]] = {
     },
     **{
         name: ("lease.sql", name, ONE, {})
-        for name in ("free", "failed_lately", "extend", "progress", "write", "write_ended")
+        for name in ("free", "failed_lately", "extend", "progress", "write", "write_ended", "steps")
     },
+    "add_step": ("lease.sql", "add_step", ONE | {"entry": '"a": 1'}, {}),
     "cancelled": ("lease.sql", "cancelled", CHANGE, {}),
     **{name: ("control.sql", name, CHANGE, {}) for name in ("cancel", "reschedule", "move")},
     "cancel all": ("control.sql", "cancel", CHANGE, {"which": "unfinished", "removes": "does_remove"}),
