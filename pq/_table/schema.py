@@ -37,6 +37,8 @@ _OBJECTS = (
     "taken_trigger",
     "notify_function",
     "notify_trigger",
+    "change_function",
+    "change_trigger",
     "arrive_function",
     "arrive_trigger",
     "line_function",
@@ -49,9 +51,7 @@ _OBJECTS = (
     "behind_function",
     "guard_function",
     "next_function",
-    "held_index",
-    "line_index",
-    "stopped_index",
+    "key_index",
     "unique_index",
     "follower_index",
     "checks_index",
@@ -254,6 +254,7 @@ def for_table(sql: str, table: TableName) -> str:
     schema.
     """
     words = {"table": table.quoted, "table_text": _literal(table.quoted)}
+    words["stand"] = _SQL["stand"]
     words["beside_text"] = _literal(array(beside(table.quoted, word) for word in BESIDE))
     words["functions_text"] = _literal(array(object_name(table.name, kind) for kind in _OBJECTS if kind not in CALLED))
     words |= {word: beside(table.quoted, word) for word in BESIDE + CALLED}
