@@ -43,9 +43,13 @@ def _row(schedule: ScheduleInfo) -> list[Any]:
 
 
 def _as_json(schedule: ScheduleInfo) -> dict[str, Any]:
-    found = {name: getattr(schedule, name) for name in (*COLUMNS, "missed", "key", "unique")}
-    jitter = schedule.jitter
-    return found | {"jitter": None if jitter is None else jitter.total_seconds(), "data": value_of(schedule.text)}
+    found = {name: getattr(schedule, name) for name in (*COLUMNS, "missed", "key")}
+    unique = schedule.unique
+    return found | {
+        "unique": unique and {"token": unique.token, "until": unique.until},
+        "jitter": schedule.jitter and schedule.jitter.total_seconds(),
+        "data": value_of(schedule.text),
+    }
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -12,14 +12,16 @@ from .._args import check_text
 from .._table import Table
 from .._table.rows import QueueRows
 from .._times import Delay, delay_of, positive_delay
+from .._unique import Unique, key_of, tag, unique_of
 from ..errors import ScheduleNotFound
+from ..sql import array
 from . import rules
 
 #: What becomes of times at which nobody was there to put the job.
 MISSED = ("once", "skip", "all")
 
-#: Bytes of a name, a key, a token.
-NAME_BYTES = 500
+#: Characters of a rule.
+LONGEST_RULE = 5_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Schedule:
         1,000.
     :param jitter: delay each job by up to so long, as ``'10m'``: by always the same time for one name and moment.
     :param key: the key of the jobs.
-    :param unique: a token: nothing is put as long as a job of the queue with that token has not been started.
+    :param unique: a token, or a `Unique`: nothing is put as long as a job of the queue has it. True: the token is a
+        digest of the data. A `Unique` with a window, or one that changes the other job, is not for schedules.
     """
 
     queue: Any
@@ -51,7 +54,7 @@ class Schedule:
     missed: str = "once"
     jitter: Delay | None = None
     key: str | None = None
-    unique: str | None = None
+    unique: str | bool | Unique | None = None
 
 
 class Checked(NamedTuple):
@@ -62,7 +65,7 @@ class Checked(NamedTuple):
     missed: str
     jitter: float | None
     key: str | None
-    unique: str | None
+    unique: Unique | None
 
 
 def check_schedule(schedule: Schedule) -> Checked:
@@ -84,8 +87,9 @@ def check_schedule(schedule: Schedule) -> Checked:
             raise TypeError("every= counts from now, and has no zone=")
         rule = rules.every(positive_delay("every", value))
     else:
-        zone = _text("zone", "UTC" if zone is None else zone)
-        _text(kind, value, 5_000)
+        zone = check_text("zone", "UTC" if zone is None else zone)
+        if len(check_text(kind, value)) > LONGEST_RULE:
+            raise ValueError(f"{kind} must have at most {LONGEST_RULE} characters, not {len(value)}")
         rule = rules.cron(value) if kind == "cron" else rules.rrule(value, rules.zone_of(zone))
         rules.zone_of(zone)
     if schedule.missed not in MISSED:
@@ -93,13 +97,16 @@ def check_schedule(schedule: Schedule) -> Checked:
     jitter = None if schedule.jitter is None else delay_of("jitter", schedule.jitter)
     if jitter is not None and jitter > rules.LONGEST:
         raise ValueError(f"jitter must be at most {rules.LONGEST.days} days: {jitter}")
+    unique = unique_of(schedule.unique)
+    if unique is not None and (unique.until is None or unique.on_duplicate != "keep"):
+        raise ValueError(f"the unique= of a schedule has until=, and on_duplicate='keep': {unique!r}")
     return Checked(
         rule,
         zone,
         schedule.missed,
         jitter.total_seconds() if jitter else None,
-        None if schedule.key is None else _text("key", schedule.key),
-        None if schedule.unique is None else _text("unique", schedule.unique),
+        key_of(schedule.key),
+        unique,
     )
 
 
@@ -109,14 +116,7 @@ def check_name(name: object) -> str:
     :raises TypeError: it is not a str.
     :raises ValueError: it is empty, too long, or has characters that PostgreSQL can't hold.
     """
-    return _text("the name of a schedule", name)
-
-
-def _text(what: str, text: object, most: int = NAME_BYTES) -> str:
-    found = check_text(what, text)
-    if len(found.encode()) > most:
-        raise ValueError(f"{what} must have at most {most} bytes, not {len(found.encode())}: {reprlib.repr(found)}")
-    return found
+    return tag("the name of a schedule", name)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class ScheduleInfo:
     :ivar missed: ``'once'``, ``'skip'`` or ``'all'``.
     :ivar jitter: by how much a job is delayed at most, or None.
     :ivar key: the key of the jobs, or None.
-    :ivar unique: the token of the jobs, or None.
+    :ivar unique: the `Unique` of the jobs, or None.
     :ivar paused: whether nothing is put at the times of the rule.
     :ivar declared: True: a task has it, by ``@queue.task(cron=…)``; False: one had it, and the worker that was started
         last no longer knows it; None: it was assigned.
@@ -148,7 +148,7 @@ class ScheduleInfo:
     missed: str
     jitter: timedelta | None
     key: str | None
-    unique: str | None
+    unique: Unique | None
     paused: bool
     declared: bool | None
     next_at: datetime | None
@@ -184,7 +184,8 @@ class ScheduleInfo:
         :returns: the id of the job; None if one with the token `unique` waits already.
         :raises ScheduleNotFound: it was removed.
         """
-        ((found, id),) = self._table.execute(self._table.statements("schedules.sql")["fire_now"], {"name": self.name})
+        params = {"name": self.name, "times": array([None])}
+        ((found, id),) = self._table.execute(self._table.statements("schedules.sql")["fire_now"], params)
         if not found:
             raise ScheduleNotFound(schedule=self.name)
         return None if id is None else int(id)

@@ -13,11 +13,15 @@ from .._logs import queue_log as logger
 from .._loop import Loop
 from .._table import Table
 from .._table.rows import QueueRows
+from .._unique import Unique, digest
 from ..errors import ScheduleNotFound
 from ..sql import array
 from .rules import anchor_of, times
 from .schedule import Schedule, ScheduleInfo, check_name, check_schedule, zone_or_utc
 from .ticker import Ticker
+
+#: How long a job has its token, as it is stored.
+UNTIL = {"started": "-infinity", "done": "infinity"}
 
 #: Seconds between two looks of `Schedules.run` whether it is to stop.
 _LOOK = 0.1
@@ -120,8 +124,11 @@ class Schedules:
         return [self._read(row) for row in self._run(statement, **params)]
 
     def _read(self, row: tuple[Any, ...]) -> ScheduleInfo:
-        jitter = None if row[5] is None else timedelta(seconds=row[5])
-        values: builtins.list[Any] = [*row[:5], jitter, *row[6:], self._queue_of(row[1]), self._table]
+        name, queue, rule, zone, missed, seconds, key, token, is_done, *rest = row
+        jitter = None if seconds is None else timedelta(seconds=seconds)
+        unique = None if token is None else Unique(token, "done" if is_done else "started")
+        values: builtins.list[Any] = [name, queue, rule, zone, missed, jitter, key, unique, *rest]
+        values += [self._queue_of(queue), self._table]
         return ScheduleInfo(*values)
 
     def _run(self, statement: str, **params: Any) -> Any:
@@ -145,11 +152,13 @@ def write(table: Table, name: str, queue: QueueRows, schedule: Schedule, declare
     next_at = next(times(found.rule, zone, anchor, now), None)
     if next_at is None and not declared:
         raise ValueError(f"schedule {name!r} would never fire: the last time of {found.rule!r} is over")
-    table.execute(
-        statements["write"],
-        {**found._asdict(), "name": name, "queue": queue.name, "data": text, "declared": declared,
-         "anchor": anchor, "next_at": next_at},
-    )  # fmt: skip
+    unique = found.unique
+    token = unique and (digest(queue.name, text) if unique.token is True else unique.token)
+    params = {
+        "name": name, "queue": queue.name, "data": text, "declared": declared, "anchor": anchor, "next_at": next_at,
+        "unique": token, "until": unique and UNTIL[str(unique.until)],
+    }  # fmt: skip
+    table.execute(statements["write"], {**found._asdict(), **params})
 
 
 def declare(table: Table, queues: Iterable[str], schedules: Mapping[str, Schedule]) -> None:

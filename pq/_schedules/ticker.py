@@ -100,9 +100,8 @@ class Ticker:
         try:
             zone = zone_or_utc(due.zone)
             following = next(times(due.rule, zone, due.anchor, due.now), None)
-            since = due.was - timedelta(microseconds=1)
             most = MOST if due.missed == "all" else 1
-            moments = missed(due.rule, zone, due.anchor, since, due.now, most) or [due.was]
+            moments = [due.was, *missed(due.rule, zone, due.anchor, due.was, due.now, most)][-most:]
         except ImportError as error:  # another process may have it
             self._skip(due, error)
             return None

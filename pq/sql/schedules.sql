@@ -5,7 +5,7 @@ select statement_timestamp() at time zone 'utc'
 
 -- name: info
 -- As pq/_schedules/schedule.py reads it. Times are naive and in UTC.
-name, q_name, rule, zone, missed, jitter, key, unique_key, paused, declared,
+name, q_name, rule, zone, missed, jitter, key, unique_key, unique_until = 'infinity', paused, declared,
   next_at at time zone 'utc', last_at at time zone 'utc', last_job, error, data::text
 
 -- name: all
@@ -20,10 +20,10 @@ before.rule = excluded.rule and before.zone is not distinct from excluded.zone
 -- name: write
 -- A new rule has a time and an anchor of its own. Whoever paused it has a reason; but an error may be over now.
 insert into :schedules_table as before
-  (name, q_name, data, rule, zone, missed, jitter, key, unique_key, declared, anchor, next_at)
+  (name, q_name, data, rule, zone, missed, jitter, key, unique_key, unique_until, declared, anchor, next_at)
 values (
-  %(name)s, %(queue)s, %(data)s, %(rule)s, %(zone)s, %(missed)s, %(jitter)s, %(key)s, %(unique)s, %(declared)s,
-  %(anchor)s, %(next_at)s
+  %(name)s, %(queue)s, %(data)s, %(rule)s, %(zone)s, %(missed)s, %(jitter)s, %(key)s, %(unique)s,
+  %(until)s, %(declared)s, %(anchor)s, %(next_at)s
 )
 on conflict (name) do update set
   q_name = excluded.q_name,
@@ -34,6 +34,7 @@ on conflict (name) do update set
   jitter = excluded.jitter,
   key = excluded.key,
   unique_key = excluded.unique_key,
+  unique_until = excluded.unique_until,
   declared = excluded.declared,
   anchor = case when :is_same then before.anchor else excluded.anchor end,
   next_at = case when :is_same then before.next_at else excluded.next_at end,
@@ -73,20 +74,29 @@ limit %(limit)s
 name = %(name)s and rule = %(rule)s and zone is not distinct from %(zone)s
   and next_at = %(was)s::timestamptz and not paused
 
--- name: fire
--- Compare and set: of all who try, one finds the row as it was. Whoever comes meanwhile passes over it.
-with pq_due as materialized (
-  select name, q_name, data, key, unique_key from :schedules_table where :is_due
-  for update skip locked
+-- name: put_due
+-- One job for each moment; an empty text: now. A job whose window is over has its token no more; this is done first, since the insert reads how
+-- many there were.
+pq_released as (
+  update :table as job set unique_key = null from pq_due as due
+  where job.q_name = due.q_name and job.unique_key = due.unique_key
+    and job.unique_until > '-infinity' and job.unique_until <= statement_timestamp()
+  returning job.id
 ), pq_put as (
   insert into :table (q_name, data, schedule_at, key, unique_key, unique_until)
-  select
-    due.q_name, due.data, moment::timestamptz, due.key, due.unique_key,
-    case when due.unique_key is not null then '-infinity'::timestamptz end
+  select due.q_name, due.data, nullif(moment, '')::timestamptz, due.key, due.unique_key, due.unique_until
   from pq_due as due, unnest(%(times)s::text[]) as moment
+  where (select count(*) from pq_released) >= 0
   on conflict (q_name, unique_key) where unique_key is not null do nothing
   returning id
 )
+
+-- name: fire
+-- Compare and set: of all who try, one finds the row as it was. Whoever comes meanwhile passes over it.
+with pq_due as materialized (
+  select name, q_name, data, key, unique_key, unique_until from :schedules_table where :is_due
+  for update skip locked
+), :put_due
 update :schedules_table as schedule set
   next_at = %(following)s::timestamptz,
   last_at = coalesce(%(last)s::timestamptz, schedule.last_at),
@@ -97,23 +107,15 @@ where schedule.name = due.name
 returning schedule.name
 
 -- name: fire_now
-with pq_found as materialized (
-  select name, q_name, data, key, unique_key from :schedules_table where name = %(name)s
+with pq_due as materialized (
+  select name, q_name, data, key, unique_key, unique_until from :schedules_table where name = %(name)s
   for update
-), pq_put as (
-  insert into :table (q_name, data, key, unique_key, unique_until)
-  select
-    found.q_name, found.data, found.key, found.unique_key,
-    case when found.unique_key is not null then '-infinity'::timestamptz end
-  from pq_found as found
-  on conflict (q_name, unique_key) where unique_key is not null do nothing
-  returning id
-), pq_noted as (
+), :put_due, pq_noted as (
   update :schedules_table as schedule set last_at = statement_timestamp(), last_job = put.id
-  from pq_found as found, pq_put as put
-  where schedule.name = found.name
+  from pq_due as due, pq_put as put
+  where schedule.name = due.name
 )
-select (select count(*) from pq_found), (select put.id from pq_put as put)
+select (select count(*) from pq_due), (select put.id from pq_put as put)
 
 -- name: note
 -- Why it can't be fired by somebody; another process may be able to.

@@ -156,9 +156,12 @@ class Queue(BaseQueue):
             if isinstance(other, Task):
                 check_name(path, handler, other._handler)
             task = Task(self, handler, path, schedule_at, expected_at, options, key, unique)
-            self.handler_registry[path] = task
+            declared = {other: schedule for other, schedule in self._declared.items() if other != path}
             if clock is not None:
-                self._declared = {**self._declared, path: replace(clock, data=task.new_job().data)}
+                job = task.new_job()
+                declared[path] = replace(clock, data=job.data, key=job.key, unique=job.unique)
+                check_schedule(declared[path])
+            self._declared, self.handler_registry[path] = declared, task
             self._has_tasks = True
             self._has_transactional_tasks |= transactional
             return task

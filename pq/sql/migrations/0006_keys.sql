@@ -118,6 +118,7 @@ create table if not exists :schedules_table (
   jitter double precision,
   key text,
   unique_key text,
+  unique_until timestamptz,
   paused boolean not null default false,
   declared boolean,
   anchor timestamptz not null,
