@@ -202,19 +202,25 @@ class Retry(PQError):
     """Raise this in a handler to try the job again, however often it was tried before.
 
     :param in_: the pause, as ``'30s'`` or a timedelta; None: the pause of the retry policy, or none if it has none.
+    :param save_state: save `LeasedJob.key_state` as if the job were done.
     """
 
-    def __init__(self, in_: str | timedelta | None = None) -> None:
+    def __init__(self, in_: str | timedelta | None = None, *, save_state: bool = False) -> None:
         super().__init__("the handler asked for a retry")
         self.in_ = in_
+        self.save_state = save_state
 
 
 class Discard(PQError):
-    """Raise this in a handler to give the job up: it becomes a dead job with this reason."""
+    """Raise this in a handler to give the job up: it becomes a dead job with this reason.
 
-    def __init__(self, reason: str = "discarded") -> None:
+    :param save_state: as for `Retry`.
+    """
+
+    def __init__(self, reason: str = "discarded", *, save_state: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.save_state = save_state
 
 
 class DecodeError(PQError, ValueError):

@@ -6,6 +6,7 @@
     settlement   ending many of these in one statement
     track        how far a loop is
     steps        what parts of a job have returned
+    key_state    what jobs of a key hand on
     failure      why an attempt failed
     dead         a dead job
     info         a job, or a queue, as it was when it was looked at

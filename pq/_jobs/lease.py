@@ -16,6 +16,7 @@ from ..errors import Discard, LeaseLost, Retry
 from ..retry import Policy
 from . import outcome
 from .job import Job
+from .key_state import KeyState, check_key, checked
 from .settlement import Settlement, about, applies, note_cancelled, settle
 from .steps import Steps, call, check
 from .track import tracked
@@ -46,7 +47,10 @@ class LeasedJob(Job):
     :ivar settled: whether the job has ended; None if it has ended in a transaction that may still be open.
     """
 
-    __slots__ = ("_steps", "attempts", "cancelled", "cursor", "dequeued_at", "expiries", "lease", "policy", "settled")
+    __slots__ = (
+        "_key_state", "_steps", "attempts", "cancelled", "cursor", "dequeued_at", "expiries", "lease", "policy",
+        "settled",
+    )  # fmt: skip
 
     def __init__(
         self, *job: Any, attempts: int, expiries: int, dequeued_at: datetime, lease: timedelta, policy: Policy
@@ -61,6 +65,7 @@ class LeasedJob(Job):
         self.settled: bool | None = False
         self.cancelled: bool = False
         self._steps: Steps | None = None
+        self._key_state: KeyState | None = None
 
     @property
     def queue(self) -> Any:
@@ -233,6 +238,31 @@ class LeasedJob(Job):
             logger.exception("could not settle job %s in queue %r; its lease will expire", self.id, self._queue.name)
             return False
         return is_a(error, (Retry, Discard))
+
+    # -- the state of its key
+
+    @property
+    def key_state(self) -> dict[str, Any]:
+        """The state that the jobs of its key hand on: a dict that you change, or another one that you assign.
+
+        It is read at the first access, empty at first, and saved by the statement that settles the job as done, if it
+        has changed; by `Retry` and `Discard` if these say ``save_state=True``. A delivery that has lost its lease saves
+        nothing. `PQ.key_state` reads and deletes it from outside.
+
+        :raises TypeError: the job has no key; the limit of its queue lets several jobs of a key run at once; what is
+            assigned is not a dict. JSON does not have something in it: then `done` raises this.
+        :raises LeaseLost: at the first access, as for `done`.
+        """
+        if self._key_state is None:
+            check_key(self.id, self.key)
+            ((kept, is_shared),) = self._change("key_state", None)
+            self._key_state = KeyState(kept, is_shared)
+        return self._key_state.data
+
+    @key_state.setter
+    def key_state(self, state: dict[str, Any]) -> None:
+        if checked(state) is not self.key_state and self._key_state is not None:
+            self._key_state.data = state
 
     # -- inside
 

@@ -22,13 +22,17 @@ DEPLOYMENT = timedelta(seconds=30)
 def done(job: Delivery, result: Any = None) -> Settlement:
     """Return the settlement of a job that is done.
 
-    :raises TypeError: the result can't be encoded; or a ValueError.
+    :raises TypeError: the result can't be encoded, or the state of the key; or a ValueError.
     """
+    what = "result"
     try:
-        return Settlement(job, "done", result=job.queue._encoded(result))
+        text = job.queue._encoded(result)
+        what = "key_state"
+        state = None if job._key_state is None else job._key_state.changed()
+        return Settlement(job, "done", result=text, key_state=state)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"the result of job {job.id} can't be stored: {message_of(error)}") from error
+        raise kind(f"the {what} of job {job.id} can't be stored: {message_of(error)}") from error
 
 
 def retried(job: Delivery, in_: Delay | None, error: BaseException | str | None) -> Settlement:
@@ -46,13 +50,15 @@ def failed(job: Delivery, error: BaseException) -> Settlement:
     """Return the settlement after an attempt that raised this exception: as `Retry` or `Discard` says, or else by the
     retry policy."""
     # the application's subclasses may lack these attributes, or have properties with these names
-    if is_a(error, Retry):
+    if is_a(error, (Retry, Discard)):
         try:
-            return retried(job, attribute(error, "in_"), cause_of(error))
+            saves = attribute(error, "save_state") is True and job._key_state is not None
+            state = job._key_state.changed() if saves and job._key_state is not None else None
+            if is_a(error, Retry):
+                return retried(job, attribute(error, "in_"), cause_of(error))._replace(key_state=state)
+            return dead(job, attribute(error, "reason") or error)._replace(key_state=state)
         except Exception as bad:
             error = bad
-    if is_a(error, Discard):
-        return dead(job, attribute(error, "reason") or error)
     pause = _pause(job, error)
     if is_a(error, TaskNotFound) and attribute(error, "waits") is True:
         longer = max(pause or DEPLOYMENT, DEPLOYMENT)

@@ -12,6 +12,7 @@ from .._table import Table
 from ..errors import PQError
 from ..retry import Policy
 from ..sql import array
+from .key_state import KeyState
 
 #: The largest number of deliveries that one statement settles.
 MAX_DELIVERIES = 1000
@@ -27,6 +28,7 @@ class Delivery(Protocol):
     settled: bool | None
     cancelled: bool
     policy: Policy
+    _key_state: KeyState | None
 
     @property
     def queue(self) -> Any: ...
@@ -41,6 +43,7 @@ class Settlement(NamedTuple):
     :ivar error: a `Failure` in the form that the table keeps.
     :ivar result: the result as JSON.
     :ivar counts: whether a retry counts as an attempt.
+    :ivar key_state: the state of its key as JSON; None: it is not to be saved.
     """
 
     job: Delivery
@@ -49,6 +52,12 @@ class Settlement(NamedTuple):
     error: str | None = None
     result: str | None = None
     counts: bool = True
+    key_state: str | None = None
+
+    @property
+    def size(self) -> int:
+        """The characters that it writes."""
+        return len(self.result or "") + len(self.error or "") + len(self.key_state or "")
 
 
 def settle(
@@ -68,7 +77,12 @@ def settle(
 
 
 def _settle(table: Table, given: Sequence[Settlement], lock_timeout: float | None) -> list[Delivery]:
-    sql = table.statements("lease.sql")["settle_and_remove" if table.retention().deletes_on_completion else "settle"]
+    removes = table.retention().deletes_on_completion
+    saves = any(settlement.key_state is not None for settlement in given)
+    instead = {"no_key": "with_key", "no_states": "states"} if saves else {}
+    if saves and removes:
+        instead["ended"] = "ended_or_removed"
+    sql = table.statements("lease.sql", **instead)["settle_and_remove" if removes else "settle"]
     params = {
         **identity([settlement.job for settlement in given]),
         "outcomes": array(settlement.outcome if settlement.counts else "released" for settlement in given),
@@ -76,6 +90,8 @@ def _settle(table: Table, given: Sequence[Settlement], lock_timeout: float | Non
         "errors": array(settlement.error for settlement in given),
         "results": array(settlement.result for settlement in given),
     }
+    if saves:
+        params["states"] = array(settlement.key_state for settlement in given)
     rows = table.execute(sql, params, prepare=True, lock_timeout=lock_timeout)
     settled = {number - 1 for number, _ in rows}
     open = table.database.in_transaction

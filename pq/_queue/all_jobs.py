@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._args import job_ids
+from .._args import UNSET, Unset, job_ids
+from .._codec import encode
 from .._db import Database
 from .._jobs.info import QueueInfo
+from .._jobs.key_state import KeyState, checked
 from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
 from .._table import Table
 from .._times import Delay, patience
+from .._unique import tag
 from .._wait import QUEUE
 from ..errors import PQError
 from .results import outcome
@@ -62,6 +65,35 @@ class AllJobs:
             except PQError as error:
                 found[id] = error.with_traceback(None)  # which would refer to this dict
         return found
+
+    def key_state(
+        self, queue: str | Queue, key: str, state: dict[str, Any] | Unset | None = UNSET, *, conn: Any = None
+    ) -> dict[str, Any]:
+        """Return the state that the jobs of a key hand on, see `LeasedJob.key_state`; ``{}`` if there is none.
+
+        It stays when its jobs are deleted, until you delete it, or by `reset`.
+
+        :param queue: the queue, or its name.
+        :param state: set it to this dict; None deletes it. A job of that key that runs meanwhile, and changes the state
+            itself, writes over this when it is done.
+        :param conn: read or change it in the transaction that is open there; see `PQ.using`.
+        :returns: the state as it is then.
+        :raises TypeError: the key is not a str; the state is not a dict, or JSON does not have something in it.
+        :raises ValueError: the key is empty or too long; NaN or Infinity is in the state.
+        """
+        name = (self[queue] if isinstance(queue, str) else queue).name
+        params: dict[str, Any] = {"queue": name, "key": tag("key", key)}
+        table = self._table if conn is None else self._table.bind(conn)
+        sql = table.statements("states.sql")
+        if state is UNSET:
+            rows = table.execute(sql["read"], params)
+            return KeyState(rows[0][0] if rows else None).data
+        if state is None:
+            table.execute(sql["remove"], params)
+            return {}
+        text = encode(checked(state))
+        table.execute(sql["write"], {**params, "state": text})
+        return KeyState(text).data
 
     def queues(self) -> list[QueueInfo]:
         """Return the queues that iteration names, with their numbers of jobs, and since and until when these wait.

@@ -119,7 +119,7 @@ class ItemBlock:
             try:
                 try:
                     known = self._settle(self.job, error)
-                except self._queue._db.driver.Error as failure:
+                except (self._queue._db.driver.Error, TypeError, ValueError) as failure:
                     if error is not None or isinstance(failure, PQError):
                         raise
                     late = failure
@@ -145,7 +145,8 @@ class ItemBlock:
         """Settle the job in the transaction; return what `_end` returns.
 
         :raises Error: an error of the driver for what the block has done: the block went on after a failed statement,
-            or violated a deferred constraint. Each attempt would raise it again, so the attempt must count.
+            or violated a deferred constraint. Or a TypeError or ValueError: it has put into `LeasedJob.key_state` what
+            JSON does not have. Each attempt would raise it again, so the attempt must count.
         """
         known = job.__exit__(type(error), error, None)
         if job.settled is False:

@@ -64,8 +64,8 @@ update :table as job set
 -- name: settle
 with :given, pq_changed as (
   :change
-  returning job.tableoid, job.q_name, given.number, given.outcome
-)
+  returning job.tableoid, job.q_name, given.number, given.outcome :no_key
+) :no_states
 select changed.number, case when changed.outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed
 
 -- name: settle_and_remove
@@ -73,14 +73,56 @@ select changed.number, case when changed.outcome in ('retry', 'released', 'broke
 with :given, pq_removed as (
   delete from :table as job using pq_given as given
   where :is_given and given.outcome = 'done'
-  returning given.number
+  returning given.number :no_key
 ), pq_changed as (
   :change and given.outcome <> 'done'
-  returning job.tableoid, job.q_name, given.number, given.outcome
-)
+  returning job.tableoid, job.q_name, given.number, given.outcome :no_key
+) :no_states
 select changed.number, case when changed.outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed
 union all
 select removed.number, null from pq_removed as removed
+
+-- name: no_key
+-- In place of "with_key", where no delivery has changed the state of its key.
+
+-- name: with_key
+, job.id, job.q_name as queue, job.key
+
+-- name: no_states
+-- In place of "states".
+
+-- name: states
+-- Keep the states of those keys whose jobs were settled indeed. One of them for each key, in one order for all.
+, pq_states as (
+  insert into :states_table (q_name, key, state, job)
+  select distinct on (ended.queue, ended.key) ended.queue, ended.key, given.state::json, ended.id
+  from (:ended) as ended join unnest(%(states)s::text[]) with ordinality as given (state, number) using (number)
+  where given.state <> '' and ended.key is not null
+  order by ended.queue, ended.key, ended.number desc
+  on conflict (q_name, key) do update
+  set state = excluded.state, changed_at = excluded.changed_at, job = excluded.job
+)
+
+-- name: ended
+:kept_rows
+
+-- name: kept_rows
+select changed.number, changed.id, changed.queue, changed.key from pq_changed as changed
+
+-- name: ended_or_removed
+-- In place of "ended", where finished jobs are not kept.
+:kept_rows
+union all
+select removed.number, removed.id, removed.queue, removed.key from pq_removed as removed
+
+-- name: key_state
+-- The state of the job's key; and whether jobs of one key may run at the same time, and would write over each other's.
+select
+  (select states.state::text from :states_table as states where states.q_name = job.q_name and states.key = job.key),
+  coalesce(
+    (select per_key from :limits_table as limits where limits.name = job.q_name and limits.queues is null) > 1, false
+  )
+from :table as job where :held
 
 -- name: free
 -- Return the job if it is still running this delivery and no other transaction is about to end it.

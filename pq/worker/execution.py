@@ -168,7 +168,7 @@ class Execution:
             if self.options.transactional:
                 return self._run_in_transaction(call, watch)
             result = self._handle(call)
-            return outcome.done(job, result) if self.options.result else Settlement(job, "done")
+            return outcome.done(job, result if self.options.result else None)
         except Exception as error:
             lost = attribute(error, "job_id") if is_a(error, errors.LeaseLost) else None
             if is_a(lost, int) and lost == job.id:

@@ -62,9 +62,9 @@ class Held:
         if self.open.pop(execution, self) is self:
             return False
         self.ended[execution] = settlement
-        if settlement.result is not None or settlement.error is not None:
+        if size := settlement.size:
             with self.changed:
-                execution.size = len(settlement.result or "") + len(settlement.error or "")
+                execution.size = size
                 self._characters += execution.size
         count = len(self.ended)
         if count + len(self.aside) >= self._most or self._characters >= MAX_CHARACTERS:
@@ -83,7 +83,7 @@ class Held:
         """Settle an ended job in another way."""
         with self.changed:
             self._characters -= execution.size
-            execution.size = len(settlement.result or "") + len(settlement.error or "")
+            execution.size = settlement.size
             self._characters += execution.size
             self.ended[execution] = settlement
 
