@@ -276,8 +276,9 @@ def test_where_several_jobs_of_a_key_run_at_once_there_is_none(pq: PQ, sql: Sql)
 @pytest.mark.parametrize("how", ["done", "with", "settle"])
 @pytest.mark.parametrize("value, error", [(object(), TypeError), ({1, 2}, TypeError), (float("nan"), ValueError)])
 def test_what_json_does_not_have_is_refused_and_nothing_is_settled(
-    pq: PQ, queue: Queue, sql: Sql, how: str, value: Any, error: type[Exception]
+    pq: PQ, sql: Sql, how: str, value: Any, error: type[Exception]
 ) -> None:
+    queue = pq["a"]
     job = take(queue)
     job.key_state["n"] = value
     before = sql("select queue::text from queue")

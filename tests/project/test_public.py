@@ -22,11 +22,12 @@ BUDGET = {
     # Unique, JobId, Duplicate: what becomes of a second job of a kind, and whether there was one
     # Schedule, ScheduleInfo, ScheduleNotFound: what is given, what is stored, and that there is none
     "pq": 45,
-    "pq.PQ": 18,  # schedules: a noun with a mapping behind it; results: one wait for jobs of many queues
+    "pq.PQ": 19,  # key_state; schedules: a noun with a mapping behind it; results: one wait for jobs of many queues
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
     "pq.Queue": 51,
     "pq.Job": 7,  # key
-    "pq.LeasedJob": 25,  # track: progress of a loop, at most once a second; step: what a retry does not do again
+    # track: progress of a loop, at most once a second; step: what a retry does not do again; key_state
+    "pq.LeasedJob": 26,
     "pq.DeadJob": 13,
     "pq.Dead": 4,
     "pq.Worker": 9,
@@ -50,8 +51,8 @@ PUBLIC = {
         TaskTimeout Unique Worker retry
     """,
     "pq.PQ": """
-        bind close create debug doctor done drop embedded prune queue_class queues reset results retention schedules
-        settle using version
+        bind close create debug doctor done drop embedded key_state prune queue_class queues reset results retention
+        schedules settle using version
     """,
     "pq.Queue": """
         batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
@@ -61,9 +62,8 @@ PUBLIC = {
     """,
     "pq.Job": "data enqueued_at expected_at id key schedule_at size",
     "pq.LeasedJob": """
-        attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail id key lease policy
-        progress queue release retry schedule_at settle settled size step
-        track
+        attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail id key key_state
+        lease policy progress queue release retry schedule_at settle settled size step track
     """,
     "pq.DeadJob": """
         attempts data died_at enqueued_at error expected_at first_failed_at id key retry schedule_at size text
