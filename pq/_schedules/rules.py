@@ -57,15 +57,19 @@ _PERIODS = {
 }
 
 
+class UnknownZone(ValueError):
+    """This machine knows no time zone of that name; another one may."""
+
+
 def zone_of(name: str) -> ZoneInfo:
     """Return a time zone.
 
-    :raises ValueError: there is none of that name.
+    :raises UnknownZone: there is none of that name.
     """
     try:
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):  # the last one is what zoneinfo raises for a name that nothing has
-        raise ValueError(f"zone {name!r} is unknown: a time zone is named as in 'Europe/Berlin' or 'UTC'") from None
+        raise UnknownZone(f"zone {name!r} is unknown: a time zone is named as in 'Europe/Berlin' or 'UTC'") from None
 
 
 def every(interval: timedelta) -> str:

@@ -14,7 +14,7 @@ from .._text import describe
 from .._times import LIMIT
 from ..errors import PQError
 from ..sql import array
-from .rules import missed, times
+from .rules import UnknownZone, missed, times
 from .schedule import zone_or_utc
 
 #: Seconds between two looks at most: a new schedule fires that much later.
@@ -102,7 +102,7 @@ class Ticker:
             following = next(times(due.rule, zone, due.anchor, due.now), None)
             most = MOST if due.missed == "all" else 1
             moments = [due.was, *missed(due.rule, zone, due.anchor, due.was, due.now, most)][-most:]
-        except ImportError as error:  # another process may have it
+        except (ImportError, UnknownZone) as error:  # another machine may have it
             self._skip(due, error)
             return None
         except Exception as error:

@@ -141,6 +141,8 @@ def run(command: list[str]) -> None:
             assert main(command[3:]) == 1  # the server of the tests has fsync off
         case ["python", "-m", "pq", "dead", "retry", _, "17", "18"]:
             assert main(command[3:]) == 1  # there are no such jobs
+        case ["python", "-m", "pq", "schedules", _, "nightly"]:
+            assert main(command[3:]) == 1  # there is no such schedule
         case ["python", "-m", "pq", *arguments]:
             assert main(arguments) == 0
         case ["python", "-m", "tests.torture", *_]:
@@ -200,8 +202,9 @@ def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: py
     text = (ROOT / "docs" / "reference" / "commands.rst").read_text("utf-8")
     options = set()
     commands = ["create", "sql", "version", "doctor", "put", "list", "count", "show", "cancel", "reschedule", "move"]
-    commands += ["pause", "resume", "clear", "queues", "prune", "work", "call", "dead", "demo"]
-    for command in ("", *commands, "dead list", "dead retry", "dead discard"):
+    commands += ["pause", "resume", "clear", "queues", "prune", "work", "call", "dead", "schedules", "demo"]
+    parts = [f"schedules {action}" for action in ("list", "run", "pause", "resume", "fire", "remove")]
+    for command in ("", *commands, "dead list", "dead retry", "dead discard", *parts):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])
         usage = capsys.readouterr().out

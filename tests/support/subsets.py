@@ -30,6 +30,7 @@ EVERY_PYTHON = [
     "tasks/test_tasks.py",
     "tasks/test_found.py",
     "jobs/test_leases.py",
+    "schedules/test_schedule_rules.py",
     "db/test_exit.py",
     "db/test_fork.py",
     "db/test_psycopg3.py",
