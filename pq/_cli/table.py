@@ -17,13 +17,23 @@ def add(commands: Any) -> None:
     with_table = Commands(commands, [database_options(), table_options()])
     with_table.add(_create, "create", "create the table, or upgrade it")
     sql = Commands(commands, [table_options()]).add(_sql, "sql", "print the SQL that create executes")
-    sql.add_argument(
+    direction = sql.add_mutually_exclusive_group()
+    direction.add_argument(
         "--since",
         type=int,
         default=0,
         choices=range(schema.VERSION + 1),
         metavar="VERSION",
         help="print only the steps after this version of the table",
+    )
+    direction.add_argument(
+        "--down",
+        type=int,
+        nargs="?",
+        const=schema.VERSION - 1,
+        choices=range(schema.OLDEST, schema.VERSION),
+        metavar="VERSION",
+        help="print the way back to an older version instead, by default the one before",
     )
     with_table.add(_version, "version", "print the version of the table and that of pq")
 
@@ -40,7 +50,8 @@ def _create(args: argparse.Namespace) -> None:
 
 
 def _sql(args: argparse.Namespace) -> None:
-    print(schema.script(TableName(args.table, args.schema), args.since), end="")
+    table = TableName(args.table, args.schema)
+    print(schema.script(table, args.since) if args.down is None else schema.way_back(table, args.down), end="")
 
 
 def _version(args: argparse.Namespace) -> None:

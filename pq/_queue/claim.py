@@ -138,7 +138,8 @@ class Claim:
                     timeout=timeout,
                     prepare=True,
                 )
-                found = [row for row in given if row[DEQUEUED_AT] is not None or row[REMOVED]]  # the others were held back
+                # the others were held back
+                found = [row for row in given if row[DEQUEUED_AT] is not None or row[REMOVED]]
                 promoted = given[-1][PROMOTED] if given else None
                 too_few = len(given) < (min(wanted, MAX_DUE) if in_transaction else wanted) and len(found) == len(given)
                 look.saw(found, promoted, all_due=too_few if in_transaction else promoted is None)

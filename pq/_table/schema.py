@@ -75,8 +75,11 @@ def steps() -> list[Step]:
     return [Step(int(name[:4]), name[5:-4], read(f"migrations/{name}")) for name in names]
 
 
-#: The version that this library works with.
+#: The version that this library works with, the first one that has tables beside that of the jobs, and the oldest one
+#: to which there is a way back.
 VERSION = len(steps())
+WITH_BESIDE = 6
+OLDEST = WITH_BESIDE - 1
 
 
 def create(table: Table, change: Change) -> None:
@@ -114,7 +117,7 @@ def reset(table: Table, force: bool) -> None:
 def _end(database: Database, table: TableName, statement: str, force: bool, inside: bool) -> None:
     run = database.execute
     with _lock(database, inside) as isolation:
-        schema, _ = _find(database, table)
+        schema, version = _find(database, table)
         if schema is None and statement == "drop":
             return  # another process has dropped it meanwhile
         target = TableName(table.name, schema)
@@ -122,6 +125,8 @@ def _end(database: Database, table: TableName, statement: str, force: bool, insi
         if not force:
             _refuse(database, target, isolation)
         run(for_table(_SQL[statement], target))
+        if version >= WITH_BESIDE:
+            run(for_table(_SQL[f"{statement}_beside"], target))
 
 
 def _refuse(database: Database, table: TableName, isolation: str) -> None:
@@ -239,12 +244,24 @@ def script(table: TableName, since: int = 0) -> str:
 
     :param since: leave out the steps up to this version.
     """
-    parts = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
-    if table.schema is not None:
-        parts.append(f"create schema if not exists {quote(table.schema)};")
-    parts.append(for_table(_SQL["announce"], table) + ";")
-    parts += [for_table(step.sql, table).strip() for step in steps() if step.version > since]
-    return "\n\n".join([*parts, "commit;"]) + "\n"
+    parts = [] if table.schema is None else [f"create schema if not exists {quote(table.schema)};"]
+    parts += [_SQL["announce"] + ";", *(step.sql for step in steps() if step.version > since)]
+    return _script(table, parts)
+
+
+def way_back(table: TableName, version: int) -> str:
+    """Return the SQL that makes the table one of an older version, likewise. What a later step has replaced is put back
+    by the steps up to that version, which are run again.
+
+    :param version: at least `OLDEST`.
+    """
+    back = [read(f"migrations/down/{later:04}.sql") for later in range(VERSION, version, -1)]
+    return _script(table, [_SQL["announce"] + ";", *back, *(step.sql for step in steps()[1:version])])
+
+
+def _script(table: TableName, parts: list[str]) -> str:
+    lines = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
+    return "\n\n".join([*lines, *(for_table(part, table).strip() for part in parts), "commit;"]) + "\n"
 
 
 def for_table(sql: str, table: TableName) -> str:
@@ -263,6 +280,7 @@ def for_table(sql: str, table: TableName) -> str:
         name = quote(object_name(table.name, kind))
         in_schema = kind.endswith("function") and table.schema is not None
         words[kind] = f"{quote(table.schema or '')}.{name}" if in_schema else name
+    words["functions"] = ", ".join(words[kind] for kind in (*_OBJECTS, *CALLED) if kind.endswith("function"))
     while (mark := f"${tag}$") in table.quoted:  # in the body of a function a name would end it
         tag += "q"
     return bind(sql.replace("$pq$", mark), words)

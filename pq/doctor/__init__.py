@@ -54,9 +54,6 @@ LIMITS: dict[str, Any] = {
     "queues": 10_000,
 }
 
-#: The first version with tables beside that of the jobs.
-WITH_BESIDE = 6
-
 _PART = re.compile(
     r"^(create|drop) (?:unique )?(index|trigger) (?:if (?:not )?exists )?(:?\w+)(?:[^;]*? on (:\w+))?[^;]*;",
     re.MULTILINE,
@@ -175,7 +172,7 @@ def parts(table: TableName, version: int) -> dict[str, list[str]]:
         "definitions": [sql.replace(" index ", " index concurrently ", 1) for _, sql in indexes.values()],
         "triggers": [name for name, (kind, _, _) in there.items() if kind == "trigger"],
         "obsolete": list(obsolete),
-        "beside": [beside(table.quoted, word) for word in BESIDE] if version >= WITH_BESIDE else [],
+        "beside": [beside(table.quoted, word) for word in BESIDE] if version >= schema.WITH_BESIDE else [],
     }
 
 

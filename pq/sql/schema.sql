@@ -26,25 +26,18 @@ lock table :table in access exclusive mode
 
 -- name: drop
 drop table :table;
-drop table if exists :checks_table, :limits_table, :slots_table, :states_table, :schedules_table;
-drop function if exists :due_function();
-drop function if exists :taken_function();
-drop function if exists :notify_function();
-drop function if exists :change_function();
-drop function if exists :arrive_function();
-drop function if exists :line_function();
-drop function if exists :leave_function();
-drop function if exists :heal_all_function(bigint);
-drop function if exists :heal_function(text, text);
-drop function if exists :next_function(text, text, bigint, boolean);
-drop function if exists :free_function(text, text, bigint, timestamptz, integer, boolean);
-drop function if exists :guard_function(text, text, bigint, timestamptz, integer, boolean, integer, boolean, boolean);
-drop function if exists :behind_function(text, text, bigint);
-drop function if exists :wake_function(text);
-drop function if exists :check_function(text, text, bigint);
+drop function if exists :functions
+
+-- name: drop_beside
+-- What stands beside the table from version 6 on.
+drop table :checks_table, :limits_table, :slots_table, :states_table, :schedules_table
 
 -- name: empty
-truncate :table, :checks_table, :slots_table, :states_table
+truncate :table
+
+-- name: empty_beside
+-- Limits and schedules stay, and so do the places of limits: each is free if its job does not run.
+truncate :checks_table, :states_table
 
 -- name: announce
 -- Note whether the table is new, for the steps that need to know. The name reaches the block by way of a setting: inside

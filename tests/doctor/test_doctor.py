@@ -172,8 +172,9 @@ BROKEN = {
     "beside_missing": "drop table queue_limits",
     "index_missing index_missing": "drop index queue_unique_index; drop index queue_checks_index",
     "trigger_missing": "drop trigger queue_notify_trigger on queue",
-    "trigger_missing trigger_missing": "drop function queue_due_function() cascade",
-    "trigger_disabled": "alter table queue disable trigger queue_due_update_trigger",
+    "trigger_missing trigger_missing":
+        "drop function queue_due_function() cascade; drop trigger queue_line_trigger on queue",
+    "trigger_disabled": "alter table queue disable trigger queue_due_insert_trigger",
     "trigger_obsolete": OLD_TRIGGER,
     "autovacuum_off": "alter table queue set (autovacuum_enabled = off)",
     "table_unlogged": "alter table queue set unlogged",

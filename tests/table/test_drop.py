@@ -155,11 +155,10 @@ def test_in_a_block_it_is_part_of_that(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_a_table_of_1_9_1_is_not_judged(dsn: str, sql: Sql, end: Callable[..., None]) -> None:
+def test_a_table_of_1_9_1_is_not_judged(empty_dsn: str, end: Callable[..., None]) -> None:
     """What its rows mean, only an upgrade tells."""
-    sql("drop table queue")
-    sql(steps()[0].sql.replace(":table", "queue"))
-    with PQ(dsn) as pq:
+    execute(empty_dsn, steps()[0].sql.replace(":table", "queue"))
+    with PQ(empty_dsn) as pq:
         with pytest.raises(TableMissing, match="create"):
             end(pq)
         end(pq, force=True)
