@@ -24,17 +24,20 @@ def add(commands: Any) -> None:
     put.add_argument("data", metavar="DATA", help="JSON, or - to read JSON from the standard input")
     put.add_argument("--at", type=time, metavar="TIME", help=f"when the job may start: {TIME}")
     put.add_argument("--expected", type=time, metavar="TIME", help="its priority, the earliest first: such a TIME")
+    put.add_argument("--key", help="the jobs of a queue with the same key run one after the other")
 
     listing = command(_list, "list", "show jobs, in the order in which they are taken", "queue", "--state", "--json")
     listing.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N (default: 100)")
     listing.add_argument("--after", type=int, metavar="ID", help="only jobs behind this one")
+    listing.add_argument("--key", help="the jobs of this key, in the order in which they are to run")
 
     command(_count, "count", "count the jobs in each state", "queue", "--state", "--json")
     show = command(_show, "show", "show everything about a job", "queue", "id", "--json")
     show.add_argument("--follow", action="store_true", help="first wait until it has ended, and show how far it is")
 
     cancel = command(_cancel, "cancel", "end jobs without running them", "queue", "--yes")
-    cancel.add_argument("ids", nargs="+", type=int, metavar="ID", help="ids of the jobs")
+    cancel.add_argument("ids", nargs="*", type=int, metavar="ID", help="ids of the jobs")
+    cancel.add_argument("--key", help="all jobs of this key")
 
     again = command(_reschedule, "reschedule", "change the times of a job", "queue", "id")
     again.add_argument(
@@ -57,21 +60,21 @@ def _queue(args: argparse.Namespace) -> Iterator[Queue]:
 def _put(args: argparse.Namespace) -> None:
     data = json_value(args.data, "the data")
     with _queue(args) as queue:
-        print(queue.put(data, schedule_at=args.at, expected_at=args.expected))
+        print(queue.put(data, schedule_at=args.at, expected_at=args.expected, key=args.key))
 
 
 def _list(args: argparse.Namespace) -> None:
     with _queue(args) as queue:
         try:
-            jobs = queue.list(args.state, args.limit, args.after)
-        except ValueError as error:  # the job of --after is in another state by now
+            jobs = queue.list(args.state, args.limit, args.after, key=args.key)
+        except (TypeError, ValueError) as error:  # the job of --after is in another state by now; two options too many
             raise PQError(str(error)) from None
     if args.json:
         print_json([as_json(job) for job in jobs])
         return
-    heading = ("id", "state", "put", "due", "expected", "attempts", "data")
+    heading = ("id", "state", "key", "put", "due", "expected", "attempts", "data")
     rows = [
-        (job.id, job.state, job.enqueued_at, job.due_at, job.expected_at, job.attempts, one_line(job.text))
+        (job.id, job.state, job.key, job.enqueued_at, job.due_at, job.expected_at, job.attempts, one_line(job.text))
         for job in jobs
     ]
     print_table([heading, *rows])
@@ -112,9 +115,12 @@ def _print(job: JobInfo, result: str | None) -> None:
 
 def _cancel(args: argparse.Namespace) -> None:
     ids = set(args.ids)
-    confirm(args, f"Cancel {len(ids)} of the jobs of queue {args.queue!r}?")
+    if not ids and args.key is None:
+        raise ValueError("give ids, or --key")
+    which = f"{len(ids)} of the jobs" if args.key is None else f"the jobs of key {args.key!r}"
+    confirm(args, f"Cancel {which} of queue {args.queue!r}?")
     with _queue(args) as queue:
-        count = queue.cancel(ids)
+        count = queue.cancel(ids, key=args.key)
     print(f"{count} cancelled")
     if count < len(ids):
         raise PQError(f"{len(ids) - count} not cancelled: missing, finished, or locked by another transaction")

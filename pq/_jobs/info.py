@@ -16,7 +16,7 @@ class JobInfo:
     """A job as it was when it was looked at. Times are naive and in UTC.
 
     :ivar id: primary key of the row.
-    :ivar state: ``'ready'``, ``'scheduled'``, ``'running'``, ``'dead'`` or ``'finished'``.
+    :ivar state: ``'ready'``, ``'scheduled'``, ``'held'``, ``'running'``, ``'dead'`` or ``'finished'``.
     :ivar enqueued_at: when it was put.
     :ivar schedule_at: not to be got before, or None.
     :ivar expected_at: its priority, or None.
@@ -56,9 +56,9 @@ class JobInfo:
             id=row[ID],
             state=state,
             enqueued_at=row[ENQUEUED_AT],
-            schedule_at=row[SCHEDULE_AT],
+            schedule_at=None if state == "held" else row[SCHEDULE_AT],
             expected_at=row[EXPECTED_AT],
-            due_at=due_at,
+            due_at=None if state == "held" else due_at,
             dequeued_at=row[DEQUEUED_AT],
             attempts=row[ATTEMPTS],
             error=None if error is None else Failure.loads(error),
@@ -91,6 +91,7 @@ class QueueInfo:
     :ivar name: its name.
     :ivar ready: how many jobs could be got, if it is not paused.
     :ivar scheduled: how many wait for their time.
+    :ivar held: how many wait for other jobs: of their key, or those that they are to follow.
     :ivar running: how many run under a lease.
     :ivar dead: how many are dead.
     :ivar ready_since: when the job that has been ready for the longest became ready, or None; naive, in UTC. A job that
@@ -102,6 +103,7 @@ class QueueInfo:
     name: str
     ready: int
     scheduled: int
+    held: int
     running: int
     dead: int
     ready_since: datetime | None

@@ -8,11 +8,12 @@ from typing import Any
 from .._args import job_ids, limit_of
 from .._jobs.info import JobInfo
 from .._table.rows import QueueRows
+from .._unique import key_of
 from ..errors import JobNotFound
 
 #: In the order in which `Browse.list` goes through them. The last one holds history: only who names it is shown it.
-STATES = ("ready", "scheduled", "running", "dead", "finished")
-_LIVE = 4
+STATES = ("ready", "scheduled", "held", "running", "dead", "finished")
+_LIVE = 5
 
 _BEFORE_ALL = -(2**63)
 
@@ -21,23 +22,35 @@ class Browse(QueueRows):
     """Looks at the jobs of a queue."""
 
     def list(
-        self, state: str | None = None, limit: int = 100, after: JobInfo | int | None = None
+        self,
+        state: str | None = None,
+        limit: int = 100,
+        after: JobInfo | int | None = None,
+        *,
+        key: str | None = None,
     ) -> builtins.list[JobInfo]:
         """Return jobs as they are now, in the order in which `get` takes them: ready jobs, then scheduled ones by their
-        time, then running and dead ones, the longest first. Finished jobs are listed, by their ids, only if you ask for
+        time, then held ones, by their ids, then running and dead ones, the longest first. Finished jobs are listed, by their ids, only if you ask for
         that state, which may read the whole table.
 
         A job that another program has in a transaction is listed as if it did not.
 
-        :param state: list only this state: ``'ready'``, ``'scheduled'``, ``'running'``, ``'dead'`` or ``'finished'``.
+        :param state: list only this state: ``'ready'``, ``'scheduled'``, ``'held'``, ``'running'``, ``'dead'`` or
+            ``'finished'``.
         :param limit: the largest number of jobs.
         :param after: the last job of the previous page, to go on behind the place where it was then; or an id, to go on
             behind the place where that job is now.
+        :param key: list the jobs of this key instead, in the order in which they are to run, then the scheduled ones.
         :raises ValueError: there is no such state; `limit` is negative; `after` was in none of the states asked for.
-        :raises TypeError: `limit` is not an int; `after` is neither a `JobInfo` nor an int.
+        :raises TypeError: `limit` is not an int; `after` is neither a `JobInfo` nor an int; `key` is not a str, or is
+            given together with a state or `after`.
         :raises JobNotFound: there is no job with that id any more.
         """
         limit = limit_of(limit)
+        if key is not None:
+            if state is not None or after is not None:
+                raise TypeError("key can't be combined with state or after")
+            return [JobInfo.of(self, row) for row in self._browse("list_key", key=key_of(key), limit=limit)]
         first, last = (1, _LIVE) if state is None else (_rank(state), _rank(state))
         keys: dict[str, str | int | None] = {"untimed_id": _BEFORE_ALL}
         for each in STATES:

@@ -10,6 +10,7 @@ from .._args import UNSET, Unset, job_ids
 from .._table import bulk as _bulk
 from .._table.rows import QueueRows
 from .._times import TimeSpec, When, when
+from .._unique import key_of
 from ..sql import array
 
 #: Seconds between tries at a row that is locked. A claim or a heartbeat has it for a moment, a block for long.
@@ -19,7 +20,7 @@ PAUSES = (0.005, 0.01, 0.02, 0.04)
 class Control(QueueRows):
     """Changes the jobs of a queue from outside."""
 
-    def cancel(self, ids: int | Iterable[int]) -> int:
+    def cancel(self, ids: int | Iterable[int] = (), *, key: str | None = None) -> int:
         """Finish jobs without performing them, and delete dead ones, as `Dead.discard` does. Finished jobs are kept as
         long as the retention says.
 
@@ -29,10 +30,14 @@ class Control(QueueRows):
         A job that another program has taken in a transaction (``with queue``) is skipped, not waited for.
 
         :param ids: an id, or several. Those of jobs that are finished, or not there, are passed over.
+        :param key: cancel all jobs of this key that are there now, too.
         :returns: how many were cancelled.
-        :raises TypeError: an id is not an int.
+        :raises TypeError: an id is not an int, or the key not a str.
+        :raises ValueError: the key is empty or too long.
         """
         ids = job_ids(ids)  # before any SQL
+        if key is not None:
+            ids += [id for (id,) in self._run(self._statements("browse.sql")["ids_of_key"], key=key_of(key))]
         removes = "does_remove" if self._table.retention().deletes_on_completion else "removes"
         return self._change("cancel", ids, which="unfinished", removes=removes)
 

@@ -271,7 +271,7 @@ def for_table(sql: str, table: TableName) -> str:
     schema.
     """
     words = {"table": table.quoted, "table_text": _literal(table.quoted)}
-    words["stand"] = _SQL["stand"]
+    words["stand"] = statements("common.sql")["stand"]
     words["beside_text"] = _literal(array(beside(table.quoted, word) for word in BESIDE))
     words["functions_text"] = _literal(array(object_name(table.name, kind) for kind in _OBJECTS if kind not in CALLED))
     words |= {word: beside(table.quoted, word) for word in BESIDE + CALLED}

@@ -4,6 +4,7 @@
 case
   when (:is_ready) or :is_due then 'ready'
   when :is_scheduled then 'scheduled'
+  when :is_held then 'held'
   when :is_dead then 'dead'
   when :is_finished then 'finished'
   else 'running'
@@ -17,7 +18,7 @@ end
   end,
   state,
   (
-    case state when 'ready' then expected_at when 'scheduled' then due_at when 'finished' then null else dequeued_at end
+    case state when 'ready' then expected_at when 'scheduled' then due_at when 'finished' then null when 'held' then null else dequeued_at end
     at time zone 'utc'
   )::text
 
@@ -80,21 +81,28 @@ from (
     )
     union all
     (
-      select :row, 3, dequeued_at from :table
+      select :row, 3, null from :table
+      where :asks_held and :held and id > %(held_id)s
+      order by id
+      limit (select %(limit)s::bigint)
+    )
+    union all
+    (
+      select :row, 4, dequeued_at from :table
       where :asks_running and :running and (dequeued_at, id) > (:running_key, %(running_id)s)
       order by dequeued_at, id
       limit (select %(limit)s::bigint)
     )
     union all
     (
-      select :row, 4, dequeued_at from :table
+      select :row, 5, dequeued_at from :table
       where :asks_dead and :dead and (dequeued_at, id) > (:dead_key, %(dead_id)s)
       order by q_name, dequeued_at, id
       limit (select %(limit)s::bigint)
     )
     union all
     (
-      select :row, 5, null from :table
+      select :row, 6, null from :table
       where :asks_finished and :finished and id > %(finished_id)s
       order by id
       limit (select %(limit)s::bigint)
@@ -104,6 +112,19 @@ from (
   limit %(limit)s
 ) as job
 order by rank, place, id
+
+-- name: list_key
+-- The unfinished and the dead jobs of a key, in order.
+select :job
+from (
+  select :row, :state as state from :table
+  where q_name = %(queue)s and key = %(key)s and :stand is not null
+  order by (:stand in (1, 3)), attempts = 0, expected_at, id
+  limit %(limit)s
+) as job
+
+-- name: ids_of_key
+select id from :table where q_name = %(queue)s and key = %(key)s and :stand is not null
 
 -- name: scheduled_after
 :scheduled and due_at >= :scheduled_key and (due_at, id) > (:scheduled_key, %(scheduled_id)s)
@@ -130,14 +151,17 @@ order by rank, place, id
 -- name: asks_scheduled
 2 between %(first)s and %(last)s
 
--- name: asks_running
+-- name: asks_held
 3 between %(first)s and %(last)s
 
--- name: asks_dead
+-- name: asks_running
 4 between %(first)s and %(last)s
 
--- name: asks_finished
+-- name: asks_dead
 5 between %(first)s and %(last)s
+
+-- name: asks_finished
+6 between %(first)s and %(last)s
 
 -- name: ready_key
 %(ready_key)s::timestamp at time zone 'utc'
@@ -153,6 +177,9 @@ order by rank, place, id
 
 -- name: scheduled
 q_name = %(queue)s and :is_scheduled
+
+-- name: held
+q_name = %(queue)s and :is_held
 
 -- name: running
 -- Along the index of due rows, past the scheduled ones.
@@ -170,6 +197,9 @@ select (select count(*) from :table where :ready) + (select count(*) from :table
 
 -- name: count_scheduled
 select count(*) from :table where :scheduled
+
+-- name: count_held
+select count(*) from :table where :held
 
 -- name: count_running
 select count(*) from :table where :running

@@ -11,7 +11,10 @@ dequeued_at is null and due_at is null
 due_at <= statement_timestamp()
 
 -- name: is_scheduled
-due_at > statement_timestamp() and dequeued_at is null
+due_at > statement_timestamp() and due_at < 'infinity' and dequeued_at is null
+
+-- name: is_held
+due_at = 'infinity' and dequeued_at is null
 
 -- name: is_running
 due_at > statement_timestamp() and dequeued_at is not null and (:marker) is not true
@@ -26,6 +29,14 @@ dequeued_at is not null and due_at is null and error is null
 -- Not a job: a row that says that its queue is paused. It is taken, so that nobody takes it, pq 1.9.1 included; and due
 -- in a year to which no time of Python's reaches, so that it stands alone in the index.
 due_at = '200000-01-01 00:00:00+00' and dequeued_at is not null
+
+-- name: stand
+-- Where a row with a key stands, as the index of keys has it: in line (0), held (1), dead (2), scheduled (3).
+(case
+  when dequeued_at is null then case when due_at = 'infinity' then 1 when due_at is null or attempts > 0 then 0 else 3 end
+  when due_at is not null then 0
+  when error is not null then 2
+end)
 
 -- name: ready
 q_name = %(queue)s and :is_ready

@@ -128,7 +128,7 @@ select names.q_name from pq_names as names order by names.q_name
 -- what Python can hold, here before min(), since greatest() of null and a time is that time.
 with recursive :names_found
 select
-  names.q_name, ready.count + due.count, scheduled.count, running.count, dead.count,
+  names.q_name, ready.count + due.count, scheduled.count, held.count, running.count, dead.count,
   least(ready.since, due.since) at time zone 'utc',
   (
     select least(job.due_at, '9999-12-31 23:59:59.999999+00') at time zone 'utc' from :table as job
@@ -152,6 +152,7 @@ from pq_names as names,
     where job.q_name = names.q_name and :is_due
   ) as due,
   lateral (select count(*) from :table as job where job.q_name = names.q_name and :is_scheduled) as scheduled,
+  lateral (select count(*) from :table as job where job.q_name = names.q_name and :is_held) as held,
   lateral (select count(*) from :table as job where job.q_name = names.q_name and :is_running) as running,
   lateral (select count(*) from :table as job where job.q_name = names.q_name and :is_dead) as dead
 order by names.q_name
@@ -204,7 +205,7 @@ due_at is not null
 -- name: jobs_left
 -- The jobs of all queues, by state.
 select
-  count(*) filter (where (:is_ready) or :is_due), count(*) filter (where :is_scheduled),
+  count(*) filter (where (:is_ready) or :is_due), count(*) filter (where (:is_scheduled) or (:is_held)),
   count(*) filter (where :is_running), count(*) filter (where :is_dead)
 from :table
 

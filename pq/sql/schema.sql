@@ -46,11 +46,3 @@ set local pq.target = :table_text;
 do $pq$ begin
   perform set_config('pq.table_is_new', (to_regclass(current_setting('pq.target')) is null)::text, true);
 end $pq$
-
--- name: stand
--- Where a row with a key stands; see the index of keys. An expression of an index: what reads it must be written the same.
-(case
-  when dequeued_at is null then case when due_at = 'infinity' then 1 when due_at is null or attempts > 0 then 0 end
-  when due_at is not null then 0
-  when error is not null then 2
-end)

@@ -44,9 +44,9 @@ alter table :table
   add column if not exists worker text,
   add column if not exists headers json;
 
-comment on column :table.key is 'The jobs of a queue with the same one run one at a time, in order. (pq)';
+comment on column :table.key is 'Jobs with the same one run one at a time, in order. (pq)';
 comment on column :table.is_alone is 'Nobody else of its key is in line. (pq)';
-comment on column :table.unique_key is 'A token that one row of a queue has at most; given by a put, and only taken away. (pq)';
+comment on column :table.unique_key is 'A token that one row has at most; given by a put, and only taken away. (pq)';
 comment on column :table.unique_until is 'The end of the token; -infinity: when it is taken; infinity: when it has ended. (pq)';
 comment on column :table.slot is 'The limit whose place the delivery takes. (pq)';
 comment on column :table.follower is 'The job that waits for this one. (pq)';
@@ -57,7 +57,7 @@ comment on column :table.worker is 'Who had the last delivery. (pq)';
 comment on column :table.headers is 'What goes with the job beside its data. (pq)';
 
 -- The rows of each key: those in line, which are ready, run, or have begun and wait for their retry (0); those that are
--- held behind them, whose due_at is infinity (1); and the dead ones (2).
+-- held behind them, whose due_at is infinity (1); the dead ones (2); and those whose time has not come (3).
 create index if not exists :key_index on :table (q_name, key, :stand, expected_at, id) where key is not null and :stand is not null;
 create unique index if not exists :unique_index on :table (q_name, unique_key) where unique_key is not null;
 create index if not exists :follower_index on :table (follower)
