@@ -30,8 +30,8 @@ class Browse(QueueRows):
         key: str | None = None,
     ) -> builtins.list[JobInfo]:
         """Return jobs as they are now, in the order in which `get` takes them: ready jobs, then scheduled ones by their
-        time, then held ones, by their ids, then running and dead ones, the longest first. Finished jobs are listed, by their ids, only if you ask for
-        that state, which may read the whole table.
+        time, then held ones, by their ids, then running and dead ones, the longest first. Finished jobs are listed, by
+        their ids, only if you ask for that state, which may read the whole table.
 
         A job that another program has in a transaction is listed as if it did not.
 
