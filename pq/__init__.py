@@ -18,6 +18,7 @@ from ._jobs.job import Job
 from ._jobs.lease import LeasedJob
 from ._queue.dead import Dead
 from ._queue.iterators import QueueIterator
+from ._queue.limits import Limit
 from ._schedules import Schedule, ScheduleInfo
 from ._table.bulk import NewJob
 from ._unique import JobId, Unique
@@ -84,6 +85,7 @@ __all__ = [
     "LeaseLost",
     "LeasedJob",
     "LeasesLost",
+    "Limit",
     "LoopLeft",
     "NewJob",
     "PQError",

@@ -13,6 +13,7 @@ from ._db import Database
 from ._queue import Queue
 from ._queue.all_jobs import AllJobs
 from ._queue.kept import KeptQueues
+from ._queue.limits import Limits
 from ._schedules import Schedules
 from ._table import Table, schema
 from ._table.retention import BATCH, Change, Pruner, Retention, Span, read
@@ -167,6 +168,11 @@ class PQ(AllJobs):
     def schedules(self) -> Schedules:
         """Jobs that are put again and again, by the clock: ``pq.schedules["nightly"] = Schedule(…)``."""
         return Schedules(self._table, self.__getitem__)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the queues, as a mapping of names to `Limit`; see :doc:`/howto/limiting`."""
+        return Limits(self._table)
 
     def prune(self, limit: int = BATCH) -> int:
         """Delete jobs whose retention is over, in one short transaction, and return how many.

@@ -28,6 +28,7 @@ from .._wait import wait_for
 from ..errors import DecodeError
 from ..sql import bound
 from .base import QueueBase
+from .limited import Found, Limited
 from .marks import Marks
 
 #: How many jobs one statement takes at most, and how many due rows it looks at in a transaction; both are in claim.sql,
@@ -57,6 +58,7 @@ class Claim:
 
     def __init__(self) -> None:
         self._marks = Marks()
+        self._limited = Limited()
 
     def wait_for(self, queue: QueueBase, limit: int, patience: float, lease: timedelta | None) -> list[Any]:
         """Take jobs as `take` does; if there are none, wait for the first.
@@ -132,19 +134,19 @@ class Claim:
             while True:
                 look = self._marks.look(exact)
                 wanted = min(limit - len(rows), MAX_JOBS)
-                given = queue._db.execute(
-                    _statement(queue._table.quoted, how, look.slow, in_transaction),
-                    {**params, **look.parameters, "limit": wanted},
-                    timeout=timeout,
-                    prepare=True,
+                given, most = self._execute(
+                    queue, how, look.slow, {**params, **look.parameters, "limit": wanted}, timeout
                 )
+                if most == 0:
+                    break
                 # the others were held back
                 found = [row for row in given if row[DEQUEUED_AT] is not None or row[REMOVED]]
                 promoted = given[-1][PROMOTED] if given else None
-                too_few = len(given) < (min(wanted, MAX_DUE) if in_transaction else wanted) and len(found) == len(given)
+                too_few = len(given) < (min(most, MAX_DUE) if in_transaction else most) and len(found) == len(given)
                 look.saw(found, promoted, all_due=too_few if in_transaction else promoted is None)
                 rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
-                if len(rows) == limit or (too_few and look.suffices):
+                full = most < wanted and len(found) == most
+                if len(rows) == limit or full or (too_few and look.suffices):
                     if not rows and in_transaction and queue._table.heal(timeout, 1):
                         continue
                     break
@@ -159,19 +161,38 @@ class Claim:
             queue.logger.error("%s", error)
         return rows
 
+    def _execute(self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float) -> Found:
+        """Execute one claim. The one for a queue without limits tells if there is a limit, or a pause; the other one
+        tells if there is a limit no more."""
+        limited = self._limited
+        in_transaction = queue._db.in_transaction
+        for is_limited in (True, False) if limited.known else (False, True):
+            sql = _statement(queue._table.quoted, how, slow, in_transaction, is_limited)
+            if is_limited:
+                found = limited.claim(queue, sql, params, timeout)
+                if found is not None:
+                    return found
+            else:
+                rows = queue._db.execute(sql, params, timeout=timeout, prepare=True)
+                if not rows or rows[0][ID] is not None:
+                    return Found(rows, params["limit"])
+        return Found([], 0)  # it is paused
+
 
 def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
     expected_at = row[EXPECTED_AT]
     return expected_at is None, expected_at, row[ID]
 
 
-@lru_cache(maxsize=256)
-def _statement(table: str, how: str, slow: bool, in_transaction: bool) -> str:
+@lru_cache(maxsize=512)
+def _statement(table: str, how: str, slow: bool, in_transaction: bool, is_limited: bool) -> str:
     instead = {"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {}
     if how == "removed":
         instead |= {
             "takes": "does_remove", "removes": "does_remove", "no_others": "others", "all_taken": "all_with_others"
         }  # fmt: skip
+    if is_limited:
+        instead |= {name: f"{name}_limited" for name in ("open", "most", "best", "told", "slot", "noted")}
     if in_transaction:
         instead["holds"] = "passes_over"
     sql = bound("claim.sql", table, taken=how, **instead)

@@ -127,6 +127,8 @@ def _end(database: Database, table: TableName, statement: str, force: bool, insi
         run(for_table(_SQL[statement], target))
         if version >= WITH_BESIDE:
             run(for_table(_SQL[f"{statement}_beside"], target))
+            if statement == "empty":
+                run(bound("limits.sql", target.quoted)["mark"], {})
 
 
 def _refuse(database: Database, table: TableName, isolation: str) -> None:

@@ -16,12 +16,12 @@
 -- The time is that of the clock: a statement that was held up can take what became ready after it had come in. It is read
 -- once, not for each row: all jobs that are taken together have one time. The error is cleared, which an attempt under a
 -- lease may have left: with it the row would look dead.
-update :table set dequeued_at = (select clock_timestamp()), due_at = null, error = null, failed_at = null :holds
+update :table set dequeued_at = (select clock_timestamp()), due_at = null, error = null, failed_at = null :holds :slot
 
 -- name: leased
 -- In place of "taken": count the delivery, and set when the row is due again.
 update :table set dequeued_at = (select clock_timestamp()),
-  due_at = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1, expiries = :expiries :holds
+  due_at = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1, expiries = :expiries :holds :slot
 
 -- name: holds
 -- Jobs with a key are taken one after the other; the trigger that guards them may hold a row back by this statement,
@@ -63,7 +63,7 @@ true
 
 -- name: updated
 -- "taken" as it is by default.
-update :table set dequeued_at = (select clock_timestamp()), due_at = null, error = null, failed_at = null :holds
+update :table set dequeued_at = (select clock_timestamp()), due_at = null, error = null, failed_at = null :holds :slot
 
 -- name: all_taken
 pq_taken
@@ -76,11 +76,24 @@ pq_taken
 expiries + case when dequeued_at is null then 0 else 1 end
 
 -- name: open
--- Whether the queue is not paused, as 1 or 0, to multiply limits by. The marker would stand alone at the end of the
--- queue's part of an index, so this costs one descent there.
+-- Whether the queue is neither paused nor limited, as 1 or 0, to multiply limits by. The marker would stand alone at the
+-- end of the queue's part of an index, so this costs one descent there. If there is one, a row of nulls says so.
 pq_open as materialized (
   select case when exists (select from :table where q_name = %(queue)s and :marker) then 0 else 1 end as open
 )
+
+-- name: most
+%(limit)s::bigint * state.open
+
+-- name: best
+%(limit)s::bigint
+
+-- name: told
+-- What a claim of a limited queue tells beside the jobs.
+
+-- name: slot
+
+-- name: noted
 
 -- name: since
 -- See the class Marks. As long as an exact look is cheap, nothing is passed over.
@@ -114,7 +127,7 @@ with :open, pq_due as materialized (
     select id, expected_at from :table
     where :due and :since
     order by q_name, due_at
-    limit (select 1001 * state.open from pq_open as state)
+    limit (select 1001 * least(state.open, 1) from pq_open as state)
     for update skip locked
   ) as due
   limit 1001
@@ -123,7 +136,7 @@ with :open, pq_due as materialized (
     select id, expected_at from :table
     where :urgent
     order by q_name, expected_at, id
-    limit (select %(limit)s::bigint * state.open from pq_open as state)
+    limit (select :most from pq_open as state)
     for update skip locked
   ) as urgent
   limit 1000
@@ -132,7 +145,7 @@ with :open, pq_due as materialized (
     select id, expected_at from :table
     where :other
     order by q_name, expected_at, id
-    limit (select %(limit)s::bigint * state.open - (select count(*) from pq_urgent) from pq_open as state)
+    limit (select :most - (select count(*) from pq_urgent) from pq_open as state)
     for update skip locked
   ) as other
   limit 1000
@@ -141,7 +154,7 @@ with :open, pq_due as materialized (
     select * from pq_due union all select * from pq_urgent union all select * from pq_other
   ) as candidate
   order by candidate.expected_at, candidate.id
-  limit (select %(limit)s::bigint)
+  limit (select :best)
 ), pq_promoted as (
   update :table set due_at = null, dequeued_at = null, expiries = :expiries
   where id = any (array(select due.id from pq_due as due except select best.id from pq_best as best))
@@ -150,8 +163,10 @@ with :open, pq_due as materialized (
   :taken
   where id = any (array(select best.id from pq_best as best)) and :takes
   returning *
-) :no_others
-select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted) from :all_taken
+) :no_others :noted
+select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted) :told
+from pq_open as state left join :all_taken on true
+where id is not null or state.open = 0
 order by expected_at, id
 
 -- name: claim_in_transaction
@@ -192,7 +207,7 @@ with :open, pq_first as materialized (
       where job.id = candidate.id and job.q_name = %(queue)s and (:is_due or (:is_ready)) and :may_take
       for update skip locked
     )
-    limit (select %(limit)s::bigint * state.open from pq_open as state)
+    limit (select :most from pq_open as state)
   ) as first
   limit 1000
 ), pq_rest as materialized (
@@ -200,7 +215,7 @@ with :open, pq_first as materialized (
     select id from :table
     where :due and :since and not exists (select from pq_first) and :may_take
     order by q_name, due_at
-    limit (select %(limit)s::bigint * state.open from pq_open as state)
+    limit (select :most from pq_open as state)
     for update skip locked
   ) as rest
   limit 1000
@@ -210,6 +225,81 @@ with :open, pq_first as materialized (
   :taken
   where id = any (array(select best.id from pq_best as best)) and :takes
   returning *
-) :no_others
-select :columns, :removes, null::bigint from :all_taken
+) :no_others :noted
+select :columns, :removes, null::bigint :told
+from pq_open as state left join :all_taken on true
+where id is not null or state.open = 0
 order by expected_at, id
+
+-- name: open_limited
+-- In place of "open": how many jobs may be taken. For each of the queue's limits as many free places, or tokens, are locked
+-- as there are jobs wanted.
+pq_limit as materialized (
+  select limits.name, limits.tableoid, kind.kind, kind.most, limits.period,
+    exists (
+      select from :slots_table as slot where slot.name = limits.name and slot.kind = kind.kind and slot.n > kind.most
+    ) as is_over
+  from :limits_table as limits,
+    lateral (values ('running', limits.running), ('rate', limits.rate)) as kind (kind, most)
+  where kind.most is not null and ((limits.queues is null and limits.name = %(queue)s) or %(queue)s = any (limits.queues))
+    and not exists (select from :table where q_name = %(queue)s and :pause_marker)
+), pq_place as materialized (
+  select place.*, row_number() over (partition by place.name, place.kind) as number
+  from pq_limit as limits, lateral (
+    select slot.name, slot.kind, slot.n from (
+      select slot.* from :slots_table as slot
+      where slot.name = limits.name and slot.kind = limits.kind and :is_free
+      order by slot.name, slot.kind, slot.n
+      limit (select null::bigint)
+    ) as slot
+    where not limits.is_over and (limits.kind = 'running' or %(tokens)s) and :is_seen
+    limit (select %(limit)s::bigint)
+  ) as place
+), pq_open as materialized (
+  select
+    case when state.is_limited and not state.is_paused then coalesce(
+      (
+        select min(least(%(limit)s::bigint, (
+          select count(*) from pq_place as place where place.name = limits.name and place.kind = limits.kind
+        )))
+        from pq_limit as limits where limits.kind = 'running' or %(tokens)s
+      ),
+      %(limit)s::bigint
+    ) else 0 end as open,
+    state.is_limited
+  from (
+    select
+      exists (select from :table where q_name = %(queue)s and :limit_marker) as is_limited,
+      exists (select from :table where q_name = %(queue)s and :pause_marker) as is_paused
+  ) as state
+)
+
+-- name: most_limited
+state.open
+
+-- name: best_limited
+state.open from pq_open as state
+
+-- name: told_limited
+-- How many jobs there were places for; whether the queue is limited, by places, by tokens, of which table, and whether
+-- there are more places than the limit now allows.
+, state.open, state.is_limited,
+  (select bool_or(limits.kind = 'running') from pq_limit as limits),
+  (select bool_or(limits.kind = 'rate') from pq_limit as limits),
+  (select min(limits.tableoid::bigint) from pq_limit as limits),
+  (select bool_or(limits.is_over) from pq_limit as limits)
+
+-- name: slot_limited
+, slot = (select min(limits.name) from pq_limit as limits where limits.kind = 'running')
+
+-- name: noted_limited
+-- What each of the jobs has taken. Rows that were held back have taken nothing.
+, pq_noted as (
+  update :slots_table as slot set job = taken.id, taken_at = taken.at
+  from pq_place as place, (
+    select id, case when :removes then clock_timestamp() else dequeued_at end as at, row_number() over () as number
+    from :all_taken
+    where :removes or dequeued_at is not null
+  ) as taken
+  where slot.name = place.name and slot.kind = place.kind and slot.n = place.n and taken.number = place.number
+)

@@ -26,8 +26,11 @@ error is not null and dequeued_at is not null and due_at is null
 dequeued_at is not null and due_at is null and error is null
 
 -- name: marker
--- Not a job: a row that says that its queue is paused. It is taken, so that nobody takes it, pq 1.9.1 included; and due
--- in a year to which no time of Python's reaches, so that it stands alone in the index.
+-- Not a job: a row that says that its queue is paused, or limited. It is taken, so that nobody takes it, pq 1.9.1
+-- included; and due in a year to which no time of Python's reaches, so that it stands behind all jobs in the index.
+due_at between '200000-01-01 00:00:00+00' and '200000-01-02 00:00:00+00' and dequeued_at is not null
+
+-- name: pause_marker
 due_at = '200000-01-01 00:00:00+00' and dequeued_at is not null
 
 -- name: stand
@@ -37,6 +40,32 @@ due_at = '200000-01-01 00:00:00+00' and dequeued_at is not null
   when due_at is not null then 0
   when error is not null then 2
 end)
+
+-- name: limit_marker
+-- A limit of the queue says how many jobs may run at a time, or begin in a period; see claim.sql.
+due_at = '200000-01-02 00:00:00+00' and dequeued_at is not null
+
+-- name: is_free
+-- A place is free unless its job runs in the delivery that took it: so it can't be lost, however that delivery ends. A
+-- token is free a period after it was taken.
+case slot.kind
+  when 'rate' then slot.taken_at is null or slot.taken_at + limits.period <= clock_timestamp()
+  else not exists (
+    select from :table as job
+    where job.id = any (array[slot.job]) and job.dequeued_at = slot.taken_at
+      and (job.due_at <= statement_timestamp()) is false
+  )
+end
+
+-- name: is_seen
+-- Locks the place, if it still is the one that was seen. Whether it is free is told by the statement's snapshot, also where
+-- the server asks again, since another claim has just changed the row: and that claim's job is not in the snapshot.
+exists (
+  select from :slots_table as place
+  where place.name = slot.name and place.kind = slot.kind and place.n = slot.n
+    and place.job is not distinct from slot.job and place.taken_at is not distinct from slot.taken_at
+  for update skip locked
+)
 
 -- name: ready
 q_name = %(queue)s and :is_ready

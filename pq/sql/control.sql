@@ -75,15 +75,15 @@ select wanted.id, wanted.id in (select done.id from pq_done as done) from pq_wan
 -- Two pauses at once may insert two markers, which are as good as one.
 insert into :table (q_name, data, dequeued_at, due_at)
 select %(queue)s, '"paused"', statement_timestamp(), '200000-01-01 00:00:00+00'
-where not exists (select from :table where q_name = %(queue)s and :marker)
+where not exists (select from :table where q_name = %(queue)s and :pause_marker)
 
 -- name: resume
 -- Notify even if nobody seems to wait: those who wait for a paused queue have left its gate.
 with pq_changed as (
-  delete from :table where q_name = %(queue)s and :marker
+  delete from :table where q_name = %(queue)s and :pause_marker
   returning tableoid, q_name
 )
 select pg_notify('pq_' || to_hex(gate.key), '') from pq_changed as changed, lateral (:gate) as gate
 
 -- name: paused
-select exists (select from :table where q_name = %(queue)s and :marker)
+select exists (select from :table where q_name = %(queue)s and :pause_marker)

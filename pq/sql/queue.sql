@@ -116,7 +116,7 @@ update :table set data = %(data)s where id = (%(id)s)::bigint and q_name = %(que
 returning id
 
 -- name: clear
--- A paused queue stays paused.
+-- A paused queue stays paused, and a limited one limited.
 delete from :table where q_name = %(queue)s and (:marker) is not true
 
 -- name: names
@@ -136,7 +136,7 @@ select
     order by job.q_name, job.due_at
     limit 1
   ),
-  exists (select from :table as job where job.q_name = names.q_name and :marker)
+  exists (select from :table as job where job.q_name = names.q_name and :pause_marker)
 from pq_names as names,
   lateral (
     select
@@ -199,8 +199,8 @@ select coalesce(
 ) is not null
 
 -- name: in_due
--- In the index of due rows.
-due_at is not null
+-- In the index of due rows, and not the marker of a limit.
+due_at is not null and due_at <> '200000-01-02 00:00:00+00'
 
 -- name: jobs_left
 -- The jobs of all queues, by state.

@@ -3,7 +3,7 @@
 
 -- name: look
 -- For each of the queues: its name; the key of its gate; the oldest transaction that is writing, and the next that will;
--- whether it is paused, and if not, the seconds until a row becomes due, or a key is to be checked; whether one is ready
+-- whether it is paused, and if not, the seconds until a row becomes due, a rate lets jobs begin, or a key is to be checked; whether one is ready
 -- or due, or a check is. All but the second
 -- transaction in one snapshot: that is read later (age() counts from the transaction to begin next), since a snapshot
 -- doesn't tell which transactions have begun after the last that has ended.
@@ -17,29 +17,57 @@ select
     (
       select extract(epoch from due_at - clock_timestamp())::float8 from :table
       where not pq_marker.paused and q_name = changed.q_name
-        and due_at > statement_timestamp() and due_at < 'infinity'
+        and due_at > statement_timestamp() and due_at < '200000-01-01 00:00:00+00'
       order by q_name, due_at
       limit 1
     ),
-    (select greatest(0, extract(epoch from min(check_at) - clock_timestamp()))::float8 from :checks_table)
+    (select greatest(0, extract(epoch from min(check_at) - clock_timestamp()))::float8 from :checks_table),
+    pq_full.free_in
   ),
-  :has_job and not pq_marker.paused
+  :has_job and not pq_marker.paused and not pq_full.is_full
 from :asked
   cross join pg_current_snapshot() as pq_seen (snapshot)
   cross join lateral (:gate) as gate
   cross join lateral (
-    select exists (select from :table where q_name = changed.q_name and :marker)
-    offset 0 -- else it would be planned, and executed, wherever it is named
-  ) as pq_marker (paused)
+    select coalesce(bool_or(:pause_marker), false), coalesce(bool_or(:limit_marker), false)
+    from :table where q_name = changed.q_name and :marker
+  ) as pq_marker (paused, limited)
+  cross join lateral (:full) as pq_full (is_full, free_in)
+
+-- name: full
+-- Whether a limit lets no job of the queue begin, and the seconds until all of its rates do.
+select coalesce(bool_or(pq_limit.free < 1), false), max(pq_limit.free_in)
+from (
+  select
+    case when kind.kind = 'rate' then count(*) filter (where pq_slot.is_free)
+    else kind.most - count(*) filter (where not pq_slot.is_free) end as free,
+    case when kind.kind = 'rate' and not bool_or(pq_slot.is_free)
+    then extract(epoch from min(pq_slot.taken_at) + limits.period - clock_timestamp())::float8
+    end as free_in
+  from :limits_table as limits
+    cross join lateral (values ('running', limits.running), ('rate', limits.rate)) as kind (kind, most)
+    cross join lateral (
+      select slot.taken_at, :is_free as is_free from :slots_table as slot
+      where slot.name = limits.name and slot.kind = kind.kind
+    ) as pq_slot
+  where pq_marker.limited and kind.most is not null
+    and ((limits.queues is null and limits.name = changed.q_name) or changed.q_name = any (limits.queues))
+  group by limits.name, limits.period, kind.kind, kind.most
+) as pq_limit
 
 -- name: keys
 -- The keys of the queues' gates; none if there is no such table.
 select changed.q_name, gate.key from :asked cross join lateral (:gate) as gate
 
 -- name: peek
--- Those of the queues that have a job, unless they are paused.
+-- Those of the queues that have a job, unless they are paused, or a limit is full.
 select changed.q_name from :asked
-where :has_job and not (select exists (select from :table where q_name = changed.q_name and :marker))
+  cross join lateral (
+    select coalesce(bool_or(:pause_marker), false), coalesce(bool_or(:limit_marker), false)
+    from :table where q_name = changed.q_name and :marker
+  ) as pq_marker (paused, limited)
+  cross join lateral (:full) as pq_full (is_full, free_in)
+where :has_job and not pq_marker.paused and not pq_full.is_full
 
 -- name: asked
 -- The queues, as `gate` needs them.

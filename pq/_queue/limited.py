@@ -1,0 +1,129 @@
+"""Taking jobs of a queue that is limited: the claim first locks places and tokens, then takes as many jobs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .._db import Rows
+from .._jobs.row import ID, OWN
+from ..sql import array
+from .base import QueueBase
+from .limits import trim
+
+SAVEPOINT = "pq_limit"
+
+#: What a claim of a limited queue tells behind the columns of a job, `REMOVED` and `PROMOTED`; see claim.sql.
+TOLD = slice(OWN + 2, OWN + 8)
+
+
+class Told(NamedTuple):
+    """What a claim has told of the limits.
+
+    :ivar places: for how many jobs there were places.
+    :ivar is_limited: whether the queue has a limit.
+    :ivar has_places: whether one is of how many run at a time.
+    :ivar has_tokens: whether one is a rate.
+    :ivar table: the oid of the table of the limits.
+    :ivar is_over: whether there are more places than the limit allows, so that none can be had.
+    """
+
+    places: int
+    is_limited: bool
+    has_places: bool | None
+    has_tokens: bool | None
+    table: int | None
+    is_over: bool | None
+
+
+def told(rows: Rows) -> Told | None:
+    """Return what a claim has told; None if it had places, and found no job."""
+    return Told(*rows[0][TOLD]) if rows else None
+
+
+def jobs(rows: Rows) -> Rows:
+    return [row for row in rows if row[ID] is not None]
+
+
+class Found(NamedTuple):
+    """What one claim has found.
+
+    :ivar most: how many jobs it could have taken; 0 if the queue is paused, or a limit full.
+    """
+
+    rows: Rows
+    most: int
+
+
+class Limited:
+    """Whether a queue is limited, as its claims tell, and the claims of one that is.
+
+    :ivar known: whether the last claim said so.
+    """
+
+    def __init__(self) -> None:
+        self.known: bool = False
+
+    def claim(self, queue: QueueBase, sql: str, params: dict[str, Any], timeout: float) -> Found | None:
+        """Claim jobs, each with a place in all limits of the queue; None: the queue is not limited any more.
+
+        :param sql: the statement, for a limited queue.
+        :param params: its parameters, but for those of limits.
+        """
+        if queue._db.in_transaction:
+            return self._claim_in_transaction(queue, sql, params, timeout)
+        found = self._execute(queue, sql, params, timeout)
+        if found is not None and found[1] is not None and found[1].is_over and _make_fit(queue):
+            found = self._execute(queue, sql, params, timeout)
+        return None if found is None else found[0]
+
+    def _execute(
+        self, queue: QueueBase, sql: str, params: dict[str, Any], timeout: float, tokens: bool = True
+    ) -> tuple[Found, Told | None] | None:
+        rows = queue._db.execute(sql, {**params, "tokens": tokens}, timeout=timeout, prepare=True)
+        tells = told(rows)
+        self.known = tells is None or tells.is_limited
+        if not self.known:
+            return None
+        return Found(jobs(rows), params["limit"] if tells is None else tells.places), tells
+
+    def _claim_in_transaction(
+        self, queue: QueueBase, sql: str, params: dict[str, Any], timeout: float
+    ) -> Found | None:
+        """Claim jobs in a transaction that stays open: keep no place without a job."""
+        run = queue._db.execute
+        limit = params["limit"]
+        run(f"savepoint {SAVEPOINT}")
+        while True:
+            answer = self._execute(queue, sql, {**params, "limit": limit}, timeout)
+            found, tells = answer or (Found([], 0), None)
+            if found.rows and len(found.rows) == found.most:
+                break
+            run(f"rollback to {SAVEPOINT}")
+            if not found.rows:
+                break
+            limit = len(found.rows)
+        run(f"release {SAVEPOINT}")
+        if answer is None:
+            return None
+        if tells is not None and tells.is_over and _make_fit(queue):
+            return self._claim_in_transaction(queue, sql, params, timeout)
+        if found.rows and tells is not None and tells.has_places:
+            _wake_sharers(queue)
+        return Found(found.rows, params["limit"] if len(found.rows) < limit else found.most)
+
+
+def _make_fit(queue: QueueBase) -> bool:
+    """Take away places that a limit has too many; return False if somebody else is about to."""
+    sql = queue._table.statements("limits.sql")
+    with queue._table.database.grouped():
+        names = [name for (name,) in queue._run(sql["held_for"])]
+        if names:
+            trim(queue._table, array(names))
+    return bool(names)
+
+
+def _wake_sharers(queue: QueueBase) -> None:
+    """When the transaction is committed, wake those who wait for the places that it has."""
+    sql = queue._table.statements("limits.sql")
+    queues = [name for (name,) in queue._run(sql["sharers"])]
+    queue._table.execute(sql["wake"], {"queues": array(queues), "table": queue._table.quoted})
