@@ -21,8 +21,10 @@ BUDGET = {
     # JobCancelled, JobFailed, JobPending: the ends of a job that somebody waits for are told apart; QueueFull
     # Unique, JobId, Duplicate: what becomes of a second job of a kind, and whether there was one
     # Schedule, ScheduleInfo, ScheduleNotFound: what is given, what is stored, and that there is none
-    "pq": 45,
-    "pq.PQ": 19,  # key_state; schedules: a noun with a mapping behind it; results: one wait for jobs of many queues
+    # Limit: what pq.limits maps names to
+    "pq": 46,
+    # key_state; limits, schedules: nouns with a mapping behind; results: one wait for jobs of many queues
+    "pq.PQ": 20,
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
     "pq.Queue": 51,
     "pq.Job": 7,  # key
@@ -46,13 +48,13 @@ PUBLIC = {
     "pq": """
         BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError Discard Duplicate
         EmbeddedError Failure ForkedConnection Job JobCancelled JobFailed JobId JobInfo JobNotFound JobPending JobsLeft
-        LeaseExpired LeaseLost LeasedJob LeasesLost LoopLeft NewJob PQ PQError Queue QueueFull QueueInfo QueueIterator
-        Retry RowsDropped Schedule ScheduleInfo ScheduleNotFound SchemaError StatementTimeout TableMissing TaskNotFound
-        TaskTimeout Unique Worker retry
+        LeaseExpired LeaseLost LeasedJob LeasesLost Limit LoopLeft NewJob PQ PQError Queue QueueFull QueueInfo
+        QueueIterator Retry RowsDropped Schedule ScheduleInfo ScheduleNotFound SchemaError StatementTimeout TableMissing
+        TaskNotFound TaskTimeout Unique Worker retry
     """,
     "pq.PQ": """
-        bind close create debug doctor done drop embedded key_state prune queue_class queues reset results retention
-        schedules settle using version
+        bind close create debug doctor done drop embedded key_state limits prune queue_class queues reset results
+        retention schedules settle using version
     """,
     "pq.Queue": """
         batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
