@@ -23,7 +23,7 @@ import pytest
 from support import execute, subsets, wait_until
 from support.driver import driver
 from support.server import Server
-from support.versions import Library
+from support.versions import Library, checkout
 
 import pq as this_library
 from pq import PQ
@@ -196,6 +196,23 @@ def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def old(downloaded: Path, tmp_path: Path) -> Iterator[Library]:
     """pq 1.9.1."""
     library = Library("1.9.1", downloaded, tmp_path)
+    yield library
+    library.kill()
+
+
+@pytest.fixture(scope="session")
+def version_5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with this library as it was with version 5 of the table."""
+    folder = tmp_path_factory.mktemp("pq-5")
+    if not checkout("8eb039e94d1f142f4d3b69d84696d21e8d279921", folder):
+        pytest.skip("this is no repository that has the library with version 5 of the table")
+    return folder
+
+
+@pytest.fixture
+def old_5(version_5: Path, tmp_path: Path) -> Iterator[Library]:
+    """This library as it was with version 5 of the table."""
+    library = Library("2.0.0", version_5, tmp_path)
     yield library
     library.kill()
 

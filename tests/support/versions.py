@@ -114,3 +114,29 @@ def result(process: subprocess.Popen[str]) -> Any:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     return json.loads(out or "null")
+
+
+def checkout(revision: str, folder: Path) -> bool:
+    """Put the package as it was in that revision of this repository into a folder, if the revision is known here."""
+    command = ["git", "-C", str(Path(__file__).parents[2]), "archive", revision, "pq"]
+    try:
+        archive = subprocess.run(command, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
+    return True
+
+
+def await_ready(process: subprocess.Popen[str]) -> None:
+    """Wait until the process has printed ``ready``."""
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        result(process)
+        raise AssertionError("not ready")
+
+
+def tell(process: subprocess.Popen[str], line: str) -> None:
+    """Write a line to its input."""
+    assert process.stdin is not None
+    process.stdin.write(line)
+    process.stdin.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +11,7 @@ import psycopg2
 import pytest
 from support import execute, wait_until
 from support.catalog import describe
-from support.versions import Library, result
+from support.versions import Library, await_ready, result, tell
 
 from pq import PQ, Queue
 from pq._table import schema
@@ -326,19 +325,6 @@ def test_every_job_is_got_once_when_the_table_is_upgraded_under_load(
     assert sorted(id for ids in got for id in ids) == sorted(put)
     assert len(put) == 3 * jobs
     assert all(got), "one of the consumers got nothing"
-
-
-def await_ready(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    if process.stdout.readline() != "ready\n":
-        result(process)
-        pytest.fail("not ready")
-
-
-def tell(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(line)
-    process.stdin.flush()
 
 
 def count(conn: Any, condition: str) -> int:
