@@ -60,7 +60,7 @@ JOB_IDS = range(-(2**63), 2**63)
 
 
 def job_ids(ids: Any) -> list[int]:
-    """Return an id, or several, as a list without those that no row can have.
+    """Return an id, or several, as a list without those that no row can have. A range would search for a `JobId`.
 
     :raises TypeError: one of them is not an int.
     """
@@ -68,7 +68,7 @@ def job_ids(ids: Any) -> list[int]:
     for id in found:
         if isinstance(id, bool) or not isinstance(id, int):
             raise TypeError(f"a job id must be an int, not {type(id).__name__}: {reprlib.repr(id)}")
-    return [id for id in found if id in JOB_IDS]
+    return [number for number in map(int, found) if number in JOB_IDS]
 
 
 def check_text(kind: str, text: object) -> str:

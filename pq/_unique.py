@@ -143,6 +143,29 @@ def digest(queue: str, text: str) -> str:
     return hashlib.sha256(f"{len(queue)}:{queue}{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def mergeable(text: str) -> dict[str, str]:
+    """Return how encoded data is merged, as parameters: its `kind`, and the `part` of a task's job that is merged.
+
+    :raises ValueError: it can't be merged.
+    """
+    data = json.loads(text)
+    try:
+        is_text = b"\\u0000" not in json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        is_text = False
+    if not is_text:
+        raise ValueError("data with a NUL character or a lone surrogate can't be merged")
+    if isinstance(data, list):
+        return {"kind": "array"}
+    if not isinstance(data, dict):
+        raise ValueError(f"only arrays and objects can be merged, not {reprlib.repr(data)}")
+    if isinstance(data.get("kwargs"), dict) and isinstance(data.get("args"), list) and "function" in data:
+        if data["args"]:
+            raise ValueError(f"only arguments that have names can be merged: {reprlib.repr(data['args'])}")
+        return {"kind": "object", "part": "{kwargs}"}
+    return {"kind": "object"}
+
+
 def _check_word(name: str, word: object, known: tuple[str, ...]) -> str:
     if not isinstance(word, str):
         raise TypeError(f"{name} must be a str, not {type(word).__name__}: {reprlib.repr(word)}")

@@ -118,6 +118,15 @@ class Database:
         return transaction is not None and not transaction.commits_at_once
 
     @property
+    def stays_open(self) -> bool:
+        """Whether what is executed now is part of a transaction that goes on, also one that the application has open on
+        the connection that PQ was given."""
+        source = self.source
+        if self.in_transaction:
+            return True
+        return self.current is None and source.single and not source.conn.closed and not source.driver.idle(source.conn)
+
+    @property
     def joined(self) -> Joined | None:
         """The application's transaction, or its connection in autocommit mode, that statements go to now."""
         transaction = self.current

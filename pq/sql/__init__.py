@@ -73,7 +73,7 @@ def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
     """
     texts = statements(path)
     fragments = {**statements("common.sql"), **texts}
-    fragments |= {name: texts[other] for name, other in instead.items()}
+    fragments |= {name: fragments[other] for name, other in instead.items()}
 
     def expand(text: str) -> str:
         # the tables are replaced last, because a ":word" in a name is not a fragment

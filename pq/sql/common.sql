@@ -73,6 +73,25 @@ q_name = %(queue)s and :is_ready
 -- name: due
 q_name = %(queue)s and :is_due
 
+-- name: room
+-- Whether the queue has at most so many ready jobs, as this transaction sees it. No more of them are counted than it takes
+-- to tell, and that in the indexes. Why "order by" and the limits look like this is told in claim.sql.
+%(room)s >= (
+  select count(*) from (
+    select 1 from (
+      select from :table where :ready
+      order by q_name, expected_at, id
+      limit (select %(room)s::bigint + 1)
+    ) as ready
+    union all
+    select 1 from (
+      select from :table where :due
+      order by q_name, due_at
+      limit (select %(room)s::bigint + 1)
+    ) as due
+  ) as counted
+)
+
 -- name: new_schedule
 -- A time as a person has given it. A relative one goes by way of UTC: else a day would last 23 or 25 hours when the
 -- clocks of the session's time zone change.

@@ -72,25 +72,6 @@ select null from pq_room as room where not room.is_there
 -- name: has_room
 select :room
 
--- name: room
--- Whether the queue has at most so many ready jobs, as this transaction sees it. No more of them are counted than it takes
--- to tell, and that in the indexes. Why "order by" and the limits look like this is told in claim.sql.
-%(room)s >= (
-  select count(*) from (
-    select 1 from (
-      select from :table where :ready
-      order by q_name, expected_at, id
-      limit (select %(room)s::bigint + 1)
-    ) as ready
-    union all
-    select 1 from (
-      select from :table where :due
-      order by q_name, due_at
-      limit (select %(room)s::bigint + 1)
-    ) as due
-  ) as counted
-)
-
 -- name: load
 copy :table (q_name, data, schedule_at, expected_at, key) from stdin
 

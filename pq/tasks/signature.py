@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,16 @@ class Signature:
         """Return the arguments in one form, whether they were given by their places or by their names."""
         bound = self._signature.bind(None, *args, **kwargs)
         return [bound.args[1:], bound.kwargs]
+
+    def by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments, all by their names.
+
+        :raises ValueError: one can't be given by a name.
+        """
+        names = self._names[: len(args)]
+        if len(names) < len(args) or not self._keywords.issuperset(names):
+            raise ValueError(f"only arguments that have names can be merged: {reprlib.repr(list(args))}")
+        return {**dict(zip(names, args, strict=True)), **kwargs}
 
     def caller(self, function: Callable[..., Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], Any]:
         """Return what calls another function with the arguments of a call.

@@ -234,6 +234,8 @@ class Task(Generic[P, R]):
         if found is not None and found.token is True:
             call = [self.name, self._signature.named(args, kwargs)]
             found = found.of(digest(self._queue.name, self._queue.encode(self._queue.dumps(call))))
+        if found is not None and found.on_duplicate == "merge":
+            data["args"], data["kwargs"] = (), self._signature.by_name(args, kwargs)
         return key, found
 
     def _jobs(self, calls: Iterable[Any]) -> Iterator[NewJob]:

@@ -87,6 +87,12 @@ class Errors(ABC):
         """Return whether the role may not do that, or the session is read-only."""
         return self._sqlstate(error) in _REFUSED
 
+    def explain_refusal(self, error: Exception, message: str) -> None:
+        """Raise an error of the same kind that says more, if the role may not do that."""
+        if self._sqlstate(error) == _FORBIDDEN:
+            kind: Any = type(error)
+            raise both(errors.PQError, kind)(f"{str(error).strip()}: {message}") from error
+
     def is_read_only(self, error: BaseException) -> bool:
         """Return whether the session can't write: the server is a standby now, or its settings say so."""
         return self._sqlstate(error) == _READ_ONLY
