@@ -93,7 +93,8 @@ class UniqueRows(QueueRows):
         if unique.on_duplicate == "merge":
             words = {**words, "fits": "fits_merge", "merged": "do_merge"}
         first = self._statements("unique.sql", **words, may_change=f"may_change{suffix}")
-        words = {**words, "may_change": f"may_wait_too{suffix}", "skips": "waits", "gives_up": f"gives_up_change{suffix}"}
+        gives_up = f"gives_up_change{suffix}"
+        words = {**words, "may_change": f"may_wait_too{suffix}", "skips": "waits", "gives_up": gives_up}
         second = self._statements("unique.sql", **words)
         return [first["put_over"], second["put_over"], second["put_instead"]]
 
@@ -103,8 +104,8 @@ class UniqueRows(QueueRows):
         except self._db.driver.Error as error:
             self._db.driver.explain_refusal(
                 error,
-                "a put with a token needs the rights INSERT and SELECT; and UPDATE to change the job that has it, or to "
-                "lock that: in a transaction that stays open, or if another may have it locked",
+                "a put with a token needs the rights INSERT and SELECT; and UPDATE to change the job that has it, or "
+                "to lock that: in a transaction that stays open, or if another may have it locked",
             )
             raise
 
