@@ -87,6 +87,7 @@ class Package:
 
     def __init__(self, name: str, folder: Path, home: Path, dsn: str) -> None:
         self.name = name
+        self.dsn = dsn
         self.url = url_of(dsn)
         self._home = home
         self._environment = {**os.environ, "PYTHONPATH": str(folder)}
@@ -108,6 +109,21 @@ class Package:
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
         return [json.loads(line) for line in out.splitlines()]
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of Python."""
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, cwd=self._home, env=self._environment, capture_output=True, text=True, timeout=60
+        )
+
+    def use(self, other: Package) -> None:
+        """Work on the database of another one."""
+        self.dsn, self.url = other.dsn, other.url
+
+    def add_path(self, folder: Path) -> None:
+        """Import from there, too."""
+        self._environment["PYTHONPATH"] += f"{os.pathsep}{folder}"
 
     def kill(self) -> None:
         for process in self._started:

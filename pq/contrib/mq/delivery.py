@@ -28,16 +28,26 @@ def pq_on(given: Any, schema: str | None) -> PQ:
     return PQ("", schema=schema, converters={}).bind(given)
 
 
-def deliver(db: Any, model: Any, kind: str, queue: str, value: Any, at: datetime | None = None) -> None:
+def deliver(
+    db: Any, model: Any, kind: str, queue: str, value: Any, at: datetime | None = None, once: bool = False
+) -> None:
     """Put a delivery in a session's transaction.
 
     :param kind: `JOB`, `SCHEDULE` or `CURSOR`.
     :param queue: the queue whose workers are to get it.
     :param value: the id of the record, or the key of the cursor.
     :param at: when it is due, and its place among the others; None: now.
+    :param once: put none while one that was put like this waits. Such a put waits for others of its kind: only the
+        upkeep may, which nobody waits for.
     """
-    data = {"function": kind, "args": [value], "kwargs": {}, "max_retries": 2**31 - 1, "retry_in": "1s"}
-    pq_on(db, model.schema)[model.channel_prefix + queue].put(data, schedule_at=at, expected_at=at)
+    pq_on(db, model.schema)[model.channel_prefix + queue].put(
+        job_of(kind, value), schedule_at=at, expected_at=at, unique=f"{kind} {value}" if once else None
+    )
+
+
+def job_of(kind: str, value: Any) -> dict[str, Any]:
+    """Return the data of a delivery: the call of a task, which is tried until it succeeds."""
+    return {"function": kind, "args": [value], "kwargs": {}, "max_retries": 2**31 - 1, "retry_in": "1s"}
 
 
 def now_on(db: Any) -> datetime:

@@ -23,20 +23,37 @@ class JobStates:
 
 
 class Model:
-    """What `make_default_model` returns: the classes by their names, and `JobStates`."""
+    """What `make_default_model` returns: classes that are mapped to tables, and `JobStates`. You may make one of your
+    own classes, which need at least the same attributes."""
 
     #: The name of a pq queue is this and the name of the queue.
     channel_prefix = "mq_"
 
-    def __init__(self, schema: str | None, states: Any, classes: dict[str, Any]) -> None:
-        self.schema = schema
-        self.JobStates: Any = states
-        self.Job: Any = classes["Job"]
-        self.JobCursor: Any = classes["JobCursor"]
-        self.JobListener: Any = classes["JobListener"]
-        self.JobSchedule: Any = classes["JobSchedule"]
-        self.JobListenerLink: Any = classes["JobListenerLink"]
-        self.JobScheduleLink: Any = classes["JobScheduleLink"]
+    def __init__(
+        self,
+        *,
+        Job: Any,
+        JobStates: Any = JobStates,
+        JobCursor: Any,
+        JobListener: Any,
+        JobSchedule: Any,
+        JobListenerLink: Any = None,
+        JobScheduleLink: Any = None,
+        Lock: Any = None,
+    ) -> None:
+        self.Job: Any = Job
+        self.JobStates: Any = JobStates
+        self.JobCursor: Any = JobCursor
+        self.JobListener: Any = JobListener
+        self.JobSchedule: Any = JobSchedule
+        self.JobListenerLink: Any = JobListenerLink
+        self.JobScheduleLink: Any = JobScheduleLink
+        self.Lock: Any = Lock  # not used
+
+    @property
+    def schema(self) -> str | None:
+        """Where pq's table is: beside that of the jobs."""
+        return self.Job.__table__.schema  # type: ignore[no-any-return]
 
 
 def make_default_model(metadata: sa.MetaData, JobStates: Any = JobStates) -> Model:
@@ -56,7 +73,7 @@ def make_default_model(metadata: sa.MetaData, JobStates: Any = JobStates) -> Mod
     def create_pq(target: object, connection: Any, **options: object) -> None:
         pq_on(connection, metadata.schema).create()
 
-    return Model(metadata.schema, JobStates, classes)
+    return Model(JobStates=JobStates, **classes)
 
 
 def _tables(metadata: sa.MetaData, states: Any) -> dict[str, sa.Table]:
@@ -170,7 +187,7 @@ def _relations(classes: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-#: What the name of an object shows, where it has it.
+#: What the repr of a record shows, where it has it.
 _SHOWN = (
     "id", "key", "job_id", "listener_id", "schedule_id", "state", "is_enabled", "event", "rrule", "scheduled_time",
     "queue", "method", "cursor_key", "collapsible",

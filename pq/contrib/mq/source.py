@@ -86,7 +86,8 @@ class MQSource(Emitters):
     def _put(self, **values: Any) -> int | None:
         """Put a job; return None if there is one to join."""
         Job, states = self.model.Job, self.model.JobStates
-        put = insert(Job).values(state=states.PENDING, **values)
+        given = {getattr(Job, name): value for name, value in values.items()}
+        put = insert(Job.__table__).values({**given, Job.state: states.PENDING})
         put = put.on_conflict_do_nothing(
             index_elements=[Job.cursor_key, Job.queue, Job.method],
             index_where=and_(Job.state == states.PENDING, Job.collapsible == true()),
@@ -94,9 +95,10 @@ class MQSource(Emitters):
         row = self.dbsession.execute(put.returning(Job.id, Job.scheduled_time)).one_or_none()
         if row is None:
             return None
-        deliver(self.dbsession, self.model, JOB, values["queue"], row.id, row.scheduled_time)
-        log.info("put job %s in queue %s: %s", row.id, values["queue"], values["method"])
-        return row.id  # type: ignore[no-any-return]
+        id, time = row
+        deliver(self.dbsession, self.model, JOB, values["queue"], id, time)
+        log.info("put job %s in queue %s: %s", id, values["queue"], values["method"])
+        return id  # type: ignore[no-any-return]
 
     def _join(
         self, queue: str, method: str, cursor_key: str | None, time: Any, schedule_ids: Any, listener_ids: Any,
@@ -124,8 +126,8 @@ class MQSource(Emitters):
 
     def _link(self, kind: Any, column: str, job_id: int, ids: Iterable[int] | None) -> None:
         rows = [{"job_id": job_id, column: id} for id in ids or ()]
-        if rows:
-            self.dbsession.execute(insert(kind).values(rows).on_conflict_do_nothing())
+        if rows and kind is not None:
+            self.dbsession.execute(insert(kind.__table__).values(rows).on_conflict_do_nothing())
 
     @property
     def query_jobs(self) -> Any:

@@ -40,16 +40,10 @@ def fire(source: Any, schedule_id: int, timeout: timedelta) -> None:
         if time is not None and time <= now:
             next_time(schedule.rrule, schedule.created_time, now)
             source.call_schedule(schedule.id, now=now, when=time, reload=False)
-        expect([schedule], source)
+        source.expect_schedule(schedule)
     except ValueError:
         log.exception("schedule %s stands still: its rule can't be read", schedule.id)
         schedule.next_execution_time = None
-
-
-def expect(schedules: Any, source: Any) -> None:
-    """Have a worker look at these schedules when they are due."""
-    for schedule in schedules:
-        source.expect_schedule(schedule)
 
 
 def look_after(source: Any, holder: Holder, timeout: timedelta) -> None:
@@ -59,12 +53,13 @@ def look_after(source: Any, holder: Holder, timeout: timedelta) -> None:
     """
     db, now = source.dbsession, now_on(source.dbsession)
     for id, queue, time in db.execute(_overdue(source.model, holder, now - timeout)).all():
-        deliver(db, source.model, JOB, queue, id, time)
+        deliver(db, source.model, JOB, queue, id, time, once=True)
     Schedule = source.model.JobSchedule
-    soon = sa.select(Schedule).where(
+    soon = sa.select(Schedule.id, Schedule.queue, Schedule.next_execution_time).where(
         Schedule.is_enabled, Schedule.queue.in_(holder.queues), Schedule.next_execution_time < now + timeout
-    )
-    expect(db.scalars(soon).all(), source)
+    ).order_by(Schedule.id)  # fmt: skip
+    for id, queue, time in db.execute(soon).all():
+        deliver(db, source.model, SCHEDULE, queue, id, time, once=True)
     for id, key, since in blocking(source, holder.queues):
         log.warning("job %s is lost since %s: no other job of cursor %r runs until fail_lost_job", id, since, key)
 
@@ -77,6 +72,6 @@ def _overdue(model: Any, holder: Holder, before: datetime) -> Any:
     return (
         sa.select(Job.id, Job.queue, Job.scheduled_time)
         .where(Job.state == states.PENDING, Job.queue.in_(holder.queues), Job.scheduled_time < before, ~busy)
-        .order_by(Job.scheduled_time)
+        .order_by(Job.scheduled_time, Job.id)
         .limit(LIMIT)
     )
