@@ -67,6 +67,11 @@ exists (
   for update skip locked
 )
 
+-- name: in_window
+-- Whether the row has a token for some time yet, whatever becomes of the job: it is not to be deleted. For those that have
+-- not begun, and for finished ones.
+(unique_until > statement_timestamp() and unique_until < 'infinity') is true
+
 -- name: ready
 q_name = %(queue)s and :is_ready
 

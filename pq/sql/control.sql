@@ -24,11 +24,11 @@ dequeued_at = null, expiries = expiries + case when dequeued_at is null then 0 e
 
 -- name: removes
 -- Whether the row is deleted: a dead job has been decided on. "is false" as in lease.sql.
-((error is null) is false and dequeued_at is not null and due_at is null)
+((error is null) is false and dequeued_at is not null and due_at is null and not (:in_window))
 
 -- name: does_remove
 -- In place of "removes", where finished jobs are not kept. The row of a running job stays, to tell whoever runs it.
-(dequeued_at is null or ((error is null) is false and due_at is null))
+((dequeued_at is null or ((error is null) is false and due_at is null)) and not (:in_window))
 
 -- name: cancel
 -- Whoever runs the job loses it: the settlement finds the row neither due nor taken when it was. The time of a failure

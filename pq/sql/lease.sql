@@ -72,10 +72,10 @@ select changed.number, case when changed.outcome in ('retry', 'released', 'broke
 -- Where finished jobs are not kept.
 with :given, pq_removed as (
   delete from :table as job using pq_given as given
-  where :is_given and given.outcome = 'done'
+  where :is_given and given.outcome = 'done' and not (:in_window)
   returning given.number :no_key
 ), pq_changed as (
-  :change and given.outcome <> 'done'
+  :change and (given.outcome <> 'done' or :in_window)
   returning job.tableoid, job.q_name, given.number, given.outcome :no_key
 ) :no_states
 select changed.number, case when changed.outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed

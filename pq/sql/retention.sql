@@ -12,10 +12,10 @@ select from :table limit 0
 comment on column :table.result is %(comment)s
 
 -- name: finished_over
-:is_finished and dequeued_at < :cutoff
+:is_finished and dequeued_at < :cutoff and not (:in_window)
 
 -- name: dead_over
-:is_dead and dequeued_at < :cutoff
+:is_dead and dequeued_at < :cutoff and not (:in_window)
 
 -- name: cutoff
 statement_timestamp() - make_interval(secs => %(kept)s)

@@ -274,3 +274,42 @@ def test_load_refuses_tokens(queue: Queue) -> None:
     with pytest.raises(ValueError, match=r"load can't look for duplicates: use put or put_many for pq.Unique\('t'"):
         queue.load([1, NewJob(2, unique="t")])
     assert len(queue) == 0
+
+
+@pytest.mark.parametrize("end", ["get", "block", "done", "dead", "cancel", "cancel dead"])
+def test_a_row_is_kept_as_long_as_its_window_is_open(pq: PQ, put: Any, sql: Sql, end: str) -> None:
+    """Even where finished jobs are not kept at all: the token would be gone with it."""
+    pq.create(retain=0, retain_dead="1s")
+    queue = pq["a"]
+    first = put([1], unique=Unique("t", window="1h"))
+    plain = put([2], unique=Unique("plain", until="done"))
+    for _ in range(2):
+        if end == "get":
+            queue.get(timeout=0)
+        elif end == "block":
+            with queue:
+                queue.get(timeout=0)
+        elif end == "cancel":
+            queue.cancel(first)
+            queue.cancel(plain)
+        else:
+            job = queue.get(timeout=0, lease="1m")
+            assert job is not None
+            if end == "done":
+                job.done()
+            else:
+                job.fail("x")
+                if end == "cancel dead":
+                    queue.cancel(job.id)
+    sql("update queue set dequeued_at = dequeued_at - interval '1 h'")
+    pq.prune()
+    assert sql("select id, unique_key from queue") == [(first, "t")]
+    again = put([3], unique=Unique("t", window="1h"))
+    assert (again, again.created) == (first, False)
+    sql("update queue set unique_until = now()")
+    sql("update queue set dequeued_at = dequeued_at - interval '1 h'")
+    pq.prune()
+    assert sql("select count(*) from queue") == [(0,)]
+    put([4], unique=Unique("t", window="1h"))
+    queue.clear()
+    assert put([5], unique=Unique("t", window="1h")).created
