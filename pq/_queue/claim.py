@@ -60,6 +60,11 @@ class Claim:
         self._marks = Marks()
         self._limited = Limited()
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether the queue is, as its last claim has told."""
+        return self._limited.known
+
     def wait_for(self, queue: QueueBase, limit: int, patience: float, lease: timedelta | None) -> list[Any]:
         """Take jobs as `take` does; if there are none, wait for the first.
 

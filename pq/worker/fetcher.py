@@ -214,7 +214,9 @@ class Fetcher:
         first = 0 if self._strict or not names else self._turn % len(names)
         for name in names[first:] + names[:first]:
             queue = self._by_name[name]
-            jobs, refused = queue._claims.fetch(queue, limit, 0, self._lease)
+            # what waits in the stock would take places that other workers need
+            most = min(limit, 1 + self._idle) if queue._claims.is_limited else limit
+            jobs, refused = queue._claims.fetch(queue, most, 0, self._lease)
             if jobs or refused:
                 break
             waiter.empty(name)

@@ -83,14 +83,13 @@ create table if not exists :limits_table (
 comment on table :limits_table is 'What was set by pq.limits. (pq)';
 
 -- One row for each place (running) or token (rate) of a limit. A place is free if its job does not run in that delivery;
--- a token is free at free_at.
+-- a token is free a period after it was taken.
 create table if not exists :slots_table (
   name text not null,
   kind text not null,
   n integer not null,
   job bigint,
   taken_at timestamptz,
-  free_at timestamptz,
   primary key (name, kind, n)
 ) with (fillfactor = 50);
 comment on table :slots_table is 'The places and tokens of limits. (pq)';
@@ -578,6 +577,34 @@ create trigger :change_trigger before update on :table for each row
 drop trigger if exists :due_update_trigger on :table;
 drop trigger if exists :taken_trigger on :table;
 drop function if exists :taken_function();
+
+-- The end of a delivery that has a place in a limit: wake whoever waits for one, also for the other queues of that limit.
+create or replace function :freed_function() returns trigger
+language plpgsql security definer set search_path from current as $pq$
+declare
+  its_queue text;
+begin
+  if old.dequeued_at is null or old.due_at is null then
+    return null;  -- it did not run
+  elsif tg_op = 'UPDATE' then
+    if new.dequeued_at is not distinct from old.dequeued_at and new.due_at is not null then
+      return null;  -- its lease was extended
+    end if;
+  end if;
+  perform :wake_function(old.q_name);
+  for its_queue in
+    select distinct sharer from :limits_table, pg_catalog.unnest(queues) as sharer
+    where running is not null and old.q_name = any (queues) and sharer <> old.q_name
+  loop
+    perform :wake_function(its_queue);
+  end loop;
+  return null;
+end
+$pq$;
+
+drop trigger if exists :freed_trigger on :table;
+create trigger :freed_trigger after update of due_at or delete on :table for each row when (old.slot is not null)
+  execute function :freed_function();
 
 -- Make the checks that are due, and return how many there were.
 create or replace function :heal_all_function(most bigint) returns bigint
