@@ -54,6 +54,9 @@ class Transaction(Scope):
         """Whether no transaction is open, so that each statement is committed as it is executed."""
         return False
 
+    def before_commit(self, name: tuple[Any, ...], sql: str, params: Params) -> None:
+        """Nobody tells when the application commits."""
+
     def run(self, sql: str, params: Params | None = None, limit: float | None = None) -> Rows:
         self._check_process()
         try:
@@ -162,6 +165,7 @@ class OwnTransaction(Transaction):
         super().__init__(source, table)
         self._loan = Loan(source, begins=True)
         self._asked_to_commit = False
+        self._last: dict[tuple[Any, ...], tuple[str, Params]] = {}
 
     def begin(self) -> None:
         """Begin, on another connection if the first turns out to be lost. Call `end` whatever this raises."""
@@ -184,6 +188,10 @@ class OwnTransaction(Transaction):
                     self.driver.raise_meaning(self.conn, error, False, self._table)
             once_more = False
         self.enter()
+
+    def before_commit(self, name: tuple[Any, ...], sql: str, params: Params) -> None:
+        """Execute a statement at the end of the transaction, if it is committed; under one name once."""
+        self._last[name] = sql, params
 
     def end(self, error: BaseException | None) -> None:
         """Commit or, after an error, roll back. A second call does nothing.
@@ -231,6 +239,9 @@ class OwnTransaction(Transaction):
         try:
             if not self.driver.alive(self.conn):
                 self.driver.raise_lost(None)
+            if self._last and self.driver.works(self.conn):
+                for sql, params in self._last.values():
+                    self.driver.run(self.conn, sql, params)
             self.driver.commit(self.conn)
         except BaseException as error:
             self.driver.rollback(self.conn)

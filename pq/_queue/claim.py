@@ -156,6 +156,9 @@ class Claim:
                         continue
                     break
                 exact = in_transaction or too_few
+            if in_transaction and lease is None:
+                for key in {row[KEY] for row in rows if row[KEY] is not None}:
+                    queue._promote_at_the_end(key)
         except TimeoutError:
             if not rows:
                 raise

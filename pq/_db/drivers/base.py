@@ -21,7 +21,7 @@ Params = Mapping[str, Any]
 Rows = list[tuple[Any, ...]]
 
 # libpq's, which all drivers have
-_IDLE, _ACTIVE, _FAILED = 0, 1, 3
+_IDLE, _ACTIVE, _OPEN, _FAILED = range(4)
 
 # Does nothing, not even take a snapshot
 PING = "show transaction_isolation"
@@ -248,6 +248,10 @@ class Driver(Errors, ABC):
 
     def idle(self, conn: Any) -> bool:
         return self._status(conn) == _IDLE
+
+    def works(self, conn: Any) -> bool:
+        """Whether a transaction is open in which no statement has failed."""
+        return self._status(conn) == _OPEN
 
     def begin(self, conn: Any, now: bool) -> None:
         """Begin a transaction, unless the application has one open.
