@@ -210,11 +210,11 @@ $pq$;
 -- The guard: whether a row of a key may be taken now. A row that is alone may: the end of the one before it, which was
 -- alone, has made it ready, and nobody else may begin before it does. For others one has to look twice, the second time
 -- with the key locked until the transaction ends: each statement of this function has a snapshot of its own, and so sees
--- what was committed before it had the lock. A transaction locks at most 100 keys, since the server's table of locks is
+-- what was committed before it had the lock. A transaction locks only so many keys, since the server's table of locks is
 -- small: null says that it has.
 create or replace function :guard_function(
   its_queue text, its_key text, its_id bigint, its_expected timestamptz, its_attempts integer, its_alone boolean,
-  most integer, passes boolean, stops boolean
+  most integer, passes boolean, stops boolean, most_locks integer
 ) returns boolean
 language plpgsql as $pq$
 declare
@@ -226,7 +226,7 @@ begin
   for step in 1..2 loop
     if step = 2 then
       locks := coalesce(nullif(pg_catalog.current_setting('pq.key_locks', true), ''), '0')::integer;
-      if locks >= 100 then
+      if locks >= most_locks then
         return null;
       elsif not pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(
         pg_catalog.format('%s key %s %s', :table_text::pg_catalog.regclass::oid, its_queue, its_key) collate "C", 0
@@ -247,12 +247,7 @@ begin
         order by q_name desc, key desc, :stand desc, expected_at desc, id desc
         limit most
       ) as line
-    ) or (its_attempts = 0 and (
-      select (coalesce(expected_at, 'infinity'), id) < (coalesce(its_expected, 'infinity'), its_id) from :table
-      where q_name = its_queue and key = its_key and :stand = 1 and id <> its_id
-      order by q_name, key, :stand, expected_at, id
-      limit 1
-    ) is true) or (stops is true and (
+    ) or (stops is true and (
       select id from :table
       where q_name = its_queue and key = its_key and :stand = 2 and id <> its_id
       order by q_name, key, :stand, expected_at, id
@@ -265,14 +260,14 @@ begin
 end
 $pq$;
 
--- For transactions that stay open, which have to pass over what they may not take.
+-- For transactions that stay open, which have to pass over what they may not take. The trigger asks, and counts, once more.
 create or replace function :free_function(
   its_queue text, its_key text, its_id bigint, its_expected timestamptz, its_attempts integer, its_alone boolean
 ) returns boolean
 language sql security definer set search_path from current as $pq$
   select :guard_function(
     its_queue, its_key, its_id, its_expected, its_attempts, its_alone, coalesce(given.per_key, 1),
-    given.on_retry = 'pass', given.on_dead = 'stop'
+    given.on_retry = 'pass', given.on_dead = 'stop', 60
   ) is true
   from (select) as one left join :limits_table as given on given.name = its_queue and given.queues is null
 $pq$;
@@ -333,7 +328,7 @@ begin
       from :limits_table where name = new.q_name and queues is null;
     most := coalesce(most, 1);
     may_begin := :guard_function(
-      old.q_name, old.key, old.id, old.expected_at, old.attempts, old.is_alone, most, passes, stops
+      old.q_name, old.key, old.id, old.expected_at, old.attempts, old.is_alone, most, passes, stops, 120
     );
     if may_begin then
       new.is_alone := case when most = 1 then true end;
