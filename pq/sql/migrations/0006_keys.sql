@@ -623,10 +623,14 @@ do $pq$ begin
 end $pq$;
 
 -- The tables beside, and the functions, which run as their owner, are of the owner of the jobs. Whoever may read or change
--- jobs may do so in the tables beside; functions that nobody calls himself are not for everybody.
+-- jobs may do so in the tables beside; functions that nobody calls himself are not for everybody. Whoever waits for jobs
+-- looks when a check is due, and whether a limit lets a job begin: for that nobody is to need a right of his own.
+grant select (check_at) on :checks_table to public;
+grant select on :limits_table, :slots_table to public;
 set local pq.target = :table_text;
 set local pq.beside = :beside_text;
 set local pq.functions = :functions_text;
+set local pq.called = :called_text;
 do $pq$
 declare
   target regclass := current_setting('pq.target')::regclass;
@@ -643,7 +647,11 @@ begin
     if owner <> current_user then
       execute format('alter function %s owner to %I', function, owner);
     end if;
-    execute format('revoke all on function %s from public', function);
+    if not exists (
+      select from pg_proc where oid = function and proname = any (current_setting('pq.called')::text[])
+    ) then
+      execute format('revoke all on function %s from public', function);
+    end if;
   end loop;
   foreach beside in array current_setting('pq.beside')::text[] loop
     if owner <> current_user then
