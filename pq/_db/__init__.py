@@ -2,6 +2,7 @@
 
     database      statements and transactions: what the rest of pq uses
     aside         a second connection for threads that wait on the application's single one
+    outside       a further connection, for what must be committed while a transaction is open
     execute       one statement outside of a transaction: limits, repetition, errors
     prepared      statements that the server plans once and executes often
     transaction   pq's own transactions, and savepoints
@@ -33,6 +34,7 @@ from .database import Database
 from .drivers.base import Rows
 from .drivers.detect import check_source, interruptible, own_driver
 from .drivers.literal import Literal
+from .outside import Outside
 from .scope import block_of
 from .sockets import Waker, wait_readable
 
@@ -40,6 +42,7 @@ __all__ = [
     "Aside",
     "Database",
     "Literal",
+    "Outside",
     "Rows",
     "Waker",
     "aside_of",

@@ -201,6 +201,8 @@ def _statement(table: str, how: str, slow: bool, in_transaction: bool, is_limite
         }  # fmt: skip
     if is_limited:
         instead |= {name: f"{name}_limited" for name in ("open", "most", "best", "told", "slot", "noted")}
+    if is_limited and in_transaction and how != "leased":
+        instead |= {"keeps": "keeps_places", "is_kept": "is_kept_here"}
     if in_transaction:
         instead["holds"] = "passes_over"
     sql = bound("claim.sql", table, taken=how, **instead)

@@ -9,6 +9,7 @@ from .._jobs.row import ID, OWN
 from ..sql import array
 from .base import QueueBase
 from .limits import trim
+from .tokens import Tokens
 
 SAVEPOINT = "pq_limit"
 
@@ -62,6 +63,7 @@ class Limited:
 
     def __init__(self) -> None:
         self.known: bool = False
+        self._rates: int | None = None  # the oid of the table of the limits, if there are rates among the queue's
 
     def claim(self, queue: QueueBase, sql: str, params: dict[str, Any], timeout: float) -> Found | None:
         """Claim jobs, each with a place in all limits of the queue; None: the queue is not limited any more.
@@ -82,6 +84,8 @@ class Limited:
         rows = queue._db.execute(sql, {**params, "tokens": tokens}, timeout=timeout, prepare=True)
         tells = told(rows)
         self.known = tells is None or tells.is_limited
+        if tells is not None:
+            self._rates = tells.table if tells.has_tokens else None
         if not self.known:
             return None
         return Found(jobs(rows), params["limit"] if tells is None else tells.places), tells
@@ -89,27 +93,51 @@ class Limited:
     def _claim_in_transaction(
         self, queue: QueueBase, sql: str, params: dict[str, Any], timeout: float
     ) -> Found | None:
-        """Claim jobs in a transaction that stays open: keep no place without a job."""
+        """Claim jobs in a transaction that stays open. It keeps the places of the jobs that it takes, and no others; of
+        tokens it keeps none, if there is a further connection on which to take them."""
+        tokens, known = None, self._rates
+        if known is not None and (tokens := Tokens.reserve(queue, known, params["limit"])) is not None:
+            if not tokens.count:
+                return Found([], 0)
+            params = {**params, "limit": min(params["limit"], tokens.count)}
+        count = 0
+        try:
+            answer = self._claim_as_many(queue, sql, params, timeout, tokens is None)
+            if known is None and self._rates is not None:  # nothing was kept: now we know
+                return self._claim_in_transaction(queue, sql, params, timeout)
+            count = len(answer[0].rows) if answer else 0
+        finally:
+            if tokens is not None:
+                tokens.settle(count)
+        if answer is None:
+            return None
+        found, tells = answer
+        if tells is not None and tells.is_over and not found.rows:
+            _make_fit(queue)
+        if found.rows and tells is not None and tells.has_places:
+            _wake_sharers(queue)
+        return found
+
+    def _claim_as_many(
+        self, queue: QueueBase, sql: str, params: dict[str, Any], timeout: float, takes_tokens: bool
+    ) -> tuple[Found, Told | None] | None:
+        """Claim jobs, and see to it that no place is kept that has no job, nor tokens if that is avoidable."""
         run = queue._db.execute
+        known = self._rates
         limit = params["limit"]
         run(f"savepoint {SAVEPOINT}")
         while True:
-            answer = self._execute(queue, sql, {**params, "limit": limit}, timeout)
-            found, tells = answer or (Found([], 0), None)
-            if found.rows and len(found.rows) == found.most:
+            answer = self._execute(queue, sql, {**params, "limit": limit}, timeout, takes_tokens)
+            found, _ = answer or (Found([], 0), None)
+            is_news = known is None and self._rates is not None
+            if len(found.rows) == found.most > 0 and not is_news:
                 break
             run(f"rollback to {SAVEPOINT}")
-            if not found.rows:
+            if not found.rows or is_news:
                 break
             limit = len(found.rows)
         run(f"release {SAVEPOINT}")
-        if answer is None:
-            return None
-        if tells is not None and tells.is_over and _make_fit(queue):
-            return self._claim_in_transaction(queue, sql, params, timeout)
-        if found.rows and tells is not None and tells.has_places:
-            _wake_sharers(queue)
-        return Found(found.rows, params["limit"] if len(found.rows) < limit else found.most)
+        return answer
 
 
 def _make_fit(queue: QueueBase) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from .._db import Database, Rows, aside_of
+from .._db import Database, Outside, Rows, aside_of
 from .._wait import Polling, ResultRoom, Wait, Waiter, WaitingRoom, wait_alone
 from ..sql import TableName, array, bound
 from .retention import Retention, read
@@ -56,6 +56,7 @@ class Table:
         self._room = WaitingRoom(database.source, name.quoted, poll_interval, listen_dsn, self._aside)
         self._results = ResultRoom(self._look_aside, database.source.driver, poll_interval)
         self._memory = _Memory()
+        self.outside: Outside = Outside(database.source)
         self.closed: bool = False
 
     def bind(self, conn: Any) -> Table:
@@ -213,4 +214,5 @@ class Table:
         self.closed = True
         self._room.close()
         self._results.close()
+        self.outside.close()
         self.database.close()

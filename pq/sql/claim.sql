@@ -287,7 +287,26 @@ state.open from pq_open as state
   (select bool_or(limits.kind = 'running') from pq_limit as limits),
   (select bool_or(limits.kind = 'rate') from pq_limit as limits),
   (select min(limits.tableoid::bigint) from pq_limit as limits),
-  (select bool_or(limits.is_over) from pq_limit as limits)
+  (select bool_or(limits.is_over) from pq_limit as limits) :keeps
+
+-- name: keeps
+
+-- name: keeps_places
+-- In a transaction that stays open, a job that is taken without a lease seems to have ended, though it has its place until
+-- the transaction ends. Others see that the place is locked, and this transaction notes which ones it has; a savepoint that
+-- is rolled back takes the note back, too.
+, (
+  select set_config('pq.places', (
+    coalesce(nullif(current_setting('pq.places', true), ''), '{}')::text[]
+    || array_agg(place.n || ' ' || place.name)
+  )::text, true)
+  from pq_place as place
+  where place.kind = 'running' and place.number <= (select count(*) from :all_taken)
+)
+
+-- name: is_kept_here
+-- In place of "is_kept".
+(slot.n || ' ' || slot.name = any (coalesce(nullif(current_setting('pq.places', true), ''), '{}')::text[]))
 
 -- name: slot_limited
 , slot = (select min(limits.name) from pq_limit as limits where limits.kind = 'running')

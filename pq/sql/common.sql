@@ -54,8 +54,12 @@ case slot.kind
     select from :table as job
     where job.id = any (array[slot.job]) and job.dequeued_at = slot.taken_at
       and (job.due_at <= statement_timestamp()) is false
-  )
+  ) and not :is_kept
 end
+
+-- name: is_kept
+-- See claim.sql.
+false
 
 -- name: is_seen
 -- Locks the place, if it still is the one that was seen. Whether it is free is told by the statement's snapshot, also where

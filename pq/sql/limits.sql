@@ -152,3 +152,43 @@ where limits.running is not null
 insert into :checks_table (q_name, key, check_at)
 select distinct q_name, key, statement_timestamp() from :table
 where q_name = %(name)s and due_at = 'infinity' and dequeued_at is null and key is not null
+
+-- name: reserve_tokens
+-- For a transaction that stays open: a token of each rate for each job, for half a minute, on a connection of its own. The
+-- last column is for how many jobs; if there are rates, there is at least one row.
+with pq_limit as materialized (
+  select limits.name, 'rate' as kind, limits.period,
+    exists (
+      select from :slots_table as slot where slot.name = limits.name and slot.kind = 'rate' and slot.n > limits.rate
+    ) as is_over
+  from :limits_table as limits
+  where limits.rate is not null and limits.tableoid = (%(table)s::bigint)::oid
+    and ((limits.queues is null and limits.name = %(queue)s) or %(queue)s = any (limits.queues))
+), pq_place as materialized (
+  select place.*, row_number() over (partition by place.name) as number
+  from pq_limit as limits, lateral (
+    select slot.name, slot.kind, slot.n from (
+      select slot.* from :slots_table as slot
+      where slot.name = limits.name and slot.kind = limits.kind and :is_free
+      order by slot.name, slot.kind, slot.n
+      limit (select null::bigint)
+    ) as slot
+    where not limits.is_over and :is_seen
+    limit (select %(limit)s::bigint)
+  ) as place
+), pq_count as materialized (
+  select min((select count(*) from pq_place as place where place.name = limits.name)) as most from pq_limit as limits
+), pq_reserved as (
+  update :slots_table as slot set job = null, taken_at = clock_timestamp() + interval '30 s'
+  from pq_place as place, pq_count as counted
+  where slot.name = place.name and slot.kind = place.kind and slot.n = place.n and place.number <= counted.most
+  returning slot.name, slot.n, place.number
+)
+select reserved.name, reserved.n, reserved.number, counted.most
+from pq_count as counted left join pq_reserved as reserved on true
+where counted.most is not null
+
+-- name: settle_tokens
+update :slots_table as slot set taken_at = case when given.number <= %(used)s then clock_timestamp() end
+from unnest(%(names)s::text[], %(ns)s::integer[], %(numbers)s::bigint[]) as given (name, n, number)
+where slot.name = given.name and slot.kind = 'rate' and slot.n = given.n and slot.taken_at > clock_timestamp()

@@ -575,9 +575,9 @@ drop function if exists :taken_function();
 
 -- The end of a delivery that has a place in a limit: wake whoever waits for one, also for the other queues of that limit.
 create or replace function :freed_function() returns trigger
-language plpgsql security definer set search_path from current as $pq$
+language plpgsql security definer set search_path from current set quote_all_identifiers = off as $pq$
 declare
-  its_queue text;
+  gate bigint;
 begin
   if old.dequeued_at is null or old.due_at is null then
     return null;  -- it did not run
@@ -586,12 +586,19 @@ begin
       return null;  -- its lease was extended
     end if;
   end if;
-  perform :wake_function(old.q_name);
-  for its_queue in
-    select distinct sharer from :limits_table, pg_catalog.unnest(queues) as sharer
-    where running is not null and old.q_name = any (queues) and sharer <> old.q_name
+  for gate in
+    select pg_catalog.hashtextextended(
+      pg_catalog.format('%I.%I %s', tg_table_schema, tg_table_name, sharer.name) collate "C", 0
+    )
+    from (
+      select old.q_name as name
+      union
+      select pg_catalog.unnest(queues) from :limits_table where running is not null and old.q_name = any (queues)
+    ) as sharer
   loop
-    perform :wake_function(its_queue);
+    if (case when pg_catalog.pg_try_advisory_lock(gate) then not pg_catalog.pg_advisory_unlock(gate) else true end) then
+      perform pg_catalog.pg_notify('pq_' || pg_catalog.to_hex(gate), '');
+    end if;
   end loop;
   return null;
 end
