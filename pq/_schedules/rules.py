@@ -269,7 +269,7 @@ def _check_part(name: str, value: str) -> None:
 
 
 def _local(moment: datetime, zone: ZoneInfo) -> datetime:
-    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+    return moment.astimezone(zone).replace(tzinfo=None)
 
 
 def _utc(local: datetime, zone: ZoneInfo) -> datetime:

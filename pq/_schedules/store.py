@@ -18,7 +18,7 @@ from ..errors import ScheduleNotFound
 from ..sql import array
 from .rules import anchor_of, times
 from .schedule import Schedule, ScheduleInfo, check_name, check_schedule, zone_or_utc
-from .ticker import Ticker
+from .ticker import LOCK_TIMEOUT, Ticker
 
 #: How long a job has its token, as it is stored.
 UNTIL = {"started": "-infinity", "done": "infinity"}
@@ -158,7 +158,7 @@ def write(table: Table, name: str, queue: QueueRows, schedule: Schedule, declare
         "name": name, "queue": queue.name, "data": text, "declared": declared, "anchor": anchor, "next_at": next_at,
         "unique": token, "until": unique and UNTIL[str(unique.until)],
     }  # fmt: skip
-    table.execute(statements["write"], {**found._asdict(), **params})
+    table.execute(statements["write"], {**found._asdict(), **params}, lock_timeout=LOCK_TIMEOUT)
 
 
 def declare(table: Table, queues: Iterable[str], schedules: Mapping[str, Schedule]) -> None:

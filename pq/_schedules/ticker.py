@@ -130,11 +130,11 @@ class Ticker:
     def _skip(self, due: Due, error: BaseException) -> None:
         """Note why it can't be fired here and now, and go on with the others."""
         self._not_before[due.name] = time.monotonic() + AGAIN
-        if self._run("note", **self._guard(due), error=describe(error)):
+        if self._run("note", **self._guard(due), error=describe(error), stops=False):
             logger.warning("schedule %r can't be fired here: %s", due.name, describe(error))
 
     def _pause(self, due: Due, error: BaseException) -> None:
-        if self._run("stop", **self._guard(due), error=describe(error)):
+        if self._run("note", **self._guard(due), error=describe(error), stops=True):
             logger.error("schedule %r is paused: its rule can't be evaluated: %s", due.name, describe(error))
 
     def _guard(self, due: Due) -> dict[str, Any]:

@@ -118,10 +118,12 @@ with pq_due as materialized (
 select (select count(*) from pq_due), (select put.id from pq_put as put)
 
 -- name: note
--- Why it can't be fired by somebody; another process may be able to.
-update :schedules_table set error = %(error)s where :is_due and error is distinct from %(error)s
-returning name
-
--- name: stop
-update :schedules_table set paused = true, error = %(error)s where :is_due
-returning name
+-- Why it can't be fired. It may stay due, since another process may be able to.
+with pq_due as materialized (
+  select name from :schedules_table where :is_due
+  for update skip locked
+)
+update :schedules_table as schedule set paused = %(stops)s, error = %(error)s
+from pq_due as due
+where schedule.name = due.name and (%(stops)s or schedule.error is distinct from %(error)s)
+returning schedule.name

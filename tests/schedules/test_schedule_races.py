@@ -88,7 +88,7 @@ def late(pq: PQ, sql: Sql) -> None:
     [
         "fire", "pause", "remove", "another rule",
         "update queue_schedules set next_at = next_at + interval '1 microsecond'",
-        "update queue_schedules set zone = 'UTC'",
+        "update queue_schedules set zone = 'UTC'", "update queue_schedules set rule = 'every 2h'",
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("late")

@@ -64,6 +64,10 @@ def test_a_task_by_the_clock(pq: PQ, sql: Sql) -> None:
         assert found.data["function"] == "nightly" and found.data["max_retries"] == 3
         found.fire()
         wait_until(lambda: "nightly" in done, "the call by hand")
+        del pq.schedules["monthly"]
+        count = len(done)
+        wait_until(lambda: len(done) > count + 2, "further calls")
+        assert "monthly" not in pq.schedules  # what is removed comes back with the next worker, and not before
     assert set(done) == {"Cox", "nightly"}
     before = pq.schedules["nightly"].next_at
     with working(Worker(pq)):  # stored again

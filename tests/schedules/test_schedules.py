@@ -217,9 +217,9 @@ class TestFired:
 
     def test_a_pause_and_its_end(self, pq: PQ, sql: Sql, tick: Ticker) -> None:
         pq.schedules["x"] = Schedule("q", 1, every="1h")
-        pq.schedules["x"].pause()
         past(sql, "x", "5 min")
         due = pq.schedules["x"].next_at
+        pq.schedules["x"].pause()
         assert tick.look() == ticker.PAUSE
         assert (put(pq), pq.schedules["x"].next_at, pq.schedules["x"].paused) == ([], due, True)
         pq.schedules["x"].resume()
@@ -410,6 +410,24 @@ class TestErrors:
         monkeypatch.setattr(ticker.time, "monotonic", lambda: 1e12)
         tick.look()
         assert (pq.schedules["b"].last_at, pq.schedules["b"].error) == (due, None)
+
+    def test_a_connection_that_is_lost_is_no_fault_of_the_schedule(
+        self, pq: PQ, tick: Ticker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        real = tick._run
+
+        def lost(statement: str, *args: Any, **kwargs: Any) -> Any:
+            if statement == "fire":
+                pq._table.database.driver.raise_lost(None, "it is gone")
+            return real(statement, *args, **kwargs)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(tick, "_run", lost)
+            assert tick.run_once() == ticker.AGAIN
+        assert caplog.text.count("it is gone") == 1
+        assert not any(pq.schedules[name].error for name in "abc")
+        tick.run_once()
+        assert sorted(put(pq)) == ["a", "b", "c"]
 
     def test_a_token_that_somebody_is_about_to_put(
         self, pq: PQ, sql: Sql, tick: Ticker, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
