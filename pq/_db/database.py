@@ -119,12 +119,16 @@ class Database:
 
     @property
     def stays_open(self) -> bool:
-        """Whether what is executed now is part of a transaction that goes on, also one that the application has open on
-        the connection that PQ was given."""
-        source = self.source
+        """Whether what is executed now is part of a transaction that goes on.
+
+        On the connection that PQ was given that is also one which the application has begun there by SQL, in autocommit
+        mode: any other one pq commits.
+        """
         if self.in_transaction:
             return True
-        return self.current is None and source.single and not source.conn.closed and not source.driver.idle(source.conn)
+        source, conn = self.source, self.source.conn
+        is_own = conn is None or self.current is not None or conn.closed
+        return not is_own and bool(conn.autocommit) and not source.driver.idle(conn)
 
     @property
     def joined(self) -> Joined | None:

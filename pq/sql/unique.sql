@@ -146,10 +146,10 @@ q_name = %(queue)s and unique_key = %(unique)s
 (schedule_at is null or schedule_at > statement_timestamp())
 
 -- name: may_wait
--- A job that has been ready for less than five seconds, or is not ready yet. Behind others one is joined only where nobody
+-- A job that has been ready for less than 30 seconds, or is not ready yet. Behind others one is joined only where nobody
 -- has it locked: else it might be locked for ever, by one transaction after the other.
 ((due_at is null or due_at <= statement_timestamp()) is not true
-  or coalesce(nullif(schedule_at, 'infinity'), enqueued_at) > statement_timestamp() - interval '5 seconds')
+  or coalesce(nullif(schedule_at, 'infinity'), enqueued_at) > statement_timestamp() - interval '30 seconds')
 
 -- name: skips
 skip locked
