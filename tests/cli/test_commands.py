@@ -25,6 +25,7 @@ from pq import PQ, Worker
 from pq._cli import main as cli
 from pq._cli import work as _work
 from pq._cli.main import main
+from pq._queue.browse import STATES
 
 ROOT = Path(package.__file__).parents[1]
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -150,8 +151,9 @@ def in_each_state(pq: PQ) -> dict[str, int]:
     ids["dead"] = queue.put({"kind": "dead"})
     held = queue.get(block=False, lease="1h")
     held.fail(ValueError("rotten\x1b[2J"))  # type: ignore[union-attr]
-    ids["running"] = queue.put("running")
+    ids["running"] = queue.put("running", key="k")
     queue.get(block=False, lease="1h")
+    ids["held"] = queue.put("held", key="k")
     ids["ready"] = queue.put("ready", expected_at="1h")
     ids["scheduled"] = queue.put("scheduled", schedule_at="1h")
     return ids
@@ -160,7 +162,7 @@ def in_each_state(pq: PQ) -> dict[str, int]:
 def test_list_shows_what_the_library_does_in_its_order(call: Calls, pq: PQ) -> None:
     ids = in_each_state(pq)
     listed = call.json("list", "a")
-    assert [job["id"] for job in listed] == [ids[state] for state in ("ready", "scheduled", "running", "dead")]
+    assert [job["id"] for job in listed] == [ids[state] for state in STATES[:-1]]
     for found, job in zip(listed, pq["a"].list(), strict=True):
         assert (found["state"], found["attempts"], found["cancelled"]) == (job.state, job.attempts, False)
         assert found["data"] == job.data
@@ -190,13 +192,14 @@ def test_list_can_be_narrowed(call: Calls, pq: PQ) -> None:
 def test_count_has_all_states_or_one(call: Calls, pq: PQ) -> None:
     in_each_state(pq)
     pq["a"].put(1)
-    assert call.json("count", "a") == {"ready": 2, "scheduled": 1, "running": 1, "dead": 1, "finished": 1}
+    assert call.json("count", "a") == dict.fromkeys(STATES, 1) | {"ready": 2}
     assert call.json("count", "a", "--state", "ready") == {"ready": 2}
     assert call("count", "a", "--state", "ready") == "2\n"
     lines = call("count", "a").splitlines()
     assert [line.split() for line in lines] == [
         ["ready", "2"],
         ["scheduled", "1"],
+        ["held", "1"],
         ["running", "1"],
         ["dead", "1"],
         ["finished", "1"],
@@ -240,14 +243,14 @@ def test_queues_has_all_queues(call: Calls, pq: PQ) -> None:
     in_each_state(pq)
     pq["b\x1b[2J"].pause()
     first, second = call.json("queues")
-    states = {"ready": 1, "scheduled": 1, "running": 1, "dead": 1}
+    states = dict.fromkeys(STATES[:-1], 1)
     assert first.items() >= {"name": "a", "paused": False, **states}.items()
     (known, _) = pq.queues()
     assert (moment(first["ready_since"]), moment(first["next_due"])) == (known.ready_since, known.next_due)
     assert second.items() >= {"name": "b\x1b[2J", "paused": True, "ready_since": None, "next_due": None}.items()
     lines = call("queues").splitlines()
-    assert lines[1].split()[:5] == ["a", "1", "1", "1", "1"]
-    assert lines[2].split() == ["b\\x1b[2J", "0", "0", "0", "0", "-", "-", "yes"]
+    assert lines[1].split()[:6] == ["a", "1", "1", "1", "1", "1"]
+    assert lines[2].split() == ["b\\x1b[2J", "0", "0", "0", "0", "0", "-", "-", "yes"]
 
 
 class Bomb:

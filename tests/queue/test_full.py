@@ -96,7 +96,7 @@ def test_only_ready_jobs_of_this_queue_count(pq: PQ, queue: Queue, sql: Sql) -> 
     jobs = queue.get_many(3, lease="1h")
     jobs[0].fail("why")
     jobs[2].done()
-    assert queue.counts() == {"ready": 0, "scheduled": 2, "running": 1, "dead": 1, "finished": 1}
+    assert queue.counts() == {"ready": 0, "scheduled": 2, "held": 0, "running": 1, "dead": 1, "finished": 1}
     queue.pause()  # its mark is no job
     ids = queue.put_many([1, 2, 3])
     with pytest.raises(QueueFull):

@@ -85,7 +85,7 @@ BY_ID: dict[str, tuple[str, str, dict[str, Any], dict[str, str]]] = {
     },
     **{
         name: ("lease.sql", name, ONE, {})
-        for name in ("free", "failed_lately", "extend", "progress", "write", "write_ended", "steps")
+        for name in ("free", "failed_lately", "extend", "progress", "write", "write_ended", "key_state", "steps")
     },
     "add_step": ("lease.sql", "add_step", ONE | {"entry": '"a": 1'}, {}),
     "cancelled": ("lease.sql", "cancelled", CHANGE, {}),
