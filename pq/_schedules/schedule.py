@@ -184,8 +184,10 @@ class ScheduleInfo:
         :returns: the id of the job; None if one with the token `unique` waits already.
         :raises ScheduleNotFound: it was removed.
         """
-        params = {"name": self.name, "times": array([None])}
-        ((found, id),) = self._table.execute(self._table.statements("schedules.sql")["fire_now"], params)
+        sql, params = self._table.statements("schedules.sql"), {"name": self.name, "times": array([None])}
+        if self.unique is not None:
+            release(self._table, self.name)
+        ((found, id),) = self._table.execute(sql["fire_now"], params)
         if not found:
             raise ScheduleNotFound(schedule=self.name)
         return None if id is None else int(id)
@@ -193,6 +195,16 @@ class ScheduleInfo:
     def _run(self, statement: str) -> None:
         if not self._table.execute(self._table.statements("schedules.sql")[statement], {"name": self.name}):
             raise ScheduleNotFound(schedule=self.name)
+
+
+def release(table: Table, name: str, lock_timeout: float | None = None) -> None:
+    """Take the token of a schedule from a job whose window is over.
+
+    The right to change jobs, which those who only put some need not have, is needed only where there is one.
+    """
+    sql, params = table.statements("schedules.sql"), {"name": name}
+    if table.execute(sql["over"], params):
+        table.execute(sql["release"], params, lock_timeout=lock_timeout)
 
 
 def zone_or_utc(name: str | None) -> ZoneInfo:

@@ -15,7 +15,7 @@ from .._times import LIMIT
 from ..errors import PQError
 from ..sql import array
 from .rules import UnknownZone, missed, times
-from .schedule import zone_or_utc
+from .schedule import release, zone_or_utc
 
 #: Seconds between two looks at most: a new schedule fires that much later.
 PAUSE = 10.0
@@ -47,6 +47,7 @@ class Due(NamedTuple):
     zone: str | None
     missed: str
     jitter: float | None
+    has_token: bool
     anchor: datetime
     was: datetime
     now: datetime
@@ -85,9 +86,9 @@ class Ticker:
         self._not_before = {name: until for name, until in self._not_before.items() if until > now}
         rows = self._run("look", skipped=array(self._not_before), limit=ROWS)
         pause = PAUSE
-        for name, rule, zone, policy, jitter, *moments in rows:
+        for name, rule, zone, policy, jitter, has_token, *moments in rows:
             anchor, was, now_there = (moment.replace(tzinfo=timezone.utc) for moment in moments)
-            due = Due(name, rule, zone, policy, jitter, anchor, was, now_there)
+            due = Due(name, rule, zone, policy, jitter, has_token, anchor, was, now_there)
             if due.was > due.now:
                 return min(pause, (due.was - due.now).total_seconds())
             following = self._fire(due)
@@ -112,6 +113,8 @@ class Ticker:
             moments = []
         starts = [at + delay(due, at) for at in moments]
         try:
+            if due.has_token:
+                release(self._table, due.name, LOCK_TIMEOUT)
             self._run(
                 "fire",
                 lock_timeout=LOCK_TIMEOUT,

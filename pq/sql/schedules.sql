@@ -62,7 +62,7 @@ returning name
 -- name: look
 -- Those that come next, the late ones first.
 select
-  name, rule, zone, missed, jitter, anchor at time zone 'utc', next_at at time zone 'utc',
+  name, rule, zone, missed, jitter, unique_key is not null, anchor at time zone 'utc', next_at at time zone 'utc',
   statement_timestamp() at time zone 'utc'
 from :schedules_table
 where not paused and next_at is not null and name <> all(%(skipped)s::text[])
@@ -74,19 +74,23 @@ limit %(limit)s
 name = %(name)s and rule = %(rule)s and zone is not distinct from %(zone)s
   and next_at = %(was)s::timestamptz and not paused
 
+-- name: is_over
+-- A job whose window is over has its token no more.
+schedule.name = %(name)s and job.q_name = schedule.q_name and job.unique_key = schedule.unique_key
+  and job.unique_until > '-infinity' and job.unique_until <= statement_timestamp()
+
+-- name: over
+select from :schedules_table as schedule, :table as job where :is_over
+
+-- name: release
+update :table as job set unique_key = null from :schedules_table as schedule where :is_over
+
 -- name: put_due
--- One job for each moment; an empty text: now. A job whose window is over has its token no more; this is done first, since the insert reads how
--- many there were.
-pq_released as (
-  update :table as job set unique_key = null from pq_due as due
-  where job.q_name = due.q_name and job.unique_key = due.unique_key
-    and job.unique_until > '-infinity' and job.unique_until <= statement_timestamp()
-  returning job.id
-), pq_put as (
+-- One job for each moment; an empty text: now.
+pq_put as (
   insert into :table (q_name, data, schedule_at, key, unique_key, unique_until)
   select due.q_name, due.data, nullif(moment, '')::timestamptz, due.key, due.unique_key, due.unique_until
   from pq_due as due, unnest(%(times)s::text[]) as moment
-  where (select count(*) from pq_released) >= 0
   on conflict (q_name, unique_key) where unique_key is not null do nothing
   returning id
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from psycopg2.extensions import make_dsn
 from support import Background, execute, wait_until
 from support.driver import driver
 
-from pq import PQ, Limit, NewJob
+from pq import PQ, Limit, NewJob, Schedule, Unique
 from pq._table import schema
 from pq.sql import BESIDE, TableName, beside
 
@@ -124,6 +125,30 @@ def test_limits_are_for_those_who_may_set_them(role: Callable[..., PQ], owner: P
     assert consumer["a"].get(block=False) is not None
     del operator.limits["a"], operator.limits["b"]
     assert list(operator.limits) == []
+
+
+def test_who_fires_schedules_needs_not_more_than_a_producer_but_for_these(
+    role: Callable[..., PQ], owner: PQ, empty_dsn: str
+) -> None:
+    scheduler = role("scheduler")
+    scheduler.schedules["x"] = Schedule("a", 1, every="1h", key="k")
+    scheduler.schedules["y"] = Schedule("a", 2, every="1h", unique="t")
+    scheduler.schedules["z"] = Schedule("a", 3, every="1h", unique="z")
+    owner["a"].put(0, unique=Unique("z", window="1h"))
+    execute(empty_dsn, "update jobs.queue set unique_until = now() where unique_key = 'z'")
+    execute(empty_dsn, "update jobs.queue_schedules set next_at = now() - interval '1 s'")
+    stop = threading.Event()
+    running = Background(scheduler.schedules.run, stop)
+    wait_until(lambda: all(owner.schedules[name].last_job for name in "xy") and owner.schedules["z"].error, "the looks")
+    stop.set()
+    running.result()
+    assert "permission denied for table queue" in str(owner.schedules["z"].error)  # to take its token from a job
+    assert scheduler.schedules["x"].fire() is not None
+    scheduler.schedules["x"].pause()
+    with pytest.raises(driver.errors.InsufficientPrivilege):
+        del scheduler.schedules["x"]
+    del role("operator").schedules["x"]
+    assert list(scheduler.schedules) == ["y", "z"]
 
 
 @pytest.mark.parametrize("right", ["select", "insert", "update", "delete"])
