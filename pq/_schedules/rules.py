@@ -204,11 +204,8 @@ def _rrule(text: str, zone: ZoneInfo, anchor: datetime, after: datetime) -> Iter
     clocks were put forward; of one that comes twice the first counts."""
     _, parts = _parts(text)
     start, since = _local(anchor, zone), _local(after, zone)
-    period = _PERIODS.get(parts["FREQ"])
-    if period is not None and "COUNT" not in parts and since > start:
-        # dateutil goes through all times from the start on: begin a whole number of intervals later
-        period *= int(parts.get("INTERVAL", 1))
-        start += (since - start) // period * period
+    if "COUNT" not in parts and since > start:
+        start = _later(parts, start, since)
     until = parts.get("UNTIL", "")
     if until.endswith("Z"):
         moment = datetime.strptime(until, f"{_MOMENT}Z").replace(tzinfo=UTC)
@@ -216,6 +213,20 @@ def _rrule(text: str, zone: ZoneInfo, anchor: datetime, after: datetime) -> Iter
     for at in _parsed(parts, start):
         if at >= since:
             yield _utc(at, zone)
+
+
+def _later(parts: dict[str, str], start: datetime, since: datetime) -> datetime:
+    """Return another start, a whole number of intervals later: dateutil goes through all times from there on."""
+    frequency, interval = parts["FREQ"], int(parts.get("INTERVAL", 1))
+    period = _PERIODS.get(frequency)
+    if period is not None:
+        return start + (since - start) // (period * interval) * (period * interval)
+    if not parts.keys() & {"BYDAY", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO"}:
+        return start  # its day is that of the start, and not every month has it; so there are few times
+    months = interval if frequency == "MONTHLY" else 12 * interval
+    passed = 12 * (since.year - start.year) + since.month - start.month
+    year, month = divmod(12 * start.year + start.month - 1 + max(0, passed // months - 1) * months, 12)
+    return max(start, start.replace(year=year, month=month + 1, day=1))
 
 
 def _parsed(parts: dict[str, str], start: datetime) -> Any:

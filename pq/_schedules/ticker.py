@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 from .._logs import queue_log as logger
 from .._table import Table
 from .._text import describe
-from .._times import LIMIT
 from ..errors import PQError
 from ..sql import array
 from .rules import UnknownZone, missed, times
@@ -22,6 +21,9 @@ PAUSE = 10.0
 
 #: Seconds until a schedule is looked at again that could not be fired here, and between looks that fail.
 AGAIN = 10.0
+
+#: When to look again if somebody else has fired it, or is about to change it.
+LOST = timedelta(seconds=1)
 
 #: Seconds that a statement waits for a lock, such as that of an open put with the token of the schedule.
 LOCK_TIMEOUT = 5.0
@@ -73,7 +75,7 @@ class Ticker:
         try:
             found = function()
         except Exception as error:  # no connection, of which others tell; no right; an older table
-            if not self._told:
+            if not self._told and not self._table.closed:
                 logger.warning("schedules can't be looked at: %s", describe(error))
             self._told = True
             return None
@@ -103,19 +105,19 @@ class Ticker:
             following = next(times(due.rule, zone, due.anchor, due.now), None)
             most = MOST if due.missed == "all" else 1
             moments = [due.was, *missed(due.rule, zone, due.anchor, due.was, due.now, most)][-most:]
+            if due.missed == "skip" and due.now - moments[-1] > LATE:
+                moments = []
+            starts = [at + delay(due, at) for at in moments]
         except (ImportError, UnknownZone) as error:  # another machine may have it
             self._skip(due, error)
             return None
         except Exception as error:
             self._pause(due, error)
             return None
-        if due.missed == "skip" and due.now - moments[-1] > LATE:
-            moments = []
-        starts = [at + delay(due, at) for at in moments]
         try:
             if due.has_token:
                 release(self._table, due.name, LOCK_TIMEOUT)
-            self._run(
+            fired = self._run(
                 "fire",
                 lock_timeout=LOCK_TIMEOUT,
                 **self._guard(due),
@@ -128,7 +130,7 @@ class Ticker:
         except self._table.database.driver.Error as error:  # a trigger of the user's, say
             self._skip(due, error)
             return None
-        return following
+        return following if fired else due.now + LOST
 
     def _skip(self, due: Due, error: BaseException) -> None:
         """Note why it can't be fired here and now, and go on with the others."""
@@ -153,4 +155,4 @@ def delay(due: Due, at: datetime) -> timedelta:
     if not due.jitter:
         return timedelta()
     digest = hashlib.sha256(f"{due.name} {at.isoformat()}".encode()).digest()
-    return min(timedelta(seconds=due.jitter) * (int.from_bytes(digest[:6], "big") / 2**48), LIMIT)
+    return timedelta(seconds=due.jitter) * (int.from_bytes(digest[:6], "big") / 2**48)

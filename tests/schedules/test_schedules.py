@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import psycopg2.errors
 import pytest
 from support import Background, wait_until
 
@@ -347,6 +348,13 @@ class TestErrors:
         assert not any(pq.schedules[name].error or pq.schedules[name].paused for name in "ac")
         pq.schedules["b"] = Schedule("q", "b", every="1h")  # what was put right is no longer paused
         assert (pq.schedules["b"].paused, pq.schedules["b"].error) == (False, None)
+
+    @pytest.mark.parametrize(
+        ("column", "value"), [("next_at", "infinity"), ("anchor", "-infinity"), ("jitter", "NaN"), ("missed", "never")]
+    )
+    def test_what_can_be_no_schedule_is_refused_by_the_table(self, pq: PQ, sql: Sql, column: str, value: str) -> None:
+        with pytest.raises(psycopg2.errors.CheckViolation):
+            sql(f"update queue_schedules set {column} = %s where name = 'b'", (value,))
 
     def test_resume_tries_again(self, pq: PQ, sql: Sql, tick: Ticker, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*args: Any) -> Any:
