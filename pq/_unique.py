@@ -126,8 +126,10 @@ def unique_of(unique: object) -> Unique | None:
     """
     if unique is None or isinstance(unique, Unique):
         return unique
-    if unique is True or isinstance(unique, str):
-        return Unique(unique)
+    if isinstance(unique, str):
+        return _USUAL.of(tag("unique", unique))
+    if unique is True:
+        return _USUAL
     raise TypeError(f"unique must be a str, a Unique or True, not {type(unique).__name__}: {reprlib.repr(unique)}")
 
 
@@ -172,3 +174,6 @@ def _check_word(name: str, word: object, known: tuple[str, ...]) -> str:
     if word not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {reprlib.repr(word)}")
     return word
+
+
+_USUAL = Unique(True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
 from .._db import Rows
+from .._times import NOW
 from .._unique import JobId, Unique, digest, mergeable
 from ..errors import Duplicate, QueueFull, RowsDropped
 from . import bulk as _bulk
@@ -34,37 +36,39 @@ class UniqueRows(QueueRows):
         :raises ValueError: its data can't be merged.
         """
         unique = row.unique or _NONE
-        words = {} if new_id is None else {"insert_row": "insert_row_as"}
-        if self.max_ready is not None:
-            words["has_room"] = "room"
         open = self._db.stays_open
+        token = self._token(row) or None
+        is_plain = row.schedule is row.expected is NOW and row.key is None and unique.window is None and new_id is None
+        if is_plain and not open and unique.on_duplicate == "keep" and unique.until == "started" and not self.max_ready:
+            rows = self._run_with_rights(self._first, {"data": row.text, "unique": token})  # what most puts need
+            if rows:
+                return JobId(*rows[0])
+        words: dict[str, str] = {}
+        params: dict[str, Any] = {"data": row.text, "unique": token}
         changes = unique.on_duplicate in ("replace", "merge")
-        params = {
-            **_bulk.times(row.schedule, row.expected),
-            "data": row.text,
-            "key": row.key,
-            "unique": self._token(row) or None,
-            "until": None if row.unique is None else _UNTIL[unique.until],
-            "window": _bulk.interval(unique.window),
-        }
-        if new_id is not None:
-            params["id"] = new_id
         if changes:
             params |= {"time": unique.time, "kind": None, "part": "{}"}
         if unique.on_duplicate == "merge":
             params |= mergeable(row.text)
+        if not is_plain or unique.until != "started":
+            words["insert_row"] = "insert_full_row" if new_id is None else "insert_row_as"
+            until = None if row.unique is None else _UNTIL[unique.until]
+            params |= {"key": row.key, "until": until, "window": _bulk.interval(unique.window), "id": new_id}
+        if words or changes:
+            params |= _bulk.times(row.schedule, row.expected)
         if self.max_ready is not None:
+            words["has_room"] = "room"
             params["room"] = self.max_ready - 1
         statements = (self._changes if changes else self._joins)(unique, open, words)
         for turn in range(10**9):
             for sql in statements:
                 rows = self._run_with_rights(sql, params)
                 if rows:
-                    id = self._outcome(rows[0], unique, params["unique"])
+                    id = self._outcome(rows[0], unique, token)
                     return int(id) if row.unique is None else id
             if self.max_ready is not None and not self._run(self._sql["has_room"], room=params["room"])[0][0]:
                 raise QueueFull(queue=self.name, max_ready=self.max_ready)
-            if turn >= _MAX_ROUNDS and not self._run(self._statements("unique.sql")["holder"], unique=params["unique"]):
+            if turn >= _MAX_ROUNDS and not self._run(self._statements("unique.sql")["holder"], unique=token):
                 break
         raise RowsDropped(queue=self.name, dropped=1, count=1, ids=[])
 
@@ -78,6 +82,10 @@ class UniqueRows(QueueRows):
         if not created and unique.on_duplicate == "error":
             raise Duplicate(job_id=id, queue=self.name, unique=token)
         return JobId(id, created)
+
+    @cached_property
+    def _first(self) -> str:
+        return self._statements("unique.sql")["put"]
 
     def _joins(self, unique: Unique, open: bool, words: Mapping[str, str]) -> list[str]:
         """The statements of a put that leaves the other job as it is."""

@@ -15,13 +15,11 @@ with pq_put as (
   where :has_room
   on conflict (q_name, unique_key) where unique_key is not null do nothing
   returning id
-), pq_found as (
-  select id from :table
-  where :has_token and not :is_over and xmax::text = '0' and not exists (select from pq_put)
 )
 select id, true from pq_put
 union all
-select id, false from pq_found
+select id, false from :table
+where :has_token and not :is_over and xmax::text = '0' and not exists (select from pq_put)
 
 -- name: put_in_transaction
 with pq_put as (
@@ -111,13 +109,19 @@ select id, true from pq_put
 select id from :table where :has_token
 
 -- name: insert_row
+-- Of a job that has a token until it is taken, and nothing else.
+insert into :table (q_name, data, unique_key, unique_until)
+select %(queue)s, %(data)s::json, %(unique)s::text, '-infinity'
+
+-- name: insert_full_row
+-- In place of "insert_row", with all that can be given.
 insert into :table (q_name, data, schedule_at, expected_at, key, unique_key, unique_until)
 select
   %(queue)s, %(data)s::json, :new_schedule, :new_expected, %(key)s::text, %(unique)s::text,
   coalesce(statement_timestamp() + %(window)s::interval, %(until)s::timestamptz)
 
 -- name: insert_row_as
--- In place of "insert_row", with an id that was made before.
+-- The same with an id that was made before.
 insert into :table (id, q_name, data, schedule_at, expected_at, key, unique_key, unique_until)
 select
   %(id)s::bigint, %(queue)s, %(data)s::json, :new_schedule, :new_expected, %(key)s::text, %(unique)s::text,
