@@ -34,7 +34,7 @@ class Limit:
         without either has left the queue, and does not count.
     :param rate: how many jobs may begin in a period: ``'100/m'``, ``'5/s'``, ``'1/30s'``, with the units ``ms``, ``s``,
         ``m``, ``h`` and ``d``. In no period of that length, whenever it begins, are there more. More than 10,000 are
-        spread over the period, as ``'10000/1s'`` for ``'600000/m'``.
+        spread over the period, as ``'10000/s'`` for ``'600000/m'``.
     :param per_key: how many jobs of one key may run at a time; default: 1.
     :param on_retry: what a job that waits for its retry does to the others of its key: ``'hold'``, the default, or
         ``'pass'``.
@@ -87,13 +87,13 @@ def _tokens(rate: object) -> _Tokens:
         raise ValueError(
             f"rate must be a number of at least 1 and a period, such as '100/m', '5/s' or '1/30s', not {rate!r}"
         )
-    period = duration("the period of rate", f"{match[2] or 1}{match[3]}").total_seconds()
-    if not 0 < period <= timedelta(days=366).total_seconds():
+    period = duration("the period of rate", f"{match[2] or 1}{match[3]}") // timedelta(milliseconds=1)
+    if not 0 < period <= timedelta(days=366) // timedelta(milliseconds=1):
         raise ValueError(f"the period of rate must be from 1ms to 366d, not {rate!r}")
     parts = -(-number // MAX_PLACES)
-    if period / parts < 0.001:
+    if parts > period:
         raise ValueError(f"rate is out of range: {rate!r}")
-    return _Tokens(number // parts, round(period / parts, 6))
+    return _Tokens(number // parts, -(-period // parts) / 1000)
 
 
 def _rate(number: int | None, period: float | None) -> str | None:

@@ -49,7 +49,7 @@ pq_limit as materialized (
 -- As many rows as the limit has places. Jobs that run already take one each: more than there are, if need be.
 with :kinds, pq_added as (
   insert into :slots_table (name, kind, n)
-  select limits.name, limits.kind, n from pq_limit as limits, generate_series(1, limits.most) as n
+  select limits.name, limits.kind, each.n from pq_limit as limits, generate_series(1, limits.most) as each (n)
   on conflict do nothing
 )
 insert into :slots_table (name, kind, n, job, taken_at)
@@ -86,10 +86,10 @@ where slot.name = free.name and slot.kind = free.kind and slot.n = free.n
 -- name: number_places
 -- Those that are left have the numbers from 1 on.
 with :kinds, pq_gap as materialized (
-  select limits.name, limits.kind, n, row_number() over (partition by limits.name, limits.kind order by n) as number
-  from pq_limit as limits, generate_series(1, limits.most) as n
+  select limits.name, limits.kind, each.n, row_number() over (partition by limits.name, limits.kind order by each.n) as number
+  from pq_limit as limits, generate_series(1, limits.most) as each (n)
   where not exists (
-    select from :slots_table as slot where slot.name = limits.name and slot.kind = limits.kind and slot.n = n
+    select from :slots_table as slot where slot.name = limits.name and slot.kind = limits.kind and slot.n = each.n
   )
 ), pq_high as materialized (
   select high.*, row_number() over (partition by high.name, high.kind order by high.n) as number

@@ -81,13 +81,14 @@ class Execution:
     :ivar refused: a statement that was to settle the job failed, so the attempt failed.
     :ivar own_lease: the task has a lease of its own, which the row does not have yet.
     :ivar size: characters of the result and error that wait to be settled.
+    :ivar has_place: its queue is limited: somebody may wait for its end.
     :ivar task: the name of the task; of an unknown task, what the job says it is.
     :ivar error: what the attempt ended with.
     """
 
     __slots__ = (
-        "_call", "_problem", "ended", "error", "job", "lost", "options", "own_lease", "refused", "renew_at", "size",
-        "started", "taken", "task", "thread", "times_out_at", "unsure",
+        "_call", "_problem", "ended", "error", "has_place", "job", "lost", "options", "own_lease", "refused",
+        "renew_at", "size", "started", "taken", "task", "thread", "times_out_at", "unsure",
     )  # fmt: skip
 
     def __init__(self, job: LeasedJob, taken: float) -> None:
@@ -102,6 +103,7 @@ class Execution:
         self.unsure: bool = False
         self.refused: bool = False
         self.own_lease: bool = False
+        self.has_place: bool = False
         self.size: int = 0
         self.task: str = "?"
         self.error: BaseException | None = None

@@ -228,7 +228,10 @@ class Fetcher:
         for refusal in refused:  # settled as failed attempts, if they could be
             if refusal.outcome != "stuck":
                 self._events.tell(refusal.outcome, Execution(refusal.job, asked), refusal.error)
-        return self._received([Execution(job, asked) for job in jobs], wanted is None)
+        executions = [Execution(job, asked) for job in jobs]
+        for execution in executions if queue._claims.is_limited else ():
+            execution.has_place = True
+        return self._received(executions, wanted is None)
 
     def _received(self, executions: list[Execution], stock: bool) -> list[Execution]:
         """These jobs are held from now on. What the lease does not allow to begin is dropped, or given back."""

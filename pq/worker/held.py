@@ -56,8 +56,8 @@ class Held:
     def end(self, execution: Execution, settlement: Settlement) -> bool:
         """End a job; return whether it was still open. If not, somebody else has ended it.
 
-        It is settled at once if the worker holds no other job, or a whole batch has ended; else it waits `LINGER` for
-        company.
+        It is settled at once if the worker holds no other job, a whole batch has ended, or it has a place; else it
+        waits `LINGER` for company.
         """
         if self.open.pop(execution, self) is self:
             return False
@@ -69,7 +69,7 @@ class Held:
         count = len(self.ended)
         if count + len(self.aside) >= self._most or self._characters >= MAX_CHARACTERS:
             self.full = True
-        if not self.open or count >= self._batch or self.full:
+        if not self.open or count >= self._batch or self.full or execution.has_place:
             self.wake(0.0)
         else:
             self.wake((execution.ended or time.monotonic()) + LINGER)
