@@ -11,12 +11,14 @@
 """
 
 from . import retry
+from ._after import After
 from ._jobs.dead import DeadJob
 from ._jobs.failure import Failure
 from ._jobs.info import JobInfo, QueueInfo
 from ._jobs.job import Job
 from ._jobs.lease import LeasedJob
 from ._queue.dead import Dead
+from ._queue.group import Group
 from ._queue.iterators import QueueIterator
 from ._queue.limits import Limit
 from ._schedules import Schedule, ScheduleInfo
@@ -61,6 +63,7 @@ __license__ = "BSD"
 
 __all__ = [
     "PQ",
+    "After",
     "BlockError",
     "CommitUnknown",
     "ConnectionFailed",
@@ -73,6 +76,7 @@ __all__ = [
     "EmbeddedError",
     "Failure",
     "ForkedConnection",
+    "Group",
     "Job",
     "JobCancelled",
     "JobFailed",

@@ -74,9 +74,9 @@ class Unique:
             raise ValueError(f"window must be at most {LONGEST_WINDOW.days} days, not {window!r}")
         self.until: str | None = "started" if until is None and window is None else until
         if self.until is not None:
-            _check_word("until", self.until, _UNTIL)
-        self.on_duplicate: str = _check_word("on_duplicate", on_duplicate, _ON_DUPLICATE)
-        self.time: str = _USUAL_TIME[on_duplicate] if time is None else _check_word("time", time, _TIME)
+            check_word("until", self.until, _UNTIL)
+        self.on_duplicate: str = check_word("on_duplicate", on_duplicate, _ON_DUPLICATE)
+        self.time: str = _USUAL_TIME[on_duplicate] if time is None else check_word("time", time, _TIME)
         if self.time != "keep" and on_duplicate in ("keep", "error"):
             raise ValueError(
                 f"time={time!r} needs on_duplicate='replace' or 'merge': with {on_duplicate!r} the job stays as it is"
@@ -168,7 +168,7 @@ def mergeable(text: str) -> dict[str, str]:
     return {"kind": "object"}
 
 
-def _check_word(name: str, word: object, known: tuple[str, ...]) -> str:
+def check_word(name: str, word: object, known: tuple[str, ...]) -> str:
     if not isinstance(word, str):
         raise TypeError(f"{name} must be a str, not {type(word).__name__}: {reprlib.repr(word)}")
     if word not in known:

@@ -107,6 +107,8 @@ def _show(args: argparse.Namespace) -> None:
 
 def _print(job: JobInfo, result: str | None) -> None:
     shown = members(job) | {"result": result}
+    if job.waits_for is not None:
+        shown["waits_for"] = f"{shown.pop('waits_for')} of {shown.pop('parents')} jobs"
     print_table([(name, value) for name, value in shown.items() if name != "text"])
     if job.error is not None and job.error.traceback:  # which need not say what the error was: it may be a stack alone
         print_text(f"\n{job.error.traceback}".rstrip())

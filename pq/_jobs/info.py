@@ -28,6 +28,9 @@ class JobInfo:
     :ivar first_failed_at: when an attempt failed for the first time, or None.
     :ivar cancelled: whether `Queue.cancel` finished it.
     :ivar key: the jobs of a queue with one key run one after the other; or None.
+    :ivar waits_for: for how many jobs it still waits, if it was put to run after others; dead ones count. Else None.
+    :ivar parents: for how many it was put to wait; None if it does not wait any more.
+    :ivar stopped: whether one of these was cancelled or deleted, so that the job waits for a decision.
     :ivar text: its data as it stands in the table.
     """
 
@@ -43,6 +46,9 @@ class JobInfo:
     first_failed_at: datetime | None
     cancelled: bool
     key: str | None
+    waits_for: int | None
+    parents: int | None
+    stopped: bool
     text: str = field(repr=False)
     _queue: QueueRows = field(repr=False, compare=False)
     _place: str | None = field(repr=False, compare=False)
@@ -50,7 +56,7 @@ class JobInfo:
     @classmethod
     def of(cls, queue: QueueRows, row: tuple[Any, ...]) -> JobInfo:
         """Read a row of ``browse.sql``."""
-        error, failed_at, due_at, state, place = row[OWN:]
+        error, failed_at, due_at, state, place, waits_for, parents, stopped = row[OWN:]
         cancelled = state == "finished" and failed_at is not None  # only that leaves the time without the error
         return cls(
             id=row[ID],
@@ -65,6 +71,9 @@ class JobInfo:
             first_failed_at=None if cancelled else failed_at,
             cancelled=cancelled,
             key=row[KEY],
+            waits_for=waits_for,
+            parents=parents,
+            stopped=stopped,
             text=row[TEXT],
             _queue=queue,
             _place=place,

@@ -5,6 +5,7 @@
     claim       taking jobs
     marks       where a claim begins to look
     item        one transaction around each job
+    group       jobs that are put together, and one after them
     iterators   jobs one after the other, or in batches
     browse      looking at jobs
     control     cancelling, rescheduling, moving, pausing

@@ -9,12 +9,12 @@ from typing import Any
 
 from .._args import integer
 from .._db import block_of
-from .._table.tokens import UniqueRows
+from .._table.after import AfterRows
 from ..errors import BlockError
 from ..retry import Policy, RetryIn, exponential
 
 
-class QueueBase(UniqueRows):
+class QueueBase(AfterRows):
     """The options of a queue."""
 
     #: Seconds that `get` and iteration wait for a job; None waits without end.

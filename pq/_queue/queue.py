@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, overload
 
+from .._after import After, after_of
 from .._args import integer, timeout_seconds
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
@@ -18,12 +19,13 @@ from .browse import Browse
 from .claim import Claim
 from .control import Control
 from .dead import Dead
+from .group import Groups
 from .item import Items
 from .iterators import BatchIterator, QueueIterator
 from .results import Results, number_of
 
 
-class Queue(Browse, Control, Items, Results):
+class Queue(Browse, Control, Groups, Items, Results):
     """A queue in the table; ``pq["name"]`` makes one.
 
     Several threads can use a queue at once. `get` outside of a transaction takes a job *at most once*: the job has left
@@ -51,7 +53,7 @@ class Queue(Browse, Control, Items, Results):
     @overload
     def put(
         self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, key: str | None = None,
-        unique: None = None, conn: Any = None,
+        unique: None = None, after: After | int | Iterable[int] | None = None, conn: Any = None,
     ) -> int: ...  # fmt: skip
     @overload
     def put(
@@ -61,7 +63,7 @@ class Queue(Browse, Control, Items, Results):
 
     def put(
         self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, key: str | None = None,
-        unique: str | bool | Unique | None = None, conn: Any = None,
+        unique: str | bool | Unique | None = None, after: After | int | Iterable[int] | None = None, conn: Any = None,
     ) -> int:  # fmt: skip
         """Put a job and return its id.
 
@@ -72,10 +74,13 @@ class Queue(Browse, Control, Items, Results):
         :param key: the jobs of a queue with one key run one after the other; 1 to 500 bytes of UTF-8.
         :param unique: a token, or a `Unique`: put no second job while a job of this queue has the token, and return a
             `JobId`, which tells whether the job is new. True: the token is a digest of the data.
+        :param after: the ids of jobs, or an `After`: the job is held until all of them are done. Such a job has neither
+            a `schedule_at` nor a token, and does not count for `max_ready`.
         :param conn: put the job in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
-        :raises TypeError: a time, key or token has another type; the encoder refuses the data.
+        :raises TypeError: a time, key, token or id has another type; the encoder refuses the data.
         :raises ValueError: a time has another form or is out of range; a key or token is empty or too long; the data
-            has NaN or Infinity, is larger than `max_size`, or can't be merged.
+            has NaN or Infinity, is larger than `max_size`, or can't be merged; a job of `after` has a follower already.
+        :raises JobNotFound: there is no job with an id of `after`.
         :raises Duplicate: a job has the token, and the `Unique` says ``on_duplicate='error'``.
         :raises ConnectionFailed: the database can't be reached; nothing was put.
         :raises ConnectionLost: the connection broke, and no other could take its place; nothing was put.
@@ -86,6 +91,9 @@ class Queue(Browse, Control, Items, Results):
         """
         schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
         queue = self if conn is None else self._bind(conn)
+        if after is not None and (others := after_of(after)).ids:
+            row = _bulk.Row(queue._text(data), schedule, expected, key_of(key), unique_of(unique))
+            return queue._put_after(row, others)
         if unique is not None:
             return queue._put_unique(_bulk.Row(queue._text(data), schedule, expected, key_of(key), unique_of(unique)))
         if queue.max_ready is not None:

@@ -53,6 +53,8 @@ _OBJECTS = (
     "behind_function",
     "guard_function",
     "next_function",
+    "end_function",
+    "follow_function",
     "key_index",
     "unique_index",
     "follower_index",

@@ -11,16 +11,25 @@ case
 end
 
 -- name: job
--- The last one is what jobs of this state are ordered by, exact, for the page after this job.
+-- After the state comes what jobs of this state are ordered by, exact, for the page after this job. Then, of a job that
+-- waits for others: for how many, of how many; and whether one of these has failed.
 :columns, :failure,
   case when due_at is not null then
     least(greatest(due_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
   end,
   state,
   (
-    case state when 'ready' then expected_at when 'scheduled' then due_at when 'finished' then null when 'held' then null else dequeued_at end
-    at time zone 'utc'
-  )::text
+    case state
+      when 'ready' then expected_at when 'scheduled' then due_at when 'finished' then null when 'held' then null
+      else dequeued_at
+    end at time zone 'utc'
+  )::text,
+  case when state = 'held' and waits_for is not null then (
+    select count(*) from :table as parent
+    where parent.follower = job.id and (parent.dequeued_at is null or parent.due_at is not null or parent.error is not null)
+  ) end,
+  case when state = 'held' then waits_for end,
+  coalesce(state = 'held' and on_failed = 'stopped', false)
 
 -- name: find
 select :job

@@ -45,7 +45,7 @@ delete from :table
 false
 
 -- name: does_remove
-key is null and not (:in_window)
+key is null and follower is null and steps is null and not (:in_window)
 
 -- name: takes
 -- Which of the best rows "taken" is for.

@@ -34,9 +34,12 @@ due_at between '200000-01-01 00:00:00+00' and '200000-01-02 00:00:00+00' and deq
 due_at = '200000-01-01 00:00:00+00' and dequeued_at is not null
 
 -- name: stand
--- Where a row with a key stands, as the index of keys has it: in line (0), held (1), dead (2), scheduled (3).
+-- Where a row with a key stands, as the index of keys has it: in line (0), held (1), dead (2), scheduled, or waiting for
+-- those that it follows (3).
 (case
-  when dequeued_at is null then case when due_at = 'infinity' then 1 when due_at is null or attempts > 0 then 0 else 3 end
+  when dequeued_at is null then case
+    when due_at = 'infinity' and waits_for is null then 1 when due_at is null or attempts > 0 then 0 else 3
+  end
   when due_at is not null then 0
   when error is not null then 2
 end)
@@ -141,7 +144,7 @@ error,
 -- name: row
 -- The columns of the table that "columns" and "failure" read, for a query around another one. It is not "*": a table may
 -- have columns of the user's, of any name.
-id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, error, failed_at, due_at
+id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, error, failed_at, due_at, waits_for, on_failed
 
 -- name: gate
 -- The key of the gate of the queue `changed.q_name` in the table `changed.tableoid`. It must be the key that the notify

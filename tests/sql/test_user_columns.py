@@ -21,7 +21,7 @@ SQL_FILES = sorted(entry.name for entry in files("pq").joinpath("sql").iterdir()
 OWN = {
     "id", "enqueued_at", "dequeued_at", "expected_at", "schedule_at", "q_name", "data", "due_at", "attempts",
     "expiries", "error", "failed_at", "result", "key", "is_next", "unique_key", "unique_until", "slot", "follower",
-    "waits_for", "steps", "finished_at", "worker", "headers",
+    "waits_for", "on_failed", "steps", "finished_at", "worker", "headers",
 }  # fmt: skip
 
 

@@ -11,8 +11,8 @@ begin
   select attname into name from pg_attribute
   where attrelid = target and attnum > 0 and not attisdropped
     and attname in (
-      'key', 'is_alone', 'unique_key', 'unique_until', 'slot', 'follower', 'waits_for', 'steps', 'finished_at', 'worker',
-      'headers'
+      'key', 'is_alone', 'unique_key', 'unique_until', 'slot', 'follower', 'waits_for', 'on_failed', 'steps', 'finished_at',
+      'worker', 'headers'
     )
     and coalesce(col_description(attrelid, attnum), '') not like '%(pq)'
   limit 1;
@@ -39,6 +39,7 @@ alter table :table
   add column if not exists slot text,
   add column if not exists follower bigint,
   add column if not exists waits_for integer,
+  add column if not exists on_failed text,
   add column if not exists steps json,
   add column if not exists finished_at timestamptz,
   add column if not exists worker text,
@@ -50,21 +51,24 @@ comment on column :table.unique_key is 'A token that one row has at most; given 
 comment on column :table.unique_until is 'The end of the token; -infinity: when it is taken; infinity: when it has ended. (pq)';
 comment on column :table.slot is 'The limit whose place the delivery takes. (pq)';
 comment on column :table.follower is 'The job that waits for this one. (pq)';
-comment on column :table.waits_for is 'For how many jobs this one was to wait. (pq)';
+comment on column :table.waits_for is 'For how many jobs this one was put to wait, while it waits. (pq)';
+comment on column :table.on_failed is 'What a waiting job does if one that it waits for has failed; null: hold. (pq)';
 comment on column :table.steps is 'What the steps of the job have returned. (pq)';
 comment on column :table.finished_at is 'When the last delivery ended. (pq)';
 comment on column :table.worker is 'Who had the last delivery. (pq)';
 comment on column :table.headers is 'What goes with the job beside its data. (pq)';
 
 -- The rows of each key: those in line, which are ready, run, or have begun and wait for their retry (0); those that are
--- held behind them, whose due_at is infinity (1); the dead ones (2); and those whose time has not come (3).
+-- held behind them, whose due_at is infinity (1); the dead ones (2); and those whose time has not come, or that wait for
+-- the jobs that they follow (3).
 create index if not exists :key_index on :table (q_name, key, :stand, expected_at, id) where key is not null and :stand is not null;
 create unique index if not exists :unique_index on :table (q_name, unique_key) where unique_key is not null;
 create index if not exists :follower_index on :table (follower)
   where follower is not null and (dequeued_at is null or due_at is not null or error is not null);
 
 -- Keys and followers that have to be looked at again: whoever held a row, or passed over one, could not know whether
--- another transaction was about to end what it waits for. job: the follower; else the key.
+-- another transaction was about to end what it waits for. job: the follower, and as the key, whether one that it follows
+-- has failed; else the key.
 create table if not exists :checks_table (q_name text not null, key text, job bigint, check_at timestamptz not null);
 comment on table :checks_table is 'Keys and followers of jobs that are to be looked at again. (pq)';
 create index if not exists :checks_index on :checks_table (check_at);
@@ -349,7 +353,7 @@ begin
   else
     if (new.q_name, new.key) is distinct from (old.q_name, old.key) then
       leaves := was_in_line;
-      if new.due_at = 'infinity' then
+      if new.due_at = 'infinity' and new.waits_for is null then
         new.due_at := null;
         new.schedule_at := null;
       end if;
@@ -362,7 +366,7 @@ begin
       end if;
     else
       if new.due_at is null and (
-        leaves or (old.due_at < 'infinity' and old.dequeued_at is null and old.attempts = 0)
+        leaves or (old.due_at < 'infinity' and old.dequeued_at is null and old.attempts = 0) or old.waits_for is not null
         or (old.due_at is null and old.dequeued_at is not null)
       ) and :behind_function(new.q_name, new.key, new.id) then
         new.due_at := 'infinity';
@@ -378,6 +382,19 @@ begin
     end if;
   end if;
 
+  if old.waits_for is not null and new.due_at is distinct from old.due_at and tg_op = 'UPDATE' then
+    new.waits_for := null;  -- it has been made ready, or given another time
+  end if;
+  if old.follower is not null then
+    perform :end_function(old.q_name, old.follower, old.id, case
+      when tg_op = 'DELETE' then case
+        when old.dequeued_at is null or (old.due_at is null and old.error is not null) then 'failed'
+        when old.due_at is not null then 'over'
+      end
+      when (old.dequeued_at is null or old.due_at is not null) and new.dequeued_at is not null and new.due_at is null then
+        case when new.error is null and new.failed_at is not null then 'failed' else 'over' end
+    end);
+  end if;
   if leaves then
     noted := coalesce(pg_catalog.current_setting('pq.left', true), '');
     if length(noted) > 60000 or pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
@@ -408,10 +425,10 @@ $pq$;
 
 drop trigger if exists :line_trigger on :table;
 create trigger :line_trigger before update on :table for each row
-  when (old.key is not null or old.unique_key is not null)
+  when (old.key is not null or old.unique_key is not null or old.follower is not null)
   execute function :line_function();
 drop trigger if exists :gone_trigger on :table;
-create trigger :gone_trigger before delete on :table for each row when (old.key is not null)
+create trigger :gone_trigger before delete on :table for each row when (old.key is not null or old.follower is not null)
   execute function :line_function();
 
 -- Make the next row of a key ready, after a row that has left the line, and return whether there was one. If another
@@ -454,6 +471,96 @@ begin
 end
 $pq$;
 
+-- Note the end of a job that another one follows: 'over', 'failed' if it was cancelled, or deleted before it had ended; or
+-- null, no end.
+create or replace function :end_function(its_queue text, its_follower bigint, its_id bigint, how text) returns void
+language plpgsql as $pq$
+declare
+  noted text := coalesce(pg_catalog.current_setting('pq.left', true), '');
+  line text := pg_catalog.json_build_array(
+    null, null, its_follower, how = 'failed', case when how = 'failed' then its_id end
+  ) || e'\n';
+begin
+  if how is null then
+    null;
+  elsif length(noted) > 60000 then
+    perform :check_function(its_queue, case when how = 'failed' then how end, its_follower);
+  elsif pg_catalog.strpos(noted, line) = 0 then
+    perform pg_catalog.set_config('pq.left', noted || line, true);
+  end if;
+end
+$pq$;
+
+-- Look whether a job has to wait any longer for those that it follows. It waits for those that have not ended, and unless
+-- it is to run then, for dead ones. Jobs that end at the same time don't see each other's end, and nobody is to wait for
+-- another's transaction: so each locks the follower's key for as long as its own is open. Who has that lock sees all others
+-- that end meanwhile, or these do not get it, and then leave a check behind.
+create or replace function :follow_function(its_follower bigint, has_failed boolean) returns void
+language plpgsql as $pq$
+declare
+  its record;
+  fails boolean;
+  cancels boolean;
+  is_sure boolean := false;
+  locks integer := coalesce(nullif(pg_catalog.current_setting('pq.key_locks', true), ''), '0')::integer;
+begin
+  select q_name, coalesce(on_failed, 'hold') as on_failed into its from :table
+    where id = its_follower and due_at = 'infinity' and dequeued_at is null and waits_for is not null;
+  if not found or its.on_failed = 'stopped' then
+    return;
+  end if;
+  -- in a transaction with an older snapshot one may not see who has ended; and a chain may be long
+  if pg_catalog.current_setting('transaction_isolation') <> 'read committed' or pg_catalog.pg_trigger_depth() > 10 then
+    perform :check_function(its.q_name, case when has_failed then 'failed' end, its_follower);
+    return;
+  end if;
+  fails := (has_failed and its.on_failed <> 'run') or its.on_failed = 'cancel' and (
+    select id from :table
+    where follower = its_follower and dequeued_at is not null and due_at is null and error is not null
+    order by follower
+    limit 1
+  ) is not null;
+  if not fails then
+    if locks < 100 then
+      is_sure := pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(
+        pg_catalog.format('%s follower %s', :table_text::pg_catalog.regclass::oid, its_follower) collate "C", 0
+      ));
+      perform pg_catalog.set_config('pq.key_locks', (locks + 1)::text, true);
+    end if;
+    if (
+      select id from :table
+      where follower = its_follower and (dequeued_at is null or due_at is not null or error is not null)
+        and (its.on_failed <> 'run' or dequeued_at is null or due_at is not null)
+      order by follower
+      limit 1
+    ) is not null then
+      if not is_sure then
+        perform :check_function(its.q_name, null, its_follower);
+      end if;
+      return;
+    end if;
+  end if;
+  cancels := fails and its.on_failed = 'cancel';
+  update :table set
+    due_at = case when fails and not cancels then due_at end,
+    schedule_at = case when fails and not cancels then schedule_at end,
+    waits_for = case when fails and not cancels then waits_for end,
+    on_failed = case when fails and not cancels then 'stopped' end,
+    dequeued_at = case when cancels then pg_catalog.clock_timestamp() end,
+    failed_at = case when cancels then pg_catalog.clock_timestamp() end
+  where id = (
+    select id from :table
+    where id = its_follower and due_at = 'infinity' and dequeued_at is null and waits_for is not null
+    for update skip locked
+  );
+  if not found then
+    perform :check_function(its.q_name, case when has_failed then 'failed' end, its_follower);
+  elsif not fails then
+    perform :wake_function(its.q_name);
+  end if;
+end
+$pq$;
+
 -- What follows when rows have left the line. A row that is in line all the same was noted, and then another trigger has
 -- dropped or changed the change.
 create or replace function :leave_function() returns trigger
@@ -469,6 +576,7 @@ begin
     from (
       select line::json as entry from pg_catalog.unnest(pg_catalog.string_to_array(noted, e'\n')) as line where line <> ''
     ) as entries
+    where entry->>0 is not null
   loop
     if (
       select (dequeued_at is null) = (due_at is null) from :table
@@ -477,6 +585,19 @@ begin
       perform :wake_function(row.q_name);
       woken := woken || row.q_name;
     end if;
+  end loop;
+  for row in
+    select (entry->>2)::bigint as follower, pg_catalog.bool_or((entry->>3)::boolean and not exists (
+      select from :table where id = (entry->>4)::bigint and (dequeued_at is null or due_at is not null or error is not null)
+    )) as has_failed
+    from (
+      select line::json as entry from pg_catalog.unnest(pg_catalog.string_to_array(noted, e'\n')) as line where line <> ''
+    ) as entries
+    where entry->>0 is null
+    group by 1
+    order by 1
+  loop
+    perform :follow_function(row.follower, row.has_failed);
   end loop;
   return null;
 end
@@ -618,11 +739,14 @@ language sql security definer set search_path from current as $pq$
       limit most
       for update skip locked
     ))
-    returning q_name, key
+    returning q_name, key, job
   ), keys as materialized (
-    select distinct q_name, key from deleted where key is not null
+    select distinct q_name, key from deleted where job is null
+  ), followers as materialized (
+    select job, pg_catalog.bool_or(key is not null) as has_failed from deleted where job is not null group by job
   )
-  select count(:heal_function(q_name, key)) from keys
+  select (select count(:heal_function(q_name, key)) from keys)
+    + (select count(:follow_function(job, has_failed)) from followers)
 $pq$;
 
 do $pq$ begin

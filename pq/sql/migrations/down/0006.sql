@@ -14,7 +14,7 @@ delete from :table where due_at = '200000-01-02 00:00:00+00' and dequeued_at is 
 
 alter table :table
   drop column key, drop column is_alone, drop column unique_key, drop column unique_until, drop column slot,
-  drop column follower, drop column waits_for, drop column steps, drop column finished_at, drop column worker,
-  drop column headers;
+  drop column follower, drop column waits_for, drop column on_failed, drop column steps, drop column finished_at,
+  drop column worker, drop column headers;
 
 drop table :checks_table, :limits_table, :slots_table, :states_table, :schedules_table;
