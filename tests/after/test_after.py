@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import PATIENCE, wait_until
+from support import PATIENCE, Background, wait_until
 from support.kinds import ALL, make_pq
 
 from pq import PQ, After, JobNotFound, LeasedJob, NewJob, Queue, RowsDropped
@@ -65,10 +65,8 @@ def end(queue: Queue, how: str, connect: Any) -> None:
         conn = connect()
         queue.get(timeout=PATIENCE, conn=conn)
         conn.commit()
-    elif how == "batch":
-        queue.done(queue.get_many(10, lease="1h", timeout=PATIENCE))
     else:
-        connect().cursor().execute("")
+        queue.done(queue.get_many(10, lease="1h", timeout=PATIENCE))
 
 
 @pytest.mark.parametrize("retain", ["7d", 0])
@@ -115,13 +113,11 @@ def test_one_that_is_tried_again_has_not_ended(parts: Queue, then: Queue) -> Non
     assert state(then, id) == "ready"
 
 
-def test_a_waiting_consumer_is_woken(pq: PQ, parts: Queue, then: Queue, dsn: str) -> None:
-    from support import Background
-
+def test_a_waiting_consumer_is_woken(parts: Queue, then: Queue, dsn: str, sql: Sql) -> None:
     then.put("all", after=parts.put(1))
     with PQ(dsn, poll_interval=30) as other:
         waiting = Background(lambda: other["then"].get(timeout=20))
-        wait_until(lambda: other._table._room._leading if hasattr(other._table._room, "_leading") else True)
+        wait_until(lambda: sql("select from pg_locks where locktype = 'advisory'"))
         take(parts).done()
         job = waiting.result()
         assert job is not None
@@ -146,7 +142,9 @@ def test_those_that_have_ended_count_as_over(parts: Queue, then: Queue) -> None:
 
 @pytest.mark.parametrize("on_failed, expected", [("hold", "held"), ("run", "ready"), ("cancel", "finished")])
 @pytest.mark.parametrize("how", ["dead", "cancelled"])
-def test_those_that_have_failed_before(pq: PQ, parts: Queue, then: Queue, how: str, on_failed: Any, expected: str) -> None:
+def test_those_that_have_failed_before(
+    pq: PQ, parts: Queue, then: Queue, how: str, on_failed: Any, expected: str
+) -> None:
     id = parts.put(1)
     if how == "dead":
         take(parts).fail("no")
@@ -162,7 +160,6 @@ def heal(pq: PQ) -> None:
     """Make all checks, and those that these leave behind."""
     for _ in range(3):
         pq._table.execute("update queue_checks set check_at = '-infinity' where true")
-        pq._table.forget_heal() if hasattr(pq._table, "forget_heal") else None
         pq._table._memory.healed_at = -1e9
         pq._table.heal()
 
