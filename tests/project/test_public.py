@@ -22,11 +22,11 @@ BUDGET = {
     # Unique, JobId, Duplicate: what becomes of a second job of a kind, and whether there was one
     # Schedule, ScheduleInfo, ScheduleNotFound: what is given, what is stored, and that there is none
     # Limit: what pq.limits maps names to
-    "pq": 46,
+    "pq": 48,  # After, Group: jobs that run after others
     # key_state; limits, schedules: nouns with a mapping behind; results: one wait for jobs of many queues
     "pq.PQ": 20,
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
-    "pq.Queue": 51,
+    "pq.Queue": 52,
     "pq.Job": 7,  # key
     # track: progress of a loop, at most once a second; step: what a retry does not do again; key_state
     "pq.LeasedJob": 26,
@@ -38,7 +38,7 @@ BUDGET = {
     "pq.tasks.Queue": 0,
     "pq.tasks.Task": 6,
     "pq.PQ()": 13,
-    "pq.Queue.put()": 6,
+    "pq.Queue.put()": 7,  # after
     "pq.Queue.get()": 4,
     "pq.Worker()": 12,
     "pq.tasks.Queue.task()": 15,  # cron, rrule, every, zone: the task of a schedule needs nothing else
@@ -46,8 +46,9 @@ BUDGET = {
 
 PUBLIC = {
     "pq": """
-        BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError Discard Duplicate
-        EmbeddedError Failure ForkedConnection Job JobCancelled JobFailed JobId JobInfo JobNotFound JobPending JobsLeft
+        After BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError Discard Duplicate
+        EmbeddedError Failure ForkedConnection Group Job JobCancelled JobFailed JobId JobInfo JobNotFound JobPending
+        JobsLeft
         LeaseExpired LeaseLost LeasedJob LeasesLost Limit LoopLeft NewJob PQ PQError Queue QueueFull QueueInfo
         QueueIterator Retry RowsDropped Schedule ScheduleInfo ScheduleNotFound SchemaError StatementTimeout TableMissing
         TaskNotFound TaskTimeout Unique Worker retry
@@ -58,7 +59,7 @@ PUBLIC = {
     """,
     "pq.Queue": """
         batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
-        get get_many handler_registry item items jobs keep_traceback list load loads logger max_attempts max_ready
+        get get_many group handler_registry item items jobs keep_traceback list load loads logger max_attempts max_ready
         max_retries max_size move name pause paused peek perform pool progress put put_many reschedule result resume
         retry_in settle table task timeout update work
     """,
@@ -80,7 +81,7 @@ PUBLIC = {
         conn debug decode encode listen_dsn max_connections pickle_key poll_interval pool queue_class schema
         statement_timeout table
     """,
-    "pq.Queue.put()": "conn data expected_at key schedule_at unique",
+    "pq.Queue.put()": "after conn data expected_at key schedule_at unique",
     "pq.Queue.get()": "block conn lease timeout",
     "pq.Worker()": "batch burst capture_signals lease max_idle max_jobs name pq queues shutdown_timeout strict threads",
     "pq.tasks.Queue.task()": """
