@@ -11,8 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from ... import NewJob
-from .delivery import JOB, NOW, SCHEDULE, job_of, pq_on
+from .delivery import JOB, NOW, SCHEDULE, Missing, now_on, pq_of, pq_on, put_missing
 from .model import make_default_model
 
 #: The first half of the keys of the advisory locks that psycopg2_mq's workers hold, unless they were told another.
@@ -46,8 +45,12 @@ def take_over(engine: Any, schema: str | None = None, lock_key: int = LOCK_KEY) 
         enabled = sa.select(Schedule.queue, Schedule.id, Schedule.next_execution_time).where(
             Schedule.is_enabled, Schedule.next_execution_time.is_not(None)
         )
-        counts["pending"] = _deliver_all(db, model, JOB, pending)
-        counts["schedules"] = _deliver_all(db, model, SCHEDULE, enabled)
+        now = now_on(db)
+        jobs = [Missing(JOB, *row, row[2] <= now) for row in db.execute(pending)]
+        schedules = [Missing(SCHEDULE, *row, row[2] <= now) for row in db.execute(enabled)]
+    with pq_of(engine, schema) as pq:
+        put_missing(pq, model, jobs + schedules)
+    counts.update(pending=len(jobs), schedules=len(schedules))
     return counts
 
 
@@ -87,17 +90,6 @@ def _is_ours(queue: Any, delivery: int) -> bool:
         return bool(queue[delivery].state == "running")
     except LookupError:
         return False
-
-
-def _deliver_all(db: orm.Session, model: Any, kind: str, found: sa.Select[Any]) -> int:
-    """Put a delivery for each record, but where one that was put like this waits."""
-    pq = pq_on(db, model.schema)
-    queues: dict[str, list[NewJob]] = {}
-    for queue, id, time in db.execute(found):
-        queues.setdefault(queue, []).append(NewJob(job_of(kind, id), time, time, unique=f"{kind} {id}"))
-    for name, jobs in queues.items():
-        pq[model.channel_prefix + name].put_many(jobs)
-    return sum(map(len, queues.values()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from ... import PQ
+from ... import PQ, NewJob
 
 #: What a delivery asks for: look at the record of a job, at that of a schedule, at those that wait for a cursor.
 JOB, SCHEDULE, CURSOR = "mq.job", "mq.schedule", "mq.cursor"
@@ -20,6 +21,15 @@ AGAIN = timedelta(seconds=1)
 NOW = sa.func.timezone("UTC", sa.func.statement_timestamp(), type_=sa.DateTime)
 
 
+def pq_of(engine: Any, schema: str | None, **options: Any) -> PQ:
+    """Return a PQ with a pool of its own, like that of an engine. It is to be closed.
+
+    :param schema: of pq's table; None: the search path decides.
+    """
+    own = sa.engine.Engine(engine.pool.recreate(), engine.dialect, engine.url)
+    return PQ(own, schema=schema, converters={}, **options)
+
+
 def pq_on(given: Any, schema: str | None) -> PQ:
     """Return a PQ in the transaction of a session or connection.
 
@@ -28,21 +38,38 @@ def pq_on(given: Any, schema: str | None) -> PQ:
     return PQ("", schema=schema, converters={}).bind(given)
 
 
-def deliver(
-    db: Any, model: Any, kind: str, queue: str, value: Any, at: datetime | None = None, once: bool = False
-) -> None:
+def deliver(db: Any, model: Any, kind: str, queue: str, value: Any, at: datetime | None = None) -> None:
     """Put a delivery in a session's transaction.
 
     :param kind: `JOB`, `SCHEDULE` or `CURSOR`.
     :param queue: the queue whose workers are to get it.
     :param value: the id of the record, or the key of the cursor.
-    :param at: when it is due, and its place among the others; None: now.
-    :param once: put none while one that was put like this waits. Such a put waits for others of its kind: only the
-        upkeep may, which nobody waits for.
+    :param at: when it is due, and its place among the others; None: now.    """
+    pq_on(db, model.schema)[model.channel_prefix + queue].put(job_of(kind, value), schedule_at=at, expected_at=at)
+
+
+class Missing(NamedTuple):
+    """A delivery that somebody may have failed to put."""
+
+    kind: str
+    queue: str
+    id: int
+    at: datetime
+    is_due: bool
+
+
+def put_missing(pq: PQ, model: Any, missing: Iterable[Missing]) -> None:
+    """Put deliveries, but where one waits that was put by this function. They have tokens, so that a put waits for
+    another one with the same: so this is done in transactions of pq's own, for which nobody waits.
+
+    What is due is put without a time: a scheduled job that is due would not be joined.
     """
-    pq_on(db, model.schema)[model.channel_prefix + queue].put(
-        job_of(kind, value), schedule_at=at, expected_at=at, unique=f"{kind} {value}" if once else None
-    )
+    queues: dict[str, list[NewJob]] = {}
+    for kind, queue, id, at, is_due in missing:
+        job = NewJob(job_of(kind, id), None if is_due else at, at, unique=f"{kind} {id}")
+        queues.setdefault(queue, []).append(job)
+    for name, jobs in queues.items():
+        pq[model.channel_prefix + name].put_many(jobs)
 
 
 def job_of(kind: str, value: Any) -> dict[str, Any]:

@@ -139,7 +139,8 @@ def _tables(metadata: sa.MetaData, states: Any) -> dict[str, sa.Table]:
         postgresql_where=sa.and_(column.cursor_key.is_not(None), column.state.in_([states.RUNNING, states.LOST])),
     )  # fmt: skip
     sa.Index(
-        "ix_mq_job_waiting_cursor_key", column.cursor_key, column.scheduled_time, column.created_time, column.id,
+        "ix_mq_job_waiting_cursor_key",
+        column.cursor_key, column.queue, column.scheduled_time, column.created_time, column.id,
         postgresql_where=sa.and_(pending, column.cursor_key.is_not(None)),
     )  # fmt: skip
     schedule = emitter(

@@ -120,7 +120,7 @@ def begin(source: Any, holder: Holder, job_id: int, lock_id: int) -> JobContext 
         return None
     cursor = None
     if key is not None:
-        if not _is_first(source, holder, job, now):
+        if not _is_first(source, holder, job):
             return None
         found = source.dbsession.get(source.model.JobCursor, key)
         job.cursor_snapshot = None if found is None else found.properties
@@ -169,12 +169,8 @@ def finish(source: Any, context: JobContext, lock_id: int, state: str, result: A
 def wake_next(source: Any, key: str) -> None:
     """Put deliveries for those jobs of a cursor that can be next: the first one of each queue, since nobody knows which
     queues have a worker."""
-    db, Job, states = source.dbsession, source.model.Job, source.model.JobStates
-    waiting = sa.select(Job.id, Job.queue, Job.scheduled_time).distinct(Job.queue).where(
-        Job.cursor_key == key, Job.state == states.PENDING, Job.scheduled_time <= NOW
-    ).order_by(Job.queue, Job.scheduled_time, Job.created_time, Job.id)  # fmt: skip
-    for id, queue, time in db.execute(waiting).all():
-        deliver(db, source.model, JOB, queue, id, time)
+    for first in _firsts(source, key):
+        deliver(source.dbsession, source.model, JOB, first.queue, first.id, first.scheduled_time)
 
 
 def finished_event(job: Any, state: str, **more: Any) -> tuple[str, dict[str, Any]]:
@@ -206,21 +202,36 @@ def _lose(source: Any, job: Any) -> None:
     source.emit_event(*finished_event(job, "lost"))
 
 
-def _is_first(source: Any, holder: Holder, job: Any, now: datetime) -> bool:
+def _is_first(source: Any, holder: Holder, job: Any) -> bool:
     """Whether a job is the next one of its cursor. If another one is, that one gets a delivery; if one runs, or is
     lost, its end will put one."""
     db, Job, states = source.dbsession, source.model.Job, source.model.JobStates
     active = sa.select(Job.id).where(Job.cursor_key == job.cursor_key, Job.state.in_([states.RUNNING, states.LOST]))
     if db.scalar(active) is not None:
         return False
-    waiting = sa.select(Job.id, Job.queue, Job.scheduled_time).where(
-        Job.cursor_key == job.cursor_key, Job.state == states.PENDING, Job.scheduled_time <= now,
-        Job.queue.in_(holder.queues),
-    ).order_by(Job.scheduled_time, Job.created_time, Job.id).limit(1)  # fmt: skip
-    first = db.execute(waiting.with_for_update(skip_locked=True)).one()
+    here = [first for first in _firsts(source, job.cursor_key) if first.queue in holder.queues]
+    first = min(here, key=lambda each: (each.scheduled_time, each.created_time, each.id))
     if first.id != job.id:
         deliver(db, source.model, JOB, first.queue, first.id, first.scheduled_time)
     return bool(first.id == job.id)
+
+
+def _firsts(source: Any, key: str) -> list[Any]:
+    """Return the first pending job of a cursor in each queue, if it is due. One look into the index finds each of
+    them, however many jobs there are."""
+    db, Job, states = source.dbsession, source.model.Job, source.model.JobStates
+    waiting = (
+        sa.select(Job.id, Job.queue, Job.scheduled_time, Job.created_time, (Job.scheduled_time <= NOW).label("is_due"))
+        .where(Job.cursor_key == key, Job.state == states.PENDING)
+        .order_by(Job.queue, Job.scheduled_time, Job.created_time, Job.id)
+        .limit(1)
+    )
+    found = []
+    row = db.execute(waiting).one_or_none()
+    while row is not None:
+        found.append(row)
+        row = db.execute(waiting.where(Job.queue > row.queue)).one_or_none()
+    return [row for row in found if row.is_due]
 
 
 def _store(source: Any, key: str, cursor: Any, job_id: int) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from importlib import import_module
 from typing import Any
 
-from sqlalchemy import and_, true
+from sqlalchemy import and_, select, true
 from sqlalchemy.dialects.postgresql import insert
 
 from .delivery import CURSOR, JOB, deliver, moment, now_on
@@ -113,7 +113,7 @@ class MQSource(Emitters):
             return None
         before = job.scheduled_time
         if not isinstance(time, datetime):
-            time = self.dbsession.scalar(time.select())
+            time = self.dbsession.scalar(select(time))
         job.scheduled_time = min(before, time)
         job.trace = _traced(job.trace, schedule_ids, listener_ids)
         if conflict_resolver is not None:

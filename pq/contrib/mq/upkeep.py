@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from .delivery import AGAIN, JOB, SCHEDULE, deliver, next_time, now_on
+from .delivery import AGAIN, JOB, SCHEDULE, Missing, deliver, next_time, now_on
 from .records import Holder, blocking, log
 
 #: How many jobs get another delivery at a time.
@@ -46,22 +46,21 @@ def fire(source: Any, schedule_id: int, timeout: timedelta) -> None:
         schedule.next_execution_time = None
 
 
-def look_after(source: Any, holder: Holder, timeout: timedelta) -> None:
-    """Put the deliveries that may be missing, and tell of lost jobs that keep others from running.
+def missing(source: Any, holder: Holder, timeout: timedelta) -> list[Missing]:
+    """Return the deliveries that may be missing, and tell of lost jobs that keep others from running.
 
     :param timeout: the time until the next look.
     """
     db, now = source.dbsession, now_on(source.dbsession)
-    for id, queue, time in db.execute(_overdue(source.model, holder, now - timeout)).all():
-        deliver(db, source.model, JOB, queue, id, time, once=True)
+    found = [Missing(JOB, *row, True) for row in db.execute(_overdue(source.model, holder, now - timeout))]
     Schedule = source.model.JobSchedule
-    soon = sa.select(Schedule.id, Schedule.queue, Schedule.next_execution_time).where(
+    soon = sa.select(Schedule.queue, Schedule.id, Schedule.next_execution_time).where(
         Schedule.is_enabled, Schedule.queue.in_(holder.queues), Schedule.next_execution_time < now + timeout
-    ).order_by(Schedule.id)  # fmt: skip
-    for id, queue, time in db.execute(soon).all():
-        deliver(db, source.model, SCHEDULE, queue, id, time, once=True)
+    )
+    found += [Missing(SCHEDULE, *row, row[2] <= now) for row in db.execute(soon)]
     for id, key, since in blocking(source, holder.queues):
         log.warning("job %s is lost since %s: no other job of cursor %r runs until fail_lost_job", id, since, key)
+    return found
 
 
 def _overdue(model: Any, holder: Holder, before: datetime) -> Any:
@@ -70,7 +69,7 @@ def _overdue(model: Any, holder: Holder, before: datetime) -> Any:
     other = orm.aliased(Job)
     busy = sa.exists().where(other.cursor_key == Job.cursor_key, other.state.in_([states.RUNNING, states.LOST]))
     return (
-        sa.select(Job.id, Job.queue, Job.scheduled_time)
+        sa.select(Job.queue, Job.id, Job.scheduled_time)
         .where(Job.state == states.PENDING, Job.queue.in_(holder.queues), Job.scheduled_time < before, ~busy)
         .order_by(Job.scheduled_time, Job.id)
         .limit(LIMIT)

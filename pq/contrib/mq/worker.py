@@ -17,12 +17,12 @@ from sqlalchemy import exc, orm
 
 from ... import PQ, Worker
 from ..._loop import Loop
-from .delivery import CURSOR, JOB, SCHEDULE
+from .delivery import CURSOR, JOB, SCHEDULE, pq_of, put_missing
 from .records import FailedJobError, Holder, JobContext, begin, finish, lock_id_of, wake_next
 from .safe import safe, text
 from .signals import captured
 from .source import MQSource
-from .upkeep import fire, look_after
+from .upkeep import fire, missing
 
 log = logging.getLogger("pq.contrib.mq")
 
@@ -40,7 +40,7 @@ class MQWorker:
     """Runs the jobs of queues. What ``execute_job`` returns becomes the result of the job, which is then completed;
     what it raises makes the job fail. No job is tried again by itself.
 
-    :param engine: of SQLAlchemy, on psycopg2 or psycopg 3, with at least two connections more than `threads`.
+    :param engine: of SQLAlchemy, on psycopg2 or psycopg 3. pq itself has a pool of its own, like that of the engine.
     :param queues: the objects whose ``execute_job(job)`` runs the jobs, by the names of the queues.
     :param model: what `make_default_model` returned.
     :param retry_intervals: the pauses, in seconds, after which the end of a job is written again if the connection
@@ -83,11 +83,12 @@ class MQWorker:
         self._holder = Holder(self._name, list(queues))
         self._active: dict[int, JobContext] = {}
         self._worker: Worker | None = None
+        self._pq: PQ | None = None
 
     def run(self) -> None:
         """Run jobs until `shutdown_gracefully`, SIGTERM or SIGINT, and the end of those that run."""
         handlers = {JOB: self._run_job, SCHEDULE: self._run_schedule, CURSOR: self._run_cursor}
-        pq = PQ(self._engine, schema=self._model.schema, converters={}, handler_registry=handlers)
+        self._pq = pq = pq_of(self._engine, self._model.schema, handler_registry=handlers)
         self._worker = worker = Worker(
             pq,
             [self._model.channel_prefix + name for name in self._queues],
@@ -105,6 +106,7 @@ class MQWorker:
         finally:
             self._worker = None
             upkeep.stop()
+            pq.close()
 
     def shutdown_gracefully(self) -> None:
         """Begin no more jobs, and have `run` return when those that run have ended. From any thread."""
@@ -142,7 +144,9 @@ class MQWorker:
     def run_once(self) -> float:
         """Put the deliveries that may be missing; return the seconds until the next look."""
         with self._source() as source:
-            look_after(source, self._holder, self._timeout)
+            found = missing(source, self._holder, self._timeout)
+        assert self._pq is not None
+        put_missing(self._pq, self._model, found)
         return self._timeout.total_seconds() + random.uniform(0, self._jitter)
 
     # -- what deliveries ask for, in a thread of the worker
