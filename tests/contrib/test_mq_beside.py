@@ -31,8 +31,8 @@ program(
         with source() as mq:
             id = mq.call("a", "cut", {"n": 1}, trace={"t": 5})
             none = mq.call("a", "cut", None)
-                found = mq.get_job(id)
-            say([found.state, found.result, mq.query_jobs.count(), mq.query_jobs.filter_by(id=0).count()])
+            pending = mq.get_job(id)
+            say([pending.state, pending.result, mq.query_jobs.count(), mq.query_jobs.filter_by(id=0).count()])
         found, other = ended(id, none)
     say([found.state, found.result, found.worker, found.lock_id, found.trace, found.cursor_key, found.collapsible])
     say([other.state, other.args])

@@ -46,8 +46,8 @@ def take_over(engine: Any, schema: str | None = None, lock_key: int = LOCK_KEY) 
             Schedule.is_enabled, Schedule.next_execution_time.is_not(None)
         )
         now = now_on(db)
-        jobs = [Missing(JOB, *row, row[2] <= now) for row in db.execute(pending)]
-        schedules = [Missing(SCHEDULE, *row, row[2] <= now) for row in db.execute(enabled)]
+        jobs = [Missing(JOB, queue, id, at, at <= now) for queue, id, at in db.execute(pending)]
+        schedules = [Missing(SCHEDULE, queue, id, at, at <= now) for queue, id, at in db.execute(enabled)]
     with pq_of(engine, schema) as pq:
         put_missing(pq, model, jobs + schedules)
     counts.update(pending=len(jobs), schedules=len(schedules))

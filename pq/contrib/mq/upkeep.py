@@ -52,12 +52,13 @@ def missing(source: Any, holder: Holder, timeout: timedelta) -> list[Missing]:
     :param timeout: the time until the next look.
     """
     db, now = source.dbsession, now_on(source.dbsession)
-    found = [Missing(JOB, *row, True) for row in db.execute(_overdue(source.model, holder, now - timeout))]
+    overdue = db.execute(_overdue(source.model, holder, now - timeout))
+    found = [Missing(JOB, queue, id, at, True) for queue, id, at in overdue]
     Schedule = source.model.JobSchedule
     soon = sa.select(Schedule.queue, Schedule.id, Schedule.next_execution_time).where(
         Schedule.is_enabled, Schedule.queue.in_(holder.queues), Schedule.next_execution_time < now + timeout
     )
-    found += [Missing(SCHEDULE, *row, row[2] <= now) for row in db.execute(soon)]
+    found += [Missing(SCHEDULE, queue, id, at, at <= now) for queue, id, at in db.execute(soon)]
     for id, key, since in blocking(source, holder.queues):
         log.warning("job %s is lost since %s: no other job of cursor %r runs until fail_lost_job", id, since, key)
     return found
