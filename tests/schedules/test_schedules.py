@@ -113,7 +113,9 @@ class TestTheMapping:
             pq.schedules["x"].fire()
             assert pq["q"].list()[0].text == '"coded"'
 
-    def test_in_a_transaction_of_the_application(self, pq: PQ, connect: Callable[..., Any], tick: Ticker, sql: Sql) -> None:
+    def test_in_a_transaction_of_the_application(
+        self, pq: PQ, connect: Callable[..., Any], tick: Ticker, sql: Sql
+    ) -> None:
         conn = connect()
         view = pq.bind(conn)
         view.schedules["x"] = Schedule("q", 1, every="1h")
@@ -132,7 +134,8 @@ class TestTheMapping:
     def test_data_that_cant_be_read_can_be_listed(self, pq: PQ) -> None:
         pq.schedules["x"] = Schedule("q/pickle", {1, 2}, every="1h")
         assert pq.schedules["x"].queue == "q"
-        assert pq.schedules["x"].data.startswith("c__builtin__")  # a pickle is loaded only by a queue that is for pickles
+        # a pickle is loaded only by a queue that is for pickles
+        assert pq.schedules["x"].data.startswith("c__builtin__")
         pq.schedules["x"].fire()
         assert pq["q/pickle"].get().data == {1, 2}
 
