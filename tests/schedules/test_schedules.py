@@ -191,6 +191,16 @@ class TestFired:
         tick.look()
         assert len(put(pq)) == 1
 
+    def test_jobs_of_one_key_run_one_after_the_other(self, pq: PQ, sql: Sql, tick: Ticker) -> None:
+        pq.schedules["x"] = Schedule("q", 1, every="1h", key="k", missed="all")
+        past(sql, "x", "150 min")
+        tick.look()
+        first = pq["q"].get(lease="1h")
+        assert first is not None and pq["q"].get(block=False) is None
+        first.done()
+        second = pq["q"].get(lease="1h", timeout=10)
+        assert second is not None and second.id > first.id
+
     def test_whoever_waits_is_woken(self, pq: PQ, sql: Sql, tick: Ticker) -> None:
         pq.schedules["x"] = Schedule("q", 1, every="1h")
         getting = Background(pq["q"].get, True, 20)
