@@ -58,7 +58,7 @@ class Queue(Browse, Control, Groups, Items, Results):
     @overload
     def put(
         self, data: Any, schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, key: str | None = None,
-        unique: str | bool | Unique, conn: Any = None,
+        unique: str | bool | Unique, after: After | int | Iterable[int] | None = None, conn: Any = None,
     ) -> JobId: ...  # fmt: skip
 
     def put(

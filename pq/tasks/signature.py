@@ -10,7 +10,7 @@ from typing import Any
 from .._calls import check_plain
 
 #: Arguments of a call that are pq's own.
-OWN = ("_schedule_at", "_expected_at", "_key", "_unique", "_conn")
+OWN = ("_schedule_at", "_expected_at", "_key", "_unique", "_after", "_conn")
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from .._after import After
 from .._table.bulk import NewJob
 from .._text import describe
 from .._times import TimeSpec
@@ -84,6 +85,11 @@ class Task(Generic[P, R]):
     @overload
     def __call__(self, /, *args: Any, _key: str | None, _conn: Any = ..., **kwargs: Any) -> int: ...
     @overload
+    def __call__(
+        self, /, *args: Any, _after: After | int | Iterable[int], _expected_at: TimeSpec = ..., _key: str | None = ...,
+        _conn: Any = ..., **kwargs: Any,
+    ) -> int: ...  # fmt: skip
+    @overload
     def __call__(self, /, *args: Any, _conn: Any, **kwargs: Any) -> int: ...
 
     def __call__(  # type: ignore[misc]  # a ParamSpec leaves no room for pq's own arguments
@@ -94,6 +100,7 @@ class Task(Generic[P, R]):
         _expected_at: TimeSpec = None,
         _key: str | None = None,
         _unique: str | bool | Unique | None = None,
+        _after: After | int | Iterable[int] | None = None,
         _conn: Any = None,
         **kwargs: Any,
     ) -> int:
@@ -102,6 +109,7 @@ class Task(Generic[P, R]):
         :param _schedule_at: not to be run before, instead of the task's own `schedule_at`; forms as for `Queue.put`.
         :param _expected_at: its priority, instead of the task's own `expected_at`.
         :param _key: its key, instead of the task's own `key`; likewise `_unique`.
+        :param _after: the jobs after which it is to run, as for `Queue.put`.
         :param _conn: put it in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
         :returns: the id of the job; a `JobId` if it was put with a token.
         :raises TypeError: the function does not take these arguments; one can't be encoded as JSON; a time of another
@@ -119,6 +127,7 @@ class Task(Generic[P, R]):
                 self._expected_at if _expected_at is None else _expected_at,
                 key=key,
                 unique=unique,
+                after=_after,
                 conn=_conn,
             )
         except REFUSED as error:

@@ -462,6 +462,10 @@ def test_a_group_of_tasks(pq: PQ, sql: Sql) -> None:
     with queue.group(then=(queue, all_of_them.new_job())) as group:
         group.put(part.new_job(1))
         group.add(part(2))
+    after = all_of_them(_after=part(3))
+    assert state(queue, after) == "held"
     queue.timeout = 0.1
     queue.work(burst=True)
-    assert seen == [1, 2, "all"]
+    assert sorted(seen, key=str) == [1, 2, 3, "all", "all"]
+    assert seen.index("all") > seen.index(2)
+    assert seen[-1] == "all"

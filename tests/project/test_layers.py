@@ -19,7 +19,8 @@ PACKAGE = Path(pq.__file__).parent
 
 #: No connection, no clock, no thread.
 PURE = {
-    "errors", "retry", "sql", "_after", "_args", "_calls", "_codec", "_text", "_times", "_traceback", "_unique", "_version",
+    "errors", "retry", "sql", "_after", "_args", "_calls", "_codec", "_text", "_times", "_traceback", "_unique",
+    "_version",
 }  # fmt: skip
 #: What all others may import. These import each other, too, without circles.
 BASE = PURE | {"_logs", "_loop"}
