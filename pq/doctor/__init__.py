@@ -42,6 +42,8 @@ LIMITS: dict[str, Any] = {
     "overdue_age": timedelta(minutes=10),
     # longer than for due jobs, because a backlog may be normal
     "waiting_age": timedelta(hours=1),
+    # a limit is for jobs that end; many are shorter than this
+    "full_age": timedelta(minutes=10),
     # the rest is used up quickly when every process opens one more
     "connections": 0.9,
     # changing the column's type rewrites the table, so it must begin in time

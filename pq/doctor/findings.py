@@ -149,6 +149,14 @@ JOBS = (
         "Start a worker for this queue, or more of them; end transactions that have been idle for long.",
     ),
     Check(
+        "full_limit",
+        "warning",
+        "All {running} places of the limit {name!r} have been taken since {since} ({age}), while jobs of queue {queue!r} are"
+        " ready: the jobs that run don't end.",
+        "See which run: python -m pq list {queue}{arguments} --state running. Give tasks a timeout, or raise the"
+        " limit: python -m pq limit{arguments} {name} --running N",
+    ),
+    Check(
         "ids",
         "warning",
         "The last id was {last}, and the largest possible id is {largest}: after that no job can be put.",

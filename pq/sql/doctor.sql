@@ -186,6 +186,28 @@ where ready_at < clock_timestamp() - %(waiting_age)s::interval
 order by ready_at
 limit %(at_most)s
 
+-- name: full_limit
+-- Limits whose places are all taken, the last one long ago, while a job of their queues is ready.
+select
+  limits.name, limits.running, queue.name as queue, date_trunc('second', place.since) as since,
+  date_trunc('second', clock_timestamp() - place.since)::text as age
+from :limits_table as limits, lateral (
+  select max(slot.taken_at) as since from :slots_table as slot
+  where slot.name = limits.name and slot.kind = 'running' and not :is_free
+  having count(*) >= limits.running
+) as place, lateral (
+  select sharer.name from unnest(coalesce(limits.queues, array[limits.name])) as sharer (name)
+  where (
+    select id from :table as job where job.q_name = sharer.name and :is_ready
+    order by job.q_name, job.expected_at, job.id
+    limit 1
+  ) is not null
+  limit 1
+) as queue
+where place.since < clock_timestamp() - %(full_age)s::interval
+order by place.since
+limit %(at_most)s
+
 -- name: not_durable
 select name from pg_settings where name in ('fsync', 'full_page_writes') and setting = 'off'
 
