@@ -82,7 +82,7 @@ def test_never_more_and_no_place_is_lost(pq: PQ, dsn: str, sql: Sql) -> None:
 
 
 def test_two_claims_that_see_the_same_place(pq: PQ, sql: Sql, connect: Callable[..., Any]) -> None:
-    """One may lock a place that another one has taken since its snapshot, in which the place is free and its job waits."""
+    """One may lock a place that another has taken since its snapshot, in which the place is free, its job ready."""
     pq["a"].put_many(range(50))
     pq.limits["a"] = Limit(running=2)
     stop = threading.Event()
