@@ -151,8 +151,8 @@ JOBS = (
     Check(
         "full_limit",
         "warning",
-        "All {running} places of the limit {name!r} have been taken since {since} ({age}), while jobs of queue {queue!r}"
-        " are ready: the jobs that run don't end.",
+        "All {running} places of the limit {name!r} have been taken since {since} ({age}), while jobs of queue"
+        " {queue!r} are ready: the jobs that run don't end.",
         "See which run: python -m pq list {queue}{arguments} --state running. Give tasks a timeout, or raise the"
         " limit: python -m pq limit{arguments} {name} --running N",
     ),
