@@ -310,10 +310,11 @@ declare
   passes boolean;
   stops boolean;
   was_in_line boolean := (old.dequeued_at is null) = (old.due_at is null) or (old.attempts > 0 and old.due_at < 'infinity');
+  was_dead boolean := old.error is not null and old.dequeued_at is not null and old.due_at is null;
   leaves boolean := false;
   noted text;
 begin
-  if old.error is not null and old.dequeued_at is not null and old.due_at is null then
+  if was_dead then
     was_in_line := coalesce(
       (select on_dead = 'stop' from :limits_table where name = old.q_name and queues is null), false
     );
@@ -339,7 +340,7 @@ begin
       if new.due_at = 'infinity' then  -- plain SQL has taken a held row
         new.due_at := null;
       end if;
-      leaves := new.due_at is null;
+      leaves := new.due_at is null and was_in_line;
     elsif not may_hold then
       return null;
     else
@@ -401,14 +402,15 @@ begin
       perform :check_function(old.q_name, old.key, null);  -- in an older snapshot one may not see who waits
     else
       perform pg_catalog.set_config('pq.left', noted || pg_catalog.json_build_array(
-        old.q_name, old.key, old.id, old.is_alone is true or (tg_op = 'UPDATE' and new.is_alone is true)
+        old.q_name, old.key, old.id,
+        (old.is_alone is true and not was_dead) or (tg_op = 'UPDATE' and new.is_alone is true)
       ) || e'\n', true);
     end if;
   end if;
   if tg_op = 'DELETE' then
     return old;
   end if;
-  if new.dequeued_at is null and old.dequeued_at is not null then
+  if new.dequeued_at is null and (old.dequeued_at is not null or leaves) then
     new.is_alone := null;
   end if;
 
