@@ -206,7 +206,7 @@ def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: py
     text = (ROOT / "docs" / "reference" / "commands.rst").read_text("utf-8")
     options = set()
     commands = ["create", "sql", "version", "doctor", "put", "list", "count", "show", "cancel", "reschedule", "move"]
-    commands += ["pause", "resume", "clear", "queues", "prune", "work", "call", "dead", "schedules", "demo"]
+    commands += ["pause", "resume", "clear", "queues", "prune", "limit", "work", "call", "dead", "schedules", "demo"]
     parts = [f"schedules {action}" for action in ("list", "run", "pause", "resume", "fire", "remove")]
     for command in ("", *commands, "dead list", "dead retry", "dead discard", *parts):
         with pytest.raises(SystemExit):
