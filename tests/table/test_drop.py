@@ -9,8 +9,9 @@ import pytest
 from support import Background, execute, wait_until
 from support.driver import driver
 
-from pq import PQ, JobsLeft, SchemaError, TableMissing
-from pq._table.schema import steps
+from pq import PQ, JobsLeft, Limit, Schedule, SchemaError, TableMissing
+from pq._table.schema import for_table, steps
+from pq.sql import TableName
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -143,6 +144,30 @@ def test_a_transaction_that_might_not_see_all_is_refused(dsn: str, end: Callable
         with pq["a"]:
             end(pq)
         pq.create()
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("version", [1, 5])
+def test_a_table_of_the_users_beside_an_older_one_is_left_alone(
+    empty_dsn: str, version: int, end: Callable[..., None]
+) -> None:
+    execute(empty_dsn, ";".join(for_table(step.sql, TableName("queue")) for step in steps()[:version]))
+    execute(empty_dsn, "create table queue_checks as select 1 as mine; create table queue_limits as select 1 as mine")
+    with PQ(empty_dsn) as pq:
+        end(pq, force=True)
+        assert pq.version() == (version if end == PQ.reset else 0)
+    assert execute(empty_dsn, "select * from queue_checks natural join queue_limits") == [(1,)]
+
+
+def test_limits_and_schedules_survive_a_reset(pq: PQ, sql: Sql) -> None:
+    pq.limits["a"] = Limit(running=1)
+    pq.schedules["s"] = Schedule("a", 1, every="1h")
+    pq["a"].put(1)
+    pq.reset(force=True)
+    assert (list(pq.limits), list(pq.schedules)) == (["a"], ["s"])
+    pq["a"].put_many([1, 2])
+    assert pq["a"].get(lease="1h", block=False) is not None
+    assert pq["a"].get(lease="1h", block=False) is None
 
 
 def test_in_a_block_it_is_part_of_that(dsn: str) -> None:

@@ -558,6 +558,28 @@ def test_a_missing_table_is_an_error_that_names_the_remedy(empty_dsn: str) -> No
         assert got(queue) == 1
 
 
+def test_a_table_of_version_5_takes_plain_jobs_only(empty_dsn: str) -> None:
+    version_5(empty_dsn)
+    with PQ(empty_dsn) as pq:
+        queue = pq["a"]
+        queue.put(1)
+        queue.put_many([2, 3])
+        calls: list[Callable[[], Any]] = [
+            lambda: queue.put(1, key="k"),
+            lambda: queue.put(1, unique="t"),
+            lambda: queue.get(block=False),
+            lambda: queue.list(),
+            lambda: list(pq.limits),
+            lambda: list(pq.schedules),
+            lambda: pq.key_state("a", "k"),
+        ]
+        for call in calls:
+            with pytest.raises(TableMissing, match=r"call create\(\)"):
+                call()
+        pq.create()
+        assert [got(queue) for _ in range(4)] == [1, 2, 3, None]
+
+
 def test_a_table_of_1_9_1_takes_jobs_and_gives_them_once_it_is_upgraded(old_dsn: str) -> None:
     with PQ(old_dsn) as pq:
         queue = pq["a"]
