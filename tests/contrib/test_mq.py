@@ -248,6 +248,19 @@ def test_after_fail_lost_job_its_end_changes_nothing(world: World, caplog: pytes
     assert world.sql("select properties from mq_job_cursor") == [({"n": 2},)]
 
 
+def test_a_lost_job_that_a_program_has_run_again_is_ended_by_that_run_alone(world: World) -> None:
+    id = world.call(cursor_key="c")
+    job = world.begin(id)
+    world.begin(id)
+    world.sql("update mq_job set state = 'pending' where id = %s", (id,))
+    again = world.begin(id, 2)
+    world.finish(job, cursor={"n": 1})
+    assert world.job(id).state == "running"
+    world.finish(again, 2, cursor={"n": 2})
+    assert world.job(id).state == "completed"
+    assert world.sql("select properties from mq_job_cursor") == [({"n": 2},)]
+
+
 # -- the upkeep
 
 
