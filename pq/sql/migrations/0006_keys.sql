@@ -345,7 +345,10 @@ begin
       return null;
     else
       new := old;
-      if may_begin is false then
+      if may_begin is false and old.attempts > 0 and passes is not true then  -- among those held it would lose its place
+        new.due_at := pg_catalog.clock_timestamp() + interval '200 ms';
+        new.schedule_at := new.due_at;
+      elsif may_begin is false then
         new.due_at := 'infinity';
         new.schedule_at := 'infinity';
         perform :check_function(new.q_name, new.key, null);
@@ -462,6 +465,24 @@ declare
 begin
   if next_id is null then
     return false;
+  end if;
+  -- One that nobody had seen in time may be in line already, and may be earlier. If it is about to leave, the check finds it.
+  if passes_alone and coalesce(
+    (
+      select id from :table
+      where q_name = its_queue and key = its_key and :stand = 0 and expected_at is null and id > after_id - 1000
+      order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+      limit 1
+    ),
+    (
+      select id from :table
+      where q_name = its_queue and key = its_key and :stand = 0 and expected_at is not null
+      order by q_name, key, :stand, expected_at, id
+      limit 1
+    )
+  ) is not null then
+    perform :check_function(its_queue, its_key, null);
+    return true;
   end if;
   update :table set due_at = null, schedule_at = null, is_alone = case when passes_alone then true end
   where id = (select id from :table where id = next_id and :stand = 1 for update skip locked);
