@@ -35,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--schedule", type=Path, help="play this one again, which --shrink has printed")
     parser.add_argument("--shrink", action="store_true", help="when it fails, print a smaller schedule that does")
     parser.add_argument("--small", action="store_true", help="few processes")
+    parser.add_argument("--keyed", action="store_true", help="keys, tokens and limits")
     parser.add_argument("--against", choices=["1.9.1"], help="torture the real pq 1.9.1 instead, from PyPI")
     parser.add_argument("--old", type=Path, help="the folder that pq 1.9.1 was installed into; default: pip is asked")
     parser.add_argument("--drain", type=float, default=120, help="seconds for what is left at the end (default: 120)")
@@ -110,7 +111,8 @@ def figures(seed: int, report: Report, nemesis: Nemesis, seconds: float) -> dict
 def main() -> int:
     args = arguments()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(f"ended by signal {number}"))  # leave nothing behind
-    schedule = args.schedule or Schedule.drawn(args.seed, args.seconds, args.interval, args.kinds, args.small)
+    drawn = (args.seed, args.seconds, args.interval, args.kinds, args.small, args.keyed)
+    schedule = args.schedule or Schedule.drawn(*drawn)
     with tempfile.TemporaryDirectory(prefix="pq-torture-") as folder:
         began = time.monotonic()
         home = args.folder or Path(folder)

@@ -56,6 +56,6 @@ if __name__ == "__main__":
     from tests.torture import clock
 
     clock.install()
-    from tests.torture.actor import main
+    from tests.torture.keyed import main
 
     main(*sys.argv[1:])

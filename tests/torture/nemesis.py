@@ -38,6 +38,7 @@ class Nemesis:
 
     :ivar done: how many of each kind.
     :ivar errors: faults that fell into others, and so could not be done.
+    :ivar times: when each fault began and ended, by the clock of the machine.
     :ivar failures: what must not happen: the server does not start, say.
     """
 
@@ -48,6 +49,7 @@ class Nemesis:
         self._sessions = threading.Lock()
         self.done: Counter[str] = Counter()
         self.errors: list[str] = []
+        self.times: list[tuple[float, float]] = []
         self.failures: list[str] = []
 
     def run(self, faults: list[Fault], seconds: float, meanwhile: Callable[[], None]) -> None:
@@ -68,6 +70,7 @@ class Nemesis:
             thread.join()
 
     def _do(self, fault: Fault) -> None:
+        began = time.time()
         try:
             getattr(self, f"_{fault.kind.replace('-', '_')}")(fault)
             self.done[fault.kind] += 1
@@ -75,6 +78,8 @@ class Nemesis:
             self.errors.append(f"{fault.kind}: {error}")
         except Exception as error:
             self.failures.append(f"{fault.kind}: {error!r}")
+        finally:
+            self.times.append((began, time.time()))
 
     # -- processes
 

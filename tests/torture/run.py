@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from pq import PQ
 
-from .cast import CONSUMERS, FULL, OLD, PRODUCERS, SMALL, Cast
+from . import audit
+from .cast import CONSUMERS, FULL, KEYED, KEYED_SMALL, OLD, PRODUCERS, SMALL, Cast
 from .checker import Report, Row, check
 from .history import read
+from .keys import check_keys
 from .nemesis import Nemesis
 from .proxy import Proxy
 from .schedule import Schedule
@@ -25,6 +28,7 @@ SETUP = """
 """
 
 OPEN = "due_at is not null or dequeued_at is null"
+LIMITED = "'200000-01-02 00:00:00+00'"  # the row that marks a queue as limited
 OPEN_OLD = "dequeued_at is null"  # 1.9.1 knows no other state, and nothing of dead jobs
 
 ROWS = """
@@ -48,7 +52,10 @@ def run(
     """
     seed, faults = schedule.seed, schedule.faults
     roles = OLD if old else SMALL if schedule.small else FULL
-    lease = "2s" if faults else "60s"  # without faults nothing may be handled twice, however slow the machine is
+    if schedule.keyed:
+        roles = KEYED_SMALL if schedule.small else KEYED
+    # without faults nothing may be handled twice, however slow the machine is; some of the keyed cast let it expire
+    lease = "2s" if faults or schedule.keyed else "60s"
     standby = any(fault.kind == "promote" for fault in faults)
     with Server(standby) as server, Proxy(*server.address) as proxy:
         if old is None:
@@ -59,6 +66,10 @@ def run(
         unfinished = OPEN if old is None else OPEN_OLD
         left_over = f"select count(*) from queue where {unfinished}"
         server.execute(SETUP)
+        if schedule.keyed:
+            audit.set_up(server.execute, server.dsn)
+            unfinished = f"({OPEN}) and due_at is distinct from {LIMITED}"
+            left_over = f"select count(*) from queue where {unfinished}"
         dsn = f"host=127.0.0.1 port={proxy.port} user=torture dbname=postgres sslmode=disable gssencmode=disable"
         cast = Cast(roles, dsn, folder, seed, lease, old)
         nemesis = Nemesis(server, proxy, cast)
@@ -77,10 +88,15 @@ def run(
         finally:
             nemesis.heal()
             cast.close()
+        audited = audit.read(server.execute) if schedule.keyed else None
         rows = [Row(*row) for row in server.execute(ROWS.format(open=unfinished))]
         effects = [key for (key,) in server.execute("select key from effects")]
         orders = [key for (key,) in server.execute("select key from orders")]
-    report = check(read(folder), rows, effects, orders, faults=bool(faults))
+    if audited is None:
+        report = check(read(folder), rows, effects, orders, faults=bool(faults))
+    else:
+        (folder / "audit.json").write_text(json.dumps([audited, nemesis.times]))
+        report = check_keys(list(read(folder)), audited, nemesis.times)
     if nemesis.failures:
         report.wrong["nemesis"] = nemesis.failures
     if cast.deaths:

@@ -43,29 +43,39 @@ KINDS: dict[str, tuple[int, float, float]] = {
 }
 
 
+#: Seconds, of which the last third is quiet: then nothing but keys holds up a job with a key.
+CYCLE = 18.0
+
+
 class Schedule(NamedTuple):
     """All that a run is given.
 
     :ivar seconds: how long, without the draining.
     :ivar small: with few processes.
+    :ivar keyed: with those that put and take jobs with keys, tokens and limits.
     """
 
     seed: int
     seconds: float
     small: bool
     faults: list[Fault]
+    keyed: bool = False
 
     @classmethod
-    def drawn(cls, seed: int, seconds: float, interval: float, kinds: list[str], small: bool = False) -> Schedule:
-        """About one fault each `interval` seconds."""
+    def drawn(
+        cls, seed: int, seconds: float, interval: float, kinds: list[str], small: bool = False, keyed: bool = False
+    ) -> Schedule:
+        """About one fault each `interval` seconds; with keys, none in the last third of each `CYCLE`."""
         chance = random.Random(seed)
         weights = [KINDS[kind][0] for kind in kinds]
         faults: list[Fault] = []
         at = 1.0
         while kinds and (at := at + chance.uniform(0.2, 1.8) * interval) < seconds:
             (kind,) = chance.choices(kinds, weights)
+            if keyed and at % CYCLE > CYCLE * 2 / 3:
+                continue
             faults.append(Fault(round(at, 3), kind, chance.random(), round(chance.uniform(*KINDS[kind][1:]), 3)))
-        return cls(seed, seconds, small, faults)
+        return cls(seed, seconds, small, faults, keyed)
 
     @classmethod
     def loads(cls, text: str) -> Schedule:

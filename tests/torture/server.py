@@ -23,6 +23,7 @@ from pq.embedded.account import Account, environment
 SETTINGS = (
     "fsync=off", "synchronous_commit=on", "max_connections=80", "shared_buffers=64MB", "logging_collector=off",
     "unix_socket_directories=", "listen_addresses=127.0.0.1", "restart_after_crash=on",
+    "track_commit_timestamp=on",
     "wal_keep_size=256MB", "wal_retrieve_retry_interval=100ms",  # a standby that was cut off catches up, and soon
 )  # fmt: skip
 
