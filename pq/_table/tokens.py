@@ -93,7 +93,7 @@ class UniqueRows(QueueRows):
             sql = self._statements("unique.sql", **words, gives_up="gives_up_in_transaction")
             return [sql["put_in_transaction"], sql["join_in_transaction"], sql["put_instead"]]
         sql = self._statements("unique.sql", **words)
-        return [sql["put"], sql["join"], sql["put_instead"]]
+        return [sql["put"], sql["find" if unique.on_duplicate == "error" else "join"], sql["put_instead"]]
 
     def _changes(self, unique: Unique, open: bool, words: Mapping[str, str]) -> list[str]:
         """The statements of a put that changes the other job."""

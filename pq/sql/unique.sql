@@ -55,6 +55,10 @@ select id, false from :table where :has_token and not :is_over and not :must_wai
 union all
 select id, false from pq_found
 
+-- name: find
+-- For those who are not to join it: without a lock, which they may want to take in earnest.
+select id, false from :table where :has_token and not :is_over
+
 -- name: put_over
 -- Insert a row, or change the one that has the token, if that waits and nobody has it locked. A row whose data can't be
 -- merged is returned with a null. A held row stays held, unless it gets a time.
