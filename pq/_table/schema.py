@@ -46,8 +46,6 @@ _OBJECTS = (
     "leave_function",
     "left_trigger",
     "gone_trigger",
-    "freed_function",
-    "freed_trigger",
     "check_function",
     "wake_function",
     "behind_function",

@@ -178,11 +178,12 @@ def test_the_earliest_of_those_that_wait_comes_next(queue: Queue) -> None:
 
 
 def test_a_scheduled_job_holds_up_nobody_until_its_time(queue: Queue) -> None:
-    queue.put(1, "300ms", key="k")
+    first = queue.put(1, "1h", key="k")
     put(queue, 2)
     assert taken(queue) == 2
     put(queue, 3)
     running = queue.get(lease="30s")
+    queue.reschedule(first, "10ms")
     wait_until(lambda: queue.count("scheduled") == 0, "its time")
     assert queue.get(lease="30s") is None
     running.done()
@@ -472,11 +473,12 @@ def test_jobs_that_overlapping_transactions_have_put_run_one_after_the_other(que
 
 def test_what_a_block_may_not_take_does_not_hide_what_it_may(dsn: str, queue: Queue) -> None:
     """X and Y have one key. One block has Y; X, which was scheduled, is due; another block must get Z."""
-    queue.put("x", "200ms", key="k")
+    x = queue.put("x", "1h", key="k")
     put(queue, "y")
     queue.put("z")
     with PQ(dsn, timeout=0) as another, another["a"]:
         assert another["a"].get().data == "y"
+        queue.reschedule(x, "10ms")
         wait_until(lambda: queue.count("scheduled") == 0, "the time of x")
         with queue:
             assert queue.get().data == "z"

@@ -159,42 +159,52 @@ language sql as $pq$
 $pq$;
 
 -- Notify whoever waits for the queue, as the notify trigger does, which says why it looks like this.
-create or replace function :wake_function(its_queue text) returns void
+-- its_table: schema and name as format('%I.%I') writes them; null: look them up.
+create or replace function :wake_function(its_table text, its_queue text) returns void
 language plpgsql set quote_all_identifiers = off as $pq$
 declare
-  gate bigint := (
-    select pg_catalog.hashtextextended(
-      pg_catalog.format('%I.%I %s', nspname, relname, its_queue) collate "C", 0
-    )
-    from pg_catalog.pg_class join pg_catalog.pg_namespace on pg_namespace.oid = relnamespace
-    where pg_class.oid = :table_text::pg_catalog.regclass
-  );
+  gate bigint;
 begin
+  if its_table is null then
+    select pg_catalog.format('%I.%I', nspname, relname) into its_table
+    from pg_catalog.pg_class join pg_catalog.pg_namespace on pg_namespace.oid = relnamespace
+    where pg_class.oid = :table_text::pg_catalog.regclass;
+  end if;
+  gate := pg_catalog.hashtextextended((its_table || ' ' || its_queue) collate "C", 0);
   if (case when pg_catalog.pg_try_advisory_lock(gate) then not pg_catalog.pg_advisory_unlock(gate) else true end) then
     perform pg_catalog.pg_notify('pq_' || pg_catalog.to_hex(gate), '');
   end if;
 end
 $pq$;
 
--- Whether a row that becomes ready has to stand behind others of its key, as far as can be seen.
+-- Whether a row that becomes ready has to stand behind others of its key, as far as can be seen. The rows of a key are
+-- looked at from behind: dead, held, in line.
 create or replace function :behind_function(its_queue text, its_key text, its_id bigint) returns boolean
 language plpgsql as $pq$
 declare
+  last integer := (
+    select :stand from :table
+    where q_name = its_queue and key = its_key and :stand <= 2 and id <> its_id
+    order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+    limit 1
+  );
   most integer;
   passes boolean;
   stops boolean;
 begin
-  if (
-    select id from :table
-    where q_name = its_queue and key = its_key and :stand = 1 and id <> its_id
-    order by q_name desc, key desc, :stand desc, expected_at desc, id desc
-    limit 1
-  ) is not null then
+  if last is null then
+    return false;
+  elsif last = 1 then
     return true;
   end if;
   select coalesce(per_key, 1), on_retry = 'pass', on_dead = 'stop' into most, passes, stops
     from :limits_table where name = its_queue and queues is null;
-  return (
+  return (last = 2 and stops is true) or (last = 2 and (
+    select id from :table
+    where q_name = its_queue and key = its_key and :stand = 1 and id <> its_id
+    order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+    limit 1
+  ) is not null) or (
     select count(*) >= coalesce(most, 1) from (
       select id from :table
       where q_name = its_queue and key = its_key and :stand = 0 and id <> its_id
@@ -202,12 +212,7 @@ begin
       order by q_name desc, key desc, :stand desc, expected_at desc, id desc
       limit coalesce(most, 1)
     ) as line
-  ) or (stops is true and (
-    select id from :table
-    where q_name = its_queue and key = its_key and :stand = 2 and id <> its_id
-    order by q_name, key, :stand, expected_at, id
-    limit 1
-  ) is not null);
+  );
 end
 $pq$;
 
@@ -299,7 +304,7 @@ create trigger :arrive_trigger before insert on :table for each row when (new.ke
 -- A change of a row with a key or a token. A claim that may hold the row back, instead of taking it, says so by an
 -- infinite schedule_at; for all others, pq 1.9.1 included, a row that may not be taken stays as it is.
 --
--- A row that leaves the line is noted; what follows from that is done at the end of the statement, which may end several
+-- A row that leaves the line, or its place in a limit, is noted; what follows from that is done at the end of the statement, which may end several
 -- rows of a key. Conditions of triggers for each row after the statement would cost plain jobs more than this.
 create or replace function :line_function() returns trigger
 language plpgsql security definer set search_path from current as $pq$
@@ -314,13 +319,21 @@ declare
   leaves boolean := false;
   noted text;
 begin
+  if old.slot is not null and old.dequeued_at is not null and old.due_at is not null
+    and (tg_op = 'DELETE' or new.dequeued_at is distinct from old.dequeued_at or new.due_at is null)
+  then
+    perform pg_catalog.set_config(
+      'pq.left', coalesce(pg_catalog.current_setting('pq.left', true), '') || pg_catalog.json_build_array(old.q_name) || ',',
+      true
+    );
+  end if;
   if was_dead then
     was_in_line := coalesce(
       (select on_dead = 'stop' from :limits_table where name = old.q_name and queues is null), false
     );
   end if;
   if tg_op = 'DELETE' then
-    leaves := was_in_line;
+    leaves := was_in_line and old.key is not null;
   elsif new.key is null then
     leaves := was_in_line and old.key is not null;
   elsif old.dequeued_at is null and new.dequeued_at is not null and (new.failed_at is null or new.error is not null) then
@@ -407,7 +420,7 @@ begin
       perform pg_catalog.set_config('pq.left', noted || pg_catalog.json_build_array(
         old.q_name, old.key, old.id,
         (old.is_alone is true and not was_dead) or (tg_op = 'UPDATE' and new.is_alone is true)
-      ) || e'\n', true);
+      ) || ',', true);
     end if;
   end if;
   if tg_op = 'DELETE' then
@@ -430,19 +443,32 @@ $pq$;
 
 drop trigger if exists :line_trigger on :table;
 create trigger :line_trigger before update on :table for each row
-  when (old.key is not null or old.unique_key is not null or old.follower is not null)
+  when (old.key is not null or old.unique_key is not null or old.follower is not null or old.slot is not null)
   execute function :line_function();
 drop trigger if exists :gone_trigger on :table;
-create trigger :gone_trigger before delete on :table for each row when (old.key is not null or old.follower is not null)
+create trigger :gone_trigger before delete on :table for each row when (old.key is not null or old.follower is not null or old.slot is not null)
   execute function :line_function();
 
 -- Make the next row of a key ready, after a row that has left the line, and return whether there was one. If another
 -- transaction has that row locked, the key is checked later: to make the one after it ready would break the order. The
 -- first rows behind the one that left are looked at first: in front of these the index may be full of those that are gone.
+-- A row that is in line all the same was noted, and then another trigger has dropped or changed the change.
 create or replace function :next_function(its_queue text, its_key text, after_id bigint, passes_alone boolean) returns boolean
 language plpgsql as $pq$
 declare
-  next_id bigint := coalesce(
+  next_id bigint;
+begin
+  if (
+    select id from :table
+    where q_name = its_queue and key = its_key and :stand = 1
+    order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+    limit 1
+  ) is null then
+    return false;
+  end if;
+  next_id := case when (
+    select (dequeued_at is null) = (due_at is null) from :table where id = after_id and q_name = its_queue and key = its_key
+  ) is not true then coalesce(
     (
       select id from :table
       where q_name = its_queue and key = its_key and :stand = 1 and expected_at is not null
@@ -461,8 +487,7 @@ declare
       order by q_name, key, :stand, expected_at, id
       limit 1
     )
-  );
-begin
+  ) end;
   if next_id is null then
     return false;
   end if;
@@ -502,7 +527,7 @@ declare
   noted text := coalesce(pg_catalog.current_setting('pq.left', true), '');
   line text := pg_catalog.json_build_array(
     null, null, its_follower, how = 'failed', case when how = 'failed' then its_id end
-  ) || e'\n';
+  ) || ',';
 begin
   if how is null then
     null;
@@ -579,49 +604,55 @@ begin
   if not found then
     perform :check_function(its.q_name, case when has_failed then 'failed' end, its_follower);
   elsif not fails then
-    perform :wake_function(its.q_name);
+    perform :wake_function(null, its.q_name);
   end if;
 end
 $pq$;
 
--- What follows when rows have left the line. A row that is in line all the same was noted, and then another trigger has
--- dropped or changed the change.
+-- What follows when rows have left the line: the next of their keys. Or their place in a limit: wake whoever waits for one,
+-- also for the other queues of that limit.
 create or replace function :leave_function() returns trigger
-language plpgsql security definer set search_path from current as $pq$
+language plpgsql security definer set search_path from current set quote_all_identifiers = off as $pq$
 declare
-  noted text := pg_catalog.current_setting('pq.left', true);
-  row record;
+  noted jsonb := '[' || rtrim(pg_catalog.current_setting('pq.left', true), ',') || ']';
+  row jsonb;
   woken text[] := '{}';
+  freed text[] := '{}';
+  followed boolean := false;
+  its record;
 begin
   perform pg_catalog.set_config('pq.left', '', true);
-  for row in
-    select entry->>0 as q_name, entry->>1 as key, (entry->>2)::bigint as id, (entry->>3)::boolean as is_alone
-    from (
-      select line::json as entry from pg_catalog.unnest(pg_catalog.string_to_array(noted, e'\n')) as line where line <> ''
-    ) as entries
-    where entry->>0 is not null
-  loop
-    if (
-      select (dequeued_at is null) = (due_at is null) from :table
-      where id = row.id and q_name = row.q_name and key = row.key
-    ) is not true and :next_function(row.q_name, row.key, row.id, row.is_alone) and row.q_name <> all (woken) then
-      perform :wake_function(row.q_name);
-      woken := woken || row.q_name;
+  for number in 0 .. jsonb_array_length(noted) - 1 loop
+    row := noted->number;
+    if row->>0 is null then
+      followed := true;
+    elsif row->>1 is null then
+      if row->>0 <> all (freed) then
+        freed := freed || (row->>0);
+        perform :wake_function(pg_catalog.format('%I.%I', tg_table_schema, tg_table_name), name) from (
+          select row->>0 as name
+          union
+          select pg_catalog.unnest(queues) from :limits_table where running is not null and row->>0 = any (queues)
+        ) as sharers;
+      end if;
+    elsif :next_function(row->>0, row->>1, (row->>2)::bigint, (row->>3)::boolean) and row->>0 <> all (woken) then
+      woken := woken || (row->>0);
+      perform :wake_function(pg_catalog.format('%I.%I', tg_table_schema, tg_table_name), row->>0);
     end if;
   end loop;
-  for row in
-    select (entry->>2)::bigint as follower, pg_catalog.bool_or((entry->>3)::boolean and not exists (
-      select from :table where id = (entry->>4)::bigint and (dequeued_at is null or due_at is not null or error is not null)
-    )) as has_failed
-    from (
-      select line::json as entry from pg_catalog.unnest(pg_catalog.string_to_array(noted, e'\n')) as line where line <> ''
-    ) as entries
-    where entry->>0 is null
-    group by 1
-    order by 1
-  loop
-    perform :follow_function(row.follower, row.has_failed);
-  end loop;
+  if followed then
+    for its in
+      select (entry->>2)::bigint as follower, pg_catalog.bool_or((entry->>3)::boolean and not exists (
+        select from :table where id = (entry->>4)::bigint and (dequeued_at is null or due_at is not null or error is not null)
+      )) as has_failed
+      from pg_catalog.jsonb_array_elements(noted) as entry
+      where entry->>0 is null
+      group by 1
+      order by 1
+    loop
+      perform :follow_function(its.follower, its.has_failed);
+    end loop;
+  end if;
   return null;
 end
 $pq$;
@@ -685,7 +716,7 @@ begin
   while there < most loop
     exit when :next_function(its_queue, its_key, 0, false) is not true;
     there := there + 1;
-    perform :wake_function(its_queue);
+    perform :wake_function(null, its_queue);
   end loop;
 end
 $pq$;
@@ -716,41 +747,6 @@ create trigger :change_trigger before update on :table for each row
 drop trigger if exists :due_update_trigger on :table;
 drop trigger if exists :taken_trigger on :table;
 drop function if exists :taken_function();
-
--- The end of a delivery that has a place in a limit: wake whoever waits for one, also for the other queues of that limit.
-create or replace function :freed_function() returns trigger
-language plpgsql security definer set search_path from current set quote_all_identifiers = off as $pq$
-declare
-  gate bigint;
-begin
-  if old.dequeued_at is null or old.due_at is null then
-    return null;  -- it did not run
-  elsif tg_op = 'UPDATE' then
-    if new.dequeued_at is not distinct from old.dequeued_at and new.due_at is not null then
-      return null;  -- its lease was extended
-    end if;
-  end if;
-  for gate in
-    select pg_catalog.hashtextextended(
-      pg_catalog.format('%I.%I %s', tg_table_schema, tg_table_name, sharer.name) collate "C", 0
-    )
-    from (
-      select old.q_name as name
-      union
-      select pg_catalog.unnest(queues) from :limits_table where running is not null and old.q_name = any (queues)
-    ) as sharer
-  loop
-    if (case when pg_catalog.pg_try_advisory_lock(gate) then not pg_catalog.pg_advisory_unlock(gate) else true end) then
-      perform pg_catalog.pg_notify('pq_' || pg_catalog.to_hex(gate), '');
-    end if;
-  end loop;
-  return null;
-end
-$pq$;
-
-drop trigger if exists :freed_trigger on :table;
-create trigger :freed_trigger after update of due_at or delete on :table for each row when (old.slot is not null)
-  execute function :freed_function();
 
 -- Make the checks that are due, and return how many there were.
 create or replace function :heal_all_function(most bigint) returns bigint
