@@ -304,8 +304,9 @@ create trigger :arrive_trigger before insert on :table for each row when (new.ke
 -- A change of a row with a key or a token. A claim that may hold the row back, instead of taking it, says so by an
 -- infinite schedule_at; for all others, pq 1.9.1 included, a row that may not be taken stays as it is.
 --
--- A row that leaves the line, or its place in a limit, is noted; what follows from that is done at the end of the statement, which may end several
--- rows of a key. Conditions of triggers for each row after the statement would cost plain jobs more than this.
+-- A row that leaves the line, or its place in a limit, is noted; what follows from that is done at the end of the
+-- statement, which may end several rows of a key. Conditions of triggers for each row after the statement would cost plain
+-- jobs more than this.
 create or replace function :line_function() returns trigger
 language plpgsql security definer set search_path from current as $pq$
 declare
@@ -376,7 +377,7 @@ begin
       end if;
     end if;
     if new.dequeued_at is not null then
-      leaves := leaves or (new.due_at is null and was_in_line);
+      leaves := leaves or (new.due_at is null and was_in_line and not (was_dead and new.error is not null));
       if leaves and new.error is not null and old.due_at is not null then
         select on_dead = 'stop' into stops from :limits_table where name = new.q_name and queues is null;
         leaves := stops is not true;
