@@ -327,7 +327,7 @@ class Keyed(Actor):
                 return
             id, name, key = found
             queue = self.pq[name]
-            self.note("touched", queue=name, key=key)
+            self.note("touched", queue=name, key=key, **({"by_hand": id} if act == "now" else {}))
             if act == "cancel":
                 queue.cancel(id)
             elif act == "move":

@@ -57,9 +57,9 @@ def check_keys(events: Sequence[Event], audit: Audit, faults: Iterable[tuple[flo
 
     :param faults: when each began and ended.
     """
-    rows: dict[int, list[Change]] = defaultdict(list)
+    rows: dict[int, list[Change]] = {}
     for change in audit.changes:
-        rows[change.id].append(change)
+        rows.setdefault(change.id, []).append(change)
     by_kind: dict[str, list[Event]] = defaultdict(list)
     for event in events:
         by_kind[event["event"]].append(event)
@@ -67,6 +67,7 @@ def check_keys(events: Sequence[Event], audit: Audit, faults: Iterable[tuple[flo
     for id, changes in rows.items():
         named[changes[0].name].append(id)
     known = {id: event["wall"] for event in by_kind["acknowledged"] for id in event["ids"]}
+    by_hand = {event.get("by_hand") for event in by_kind["touched"]}  # somebody has made these ready
     aborted = {name for event in by_kind["aborted"] for name in event["names"]}
     taken = [change for change in audit.changes if change.taken]
     takes = {(change.id, round(change.dequeued or 0, 4)) for change in taken}
@@ -76,13 +77,13 @@ def check_keys(events: Sequence[Event], audit: Audit, faults: Iterable[tuple[flo
         "two of a key": {
             str(late) for key, held in tenures.items() for late in too_many(held, QUEUES[key[0]])
         },
-        "out of order": {f"{late} before {early}" for early, late in overtaken(rows, known)},
+        "out of order": {f"{late} before {early}" for early, late in overtaken(rows, known) if late not in by_hand},
         "stuck": set(stuck(audit.changes, events, list(faults))),
         "lost": {
             f"{id} {name}"
             for event in by_kind["acknowledged"]
             for id, name in zip(event["ids"], event["names"], strict=True)
-            if not rows[id] or not _over(rows[id])
+            if id not in rows or not _over(rows[id])
         },
         "aborted, but there": aborted & named.keys(),
         "put twice": {name for name, ids in named.items() if len(ids) > 1},
@@ -277,7 +278,7 @@ def not_started(acknowledged: list[Event], rows: dict[int, list[Change]], joins:
         if mode is None:
             continue
         (id,), (name,), (created,) = event["ids"], event["names"], event["created"]
-        changes = rows[id]
+        changes = rows.get(id, [])
         if changes and changes[-1].state in ("cancelled", "gone"):
             continue
         takes = [change for change in changes if change.taken]
