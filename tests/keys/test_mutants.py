@@ -1,0 +1,111 @@
+"""The cases of keys find what they are for: in a copy of pq in which one thing is broken, the named one fails.
+
+Those that take two claims at the same moment are for the torture; see ``tests/torture/test_mutants.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import pq
+
+ROOT = Path(__file__).parents[2]
+
+SQL = "sql/migrations/0006_keys.sql"
+
+
+class Mutant(NamedTuple):
+    """:ivar case: the test that fails."""
+
+    case: str
+    old: str
+    new: str
+    file: str = SQL
+
+
+MUTANTS = {
+    "the guard takes no lock": Mutant(
+        "test_keys.py::test_what_a_block_may_not_take_does_not_hide_what_it_may",
+        "elsif not pg_catalog.pg_try_advisory_xact_lock(",
+        "elsif not pg_catalog.pg_try_advisory_xact_lock_shared(",
+    ),
+    "the guard takes each row for one that is alone": Mutant(
+        "test_keys.py::test_jobs_that_overlapping_transactions_have_put_run_one_after_the_other",
+        "  if its_alone then\n    return true;",
+        "  if true then\n    return true;",
+    ),
+    "who comes next is alone, also where several may run": Mutant(
+        "test_keys.py::test_after_the_number_was_lowered_no_more_than_that_run",
+        "is_alone = case when passes_alone then true end\n",
+        "is_alone = true\n",
+    ),
+    "an end makes nobody ready": Mutant(
+        "test_keys.py::test_a_released_job_is_first_again",
+        "  if next_id is null then\n    return false;",
+        "  if true then\n    return false;",
+    ),
+    "a check does nothing": Mutant(
+        "test_keys.py::test_a_held_row_that_another_transaction_has_locked_when_the_head_ends_comes_back",
+        "  while there < most loop\n    exit when ",
+        "  while there < most loop\n    exit when true or ",
+    ),
+    "a job that is held at its put is not checked": Mutant(
+        "test_keys.py::test_what_was_put_while_the_head_ended_comes_after_its_commit",
+        "    insert into :checks_table (q_name, key, check_at)\n"
+        "    values (new.q_name, new.key, pg_catalog.clock_timestamp() + interval '500 ms');\n",
+        "",
+    ),
+    "rows that were held back count as taken": Mutant(
+        "test_keys.py::test_jobs_that_overlapping_transactions_have_put_run_one_after_the_other",
+        "found = [row for row in given if row[DEQUEUED_AT] is not None or row[REMOVED]]",
+        "found = given",
+        "_queue/claim.py",
+    ),
+    "an end makes one ready beside the one that is in line": Mutant(
+        "test_races.py::test_what_came_at_last_from_an_open_transaction_keeps_its_place",
+        "  if passes_alone and coalesce(",
+        "  if false and coalesce(",
+    ),
+    "an end counts on the one in line, and notes no check": Mutant(
+        "test_races.py::test_the_end_of_a_job_counts_on_one_in_line_that_is_about_to_leave",
+        "    perform :check_function(its_queue, its_key, null);\n    return true;",
+        "    return true;",
+    ),
+    "a retry that can't be taken now is held": Mutant(
+        "test_races.py::test_a_retry_that_cannot_be_taken_for_a_moment_keeps_its_place",
+        "      if may_begin is false and old.attempts > 0 and passes is not true then",
+        "      if false then",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_case_finds_a_mutant(name: str, tmp_path: Path) -> None:
+    mutant = MUTANTS[name]
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(pq.__file__).parent, tmp_path / "pq", ignore=ignore)
+    for folder in ("support", "keys"):
+        shutil.copytree(ROOT / "tests" / folder, tmp_path / "tests" / folder, ignore=ignore)
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    file = tmp_path / "pq" / mutant.file
+    source = file.read_text("utf-8")
+    assert mutant.old in source
+    file.write_text(source.replace(mutant.old, mutant.new), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n0", "-q", "-x", "-p", "no:cacheprovider", f"tests/keys/{mutant.case}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout + done.stderr
