@@ -197,7 +197,8 @@ def _statement(table: str, how: str, slow: bool, in_transaction: bool, is_limite
     instead = {"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {}
     if how == "removed":
         instead |= {
-            "takes": "does_remove", "removes": "does_remove", "no_others": "others", "all_taken": "all_with_others"
+            "takes": "does_remove", "removes": "does_remove", "no_others": "others", "all_taken": "all_with_others",
+            "returned": "returned_with_others",
         }  # fmt: skip
     if is_limited:
         instead |= {name: f"{name}_limited" for name in ("open", "most", "best", "told", "slot", "noted")}

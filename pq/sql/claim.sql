@@ -51,6 +51,14 @@ key is null and follower is null and steps is null and not (:in_window)
 -- Which of the best rows "taken" is for.
 true
 
+-- name: returned
+-- What "columns" reads: less than all columns, most of which only few jobs use.
+id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key
+
+-- name: returned_with_others
+-- In place of "returned", where "removes" reads more.
+id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, unique_key, unique_until, follower, steps
+
 -- name: no_others
 -- In place of "others", where "taken" is for all.
 
@@ -58,7 +66,7 @@ true
 , pq_others as (
   :updated
   where id = any (array(select best.id from pq_best as best)) and not (:does_remove)
-  returning *
+  returning :returned
 )
 
 -- name: updated
@@ -162,7 +170,7 @@ with :open, pq_due as materialized (
 ), pq_taken as (
   :taken
   where id = any (array(select best.id from pq_best as best)) and :takes
-  returning *
+  returning :returned
 ) :no_others :noted
 select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted) :told
 from pq_open as state left join :all_taken on true
@@ -224,7 +232,7 @@ with :open, pq_first as materialized (
 ), pq_taken as (
   :taken
   where id = any (array(select best.id from pq_best as best)) and :takes
-  returning *
+  returning :returned
 ) :no_others :noted
 select :columns, :removes, null::bigint :told
 from pq_open as state left join :all_taken on true
