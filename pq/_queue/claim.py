@@ -139,9 +139,15 @@ class Claim:
             while True:
                 look = self._marks.look(exact)
                 wanted = min(limit - len(rows), MAX_JOBS)
-                given, most = self._execute(
-                    queue, how, look.slow, {**params, **look.parameters, "limit": wanted}, timeout
-                )
+                asked = {**params, **look.parameters, "limit": wanted}
+                try:
+                    given, most = self._execute(queue, how, look.slow, asked, timeout)
+                except queue._db.driver.Error as error:
+                    if in_transaction or not queue._db.driver.is_unsupported(error):
+                        raise
+                    with queue._db.transaction():  # the default is another isolation level
+                        queue._db.execute("set transaction isolation level read committed")
+                        given, most = self._execute(queue, how, look.slow, asked, timeout)
                 if most == 0:
                     break
                 # the others were held back

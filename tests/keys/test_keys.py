@@ -400,6 +400,17 @@ def test_a_key_is_taken_at_read_committed_only(queue: Queue, pq: PQ, connect: An
     assert [taken(queue), taken(queue)] == [1, 2]
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_where_that_is_the_default_pq_takes_at_read_committed(dsn: str, queue: Queue, sql: Sql, level: str) -> None:
+    put(queue, 1, 2, 3)
+    ((name,),) = sql("select current_database()")
+    sql(f"alter database {name} set default_transaction_isolation = '{level}'")
+    with PQ(dsn, timeout=0) as other:
+        assert other["a"].get().data == 1
+        assert other["a"].get_many(5, lease="30s")[0].data == 2
+        assert other["a"].get(lease="30s") is None
+
+
 def test_an_end_at_repeatable_read_lets_the_next_go(queue: Queue, pq: PQ, connect: Any) -> None:
     put(queue, 1)
     running = queue.get(lease="30s")

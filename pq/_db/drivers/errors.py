@@ -20,7 +20,7 @@ def both(ours: type[errors.PQError], drivers: type[Exception]) -> Any:
 _UNDEFINED = ("42P01", "42703", "42883")
 _AGAIN = ("40001", "40P01")
 _DUPLICATE = ("42701", "42P07")
-_INVALID_TEXT, _LOCK_TIMEOUT, _CANCELED = "22P02", "55P03", "57014"
+_INVALID_TEXT, _LOCK_TIMEOUT, _CANCELED, _UNSUPPORTED = "22P02", "55P03", "57014", "0A000"
 # there is no such prepared statement, or one already; its result has changed
 _UNPREPARED = ("26000", "42P05", "0A000")
 _FORBIDDEN, _READ_ONLY = "42501", "25006"
@@ -114,6 +114,10 @@ class Errors(ABC):
 
     def lock_timed_out(self, error: BaseException) -> bool:
         return self._sqlstate(error) == _LOCK_TIMEOUT
+
+    def is_unsupported(self, error: BaseException) -> bool:
+        """Whether it is what the guard of keys says of a transaction that is not at READ COMMITTED."""
+        return self._sqlstate(error) == _UNSUPPORTED
 
     def name_is_taken(self, error: BaseException) -> bool:
         """Return whether there is a column or a table of that name already."""
