@@ -35,6 +35,7 @@ class Mutant(NamedTuple):
     shows: set[str]
     faults: str = ""
     seconds: int = 6
+    keyed: bool = False
 
 
 MUTANTS = {
@@ -87,6 +88,23 @@ MUTANTS = {
         faults="kill,commit-lost,terminate",
         seconds=25,
     ),
+    "checks of keys are not made": Mutant(
+        "sql/keys.sql",
+        "select :heal_all_function(%(limit)s)",
+        "select %(limit)s::bigint * 0",
+        {"stuck", "lost"},
+        seconds=12,
+        keyed=True,
+    ),
+    "places of a limit are taken without a lock": Mutant(
+        "sql/common.sql",
+        "    and place.job is not distinct from slot.job and place.taken_at is not distinct from slot.taken_at\n"
+        "  for update skip locked\n",
+        "",
+        {"more than the limit"},
+        seconds=12,
+        keyed=True,
+    ),
 }
 
 
@@ -112,6 +130,7 @@ def torture(mutant: Mutant, folder: Path) -> list[str]:
             [
                 *[sys.executable, "-m", "tests.torture", "--small", "--json", "--drain", "5", "--seed", str(seed)],
                 *["--seconds", str(mutant.seconds), "--faults", mutant.faults, "--interval", "0.4"],
+                *(["--keyed"] if mutant.keyed else []),
             ],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(folder)},
