@@ -21,7 +21,12 @@ select
       order by q_name, due_at
       limit 1
     ),
-    (select greatest(0, extract(epoch from min(check_at) - clock_timestamp()))::float8 from :checks_table),
+    (
+      -- not greatest() of min(): without a check that is 0, and waiters would never sleep
+      select greatest(0, extract(epoch from check_at - clock_timestamp()))::float8 from :checks_table
+      order by check_at
+      limit 1
+    ),
     pq_full.free_in
   ),
   :has_job and not pq_marker.paused and not pq_full.is_full
