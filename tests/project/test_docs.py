@@ -232,11 +232,12 @@ def test_no_snippet_escapes_these_tests(page: Path) -> None:
 @pytest.mark.parametrize("page", ["guarantees", "losses"])
 def test_the_tests_that_a_page_names_are_there(page: str) -> None:
     text = (ROOT / "docs" / "reference" / f"{page}.rst").read_text("utf-8")
-    named = set(re.findall(r"(test_\w+\.py)(?:::(\w+))?", text))
+    named = set(re.findall(r"((?:\w+/)*test_\w+\.py)(?:::(\w+))?", text))
     assert len(named) > 10
     for path, name in named:
-        (file,) = (ROOT / "tests").rglob(path)
-        source = file.read_text("utf-8")
+        files = list((ROOT / "tests").rglob(path))
+        assert len(files) == 1, f"{path}: there must be one such file, name its folder: {files}"
+        source = files[0].read_text("utf-8")
         assert not name or f"def {name}(" in source, f"{path}::{name}"
 
 
