@@ -12,7 +12,8 @@ import pytest
 from support import wait_until
 from support.driver import driver
 
-from pq import PQ, After, Limit, NewJob, Queue, Unique
+from pq import PQ, After, Limit, NewJob, Queue, Unique, Worker
+from pq.tasks import current
 
 Taken = list[Any]
 
@@ -167,7 +168,7 @@ def nothing_is_left(queue: Queue) -> bool:
 
 
 @pytest.mark.parametrize("retain", ["7d", 0])
-@pytest.mark.parametrize("limit", [None, Limit(running=1), Limit(rate="1000/s")], ids=["-", "running", "rate"])
+@pytest.mark.parametrize("limit", [None, Limit(running=1, rate="1000/s")], ids=["unlimited", "limited"])
 @pytest.mark.parametrize("given", GIVEN)
 def test_with_whatever_they_are_put_each_way_of_taking_has_them_in_order(
     pq: PQ, given: Callable[[Queue], None], limit: Limit | None, retain: Any
@@ -237,3 +238,32 @@ def test_at_repeatable_read_each_way_of_taking_is_refused_and_changes_nothing(
             way(queue)
     assert all_taken(queue, lease) == [1, 2, 3]
     assert nothing_is_left(queue)
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+@pytest.mark.parametrize("retain", ["7d", 0])
+def test_tasks_of_a_worker_with_several_threads(pq: PQ, retain: Any, transactional: bool) -> None:
+    """The first attempt of the first job of each key fails."""
+    pq.create(retain=retain)
+    found: list[tuple[int, int]] = []
+    queue = pq["a"]
+
+    @queue.task(  # type: ignore[untyped-decorator]
+        name=f"note {retain} {transactional}",
+        key=lambda customer: f"c{customer}",
+        transactional=transactional,
+        retry_in="10ms",
+        max_retries=1,
+    )
+    def note(job_id: int, customer: int, number: int) -> None:
+        if number == 0 and current().attempts == 1:
+            raise ValueError
+        found.append((customer, number))
+
+    for number in range(3):
+        for customer in range(3):
+            note(customer, number)
+    Worker(pq, [queue], threads=3, max_jobs=12, capture_signals=False).run()
+    assert nothing_is_left(queue)
+    for customer in range(3):
+        assert [number for whose, number in found if whose == customer] == [0, 1, 2]

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -239,6 +240,15 @@ def test_the_tests_that_a_page_names_are_there(page: str) -> None:
         assert len(files) == 1, f"{path}: there must be one such file, name its folder: {files}"
         source = files[0].read_text("utf-8")
         assert not name or f"def {name}(" in source, f"{path}::{name}"
+
+
+def test_the_tests_that_the_page_of_the_keys_names_alone_are_there_once() -> None:
+    text = (ROOT / "docs" / "reference" / "keys.rst").read_text("utf-8")
+    named = set(re.findall(r"``(test_\w+)``", text))
+    assert len(named) > 10
+    sources = [file.read_text("utf-8") for file in (ROOT / "tests").rglob("test_*.py")]
+    found = Counter(name for source in sources for name in re.findall(r"^ *def (test_\w+)\(", source, re.MULTILINE))
+    assert {name: found[name] for name in named if found[name] != 1} == {}
 
 
 def test_the_files_and_folders_that_the_architecture_page_names_are_there() -> None:
