@@ -68,14 +68,19 @@ with :given, pq_changed as (
 ) :no_states
 select changed.number, case when changed.outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed
 
+-- name: stays
+-- Whether a finished row has to be kept for a while: for its token, or since another job follows it, to which a row that is
+-- deleted before it has ended has failed.
+:in_window or job.follower is not null
+
 -- name: settle_and_remove
 -- Where finished jobs are not kept.
 with :given, pq_removed as (
   delete from :table as job using pq_given as given
-  where :is_given and given.outcome = 'done' and not (:in_window)
+  where :is_given and given.outcome = 'done' and not (:stays)
   returning given.number :no_key
 ), pq_changed as (
-  :change and (given.outcome <> 'done' or :in_window)
+  :change and (given.outcome <> 'done' or :stays)
   returning job.tableoid, job.q_name, given.number, given.outcome :no_key
 ) :no_states
 select changed.number, case when changed.outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed

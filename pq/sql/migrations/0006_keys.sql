@@ -328,6 +328,9 @@ begin
       true
     );
   end if;
+  if tg_op = 'UPDATE' and old.waits_for is not null and new.due_at is distinct from old.due_at then
+    new.waits_for := null;  -- it has been made ready, or given another time; it may stand behind others of its key now
+  end if;
   if was_dead then
     was_in_line := coalesce(
       (select on_dead = 'stop' from :limits_table where name = old.q_name and queues is null), false
@@ -400,15 +403,10 @@ begin
     end if;
   end if;
 
-  if old.waits_for is not null and new.due_at is distinct from old.due_at and tg_op = 'UPDATE' then
-    new.waits_for := null;  -- it has been made ready, or given another time
-  end if;
   if old.follower is not null then
     perform :end_function(old.q_name, old.follower, old.id, case
-      when tg_op = 'DELETE' then case
-        when old.dequeued_at is null or (old.due_at is null and old.error is not null) then 'failed'
-        when old.due_at is not null then 'over'
-      end
+      when tg_op = 'DELETE' then
+        case when old.dequeued_at is null or old.due_at is not null or old.error is not null then 'failed' end
       when (old.dequeued_at is null or old.due_at is not null) and new.dequeued_at is not null and new.due_at is null then
         case when new.error is null and new.failed_at is not null then 'failed' else 'over' end
     end);
