@@ -19,6 +19,7 @@ from support.signals import ctrl_c
 
 from pq import PQ, CommitUnknown, ConnectionFailed, ConnectionLost, DecodeError, Queue, TableMissing
 from pq._db.sources import dsn as own
+from pq.sql import BESIDE
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -444,7 +445,9 @@ def test_names_of_tables(empty_dsn: str) -> None:
             queue.put(3, schedule_at="0s")
             assert waiting.result() == 3
     tables = "select relnamespace::regnamespace::text, relname from pg_class where relkind = 'r' and oid >= 16384"
-    assert sorted(execute(empty_dsn, tables)) == sorted(NAMES.values())
+    found = set(execute(empty_dsn, tables))
+    assert found >= set(NAMES.values())
+    assert len(found) == len(NAMES) * (1 + len(BESIDE))
 
 
 def test_names_of_schemas(empty_dsn: str) -> None:

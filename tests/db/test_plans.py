@@ -132,7 +132,8 @@ def test_a_handful_of_statements_for_any_number_of_queues(pq: PQ, conn: Any) -> 
         pq[f"queue {number}"].put(number)
     for number in range(0, 3_000, 10):
         assert pq[f"queue {number}"].get().data == number  # type: ignore[union-attr]
-    assert prepared(conn) == names
+    assert prepared(conn) >= names
+    assert len(prepared(conn) - names) <= 1  # that heals keys, once in half a second
 
 
 def test_pq_that_share_a_connection_share_what_is_prepared(dsn: str) -> None:

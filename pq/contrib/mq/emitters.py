@@ -9,7 +9,7 @@ from typing import Any
 
 from .delivery import SCHEDULE, deliver, moment, next_time, now_on
 
-log = logging.getLogger("pq.contrib.mq")
+log: logging.Logger = logging.getLogger("pq.contrib.mq")
 
 
 class Emitters:

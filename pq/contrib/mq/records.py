@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from .delivery import AGAIN, JOB, NOW, deliver, now_on
 
-log = logging.getLogger("pq.contrib.mq")
+log: logging.Logger = logging.getLogger("pq.contrib.mq")
 
 #: The first half of the key of the lock of a cursor; the other one is a hash of the cursor's key.
 LOCK_SPACE = 0x706D71

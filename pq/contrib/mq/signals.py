@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-log = logging.getLogger("pq.contrib.mq")
+log: logging.Logger = logging.getLogger("pq.contrib.mq")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from .signals import captured
 from .source import MQSource
 from .upkeep import fire, missing
 
-log = logging.getLogger("pq.contrib.mq")
+log: logging.Logger = logging.getLogger("pq.contrib.mq")
 
 #: Running jobs are waited for until they end.
 FOREVER = "3650d"
