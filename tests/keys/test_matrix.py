@@ -63,7 +63,7 @@ def retry(queue: Queue) -> Taken:
     job = queue.get(lease="30s")
     if job is None:
         return []
-    job.retry("1ms")
+    job.retry("30ms")
     again: list[Any] = []
     wait_until(lambda: again.append(queue.get(lease="30s")) or again[-1], "the retry")
     assert again[-1].id == job.id, "another one has passed"
@@ -238,6 +238,57 @@ def test_at_repeatable_read_each_way_of_taking_is_refused_and_changes_nothing(
             way(queue)
     assert all_taken(queue, lease) == [1, 2, 3]
     assert nothing_is_left(queue)
+
+
+@contextmanager
+def has_leased(pq: PQ, queue: Queue) -> Iterator[Any]:
+    job = queue.get(lease="30s")
+    yield job
+    job.done()
+
+
+@contextmanager
+def has_in_batch(pq: PQ, queue: Queue) -> Iterator[Any]:
+    jobs = queue.get_many(10, lease="30s")
+    yield jobs[0]
+    queue.done(jobs)
+
+
+@contextmanager
+def has_in_block(pq: PQ, queue: Queue) -> Iterator[Any]:
+    with queue:
+        yield queue.get()
+
+
+@contextmanager
+def has_in_item(pq: PQ, queue: Queue) -> Iterator[Any]:
+    with queue.item() as job:
+        yield job
+
+
+@pytest.mark.parametrize("retain", ["7d", 0])
+@pytest.mark.parametrize("has", [has_leased, has_in_batch, has_in_block, has_in_item])
+def test_while_somebody_has_one_no_way_of_taking_gets_another(
+    pq: PQ, dsn: str, connect: Any, has: Any, retain: Any
+) -> None:
+    """Both are ready: neither put has seen the other."""
+    pq.create(retain=retain)
+    with PQ(dsn, timeout=0) as other:
+        for way in WAYS:
+            queue = pq[way.__name__]
+            queue.timeout = 0
+            conn = connect()
+            queue.put(1, key="k", conn=conn)
+            queue.put(2, key="k")
+            conn.commit()
+            assert queue.count("ready") == 2
+            with has(other, other[queue.name]) as job:
+                assert job.data == 1
+                assert way(queue) == [], way.__name__
+            found: Taken = []
+            wait_until(lambda queue=queue, way=way, found=found: found.extend(way(queue)) or found, "the other")
+            assert found == [2], way.__name__
+            assert nothing_is_left(queue), way.__name__
 
 
 @pytest.mark.parametrize("transactional", [False, True])
