@@ -418,7 +418,8 @@ begin
     else
       perform pg_catalog.set_config('pq.left', noted || pg_catalog.json_build_array(
         old.q_name, old.key, old.id,
-        (old.is_alone is true and not was_dead) or (tg_op = 'UPDATE' and new.is_alone is true)
+        tg_op = 'DELETE' and old.is_alone is true and not was_dead
+          or tg_op = 'UPDATE' and new.dequeued_at is not null and (new.is_alone is true or (old.is_alone is true and not was_dead))
       ) || ',', true);
     end if;
   end if;
