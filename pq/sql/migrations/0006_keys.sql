@@ -492,16 +492,17 @@ begin
     return false;
   end if;
   -- One that nobody had seen in time may be in line already, and may be earlier. If it is about to leave, the check finds it.
+  -- The row itself is in line while it waits for a retry that lets the others pass.
   if passes_alone and coalesce(
     (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 0 and expected_at is null and id > after_id - 1000
+      where q_name = its_queue and key = its_key and :stand = 0 and id <> after_id and expected_at is null and id > after_id - 1000
       order by q_name desc, key desc, :stand desc, expected_at desc, id desc
       limit 1
     ),
     (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 0 and expected_at is not null
+      where q_name = its_queue and key = its_key and :stand = 0 and id <> after_id and expected_at is not null
       order by q_name, key, :stand, expected_at, id
       limit 1
     )
