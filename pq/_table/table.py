@@ -14,9 +14,11 @@ from .retention import Retention, read
 #: Seconds for which `Table.retention` answers from memory.
 RETENTION_FRESH = 60.0
 
-#: Seconds from one call of `Table.heal` that does something to the next, and the keys that it looks at.
+#: Seconds from one call of `Table.heal` that does something to the next; the checks that it makes by one statement, most of
+#: which are of few keys; and how many of these follow each other.
 HEAL_PAUSE = 0.5
-HEAL_KEYS = 200
+HEAL_CHECKS = 1000
+HEAL_STATEMENTS = 30
 
 
 class _Memory:
@@ -122,11 +124,11 @@ class Table:
 
     # -- keys
 
-    def heal(self, timeout: float | None = None, limit: int = HEAL_KEYS) -> bool:
+    def heal(self, timeout: float | None = None, limit: int = HEAL_CHECKS) -> bool:
         """Make the checks of keys that are due, unless that was done a moment ago; see ``sql/keys.sql``.
 
         :param timeout: the seconds that the caller has, for `Database.execute`.
-        :param limit: how many keys are looked at.
+        :param limit: how many checks are made by a statement. By default more statements follow while that is not all.
         :returns: whether there were such checks.
         """
         now = time.monotonic()
@@ -134,8 +136,13 @@ class Table:
             return False
         self._memory.healed_at = now
         sql = self.statements("keys.sql")["heal"]
-        ((checks,),) = self.execute(sql, {"limit": limit}, timeout=timeout, prepare=True)
-        return bool(checks)
+        found = False
+        for _ in range(HEAL_STATEMENTS if limit == HEAL_CHECKS else 1):
+            ((checks,),) = self.execute(sql, {"limit": limit}, timeout=timeout, prepare=True)
+            found = found or bool(checks)
+            if checks < limit:
+                break
+        return found
 
     # -- waiting
 

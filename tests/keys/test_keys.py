@@ -536,3 +536,19 @@ def test_a_claim_locks_few_keys(queue: Queue, sql: Sql) -> None:
         ((locks,),) = queue._run("select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()")
     assert len(jobs) == locks == 60
     assert len(queue.get_many(1000, lease="30s")) == 940
+
+
+def test_many_held_jobs_of_one_key_do_not_hold_up_the_others(pq: PQ, queue: Queue, connect: Any, sql: Sql) -> None:
+    put(queue, 0, key="busy")
+    busy = queue.get(lease="30s")
+    sql("insert into queue (q_name, data, key) select 'a', to_json(i), 'busy' from generate_series(1, 5000) as i")
+    other = pq["b"]
+    put(other, 1)
+    running = other.get(lease="30s", timeout=0)
+    conn = connect()
+    other.put(2, key="k", conn=conn)
+    running.done()
+    conn.commit()
+    assert other.get(timeout=4).data == 2
+    busy.done()
+    assert taken(queue) == 1

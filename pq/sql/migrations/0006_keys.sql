@@ -765,8 +765,9 @@ language sql security definer set search_path from current as $pq$
   ), followers as materialized (
     select job, pg_catalog.bool_or(key is not null) as has_failed from deleted where job is not null group by job
   )
-  select (select count(:heal_function(q_name, key)) from keys)
-    + (select count(:follow_function(job, has_failed)) from followers)
+  select (select count(*) from deleted) + 0 * (
+    (select count(:heal_function(q_name, key)) from keys) + (select count(:follow_function(job, has_failed)) from followers)
+  )
 $pq$;
 
 do $pq$ begin
