@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from ._args import job_ids
@@ -26,8 +26,10 @@ class After:
     def __init__(
         self, ids: int | Iterable[int], on_failed: Literal["hold", "run", "cancel"] = "hold"
     ) -> None:
-        self.ids: tuple[int, ...] = tuple(dict.fromkeys(ids if isinstance(ids, Iterable) else [ids]))
-        job_ids(self.ids)
+        several = isinstance(ids, Iterable) and not isinstance(ids, (str, bytes, bytearray, Mapping))
+        found = list(ids) if several else [ids]  # type: ignore[arg-type]
+        job_ids(found)
+        self.ids: tuple[int, ...] = tuple(dict.fromkeys(found))  # type: ignore[arg-type]
         self.on_failed: str = check_word("on_failed", on_failed, ON_FAILED)
 
     def __repr__(self) -> str:

@@ -14,8 +14,8 @@ from .retention import Retention, read
 #: Seconds for which `Table.retention` answers from memory.
 RETENTION_FRESH = 60.0
 
-#: Seconds from one call of `Table.heal` that does something to the next; the checks that it makes by one statement, most of
-#: which are of few keys; and how many of these follow each other.
+#: Seconds from one call of `Table.heal` that does something to the next; the checks that it makes by a statement, most
+#: of which are of few keys; and how many of these follow each other.
 HEAL_PAUSE = 0.5
 HEAL_CHECKS = 1000
 HEAL_STATEMENTS = 30

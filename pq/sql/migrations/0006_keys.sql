@@ -505,7 +505,14 @@ begin
       where q_name = its_queue and key = its_key and :stand = 0 and id <> after_id and expected_at is not null
       order by q_name, key, :stand, expected_at, id
       limit 1
-    )
+    ),
+    -- where several might run at once for a while, one that was taken alone may be so no longer
+    case when exists (select from :limits_table where name = its_queue and queues is null) then (
+      select id from :table
+      where q_name = its_queue and key = its_key and :stand = 0 and id <> after_id
+      order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+      limit 1
+    ) end
   ) is not null then
     perform :check_function(its_queue, its_key, null);
     return true;
