@@ -771,15 +771,11 @@ def test_two_pq_on_one_connection(shared: PQ, sql: Sql) -> None:
         assert all(waiter.result() for waiter in waiters)
 
 
-def test_search_path_changed_while_waiting(shared: PQ, sql: Sql, connect: Connect) -> None:
+def test_search_path_changed_while_waiting(shared: PQ, dsn: str, sql: Sql, connect: Connect) -> None:
     other = connect(options="-c search_path=other")
-    sql("create schema other; create table other.queue (like public.queue including all)")
-    sql(
-        """
-        create trigger notify after insert on other.queue referencing new table as new_rows for each statement
-        execute function public.queue_notify_function()
-        """
-    )
+    sql("create schema other")
+    with PQ(dsn, schema="other") as pq:
+        pq.create()
     waiter = waiting(shared)
     with shared["a"] as cursor:
         cursor.execute("set search_path = other")
