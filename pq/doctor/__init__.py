@@ -87,8 +87,8 @@ class _Examination:
         if 0 < self._version <= schema.VERSION:
             self._params |= parts(self._table.name, self._version)
             found = self._all(_findings.PARTS)
-        if self._version >= schema.VERSION and not any(finding.name.startswith("index") for finding in found):
-            found += self._all(_findings.JOBS)  # without the indexes these would read the whole table
+        if self._version >= schema.VERSION and not any(each.name.startswith(("index", "beside")) for each in found):
+            found += self._all(_findings.JOBS)  # these would read the whole table, or fail
         yield from found
         yield from self._all(_findings.SERVER)
         yield from self._carefully(_findings.CLOCK_SKEW.name, self._look_at_clocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg2
@@ -13,6 +14,7 @@ from support import Background, wait_until
 from pq import PQ
 from pq import sql as sql_files
 from pq._table import schema
+from pq._wait.session import Gate
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -109,23 +111,23 @@ def test_a_column_with_a_collation_of_its_own(dsn: str, sql: Sql, make: str) -> 
 
 @pytest.mark.parametrize("version", range(2, schema.VERSION + 1))
 def test_the_triggers_of_older_tables_wake(make_database: Callable[..., str], sql: Sql, version: int) -> None:
+    """At the gate and on the channel of this library's key, whose looks themselves need a table of its version."""
     dsn = make_database(table=False)
-    with psycopg2.connect(dsn) as conn, conn.cursor() as cursor, PQ(dsn, poll_interval=HOUR) as pq:
+    with psycopg2.connect(dsn) as conn, conn.cursor() as cursor, PQ(dsn) as pq:
         cursor.execute("set local pq.table_is_new = true")
         for step in schema.steps()[:version]:
             cursor.execute(schema.for_table(step.sql, pq._table.name))
         conn.commit()
-        place = pq._table.waiter_for_all(["a"])
-
-        def wait() -> bool:
-            with place:
-                return place.wait(float("inf"))
-
-        waiter = Background(wait)
-        sleeps(pq)
-        cursor.execute("insert into queue (q_name, data) values ('a', '1')")
-        conn.commit()
-        assert waiter.result()
+        statements = sql_files.bound("waiting.sql", pq._table.quoted)
+        ((_, key),) = pq._table.execute(statements["keys"], {"queues": "{a}", "table": pq._table.quoted})
+        with closing(psycopg2.connect(dsn)) as listener, listener.cursor() as listening:
+            listener.autocommit = True
+            listening.execute(f'listen "{Gate(key).channel}"')
+            listening.execute(statements["take_gates"], {"keys": [key]})
+            assert listening.fetchall() == [(key, True)]
+            cursor.execute("insert into queue (q_name, data) values ('a', '1')")
+            conn.commit()
+            wait_until(lambda: bool(listener.poll() or listener.notifies), "the notification")
 
 
 def test_all_ways_to_the_key_agree(dsn: str, name: str) -> None:
