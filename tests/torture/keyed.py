@@ -42,7 +42,7 @@ class Keyed(Actor):
         leased, effect = self._perform, self._perform_effect
         options: dict[str, Any] = {"max_retries": RETRIES, "retry_in": "0s"}
         self.plain_task = self.keytasks.task(name="keyed", lease=self.lease, **options)(lambda *args: leased(*args))
-        self.effect_task = self.keytasks.task(name="keyed effect", lease=self.lease, transactional=True, **options)(
+        self.sure_task = self.keytasks.task(name="keyed effect", lease=self.lease, transactional=True, **options)(
             lambda *args: effect(*args)
         )
 
@@ -68,7 +68,7 @@ class Keyed(Actor):
     def _put_one(self, queue: str, job: NewJob) -> int:
         if queue != "keytasks":
             return self.pq[queue].put(job.data, job.schedule_at, job.expected_at, key=job.key)
-        task = self.random.choice([self.plain_task, self.effect_task])
+        task = self.random.choice([self.plain_task, self.sure_task])
         return task(
             job.data["name"], _schedule_at=job.schedule_at, _expected_at=job.expected_at, _key=job.key
         )
