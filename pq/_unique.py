@@ -17,7 +17,9 @@ MOST_BYTES = 500
 #: The longest window of a token.
 LONGEST_WINDOW = timedelta(days=3660)
 
-_UNTIL = ("started", "done")
+#: How long a job has its token, as the times that stand in its row.
+UNTIL_TIMES = {"started": "-infinity", "done": "infinity"}
+
 _ON_DUPLICATE = ("keep", "replace", "merge", "error")
 _TIME = ("keep", "new", "earlier", "later")
 _USUAL_TIME = {"keep": "keep", "replace": "new", "merge": "earlier", "error": "keep"}
@@ -74,7 +76,7 @@ class Unique:
             raise ValueError(f"window must be at most {LONGEST_WINDOW.days} days, not {window!r}")
         self.until: str | None = "started" if until is None and window is None else until
         if self.until is not None:
-            check_word("until", self.until, _UNTIL)
+            check_word("until", self.until, tuple(UNTIL_TIMES))
         self.on_duplicate: str = check_word("on_duplicate", on_duplicate, _ON_DUPLICATE)
         self.time: str = _USUAL_TIME[on_duplicate] if time is None else check_word("time", time, _TIME)
         if self.time != "keep" and on_duplicate in ("keep", "error"):

@@ -9,7 +9,7 @@ from .._jobs.row import ID, OWN
 from ..sql import array
 from .base import QueueBase
 from .limits import trim
-from .tokens import Tokens
+from .rates import Tokens
 
 SAVEPOINT = "pq_limit"
 

@@ -13,15 +13,12 @@ from .._logs import queue_log as logger
 from .._loop import Loop
 from .._table import Table
 from .._table.rows import QueueRows
-from .._unique import Unique, digest
+from .._unique import UNTIL_TIMES, Unique, digest
 from ..errors import ScheduleNotFound
 from ..sql import array
 from .rules import anchor_of, times
 from .schedule import Schedule, ScheduleInfo, check_name, check_schedule, zone_or_utc
 from .ticker import LOCK_TIMEOUT, Ticker
-
-#: How long a job has its token, as it is stored.
-UNTIL = {"started": "-infinity", "done": "infinity"}
 
 #: Seconds between two looks of `Schedules.run` whether it is to stop.
 _LOOK = 0.1
@@ -55,13 +52,9 @@ class Schedules:
             queue = self._queue_of(queue)
         elif not isinstance(queue, QueueRows):
             raise TypeError(f"queue must be a queue or the name of one, not {type(queue).__name__}")
-        elif queue._table.quoted != self._table.quoted or queue._table.database.source is not self._source:
+        elif not queue._table.is_same(self._table):
             raise ValueError(f"{queue!r} is a queue of another PQ")
         write(self._table, name, queue, schedule)
-
-    @property
-    def _source(self) -> Any:
-        return self._table.database.source
 
     def __getitem__(self, name: str) -> ScheduleInfo:
         """Return the schedule of that name, as it is now.
@@ -156,7 +149,7 @@ def write(table: Table, name: str, queue: QueueRows, schedule: Schedule, declare
     token = unique and (digest(queue.name, text) if unique.token is True else unique.token)
     params = {
         "name": name, "queue": queue.name, "data": text, "declared": declared, "anchor": anchor, "next_at": next_at,
-        "unique": token, "until": unique and UNTIL[str(unique.until)],
+        "unique": token, "until": unique and UNTIL_TIMES[str(unique.until)],
     }  # fmt: skip
     table.execute(statements["write"], {**found._asdict(), **params}, lock_timeout=LOCK_TIMEOUT)
 

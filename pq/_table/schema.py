@@ -275,11 +275,12 @@ def for_table(sql: str, table: TableName) -> str:
     schema.
     """
     words = {"table": table.quoted, "table_text": _literal(table.quoted)}
-    words["stand"] = statements("common.sql")["stand"]
     words["beside_text"] = _literal(array(beside(table.quoted, word) for word in BESIDE))
     words["functions_text"] = _literal(array(object_name(table.name, kind) for kind in (*_OBJECTS, *CALLED)))
     words["called_text"] = _literal(array(object_name(table.name, kind) for kind in CALLED))
     words |= {word: beside(table.quoted, word) for word in BESIDE + CALLED}
+    words["stand"] = statements("common.sql")["stand"]
+    words |= {name: bind(text, words) for name, text in statements("line.sql").items()}
     tag = "pq"
     for kind in _OBJECTS:
         name = quote(object_name(table.name, kind))

@@ -9,13 +9,10 @@ from typing import Any
 
 from .._db import Rows
 from .._times import NOW
-from .._unique import JobId, Unique, digest, mergeable
+from .._unique import UNTIL_TIMES, JobId, Unique, digest, mergeable
 from ..errors import Duplicate, QueueFull, RowsDropped
 from . import bulk as _bulk
 from .rows import QueueRows
-
-#: What `Unique.until` is as a time in the row.
-_UNTIL = {"started": "-infinity", "done": "infinity", None: None}
 
 #: Of a row without a token, which stands among others that have one.
 _NONE = Unique("none")
@@ -52,7 +49,7 @@ class UniqueRows(QueueRows):
             params |= mergeable(row.text)
         if not is_plain or unique.until != "started":
             words["insert_row"] = "insert_full_row" if new_id is None else "insert_row_as"
-            until = None if row.unique is None else _UNTIL[unique.until]
+            until = None if row.unique is None or unique.until is None else UNTIL_TIMES[unique.until]
             params |= {"key": row.key, "until": until, "window": _bulk.interval(unique.window), "id": new_id}
         if words or changes:
             params |= _bulk.times(row.schedule, row.expected)

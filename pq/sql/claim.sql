@@ -249,16 +249,13 @@ pq_limit as materialized (
     ) as is_over
   from :limits_table as limits,
     lateral (values ('running', limits.running), ('rate', limits.rate)) as kind (kind, most)
-  where kind.most is not null and ((limits.queues is null and limits.name = %(queue)s) or %(queue)s = any (limits.queues))
+  where kind.most is not null and :is_limit_of
     and not exists (select from :table where q_name = %(queue)s and :pause_marker)
 ), pq_place as materialized (
   select place.*, row_number() over (partition by place.name, place.kind) as number
   from pq_limit as limits, lateral (
     select slot.name, slot.kind, slot.n from (
-      select slot.* from :slots_table as slot
-      where slot.name = limits.name and slot.kind = limits.kind and :is_free
-      order by slot.name, slot.kind, slot.n
-      limit (select null::bigint)
+      :free_slots
     ) as slot
     where not limits.is_over and (limits.kind = 'running' or %(tokens)s) and :is_seen
     limit (select %(limit)s::bigint)

@@ -64,6 +64,17 @@ end
 -- See claim.sql.
 false
 
+-- name: is_limit_of
+-- Whether it is a limit of the queue: its own, or one that it shares.
+((limits.queues is null and limits.name = %(queue)s) or %(queue)s = any (limits.queues))
+
+-- name: free_slots
+-- The free places, or tokens, of a limit, in the order of their index. Why it has a limit is told in claim.sql.
+select slot.* from :slots_table as slot
+where slot.name = limits.name and slot.kind = limits.kind and :is_free
+order by slot.name, slot.kind, slot.n
+limit (select null::bigint)
+
 -- name: is_seen
 -- Locks the place, if it still is the one that was seen. Whether it is free is told by the statement's snapshot, also where
 -- the server asks again, since another claim has just changed the row: and that claim's job is not in the snapshot.

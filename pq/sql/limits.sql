@@ -34,7 +34,7 @@ returning queues
 -- name: held_for
 -- The limits of a queue, for whoever takes places away.
 select limits.name from :limits_table as limits
-where (limits.queues is null and limits.name = %(queue)s) or %(queue)s = any (limits.queues)
+where :is_limit_of
 for update skip locked
 
 -- name: kinds
@@ -145,7 +145,7 @@ from (
 select distinct coalesce(queue.name, limits.name)
 from :limits_table as limits left join lateral unnest(limits.queues) as queue (name) on true
 where limits.running is not null
-  and ((limits.queues is null and limits.name = %(queue)s) or %(queue)s = any (limits.queues))
+  and :is_limit_of
 
 -- name: check_keys
 -- Have the keys of a queue looked at again that have jobs which wait.
@@ -163,15 +163,12 @@ with pq_limit as materialized (
     ) as is_over
   from :limits_table as limits
   where limits.rate is not null and limits.tableoid = (%(table)s::bigint)::oid
-    and ((limits.queues is null and limits.name = %(queue)s) or %(queue)s = any (limits.queues))
+    and :is_limit_of
 ), pq_place as materialized (
   select place.*, row_number() over (partition by place.name) as number
   from pq_limit as limits, lateral (
     select slot.name, slot.kind, slot.n from (
-      select slot.* from :slots_table as slot
-      where slot.name = limits.name and slot.kind = limits.kind and :is_free
-      order by slot.name, slot.kind, slot.n
-      limit (select null::bigint)
+      :free_slots
     ) as slot
     where not limits.is_over and :is_seen
     limit (select %(limit)s::bigint)

@@ -141,7 +141,8 @@ create index if not exists :schedules_index on :schedules_table (next_at) where 
 -- The functions of triggers, and those that statements call, run as the owner of the table: who may put or end jobs needs
 -- no right to the tables beside. In each statement "order by" repeats the key of the index, as in claim.sql: these plans
 -- are kept for a session, in which the table may grow from nothing to millions of rows. Where the newest rows are looked
--- at first: in front of them the index may be full of those that are gone.
+-- at first: in front of them the index may be full of those that are gone. What these functions repeat stands in
+-- line.sql.
 
 -- They find things where this step does, and nobody's temporary tables before those.
 do $pq$ begin
@@ -184,8 +185,8 @@ language plpgsql as $pq$
 declare
   last integer := (
     select :stand from :table
-    where q_name = its_queue and key = its_key and :stand <= 2 and id <> its_id
-    order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+    where :of_key and :stand <= 2 and id <> its_id
+    :newest_first
     limit 1
   );
   most integer;
@@ -197,19 +198,17 @@ begin
   elsif last = 1 then
     return true;
   end if;
-  select coalesce(per_key, 1), on_retry = 'pass', on_dead = 'stop' into most, passes, stops
-    from :limits_table where name = its_queue and queues is null;
+  :read_rules its_queue;
   return (last = 2 and stops is true) or (last = 2 and (
     select id from :table
-    where q_name = its_queue and key = its_key and :stand = 1 and id <> its_id
-    order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+    where :of_key and :stand = 1 and id <> its_id
+    :newest_first
     limit 1
   ) is not null) or (
     select count(*) >= coalesce(most, 1) from (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 0 and id <> its_id
-        and (dequeued_at is not null or due_at is null or passes is not true)
-      order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+      where :of_key and :is_in_line and id <> its_id
+      :newest_first
       limit coalesce(most, 1)
     ) as line
   );
@@ -247,19 +246,19 @@ begin
     if (
       select count(*) >= most from (
         select id from :table
-        where q_name = its_queue and key = its_key and :stand = 0 and id <> its_id and case
+        where :of_key and :stand = 0 and id <> its_id and case
           when dequeued_at is not null or is_alone then true
           when due_at is not null then passes is not true
           else (attempts = 0, coalesce(expected_at, 'infinity'), id)
             < (its_attempts = 0, coalesce(its_expected, 'infinity'), its_id)
         end
-        order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+        :newest_first
         limit most
       ) as line
     ) or (stops is true and (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 2 and id <> its_id
-      order by q_name, key, :stand, expected_at, id
+      where :of_key and :stand = 2 and id <> its_id
+      :oldest_first
       limit 1
     ) is not null) then
       return false;
@@ -346,8 +345,7 @@ begin
     if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
       raise feature_not_supported using message = 'jobs with keys can be taken at READ COMMITTED only';
     end if;
-    select coalesce(per_key, 1), on_retry = 'pass', on_dead = 'stop' into most, passes, stops
-      from :limits_table where name = new.q_name and queues is null;
+    :read_rules new.q_name;
     most := coalesce(most, 1);
     may_begin := :guard_function(
       old.q_name, old.key, old.id, old.expected_at, old.attempts, old.is_alone, most, passes, stops, 120
@@ -460,31 +458,31 @@ declare
 begin
   if (
     select id from :table
-    where q_name = its_queue and key = its_key and :stand = 1
-    order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+    where :of_key and :stand = 1
+    :newest_first
     limit 1
   ) is null then
     return false;
   end if;
   next_id := case when (
-    select (dequeued_at is null) = (due_at is null) from :table where id = after_id and q_name = its_queue and key = its_key
+    select (dequeued_at is null) = (due_at is null) from :table where id = after_id and :of_key
   ) is not true then coalesce(
     (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 1 and expected_at is not null
-      order by q_name, key, :stand, expected_at, id
+      where :of_key and :stand = 1 and expected_at is not null
+      :oldest_first
       limit 1
     ),
     (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 1 and expected_at is null and id > after_id - 1000
-      order by q_name, key, :stand, expected_at, id
+      where :of_key and :stand = 1 and expected_at is null and id > after_id - 1000
+      :oldest_first
       limit 1
     ),
     (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 1
-      order by q_name, key, :stand, expected_at, id
+      where :of_key and :stand = 1
+      :oldest_first
       limit 1
     )
   ) end;
@@ -496,21 +494,21 @@ begin
   if passes_alone and coalesce(
     (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 0 and id <> after_id and expected_at is null and id > after_id - 1000
-      order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+      where :of_key and :stand = 0 and id <> after_id and expected_at is null and id > after_id - 1000
+      :newest_first
       limit 1
     ),
     (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 0 and id <> after_id and expected_at is not null
-      order by q_name, key, :stand, expected_at, id
+      where :of_key and :stand = 0 and id <> after_id and expected_at is not null
+      :oldest_first
       limit 1
     ),
     -- where several might run at once for a while, one that was taken alone may be so no longer
     case when exists (select from :limits_table where name = its_queue and queues is null) then (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 0 and id <> after_id
-      order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+      where :of_key and :stand = 0 and id <> after_id
+      :newest_first
       limit 1
     ) end
   ) is not null then
@@ -683,36 +681,33 @@ declare
 begin
   if (
     select id from :table
-    where q_name = its_queue and key = its_key and :stand = 1
-    order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+    where :of_key and :stand = 1
+    :newest_first
     limit 1
   ) is null then
     return;
   end if;
-  select coalesce(per_key, 1), on_retry = 'pass', on_dead = 'stop' into most, passes, stops
-    from :limits_table where name = its_queue and queues is null;
+  :read_rules its_queue;
   most := coalesce(most, 1);
   if stops and (
     select id from :table
-    where q_name = its_queue and key = its_key and :stand = 2
-    order by q_name, key, :stand, expected_at, id
+    where :of_key and :stand = 2
+    :oldest_first
     limit 1
   ) is not null then
     return;
   end if;
   select count(*) into there from (
     select id from :table
-    where q_name = its_queue and key = its_key and :stand = 0
-      and (dequeued_at is not null or due_at is null or passes is not true)
-    order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+    where :of_key and :is_in_line
+    :newest_first
     limit most
   ) as line;
   if there >= most then
     select count(*) into sure from (
       select id from :table
-      where q_name = its_queue and key = its_key and :stand = 0
-        and (dequeued_at is not null or due_at is null or passes is not true)
-      order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+      where :of_key and :is_in_line
+      :newest_first
       limit most
       for no key update skip locked
     ) as line;

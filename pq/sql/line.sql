@@ -1,0 +1,19 @@
+-- What the functions of keys repeat; see migration 6, which these are part of.
+
+-- name: of_key
+q_name = its_queue and key = its_key
+
+-- name: newest_first
+order by q_name desc, key desc, :stand desc, expected_at desc, id desc
+
+-- name: oldest_first
+order by q_name, key, :stand, expected_at, id
+
+-- name: is_in_line
+-- A job that waits for its retry is in line, unless it lets the others pass.
+:stand = 0 and (dequeued_at is not null or due_at is null or passes is not true)
+
+-- name: read_rules
+-- What was set for the keys of a queue; its name follows. Nulls if nothing was.
+select coalesce(per_key, 1), on_retry = 'pass', on_dead = 'stop' into most, passes, stops
+from :limits_table where queues is null and name =
