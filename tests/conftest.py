@@ -27,6 +27,7 @@ from support.versions import Library, checkout
 
 import pq as this_library
 from pq import PQ
+from pq._table import Table
 from pq.embedded import find_binaries
 from pq.tasks import Queue
 
@@ -179,6 +180,20 @@ def sql(dsn: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
 
     yield run
     conn.close()
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that tables of pq execute, as they come."""
+    executed: list[str] = []
+    execute = Table.execute
+
+    def note(self: Table, sql: str, *args: Any, **kwargs: Any) -> Any:
+        executed.append(sql)
+        return execute(self, sql, *args, **kwargs)
+
+    monkeypatch.setattr(Table, "execute", note)
+    return executed
 
 
 @pytest.fixture(scope="session")

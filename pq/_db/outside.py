@@ -8,6 +8,7 @@ from typing import Any
 
 from .._logs import queue_log as logger
 from .drivers.base import Params, Rows
+from .inherited import leave_to_the_parent
 from .sources.base import Source
 
 #: Seconds that a statement may take.
@@ -29,7 +30,7 @@ class Outside:
     def execute(self, sql: str, params: Params) -> Rows | None:
         """Execute a statement and commit; None: there is no such connection, or the statement failed."""
         if self._pid != os.getpid():
-            _inherited.append(self._conn)  # never closed here: that would say goodbye on the parent's socket
+            leave_to_the_parent(self._conn)
             self._reset()
         driver = self._source.driver.limited(None)
         with self._lock:
@@ -62,6 +63,3 @@ class Outside:
                 conn.close()
         except self._source.driver.Error:
             pass  # it is gone, and that was the aim
-
-
-_inherited: list[Any] = []

@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakSet
 
 from .._db import Aside
+from .._db.inherited import leave_to_the_parent
 from .._db.sockets import Waker, wait_readable
 from .._db.sources.base import Source
 from .debounce import Debounce
@@ -69,7 +70,7 @@ class WaitingRoom:
         self._resting = Debounce(self._rest, REST_CHECK)
 
     def forked(self) -> None:
-        _inherited.append(self.leader.session)  # never closed here: that would say goodbye on the parent's socket
+        leave_to_the_parent(self.leader.session)
         if self._aside is not None:
             self._aside.reset()
         self.reset()
@@ -285,7 +286,6 @@ class WaitingRoom:
 
 
 _rooms: WeakSet[WaitingRoom] = WeakSet()
-_inherited: list[Any] = []
 
 
 def _after_fork_in_child() -> None:

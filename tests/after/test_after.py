@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import PATIENCE, Background, wait_until
+from support import PATIENCE, Background, take, wait_until
 from support.kinds import ALL, make_pq
 
 from pq import PQ, After, JobNotFound, LeasedJob, NewJob, Queue, RowsDropped
@@ -14,24 +14,8 @@ from pq import PQ, After, JobNotFound, LeasedJob, NewJob, Queue, RowsDropped
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
-def take(queue: Queue, **kwargs: Any) -> LeasedJob:
-    job = queue.get(timeout=PATIENCE, lease="1h", **kwargs)
-    assert isinstance(job, LeasedJob)
-    return job
-
-
 def state(queue: Queue, id: int) -> str:
     return queue[id].state
-
-
-@pytest.fixture
-def parts(pq: PQ) -> Queue:
-    return pq["parts"]
-
-
-@pytest.fixture
-def then(pq: PQ) -> Queue:
-    return pq["then"]
 
 
 # -- done

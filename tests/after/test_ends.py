@@ -10,31 +10,15 @@ from itertools import product
 from typing import Any
 
 import pytest
-from support import PATIENCE, wait_until
+from support import PATIENCE, take, wait_until
 from support.driver import driver
 
-from pq import PQ, After, LeasedJob, Queue
+from pq import PQ, After, Queue
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 #: Seconds within which whatever is held comes back, after the commit that lets it.
 LATEST = 2.0
-
-
-def take(queue: Queue, **kwargs: Any) -> LeasedJob:
-    job = queue.get(timeout=PATIENCE, lease="1h", **kwargs)
-    assert isinstance(job, LeasedJob)
-    return job
-
-
-@pytest.fixture
-def parts(pq: PQ) -> Queue:
-    return pq["parts"]
-
-
-@pytest.fixture
-def then(pq: PQ) -> Queue:
-    return pq["then"]
 
 
 @pytest.fixture

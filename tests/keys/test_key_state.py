@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import PATIENCE
+import support
 from support.kinds import ALL, make_pq
 
 from pq import PQ, Discard, LeasedJob, LeaseLost, LeasesLost, Queue, Retry, Worker
-from pq._table import Table
 from pq.tasks import current
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -19,9 +18,7 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 def take(queue: Queue, key: str | None = "k") -> LeasedJob:
     if key is not None:
         queue.put(1, key=key)
-    job = queue.get(timeout=PATIENCE, lease="1h")
-    assert isinstance(job, LeasedJob)
-    return job
+    return support.take(queue)
 
 
 @pytest.fixture(params=[None, 0])
@@ -30,19 +27,6 @@ def queue(pq: PQ, request: pytest.FixtureRequest) -> Queue:
     if request.param == 0:
         pq.create(retain=0)
     return pq["a"]
-
-
-@pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    executed: list[str] = []
-    execute = Table.execute
-
-    def note(self: Table, sql: str, *args: Any, **kwargs: Any) -> Any:
-        executed.append(sql)
-        return execute(self, sql, *args, **kwargs)
-
-    monkeypatch.setattr(Table, "execute", note)
-    return executed
 
 
 # -- handed on

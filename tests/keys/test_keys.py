@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from support import wait_until
+from support import taken, wait_until
 from support.driver import driver
 
 from pq import PQ, Queue
@@ -33,15 +33,6 @@ def queue(pq: PQ) -> Queue:
 
 def put(queue: Queue, *data: Any, key: str = "k") -> list[int]:
     return [queue.put(each, key=key) for each in data]
-
-
-def taken(queue: Queue) -> Any:
-    """What the next job under a lease is, which is done at once; None if there is none."""
-    job = queue.get(lease="30s")
-    if job is None:
-        return None
-    job.done()
-    return job.data
 
 
 # -- ways of taking

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import wait_until
+from support import taken, wait_until
 
 from pq import PQ, Queue
 
@@ -15,15 +15,6 @@ def queue(pq: PQ) -> Queue:
     queue = pq["a"]
     queue.timeout = 0
     return queue
-
-
-def taken(queue: Queue) -> Any:
-    """What the next job is, which is done at once; None if there is none."""
-    job = queue.get(lease="30s")
-    if job is None:
-        return None
-    job.done()
-    return job.data
 
 
 def scheduled(queue: Queue, data: Any) -> None:

@@ -10,10 +10,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from support import PATIENCE, Background
+from support import Background, take
 from support.kinds import ALL, make_pq
 
-from pq import PQ, LeasedJob, LeaseLost, Queue, Worker
+from pq import PQ, LeasedJob, LeaseLost, Worker
 from pq._jobs import steps as steps_module
 from pq._table import Table
 from pq.tasks import current
@@ -33,12 +33,6 @@ class Step:
         if isinstance(self.value, BaseException):
             raise self.value
         return self.value
-
-
-def take(queue: Queue) -> LeasedJob:
-    job = queue.get(timeout=PATIENCE, lease="1h")
-    assert isinstance(job, LeasedJob)
-    return job
 
 
 @pytest.fixture
@@ -211,20 +205,12 @@ def test_a_cancelled_job_learns_it(pq: PQ, job: LeasedJob) -> None:
     assert job.cancelled
 
 
-def test_without_steps_nothing_is_read(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    executed: list[str] = []
-    execute = Table.execute
-
-    def note(self: Table, sql: str, *args: Any, **kwargs: Any) -> Any:
-        executed.append(sql)
-        return execute(self, sql, *args, **kwargs)
-
-    monkeypatch.setattr(Table, "execute", note)
+def test_without_steps_nothing_is_read(pq: PQ, statements: list[str]) -> None:
     pq["a"].put(1)
     job = take(pq["a"])
     job.done()
-    assert executed
-    assert not [sql for sql in executed if "steps" in sql]
+    assert statements
+    assert not [sql for sql in statements if "steps" in sql]
 
 
 # -- transactions

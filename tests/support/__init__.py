@@ -11,6 +11,8 @@ from typing import Any
 import psycopg2
 import pytest
 
+from pq import LeasedJob, Queue
+
 #: Seconds that a test waits for something that must happen. Long: machines are slow, and only a failure waits so long.
 PATIENCE = 30.0
 
@@ -32,6 +34,22 @@ def wait_until(condition: Callable[[], Any], what: str = "it", patience: float =
             pytest.fail(f"{what} did not happen within {patience} s")
         time.sleep(0.005)
     return value
+
+
+def take(queue: Queue, **kwargs: Any) -> LeasedJob:
+    """The next job, for long enough."""
+    job = queue.get(timeout=PATIENCE, lease="1h", **kwargs)
+    assert isinstance(job, LeasedJob)
+    return job
+
+
+def taken(queue: Queue) -> Any:
+    """What the next job under a lease is, which is done at once; None if there is none."""
+    job = queue.get(lease="30s")
+    if job is None:
+        return None
+    job.done()
+    return job.data
 
 
 class Background(threading.Thread):

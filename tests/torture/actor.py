@@ -219,6 +219,10 @@ class Actor:
         """Performs tasks."""
         worker = Worker(self.tasks, threads=4, lease=self.lease, shutdown_timeout="5s")
         worker.on("done", lambda event: self._done(event.job, event.job.data["args"][0]))
+        self.perform(worker)
+
+    def perform(self, worker: Worker) -> None:
+        """Run a worker for as long as the run is there."""
 
         def watch() -> None:
             while not self.orphaned():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -272,15 +271,7 @@ class Keyed(Actor):
 
     def keyworker(self) -> None:
         """Performs tasks."""
-        worker = Worker(self.keytasks, threads=3, lease=self.lease, shutdown_timeout="5s")
-
-        def watch() -> None:
-            while not self.orphaned():
-                time.sleep(1)
-            worker.stop()
-
-        threading.Thread(target=watch, daemon=True).start()
-        worker.run()
+        self.perform(Worker(self.keytasks, threads=3, lease=self.lease, shutdown_timeout="5s"))
 
     def _perform(self, job_id: int, name: str) -> None:
         self._held(current(), leased=True)

@@ -12,6 +12,7 @@ from typing import Any
 from ... import sql as _sql
 from ..drivers.base import PING, Driver, Params, Rows
 from ..drivers.detect import own_driver
+from ..inherited import leave_to_the_parent
 from ..known import known
 from ..scope import check_coroutines
 from ..watchdog import SILENCE, Guard
@@ -227,9 +228,5 @@ class DsnPool(Source):
 
     def forked(self) -> None:
         super().forked()
-        # not closed here, which would say goodbye on the parent's sockets, and kept, lest the garbage collector do so
-        _inherited.extend(conn for conn, _ in self._idle)
+        leave_to_the_parent(*(conn for conn, _ in self._idle))
         self._reset()
-
-
-_inherited: list[Any] = []
