@@ -13,18 +13,18 @@ from pathlib import Path
 
 from .history import History
 
-PRODUCERS = ("producer", "scheduler", "business", "feeder", "keyput", "keyopen", "keyunique", "operator")
+PRODUCERS = ("producer", "scheduler", "business", "feeder", "keyput", "keyopen", "keyunique", "operator", "setter")
 CONSUMERS = (
     "worker", "leaser", "block", "single", "getter",
-    "keylease", "keyblock", "keyitem", "keyget", "keyconn", "keyworker", "limiter",
+    "keylease", "keyblock", "keyitem", "keyget", "keyconn", "keyold", "keyworker", "limiter",
 )  # fmt: skip
 
 #: How many of each.
 FULL = {"producer": 2, "scheduler": 1, "business": 1, "worker": 2, "leaser": 2, "block": 2, "feeder": 1, "single": 1}
 SMALL = {"producer": 1, "scheduler": 1, "business": 1, "worker": 1, "leaser": 1, "block": 2, "feeder": 1, "single": 1}
 KEYED = {
-    "keyput": 2, "keyopen": 2, "keyunique": 2, "operator": 1, "keylease": 2, "keyblock": 2, "keyitem": 1, "keyget": 1,
-    "keyconn": 1, "keyworker": 1, "limiter": 3,
+    "keyput": 2, "keyopen": 2, "keyunique": 2, "operator": 1, "setter": 1, "keylease": 2, "keyblock": 2, "keyitem": 1,
+    "keyget": 1, "keyconn": 1, "keyold": 1, "keyworker": 1, "limiter": 3,
 }
 KEYED_SMALL = {**KEYED, "keyput": 1, "keyopen": 1, "keyunique": 1, "keyblock": 1, "limiter": 2}
 OLD = {"producer": 2, "getter": 3}

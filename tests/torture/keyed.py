@@ -6,6 +6,7 @@ by the database itself; see `audit`.
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import time
@@ -18,12 +19,13 @@ from typing import Any
 
 import psycopg2
 
-from pq import CommitUnknown, LeaseLost, NewJob, Unique
+from pq import CommitUnknown, LeaseLost, Limit, NewJob, Unique
 from pq.errors import LeasesLost
 from pq.tasks import Worker, current
 
 from . import clock
 from .actor import RETRIES, TROUBLE, Abort, Actor, describe
+from .audit import BY_HAND, RUNNING
 
 #: Where jobs are put, and how often.
 SHARES = {"keyed": 9, "keytasks": 4, "pairs": 3, "limited": 2, "rated": 1}
@@ -31,12 +33,25 @@ SHARES = {"keyed": 9, "keytasks": 4, "pairs": 3, "limited": 2, "rated": 1}
 #: The queues of which the consumers take that take from several.
 OPEN = ("keyed", "keyed", "keyed", "pairs", "keytasks")
 
+#: As pq 1.9.1 takes and puts jobs.
+TAKE_OLD = """
+    with selected as (
+      select id from queue
+      where q_name = %(queue)s and dequeued_at is null and (schedule_at is null or schedule_at <= current_timestamp)
+      order by schedule_at nulls first, expected_at nulls first, id
+      for update skip locked
+      limit 1
+    )
+    update queue set dequeued_at = current_timestamp where id = (select id from selected) returning id, key
+"""
+PUT_OLD = "insert into queue (q_name, data, schedule_at, expected_at) values (%s, %s, null, null) returning id"
+
 
 class Keyed(Actor):
     """What the roles of the keyed cast do."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, role: str, name: str, dsn: str, *args: Any) -> None:
+        super().__init__(role, name, f"{dsn} options='-c {BY_HAND}=yes'" if role == "operator" else dsn, *args)
         self.keytasks = self.pq["keytasks"]
         leased, effect = self._perform, self._perform_effect
         options: dict[str, Any] = {"max_retries": RETRIES, "retry_in": "0s"}
@@ -127,31 +142,47 @@ class Keyed(Actor):
     def keyunique(self) -> None:
         """Puts with tokens, of which many are there already; with or without a transaction that stays open."""
         while self.goes_on():
-            mode = self.random.choice(["keep", "keep", "merge", "replace"])
-            number = self.random.randrange(8)
-            name = f"k-{self.name}-{next(self._numbers)}"
-            key = f"hot{number % 3}" if number < 4 else f"token{number}"
-            at = "300ms" if mode == "merge" and self._chance(0.5) else None
-            unique = Unique(f"{mode}{number}", on_duplicate=mode)  # type: ignore[arg-type]
-            data = {"name": name, "items": [name]}
-            put = partial(self.pq["keyed"].put, data, at, key=key, unique=unique)
-            if self._chance(0.5):
-                self._result([name], lambda put=put: [put()], mode=mode)
+            puts = [self._unique() for _ in range(self.random.choice([1, 1, 1, 2, 3]))]
+            names = [name for name, *_ in puts]
+            modes = [mode for *_, mode, _ in puts]
+            tokens = [token for *_, token in puts]
+            if len(puts) == 1 and self._chance(0.6):
+                put = puts[0][2]
+                self._result(names, lambda put=put: [put()], modes=modes, tokens=tokens)
             else:
-                self._result([name], partial(self._join, name, key, put), mode=mode, open=True)
+                self._result(names, partial(self._join, puts), modes=modes, tokens=tokens, open=True)
             time.sleep(self.random.expovariate(1 / 0.05))
 
-    def _join(self, name: str, key: str, put: Callable[[], int]) -> list[int]:
+    def _unique(self) -> tuple[str, str, Callable[[], int], str | None, str]:
+        """The name and the key of a job, its put, what the put does to a job that is there, and the token. Who keeps a
+        job that may run already is not promised that it starts."""
+        mode = self.random.choice(["keep", "keep", "merge", "replace"])
+        until = self.random.choice(["started", "started", "done"])
+        number = self.random.randrange(8)
+        name = f"k-{self.name}-{next(self._numbers)}"
+        key = f"hot{number % 3}" if number < 4 else f"token{number}"
+        at = "300ms" if mode == "merge" and self._chance(0.5) else None
+        token = f"{mode} {until} {number}"
+        unique = Unique(token, until, on_duplicate=mode)  # type: ignore[arg-type]
+        data = {"name": name, "items": [name]}
+        put = partial(self.pq["keyed"].put, data, at, key=key, unique=unique)
+        return name, key, put, None if (mode, until) == ("keep", "done") else mode, token
+
+    def _join(self, puts: list[Any]) -> list[int]:
+        """Several tokens in one transaction, in any order: two such may deadlock, and then one of them is undone."""
+        ids = []
         try:
             with self.pq["keyed"] as cursor:
-                ids = [put()]
-                self.note("touched", queue="keyed", key=key)
-                cursor.execute("insert into joins values (%s)", (name,))
-                self._stay()
+                for name, key, put, *_ in puts:
+                    ids.append(put())
+                    self.note("touched", queue="keyed", key=key)
+                    cursor.execute("insert into joins values (%s)", (name,))
+                    self._stay()
                 if self._chance(0.2):
                     raise Abort
         finally:
-            self.note("touched", queue="keyed", key=key)
+            for _, key, *_ in puts:
+                self.note("touched", queue="keyed", key=key)
         return ids
 
     # -- consumers
@@ -251,6 +282,39 @@ class Keyed(Actor):
                     else:
                         self._held(job)
 
+    def keyold(self) -> None:
+        """Does as pq 1.9.1: puts jobs without keys, and takes whatever comes, at once or in a transaction."""
+        while self.goes_on():
+            with self._trouble(), closing(psycopg2.connect(self.dsn)) as conn, conn.cursor() as cursor:
+                while self.goes_on():
+                    queue = self.random.choice(OPEN[:4])
+                    conn.rollback()
+                    conn.autocommit = self._chance(0.5)
+                    if self._chance(0.2):
+                        name = f"k-{self.name}-{next(self._numbers)}"
+                        self._result([name], partial(self._put_old, cursor, queue, name))
+                        continue
+                    cursor.execute(TAKE_OLD, {"queue": queue})
+                    found = cursor.fetchone()
+                    if found is not None:
+                        self.note("held", queue=queue, key=found[1], id=found[0], begun=None)
+                        self._work_for(0.1)
+                    if not conn.autocommit:
+                        (conn.rollback if self._chance(0.15) else conn.commit)()
+                    if found is None:
+                        time.sleep(0.05)
+                    else:
+                        self.note("held", queue=queue, key=found[1], id=found[0], begun=None)
+
+    def _put_old(self, cursor: Any, queue: str, name: str) -> list[int]:
+        try:
+            cursor.execute(PUT_OLD, (queue, json.dumps({"name": name})))
+            (id,) = cursor.fetchone()
+            cursor.connection.commit()
+        except psycopg2.Error as error:
+            raise CommitUnknown(str(error)) from error
+        return [id]
+
     def limiter(self) -> None:
         """Takes jobs of limited queues, under leases and in blocks."""
         while self.goes_on():
@@ -291,6 +355,26 @@ class Keyed(Actor):
 
     def _trouble(self) -> Any:
         return _Trouble(self)
+
+    # -- who changes the rules
+
+    def setter(self) -> None:
+        """Changes limits."""
+        while self.goes_on():
+            with self._trouble():
+                if self._chance(0.5):
+                    most = self.random.randint(1, RUNNING + 2)
+                    self._set("limited", most, Limit(running=most))
+                else:
+                    most = self.random.randint(1, 3)
+                    self._set("pairs", most, Limit(per_key=most))
+                time.sleep(self.random.expovariate(1 / 1.5))
+
+    def _set(self, name: str, most: int, limit: Limit) -> None:
+        began = clock.now()
+        self.note("setting", limit=name, most=most, began=began)
+        self.pq.limits[name] = limit
+        self.note("set", limit=name, began=began)
 
     # -- the operator
 

@@ -27,6 +27,12 @@ LOOKED = ("keyed", "keytasks", "pairs")
 
 INFINITY = float("inf")
 
+#: Seconds after which a change of a limit whose outcome is not known has happened, or won't.
+UNKNOWN = 10.0
+
+#: Seconds for which a job that could be taken is joined in any case.
+JOINED = 29.0
+
 
 class Tenure(NamedTuple):
     """For how long a job was the one of its key: from its take until it had left the line, retries included.
@@ -34,6 +40,7 @@ class Tenure(NamedTuple):
     :ivar tx: the transaction that took it; and the one in which it ended.
     :ivar begun: when it was taken.
     :ivar ended: when the end was committed.
+    :ivar since: when the statement began that took it.
     """
 
     id: int
@@ -41,15 +48,40 @@ class Tenure(NamedTuple):
     end_tx: int
     begun: float
     ended: float
+    since: float
 
 
 class Delivery(NamedTuple):
-    """:ivar ended: when the end was committed, or its lease expired."""
+    """
+    :ivar since: when the statement began that took it.
+    :ivar ended: when the end was committed, or its lease expired.
+    """
 
     tx: int
     leased: bool
     begun: float
     ended: float
+    since: float
+
+
+class Limits:
+    """What a limit may have been, at any time, by those that were set, and of those whose outcome is not known.
+
+    :param first: what it was at first.
+    """
+
+    def __init__(self, name: str, first: int, events: Iterable[Event] = ()) -> None:
+        events = [event for event in events if event.get("limit") == name]
+        known = {event["began"]: event["wall"] for event in events if event["event"] == "set"}
+        settings = sorted((event["began"], event["most"]) for event in events if event["event"] == "setting")
+        self._spans = []
+        for began, most in [(-INFINITY, first), *settings]:
+            over = known.get(began, began + UNKNOWN)
+            ends = [known[other] for other, _ in settings if other in known and other > over]
+            self._spans.append((began, min(ends, default=INFINITY), most))
+
+    def between(self, since: float, until: float) -> list[int]:
+        return [most for began, ended, most in self._spans if began <= until and ended >= since]
 
 
 def check_keys(events: Sequence[Event], audit: Audit, faults: Iterable[tuple[float, float]]) -> Report:
@@ -72,13 +104,17 @@ def check_keys(events: Sequence[Event], audit: Audit, faults: Iterable[tuple[flo
     taken = [change for change in audit.changes if change.taken]
     takes = {(change.id, round(change.dequeued or 0, 4)) for change in taken}
     tenures = _tenures(rows)
+    per_key = {name: Limits(name, first, events if name == "pairs" else ()) for name, first in QUEUES.items()}
+    running = Limits("limited", RUNNING, events)
     deliveries = [each for changes in rows.values() for each in _deliveries(changes, "limited")]
     wrong = {
         "two of a key": {
-            str(late) for key, held in tenures.items() for late in too_many(held, QUEUES[key[0]])
+            str(late)
+            for key, held in tenures.items()
+            for late in too_many(held, per_key[key[0]])
         },
         "out of order": {f"{late} before {early}" for early, late in overtaken(rows, known) if late not in by_hand},
-        "stuck": set(stuck(audit.changes, events, list(faults))),
+        "stuck": set(stuck(audit.changes, events, list(faults), per_key["pairs"])),
         "lost": {
             f"{id} {name}"
             for event in by_kind["acknowledged"]
@@ -88,15 +124,16 @@ def check_keys(events: Sequence[Event], audit: Audit, faults: Iterable[tuple[flo
         "aborted, but there": aborted & named.keys(),
         "put twice": {name for name, ids in named.items() if len(ids) > 1},
         "joined, and not started": set(not_started(by_kind["acknowledged"], rows, audit.joins)),
+        "a second one with a token": set(second(by_kind["acknowledged"], rows)),
         "delivered without a take": {
             f"{event['id']} {event['key']}"
             for event in by_kind["held"]
             if event["begun"] is not None and (event["id"], round(event["begun"], 4)) not in takes
         },
-        "more than the limit": {str(at) for at in beyond(deliveries, RUNNING)},
+        "more than the limit": {str(at) for at in beyond(deliveries, running)},
         "more than the rate": {
             str(after)
-            for before, after in _apart([change.dequeued or 0 for change in taken if change.queue == "rated"])
+            for before, after in _apart([each.dequeued for each in taken if each.queue == "rated" and each.dequeued])
             if after - before < 1
         },
         **audit.left,
@@ -111,7 +148,7 @@ def check_keys(events: Sequence[Event], audit: Audit, faults: Iterable[tuple[flo
         redelivered=sum(count > 1 for count in counts),
         dead=sum(changes[-1].state == "dead" for changes in rows.values()),
         in_line=sum(changes[0].queue in ORDERED and changes[0].key is not None for changes in rows.values()),
-        recoveries=sorted(waits(audit.changes)),
+        recoveries=sorted(waits(audit.changes, per_key["pairs"])),
         wrong={kind: sorted(what) for kind, what in wrong.items() if what},
     )
 
@@ -135,20 +172,21 @@ def _tenures(rows: dict[int, list[Change]]) -> dict[tuple[str, str], list[Tenure
                 continue
             left = change.state in ("done", "dead", "cancelled", "gone") or change.queue != begun.queue
             if left or (change.state != "running" and change.attempts == 0):
-                found[begun.queue, str(begun.key)].append(Tenure(id, begun.tx, change.tx, begun.at, change.committed))
+                tenure = Tenure(id, begun.tx, change.tx, begun.at, change.committed, begun.began)
+                found[begun.queue, str(begun.key)].append(tenure)
                 begun = None
         if begun is not None:
-            found[begun.queue, str(begun.key)].append(Tenure(id, begun.tx, 0, begun.at, INFINITY))
+            found[begun.queue, str(begun.key)].append(Tenure(id, begun.tx, 0, begun.at, INFINITY, begun.began))
     return found
 
 
-def too_many(tenures: list[Tenure], most: int) -> list[int]:
+def too_many(tenures: list[Tenure], limits: Limits) -> list[int]:
     """The jobs that were taken while so many others of their key had not ended, without those of their transaction."""
     wrong, line = [], []
     for tenure in sorted(tenures, key=lambda each: each.begun):
         line = [other for other in line if other.ended > tenure.begun]
         others = {other.id for other in line if tenure.tx not in (other.tx, other.end_tx)}
-        if len(others - {tenure.id}) >= most:
+        if len(others - {tenure.id}) >= max(limits.between(tenure.since, tenure.begun)):
             wrong.append(tenure.id)
         line.append(tenure)
     return wrong
@@ -197,7 +235,7 @@ def overtaken(rows: dict[int, list[Change]], known: dict[int, float]) -> list[tu
 # -- none is stuck
 
 
-def _idle(changes: list[Change]) -> Iterable[tuple[str, str, float, float, int]]:
+def _idle(changes: list[Change], pairs: Limits) -> Iterable[tuple[str, str, float, float, int]]:
     """When a key had a job that could be taken, and nobody active, by what was committed: the queue, the key, since
     when, until when, and a job."""
     keys: dict[tuple[str, str], list[Change]] = defaultdict(list)
@@ -224,21 +262,24 @@ def _idle(changes: list[Change]) -> Iterable[tuple[str, str, float, float, int]]
                 other for other in now.values()
                 if other.state == "running" or (other.state == "scheduled" and other.attempts > 0)
             ]  # fmt: skip
-            those = active if len(active) >= QUEUES[queue] else list(now.values())
+            until = INFINITY if after is None else after.committed
+            most = min(pairs.between(change.committed, until)) if queue == "pairs" else QUEUES[queue]
+            those = active if len(active) >= most else list(now.values())
             if those:
                 first = min(those, key=lambda other: other.due or 0)
                 since = max(change.committed, first.due or 0)
-                until = INFINITY if after is None else after.committed
                 if until > since:
                     yield queue, key, since, until, first.id
 
 
-def waits(changes: list[Change]) -> list[float]:
+def waits(changes: list[Change], pairs: Limits) -> list[float]:
     """For how long keys with jobs that could be taken had nobody active."""
-    return [until - since for _, _, since, until, _ in _idle(changes) if until < INFINITY]
+    return [until - since for _, _, since, until, _ in _idle(changes, pairs) if until < INFINITY]
 
 
-def stuck(changes: list[Change], events: Iterable[Event], faults: list[tuple[float, float]]) -> list[str]:
+def stuck(
+    changes: list[Change], events: Iterable[Event], faults: list[tuple[float, float]], pairs: Limits
+) -> list[str]:
     """Keys that had a job to take and nobody active, for two seconds in which there was no fault and nobody has held or
     locked it in a transaction that came to nothing; and then somebody looked for jobs, and found none."""
     touched: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -251,7 +292,7 @@ def stuck(changes: list[Change], events: Iterable[Event], faults: list[tuple[flo
     for times in (*touched.values(), *looks.values()):
         times.sort()  # type: ignore[attr-defined]
     wrong = []
-    for queue, key, since, until, job in _idle(changes):
+    for queue, key, since, until, job in _idle(changes, pairs):
         if until - since < STUCK:
             continue
         times = [since, *touched[queue, key], *(end for _, end in faults), until]
@@ -273,13 +314,14 @@ def stuck(changes: list[Change], events: Iterable[Event], faults: list[tuple[flo
 def not_started(acknowledged: list[Event], rows: dict[int, list[Change]], joins: dict[str, float]) -> Iterable[str]:
     """Joined jobs that were not taken after the put: in a transaction after its commit, else after the put began. And
     merged data that was in no delivery."""
-    for event in acknowledged:
-        mode = event.get("mode")
-        if mode is None:
-            continue
-        (id,), (name,), (created,) = event["ids"], event["names"], event["created"]
+    puts = (
+        (event, *put)
+        for event in acknowledged
+        for put in zip(event["ids"], event["names"], event["created"], event.get("modes", ()), strict=False)
+    )
+    for event, id, name, created, mode in puts:
         changes = rows.get(id, [])
-        if changes and changes[-1].state in ("cancelled", "gone"):
+        if mode is None or (changes and changes[-1].state in ("cancelled", "gone")):
             continue
         takes = [change for change in changes if change.taken]
         if event.get("open"):
@@ -292,6 +334,29 @@ def not_started(acknowledged: list[Event], rows: dict[int, list[Change]], joins:
             yield f"{id} without {name}"
 
 
+def second(acknowledged: list[Event], rows: dict[int, list[Change]]) -> Iterable[str]:
+    """Jobs that a put has made although another one with its token was there, which had not been taken when the put was
+    acknowledged. Left out are those that were scheduled, or moved, or were there for long: these may not be joined.
+    """
+    made: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
+    for event in acknowledged:
+        for id, created, token in zip(event["ids"], event["created"], event.get("tokens", ()), strict=False):
+            if created:
+                made[token].append((event["began"], event["wall"], id))
+    for puts in made.values():
+        puts.sort()
+        for (_, known, first), (began, ended, id) in pairwise(puts):
+            changes = rows.get(first, [])
+            before = [change for change in changes if change.at < ended]
+            if (
+                known < began
+                and before
+                and ended - before[0].at < JOINED
+                and all(change.state in ("ready", "held") and change.queue == before[0].queue for change in before)
+            ):
+                yield f"{id} beside {first}"
+
+
 # -- limits
 
 
@@ -300,19 +365,19 @@ def _deliveries(changes: list[Change], queue: str) -> Iterable[Delivery]:
     last: Change | None = None
     for change in changes:
         if begun is not None and last is not None and (change.taken or change.state != "running"):
-            yield Delivery(begun.tx, True, begun.at, min(change.committed, last.due or INFINITY))
+            yield Delivery(begun.tx, True, begun.at, min(change.committed, last.due or INFINITY), begun.began)
             begun = None
         if change.taken and change.queue == queue:
             if change.state == "done":
-                yield Delivery(change.tx, False, change.at, change.committed)
+                yield Delivery(change.tx, False, change.at, change.committed, change.began)
             else:
                 begun = change
         last = change
     if begun is not None and last is not None:
-        yield Delivery(begun.tx, True, begun.at, last.due or INFINITY)
+        yield Delivery(begun.tx, True, begun.at, last.due or INFINITY, begun.began)
 
 
-def beyond(deliveries: Iterable[Delivery], most: int) -> list[float]:
+def beyond(deliveries: Iterable[Delivery], limits: Limits) -> list[float]:
     """When a delivery began while so many others had not ended. A transaction that takes jobs without a lease has one
     at a time."""
     wrong: list[float] = []
@@ -320,7 +385,8 @@ def beyond(deliveries: Iterable[Delivery], most: int) -> list[float]:
     for delivery in sorted(deliveries, key=lambda each: each.begun):
         line = [other for other in line if other.ended > delivery.begun]
         others = [other for other in line if other.tx != delivery.tx or other.leased]
-        if sum(other.leased for other in others) + len({other.tx for other in others if not other.leased}) >= most:
+        number = sum(other.leased for other in others) + len({other.tx for other in others if not other.leased})
+        if number >= max(limits.between(delivery.since, delivery.begun)):
             wrong.append(delivery.begun)
         line.append(delivery)
     return wrong

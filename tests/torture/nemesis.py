@@ -34,6 +34,8 @@ class Missed(Exception):
 class Nemesis:
     """Does the faults: each in a thread, since some last.
 
+    :param keyed: `create` also changes whether finished jobs are kept.
+
     `_sessions` is held by what ends sessions or cancels statements, and by a promotion: see `Server`.
 
     :ivar done: how many of each kind.
@@ -42,8 +44,8 @@ class Nemesis:
     :ivar failures: what must not happen: the server does not start, say.
     """
 
-    def __init__(self, server: Server, proxy: Proxy, cast: Cast) -> None:
-        self._server, self._proxy, self._cast = server, proxy, cast
+    def __init__(self, server: Server, proxy: Proxy, cast: Cast, keyed: bool = False) -> None:
+        self._server, self._proxy, self._cast, self._keyed = server, proxy, cast, keyed
         self._threads: list[threading.Thread] = []
         self._restarting = threading.Lock()
         self._sessions = threading.Lock()
@@ -182,7 +184,7 @@ class Nemesis:
 
     def _create(self, fault: Fault) -> None:
         with PQ(self._server.dsn) as pq:
-            pq.create()
+            pq.create(**{"retain": 0 if fault.luck < 0.6 else "7d"} if self._keyed else {})
 
     def _xmin(self, fault: Fault) -> None:
         """A transaction that keeps dead rows from being removed."""

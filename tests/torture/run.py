@@ -72,7 +72,7 @@ def run(
             left_over = f"select count(*) from queue where {unfinished}"
         dsn = f"host=127.0.0.1 port={proxy.port} user=torture dbname=postgres sslmode=disable gssencmode=disable"
         cast = Cast(roles, dsn, folder, seed, lease, old)
-        nemesis = Nemesis(server, proxy, cast)
+        nemesis = Nemesis(server, proxy, cast, schedule.keyed)
         try:
             cast.start()
             nemesis.run(faults, schedule.seconds, cast.look)
@@ -88,7 +88,7 @@ def run(
         finally:
             nemesis.heal()
             cast.close()
-        audited = audit.read(server.execute) if schedule.keyed else None
+        audited = audit.read(server.execute, server.dsn) if schedule.keyed else None
         rows = [Row(*row) for row in server.execute(ROWS.format(open=unfinished))]
         effects = [key for (key,) in server.execute("select key from effects")]
         orders = [key for (key,) in server.execute("select key from orders")]

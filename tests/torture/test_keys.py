@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from torture.audit import RATE, Audit, Change
-from torture.keys import check_keys, waits
+from torture.keys import Limits, check_keys, waits
 from torture.schedule import CYCLE, KINDS, Schedule
 from torture.test_torture import torture
 
@@ -45,7 +45,7 @@ TWO = [change(5, 3.0, 2, "ready"), take(6, 3.5, 2), change(7, 4.0, 2, "done")]
 
 def test_a_history_in_which_all_is_well():
     assert wrong([*PUTS, *ONE, *TWO]) == set()
-    assert waits([*PUTS, *ONE, *TWO]) == [1.0, 0.5]
+    assert waits([*PUTS, *ONE, *TWO], Limits("pairs", 2)) == [1.0, 0.5]
 
 
 def late(at: float, attempts: int = 1) -> list[Change]:
@@ -113,7 +113,7 @@ def test_none_is_stuck(changes, events, found):
     assert "stuck" not in faults
 
 
-JOINED = {**known(1)[0], "names": ["j"], "created": [False], "began": 1.4, "mode": "keep"}
+JOINED = {**known(1)[0], "names": ["j"], "created": [False], "began": 1.4, "modes": ["keep"]}
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,9 @@ JOINED = {**known(1)[0], "names": ["j"], "created": [False], "began": 1.4, "mode
         ({"began": 3.0}, {"joined, and not started"}),
         ({"open": True}, set()),
         ({"open": True, "names": ["late"]}, {"joined, and not started"}),
-        ({"mode": "merge"}, {"joined, and not started"}),
-        ({"mode": "merge", "names": ["merged"]}, set()),
+        ({"modes": ["merge"]}, {"joined, and not started"}),
+        ({"modes": ["merge"], "names": ["merged"]}, set()),
+        ({"modes": [None], "began": 3.0}, set()),
     ],
 )
 def test_who_has_joined_a_job_sees_it_start(joined, found):
@@ -149,6 +150,55 @@ def test_limits(fourth, found):
     block = take(13, 2.1, 3, 5.0, queue="limited", key=None, tx=101, state="done", due=None)
     last = take(14, 2.2, 4, 5.0, queue="limited", key=None)._replace(**fourth)
     assert wrong([*puts, *running, block, last]) == found
+
+
+@pytest.mark.parametrize(
+    "set_at, most, found",
+    [
+        (1.4, 2, set()),  # by then both may run
+        (2.6, 2, {"two of a key"}),
+        (1.4, 3, set()),
+        (None, 2, set()),  # nobody knows when, or whether
+    ],
+)
+def test_a_limit_that_changes(set_at, most, found):
+    setting = {"event": "setting", "limit": "pairs", "most": 1, "began": 0.5, "wall": 0.5}
+    events = [*known(1, 2), setting, {**setting, "event": "set", "wall": 0.6}]
+    began = 1.3 if set_at is None else set_at
+    events.append({**setting, "began": began, "most": most})
+    if set_at is not None:
+        events.append({**setting, "event": "set", "began": began, "wall": set_at + 0.1})
+    pairs = [each._replace(queue="pairs") for each in [*PUTS, *ONE, *late(2.5)]]
+    assert wrong(pairs, events) == found
+
+
+def test_a_limit_is_known_when_another_one_was_set_after_it():
+    setting = {"event": "setting", "limit": "a", "wall": 0.0}
+    events = [{**setting, "most": 2, "began": 1.0}, {**setting, "most": 4, "began": 2.0}]
+    events.append({**setting, "most": 3, "began": 12.5})
+    events.append({"event": "set", "limit": "a", "began": 12.5, "wall": 13.0})
+    limits = Limits("a", 1, events)
+    assert limits.between(0.0, 0.9) == [1]
+    assert limits.between(2.0, 2.0) == [1, 2, 4]
+    assert limits.between(12.6, 12.6) == [1, 2, 4, 3]
+    assert limits.between(13.5, 13.5) == [3]
+
+
+@pytest.mark.parametrize(
+    "between, began, found",
+    [
+        ([], 1.4, {"a second one with a token"}),
+        ([take(3, 1.3, 1), change(4, 3.0, 1, "done")], 1.4, set()),
+        ([change(3, 1.3, 1, "scheduled", due=1.35)], 1.4, set()),
+        ([], 1.05, set()),  # the first was not known yet
+        ([], 40.0, set()),
+    ],
+)
+def test_a_token_is_had_by_one(between, began, found):
+    token = {"tokens": ["t"], "modes": ["keep"]}
+    events = [*known(1, began=1.0, **token), *known(2, began=began, wall=began + 0.1, **token)]
+    changes = [PUTS[0], *between, PUTS[1]._replace(at=began, began=began, committed=began)]
+    assert wrong(changes, events) - {"lost"} - {"joined, and not started"} == found
 
 
 @pytest.mark.parametrize("seconds, found", [(0.99, {"more than the rate"}), (1.0, set())])
