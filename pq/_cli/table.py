@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .._table import schema
+from .._table import migrations
 from .._version import __version__
 from ..sql import TableName
 from .output import print_text
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
         "--since",
         type=int,
         default=0,
-        choices=range(schema.VERSION + 1),
+        choices=range(migrations.VERSION + 1),
         metavar="VERSION",
         help="print only the steps after this version of the table",
     )
@@ -30,8 +30,8 @@ def add(commands: Any) -> None:
         "--down",
         type=int,
         nargs="?",
-        const=schema.VERSION - 1,
-        choices=range(schema.OLDEST, schema.VERSION),
+        const=migrations.VERSION - 1,
+        choices=range(migrations.OLDEST, migrations.VERSION),
         metavar="VERSION",
         help="print the way back to an older version instead, by default the one before",
     )
@@ -51,12 +51,12 @@ def _create(args: argparse.Namespace) -> None:
 
 def _sql(args: argparse.Namespace) -> None:
     table = TableName(args.table, args.schema)
-    print(schema.script(table, args.since) if args.down is None else schema.way_back(table, args.down), end="")
+    print(migrations.script(table, args.since) if args.down is None else migrations.way_back(table, args.down), end="")
 
 
 def _version(args: argparse.Namespace) -> None:
     with opened(args) as pq:
         found = pq.version()
     state = f"version {found}" if found else "missing"
-    hint = "" if found >= schema.VERSION else "; run create to bring it up"
-    print_text(f"pq {__version__}, for version {schema.VERSION}; table {name_of(args)}: {state}{hint}")
+    hint = "" if found >= migrations.VERSION else "; run create to bring it up"
+    print_text(f"pq {__version__}, for version {migrations.VERSION}; table {name_of(args)}: {state}{hint}")

@@ -5,7 +5,8 @@
     tokens      rows with tokens
     after       rows that follow others
     bulk        many new rows in one statement: arrays for INSERT, lines for COPY
-    schema      creating, upgrading and dropping the table
+    migrations  the steps that make the table, as SQL
+    schema      creating, upgrading and dropping the table, by these steps
     retention   how long rows are kept; pruning
 """
 

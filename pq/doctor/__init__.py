@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from .._table import Table, schema
+from .._table import Table, migrations, schema
 from ..errors import ConnectionLost, SchemaError
 from ..sql import BESIDE, TableName, beside, object_name
 from . import findings as _findings
@@ -84,10 +84,10 @@ class _Examination:
     def findings(self) -> Iterator[Finding]:
         yield from self._carefully("the table", self._look_for_table)
         found: list[Finding] = []
-        if 0 < self._version <= schema.VERSION:
+        if 0 < self._version <= migrations.VERSION:
             self._params |= parts(self._table.name, self._version)
             found = self._all(_findings.PARTS)
-        if self._version >= schema.VERSION and not any(each.name.startswith(("index", "beside")) for each in found):
+        if self._version >= migrations.VERSION and not any(each.name.startswith(("index", "beside")) for each in found):
             found += self._all(_findings.JOBS)  # these would read the whole table, or fail
         yield from found
         yield from self._all(_findings.SERVER)
@@ -134,9 +134,9 @@ class _Examination:
             return
         if not self._version:
             yield self._say(_findings.TABLE_MISSING)
-        elif self._version != schema.VERSION:
-            which = _findings.TABLE_OUTDATED if self._version < schema.VERSION else _findings.TABLE_NEWER
-            yield self._say(which, version=self._version, expected=schema.VERSION)
+        elif self._version != migrations.VERSION:
+            which = _findings.TABLE_OUTDATED if self._version < migrations.VERSION else _findings.TABLE_NEWER
+            yield self._say(which, version=self._version, expected=migrations.VERSION)
 
     def _look_at_clocks(self) -> Iterator[Finding]:
         before = time.time()
@@ -157,14 +157,14 @@ def parts(table: TableName, version: int) -> dict[str, list[str]]:
     indexes, and the names of triggers that it must not have. All are read from the steps that create and drop them."""
     there: dict[str, tuple[str, str, str]] = {}
     obsolete = set()
-    for step in schema.steps():
+    for step in migrations.steps():
         for match in _PART.finditer(step.sql if step.version <= version else ""):
             action, kind, word, place = match.groups()
             name = object_name(table.name, word[1:]) if word.startswith(":") else word
             there.pop(name, None)
             obsolete.discard(name)
             if action == "create":
-                there[name] = kind, schema.for_table(place, table), schema.for_table(match[0], table)
+                there[name] = kind, migrations.for_table(place, table), migrations.for_table(match[0], table)
             elif kind == "trigger":
                 obsolete.add(name)
     indexes = {name: (place, sql) for name, (kind, place, sql) in there.items() if kind == "index"}
@@ -174,7 +174,7 @@ def parts(table: TableName, version: int) -> dict[str, list[str]]:
         "definitions": [sql.replace(" index ", " index concurrently ", 1) for _, sql in indexes.values()],
         "triggers": [name for name, (kind, _, _) in there.items() if kind == "trigger"],
         "obsolete": list(obsolete),
-        "beside": [beside(table.quoted, word) for word in BESIDE] if version >= schema.WITH_BESIDE else [],
+        "beside": [beside(table.quoted, word) for word in BESIDE] if version >= migrations.WITH_BESIDE else [],
     }
 
 

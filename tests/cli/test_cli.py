@@ -18,12 +18,12 @@ from support import PATIENCE, execute, wait_until
 import pq
 from pq import PQ
 from pq import sql as _sql
-from pq._table import schema
+from pq._table import migrations
 
 ROOT = Path(pq.__file__).parents[1]
 COMMAND = [sys.executable, "-m", "pq"]
 NOWHERE = "postgresql://postgres:s3cret@127.0.0.1:1/nowhere"
-V1 = schema.steps()[0].sql.replace(":table", "queue")
+V1 = migrations.steps()[0].sql.replace(":table", "queue")
 
 
 def environment(**given: str) -> dict[str, str]:
@@ -50,7 +50,7 @@ def libpq(dsn: str) -> dict[str, str]:
 def test_create_makes_the_table_and_may_be_repeated(empty_dsn: str) -> None:
     for _ in range(2):
         done = call("create", "--dsn", empty_dsn)
-        assert (done.returncode, done.stdout, done.stderr) == (0, f'table "queue": version {schema.VERSION}\n', "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, f'table "queue": version {migrations.VERSION}\n', "")
     with PQ(empty_dsn) as pq:
         pq["a"].put(1)
 
@@ -59,7 +59,7 @@ def test_create_upgrades(empty_dsn: str) -> None:
     execute(empty_dsn, V1)
     assert "version 1" in call("version", "--dsn", empty_dsn).stdout
     assert call("create", "--dsn", empty_dsn).returncode == 0
-    assert f'table "queue": version {schema.VERSION}\n' in call("version", "--dsn", empty_dsn).stdout
+    assert f'table "queue": version {migrations.VERSION}\n' in call("version", "--dsn", empty_dsn).stdout
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_create_upgrades(empty_dsn: str) -> None:
 def test_table_and_schema_are_named(empty_dsn: str, args: list[str], name: str) -> None:
     assert call("create", "--dsn", empty_dsn, *args).returncode == 0
     assert execute(empty_dsn, "select to_regclass(%s) is not null", (name,)) == [(True,)]
-    assert f": version {schema.VERSION}\n" in call("version", "--dsn", empty_dsn, *args).stdout
+    assert f": version {migrations.VERSION}\n" in call("version", "--dsn", empty_dsn, *args).stdout
 
 
 def test_version_tells_that_the_table_is_missing(empty_dsn: str) -> None:
@@ -83,15 +83,15 @@ def test_version_tells_that_the_table_is_missing(empty_dsn: str) -> None:
     assert re.match(rf'pq {pq.__version__}, .*; table "queue": missing', done.stdout)
 
 
-@pytest.mark.parametrize("since", range(schema.VERSION))
+@pytest.mark.parametrize("since", range(migrations.VERSION))
 def test_the_sql_that_is_printed_does_what_create_does(empty_dsn: str, since: int) -> None:
-    for step in schema.steps()[:since]:
-        execute(empty_dsn, schema.for_table(step.sql, _sql.TableName("queue")))
+    for step in migrations.steps()[:since]:
+        execute(empty_dsn, migrations.for_table(step.sql, _sql.TableName("queue")))
     done = call("sql", "--since", str(since))
     assert (done.returncode, done.stderr) == (0, "")
     execute(empty_dsn, done.stdout)
     with PQ(empty_dsn) as pq:
-        assert pq.version() == schema.VERSION
+        assert pq.version() == migrations.VERSION
         pq["a"].put(1)
 
 
@@ -128,7 +128,7 @@ def test_wrong_names_are_wrong_usage(dsn: str, args: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [["none"], ["create", "--none"], ["sql", "--since", "-1"], ["sql", "--since", str(schema.VERSION + 1)]],
+    [["none"], ["create", "--none"], ["sql", "--since", "-1"], ["sql", "--since", str(migrations.VERSION + 1)]],
     ids=" ".join,
 )
 def test_wrong_arguments_are_wrong_usage(args: list[str]) -> None:

@@ -23,7 +23,7 @@ from support.server import Server
 from pq import PQ, ConnectionLost
 from pq import sql as _sql
 from pq._cli.main import main
-from pq._table import schema
+from pq._table import migrations
 from pq.doctor import LIMITS, Finding, parts
 from pq.doctor import findings as _findings
 
@@ -136,8 +136,11 @@ def test_of_a_new_table_nothing_is_found(pq: PQ, durable: None) -> None:
     ("before", "name"),
     [
         ("select 1", "table_missing"),
-        (_sql.bind(schema.steps()[0].sql, {"table": "queue"}), "table_outdated"),
-        ("".join(schema.for_table(step.sql, _sql.TableName("queue")) for step in schema.steps()[:2]), "table_outdated"),
+        (_sql.bind(migrations.steps()[0].sql, {"table": "queue"}), "table_outdated"),
+        (
+            "".join(migrations.for_table(step.sql, _sql.TableName("queue")) for step in migrations.steps()[:2]),
+            "table_outdated",
+        ),
     ],
     ids=["none", "1.9.1", "2"],
 )
@@ -161,7 +164,7 @@ def test_a_table_that_is_none_of_ours(empty_dsn: str) -> None:
 
 
 def test_a_table_of_a_later_version(pq: PQ, sql: Sql) -> None:
-    sql(f"comment on column queue.due_at is '(pq schema {schema.VERSION + 1})'")
+    sql(f"comment on column queue.due_at is '(pq schema {migrations.VERSION + 1})'")
     sql("drop trigger queue_due_insert_trigger on queue")  # which that version may not need any more
     (finding,) = look(pq)
     assert (finding.name, finding.severity) == ("table_newer", "warning")
@@ -239,10 +242,10 @@ def test_remedies_are_for_the_table_that_is_looked_at(
         pq["a"].put(1)
 
 
-@pytest.mark.parametrize("version", range(1, schema.VERSION + 1))
+@pytest.mark.parametrize("version", range(1, migrations.VERSION + 1))
 def test_the_parts_that_a_table_is_to_have_are_those_that_its_steps_leave(empty_dsn: str, version: int) -> None:
-    for step in schema.steps()[:version]:
-        execute(empty_dsn, schema.for_table(step.sql, _sql.TableName("queue")))
+    for step in migrations.steps()[:version]:
+        execute(empty_dsn, migrations.for_table(step.sql, _sql.TableName("queue")))
     expected = parts(_sql.TableName("queue"), version)
     indexes = "select relname, indrelid::regclass::text from pg_index join pg_class on oid = indexrelid"
     triggers = "select tgname from pg_trigger where tgrelid = 'queue'::regclass and not tgisinternal"

@@ -10,7 +10,7 @@ from support import Background, execute, wait_until
 from support.driver import driver
 
 from pq import PQ, JobsLeft, Limit, Schedule, SchemaError, TableMissing
-from pq._table.schema import for_table, steps
+from pq._table.migrations import for_table, steps
 from pq.sql import TableName
 
 Sql = Callable[..., list[tuple[Any, ...]]]

@@ -15,7 +15,7 @@ from support import Background, execute, wait_until
 from support.driver import driver
 
 from pq import PQ, Limit, NewJob, Schedule, Unique
-from pq._table import schema
+from pq._table import migrations
 from pq.sql import BESIDE, TableName, beside
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "howto", "operations.rst").read_text("utf-8")
@@ -161,7 +161,7 @@ def test_an_upgrade_gives_the_tables_beside_the_rights_of_the_jobs(empty_dsn: st
     try:
         execute(
             make_dsn(empty_dsn, user=owner),
-            ";".join(schema.for_table(step.sql, table) for step in schema.steps()[:version]),
+            ";".join(migrations.for_table(step.sql, table) for step in migrations.steps()[:version]),
         )
         execute(empty_dsn, f"comment on column jobs.queue.due_at is null; grant {right} on jobs.queue to {other}")
         with PQ(empty_dsn, schema="jobs") as pq:

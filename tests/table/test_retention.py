@@ -17,7 +17,7 @@ from support.driver import driver
 
 from pq import PQ, DecodeError, Discard, JobNotFound, Queue, Retry, TableMissing
 from pq import sql as _sql
-from pq._table import retention, schema
+from pq._table import migrations, retention
 from pq._table import table as table_module
 from pq._table.retention import Pruner, Retention
 
@@ -46,7 +46,7 @@ def test_a_new_table_keeps_finished_jobs_for_7_days_and_dead_ones_for_30(empty_d
 
 def test_a_table_made_by_the_printed_sql_is_a_new_one(empty_dsn: str) -> None:
     for _ in range(2):
-        execute(empty_dsn, schema.script(_sql.TableName("queue")))
+        execute(empty_dsn, migrations.script(_sql.TableName("queue")))
         with PQ(empty_dsn) as pq:
             assert pq.retention == NEW
 
@@ -56,16 +56,16 @@ def test_a_table_made_by_the_printed_sql_is_a_new_one(empty_dsn: str) -> None:
 def test_an_older_table_keeps_everything_until_somebody_says_otherwise(dsn: str, version: int, by: str) -> None:
     table = _sql.TableName("queue", "old")
     execute(dsn, "create schema old")
-    for step in schema.steps()[:version]:
-        execute(dsn, schema.for_table(step.sql, table))
+    for step in migrations.steps()[:version]:
+        execute(dsn, migrations.for_table(step.sql, table))
     with closing(driver.connect(dsn)) as conn, PQ(conn, schema="old") as pq:
         if by == "create":
             with pq["a"]:
                 PQ(conn, table="new").create()  # a new one in the same transaction
                 pq.create()
         else:
-            execute(dsn, schema.script(table, version if by == "printed since" else 0))
-        assert pq.version() == schema.VERSION
+            execute(dsn, migrations.script(table, version if by == "printed since" else 0))
+        assert pq.version() == migrations.VERSION
         assert pq.retention == ALWAYS
         pq.create()
         assert pq.retention == ALWAYS

@@ -23,12 +23,12 @@ from support.driver import driver
 
 from pq import PQ, Queue, SchemaError, TableMissing
 from pq import sql as _sql
-from pq._table import schema
+from pq._table import migrations, schema
 from pq.doctor import parts
 
 # what pq 1.9.1 creates; tests/table/test_upgrade.py has the real one
 VERSION_1 = (
-    schema.steps()[0].sql
+    migrations.steps()[0].sql
     + """
 create index priority_idx_ on :table (schedule_at nulls first, expected_at nulls last, q_name)
   where dequeued_at is null and q_name = '';
@@ -99,7 +99,7 @@ def test_a_new_table_has_the_version_of_the_library(empty_dsn: str) -> None:
     with PQ(empty_dsn) as pq:
         assert pq.version() == 0
         pq.create()
-        assert pq.version() == schema.VERSION
+        assert pq.version() == migrations.VERSION
 
 
 def test_creating_again_touches_nothing(dsn: str) -> None:
@@ -190,7 +190,7 @@ def test_long_names_with_the_same_beginning_do_not_meet(empty_dsn: str) -> None:
             pq["a"].put(name, schedule_at=dt.timedelta(seconds=-1))
     for name in names:
         found = describe(empty_dsn, name)
-        places = parts(_sql.TableName(name), schema.VERSION)["places"]
+        places = parts(_sql.TableName(name), migrations.VERSION)["places"]
         assert len(found["indexes"]) == 1 + places.count(f'"{name}"')
         assert len(found["triggers"]) == len(describe(empty_dsn, names[0])["triggers"])
         with PQ(empty_dsn, table=name) as pq:
@@ -203,7 +203,7 @@ def test_any_name_works_for_table_and_schema(empty_dsn: str, name: str) -> None:
         queue = pq["a"]
         pq.create()
         pq.create()
-        assert pq.version() == schema.VERSION
+        assert pq.version() == migrations.VERSION
         assert execute(
             empty_dsn, "select schemaname::text, tablename::text from pg_tables where tablename = %s", (name,)
         ) == [(name, name)]
@@ -258,7 +258,7 @@ def test_a_table_in_a_later_schema_of_the_search_path_is_upgraded_where_it_is(em
     with PQ(dsn) as pq:
         assert pq.version() == 1
         pq.create()
-        assert pq.version() == schema.VERSION
+        assert pq.version() == migrations.VERSION
         pq["a"].put(1)
         assert got(pq["a"]) == 1
     assert not [name for _, name, _ in objects(empty_dsn) if name.startswith("one.")]
@@ -283,7 +283,7 @@ def test_an_upgraded_table_is_the_same_as_a_new_one(old_dsn: str, dsn: str) -> N
     with PQ(old_dsn) as pq:
         assert pq.version() == 1
         pq.create()
-        assert pq.version() == schema.VERSION
+        assert pq.version() == migrations.VERSION
     assert describe(old_dsn) == describe(dsn)
 
 
@@ -294,13 +294,13 @@ def test_upgrading_keeps_what_the_owner_wrote(old_dsn: str) -> None:
     assert execute(old_dsn, query) == [("Bob's \\ jobs", "what to do")]
 
 
-@pytest.mark.parametrize("step", schema.steps()[1:], ids=lambda step: step.name)
-def test_each_step_marks_its_version(step: schema.Step) -> None:
+@pytest.mark.parametrize("step", migrations.steps()[1:], ids=lambda step: step.name)
+def test_each_step_marks_its_version(step: migrations.Step) -> None:
     assert step.sql.rstrip().endswith(f"(pq schema {step.version})';")
 
 
 def test_steps_are_numbered_without_gaps() -> None:
-    assert [step.version for step in schema.steps()] == list(range(1, schema.VERSION + 1))
+    assert [step.version for step in migrations.steps()] == list(range(1, migrations.VERSION + 1))
 
 
 def test_settings_of_the_owners_are_left_alone(old_dsn: str) -> None:
@@ -343,13 +343,13 @@ def test_a_table_that_is_no_queue_table_is_refused_and_not_changed(empty_dsn: st
     assert objects(empty_dsn) == before
 
 
-STEP_6 = schema.steps()[5].sql
+STEP_6 = migrations.steps()[5].sql
 COLUMNS_6 = re.findall(r"add column if not exists (\w+)", STEP_6)
 
 
 def version_5(dsn: str) -> None:
-    for step in schema.steps()[:5]:
-        execute(dsn, schema.for_table(step.sql, _sql.TableName("queue")))
+    for step in migrations.steps()[:5]:
+        execute(dsn, migrations.for_table(step.sql, _sql.TableName("queue")))
 
 
 @pytest.mark.parametrize("since", [0, 1, 5])
@@ -367,11 +367,11 @@ def test_a_column_of_the_users_is_not_adopted(empty_dsn: str, since: int, name: 
             pq.create()
         assert objects(empty_dsn) == before
         with pytest.raises(driver.errors.DuplicateColumn, match=name):
-            execute(empty_dsn, schema.script(_sql.TableName("queue"), since))
+            execute(empty_dsn, migrations.script(_sql.TableName("queue"), since))
         assert objects(empty_dsn) == before
         execute(empty_dsn, f"alter table queue rename {name} to mine")
         pq.create()
-        assert pq.version() == schema.VERSION
+        assert pq.version() == migrations.VERSION
 
 
 def test_all_columns_of_the_last_steps_are_guarded() -> None:
@@ -397,7 +397,7 @@ def test_a_table_of_the_users_is_not_adopted(empty_dsn: str, word: str, upgrade:
         with pytest.raises(SchemaError, match=message):
             pq.create()
         with pytest.raises(driver.errors.DuplicateTable, match=name):
-            execute(empty_dsn, schema.script(_sql.TableName("queue")))
+            execute(empty_dsn, migrations.script(_sql.TableName("queue")))
         assert objects(empty_dsn) == before
         execute(empty_dsn, f"alter table {name} rename to mine")
         pq.create()
@@ -630,7 +630,7 @@ def test_the_printed_sql_upgrades_and_keeps_the_owners_comment(old_dsn: str, dsn
     assert describe(old_dsn) == describe(dsn)
     assert execute(old_dsn, "select obj_description('queue'::regclass)") == [("mine",)]
     with PQ(old_dsn) as pq:
-        assert pq.version() == schema.VERSION
+        assert pq.version() == migrations.VERSION
 
 
 @pytest.mark.parametrize("conforming", ["on", "off"])
@@ -739,7 +739,7 @@ def test_a_role_with_these_grants_can_do_everything(granted: Callable[..., PQ], 
     pq = granted(*GRANTS)
     queue = pq["a"]
     pq.create()
-    assert pq.version() == schema.VERSION
+    assert pq.version() == migrations.VERSION
     queue.put(1)
     queue.put(2, schedule_at=dt.timedelta(seconds=-1))
     assert len(queue) == 2

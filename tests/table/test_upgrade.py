@@ -14,7 +14,7 @@ from support.catalog import describe
 from support.versions import Library, await_ready, result, tell
 
 from pq import PQ, Queue
-from pq._table import schema
+from pq._table import migrations
 
 LONG = "n" * 80
 
@@ -76,7 +76,7 @@ def test_a_table_in_use_is_upgraded_in_place(old: Library, old_dsn: str) -> None
         assert pq.version() == 1
         pq.create()
         pq.create()
-        assert pq.version() == schema.VERSION
+        assert pq.version() == migrations.VERSION
         assert execute(old_dsn, ROWS) == before
         wrong = "select id from queue where due_at is distinct from case when dequeued_at is null then schedule_at end"
         assert execute(old_dsn, wrong) == []

@@ -16,15 +16,15 @@ from support.driver import driver
 from support.versions import Library, await_ready, result, tell
 
 from pq import PQ, TableMissing
-from pq._table import schema
+from pq._table import migrations
 from pq.sql import TableName
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
 def version_5(dsn: str, table: TableName) -> None:
-    steps = ";".join(step.sql for step in schema.steps()[:5])
-    execute(dsn, schema.for_table(f"set pq.table_is_new = 'true'; {steps}", table))
+    steps = ";".join(step.sql for step in migrations.steps()[:5])
+    execute(dsn, migrations.for_table(f"set pq.table_is_new = 'true'; {steps}", table))
 
 
 def names(dsn: str) -> list[tuple[str, str]]:
@@ -40,7 +40,7 @@ def test_what_is_left_is_a_table_of_version_5(make_database: Callable[..., str],
         execute(dsn, "create schema app")
     with PQ(new, table=name) as pq:
         pq.create()
-        execute(new, schema.way_back(table, 5))
+        execute(new, migrations.way_back(table, 5))
         assert pq.version() == 5
     version_5(old, table)
     assert describe(new, table.quoted) == describe(old, table.quoted)
@@ -51,7 +51,7 @@ def test_the_command_prints_it(pq: PQ, dsn: str) -> None:
     for arguments in (["--down"], ["--down", "5"]):
         command = [sys.executable, "-m", "pq", "sql", *arguments]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        assert printed == schema.way_back(TableName("queue"), 5)
+        assert printed == migrations.way_back(TableName("queue"), 5)
         execute(dsn, printed)
         assert pq.version() == 5
         pq.create()
@@ -76,7 +76,7 @@ def test_jobs_are_kept(pq: PQ, dsn: str, sql: Sql) -> None:
     sql("update queue set schedule_at = 'infinity' where id = %s", (never,))
     before = dict(sql(ROWS))
     assert before[held] == before[urgent] == before[never] == "(infinity,infinity,,0,)"
-    execute(dsn, schema.way_back(TableName("queue"), 5))
+    execute(dsn, migrations.way_back(TableName("queue"), 5))
     after = dict(sql(ROWS))
     for id in (held, urgent):
         del before[id]
@@ -91,7 +91,7 @@ def test_whoever_has_this_version_is_told(pq: PQ, dsn: str, old_5: Library) -> N
     """A job that was put with a key is one for all to take."""
     pq["a"].put(1, key="k")
     pq["a"].put(2, key="k")
-    execute(dsn, schema.way_back(TableName("queue"), 5))
+    execute(dsn, migrations.way_back(TableName("queue"), 5))
     with pytest.raises(TableMissing, match=r"call create\(\)"):
         pq["a"].put(3, key="k")
     with pytest.raises(TableMissing, match=r"call create\(\)"):
@@ -106,12 +106,12 @@ def test_whoever_has_this_version_is_told(pq: PQ, dsn: str, old_5: Library) -> N
 
 
 def test_a_lock_that_it_does_not_get_changes_nothing(pq: PQ, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "50ms")
     before = objects(dsn)
     with pq["a"] as cursor:
         cursor.execute("select from queue")
         with pytest.raises(driver.errors.LockNotAvailable):
-            execute(dsn, schema.way_back(TableName("queue"), 5))
+            execute(dsn, migrations.way_back(TableName("queue"), 5))
     assert objects(dsn) == before
 
 
@@ -153,7 +153,7 @@ def test_every_job_is_got_once_while_the_table_goes_up_and_back(
     """Up from each version. Back again goes only what works with version 5."""
     library: Library = request.getfixturevalue("old_5" if version == 5 else "old")
     table, jobs = TableName("queue"), 200
-    execute(empty_dsn, ";".join(schema.for_table(step.sql, table) for step in schema.steps()[:version]))
+    execute(empty_dsn, ";".join(migrations.for_table(step.sql, table) for step in migrations.steps()[:version]))
     kinds = ["block", "lease"] if version == 5 else ["block", "block"]
     with PQ(empty_dsn) as pq, closing(psycopg2.connect(empty_dsn)) as conn:
         conn.autocommit = True
@@ -168,7 +168,7 @@ def test_every_job_is_got_once_while_the_table_goes_up_and_back(
             wait_until(lambda: count(conn, "dequeued_at is not null") > 20 + 60 * step, "them to work")  # noqa: B023
             assert count(conn, "true") < 2 * jobs, "the producers were done before"
             move()
-            assert pq.version() == (5 if step == 1 else schema.VERSION)
+            assert pq.version() == (5 if step == 1 else migrations.VERSION)
         put = [id for process in producers for id in result(process)]
         wait_until(lambda: count(conn, "dequeued_at is null or due_at is not null") == 0, "all jobs to be done")
         got = [result(process) for process in consumers]
@@ -180,19 +180,19 @@ def down(dsn: str) -> None:
     """As somebody does it who has to try again where it does not get the lock."""
     while True:
         try:
-            return execute(dsn, schema.way_back(TableName("queue"), 5)) and None
+            return execute(dsn, migrations.way_back(TableName("queue"), 5)) and None
         except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected):
             pass
 
 
 def test_the_upgrade_rewrites_no_row(empty_dsn: str) -> None:
-    execute(empty_dsn, ";".join(schema.for_table(step.sql, TableName("queue")) for step in schema.steps()[:5]))
+    execute(empty_dsn, ";".join(migrations.for_table(step.sql, TableName("queue")) for step in migrations.steps()[:5]))
     execute(empty_dsn, "insert into queue (q_name, data) select 'a', '1' from generate_series(1, 1000)")
     look = "select pg_relation_filenode('queue'), array_agg(ctid::text || xmin::text order by id) from queue"
     before = execute(empty_dsn, look)
     with PQ(empty_dsn) as pq:
         pq.create()
-        assert pq.version() == schema.VERSION
+        assert pq.version() == migrations.VERSION
     assert execute(empty_dsn, look) == before
 
 

@@ -13,7 +13,7 @@ from support import Background, wait_until
 
 from pq import PQ
 from pq import sql as sql_files
-from pq._table import schema
+from pq._table import migrations
 from pq._wait.session import Gate
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -109,14 +109,14 @@ def test_a_column_with_a_collation_of_its_own(dsn: str, sql: Sql, make: str) -> 
         assert waiter.result().data == 2
 
 
-@pytest.mark.parametrize("version", range(2, schema.VERSION + 1))
+@pytest.mark.parametrize("version", range(2, migrations.VERSION + 1))
 def test_the_triggers_of_older_tables_wake(make_database: Callable[..., str], sql: Sql, version: int) -> None:
     """At the gate and on the channel of this library's key, whose looks themselves need a table of its version."""
     dsn = make_database(table=False)
     with psycopg2.connect(dsn) as conn, conn.cursor() as cursor, PQ(dsn) as pq:
         cursor.execute("set local pq.table_is_new = true")
-        for step in schema.steps()[:version]:
-            cursor.execute(schema.for_table(step.sql, pq._table.name))
+        for step in migrations.steps()[:version]:
+            cursor.execute(migrations.for_table(step.sql, pq._table.name))
         conn.commit()
         statements = sql_files.bound("waiting.sql", pq._table.quoted)
         ((_, key),) = pq._table.execute(statements["keys"], {"queues": "{a}", "table": pq._table.quoted})

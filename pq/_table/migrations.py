@@ -1,0 +1,125 @@
+"""The steps that make the table, as SQL: for `create` to execute, or for a person. Pure."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import NamedTuple
+
+from ..sql import BESIDE, CALLED, TableName, array, beside, bind, object_name, quote, read, statements
+
+#: How long a step waits for a lock. While it waits for that of the table, puts and gets wait, too.
+LOCK_TIMEOUT = "3s"
+
+_OBJECTS = (
+    "due_function",
+    "due_insert_trigger",
+    "due_update_trigger",
+    "dead_index",
+    "due_index",
+    "ready_index",
+    "taken_function",
+    "taken_trigger",
+    "notify_function",
+    "notify_trigger",
+    "change_function",
+    "change_trigger",
+    "arrive_function",
+    "arrive_trigger",
+    "line_function",
+    "line_trigger",
+    "leave_function",
+    "left_trigger",
+    "gone_trigger",
+    "check_function",
+    "wake_function",
+    "behind_function",
+    "guard_function",
+    "next_function",
+    "end_function",
+    "follow_function",
+    "key_index",
+    "unique_index",
+    "follower_index",
+    "checks_index",
+    "schedules_index",
+)
+
+
+class Step(NamedTuple):
+    """A migration, which brings the table to `version`."""
+
+    version: int
+    name: str
+    sql: str
+
+
+def steps() -> list[Step]:
+    """Return all migrations, in order."""
+    names = sorted(
+        entry.name for entry in files("pq").joinpath("sql", "migrations").iterdir() if entry.name.endswith(".sql")
+    )
+    return [Step(int(name[:4]), name[5:-4], read(f"migrations/{name}")) for name in names]
+
+
+#: The version that this library works with, the first one that has tables beside that of the jobs, and the oldest one
+#: to which there is a way back.
+VERSION = len(steps())
+WITH_BESIDE = 6
+OLDEST = WITH_BESIDE - 1
+
+
+_ANNOUNCE = statements("schema.sql")["announce"] + ";"
+
+
+def script(table: TableName, since: int = 0) -> str:
+    """Return the SQL that `create` executes, as one transaction, for someone else to run.
+
+    :param since: leave out the steps up to this version.
+    """
+    parts = [] if table.schema is None else [f"create schema if not exists {quote(table.schema)};"]
+    parts += [_ANNOUNCE, *(step.sql for step in steps() if step.version > since)]
+    return _script(table, parts)
+
+
+def way_back(table: TableName, version: int) -> str:
+    """Return the SQL that makes the table one of an older version, likewise. What a later step has replaced is put back
+    by the steps up to that version, which are run again.
+
+    :param version: at least `OLDEST`.
+    """
+    back = [read(f"migrations/down/{later:04}.sql") for later in range(VERSION, version, -1)]
+    return _script(table, [_ANNOUNCE, *back, *(step.sql for step in steps()[1:version])])
+
+
+def _script(table: TableName, parts: list[str]) -> str:
+    lines = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
+    return "\n\n".join([*lines, *(for_table(part, table).strip() for part in parts), "commit;"]) + "\n"
+
+
+def for_table(sql: str, table: TableName) -> str:
+    """Return a step with the names of this table and its objects in it.
+
+    The names of objects contain the table's name, so two tables in one schema share none. Functions are in the table's
+    schema.
+    """
+    words = {"table": table.quoted, "table_text": _literal(table.quoted)}
+    words["beside_text"] = _literal(array(beside(table.quoted, word) for word in BESIDE))
+    words["functions_text"] = _literal(array(object_name(table.name, kind) for kind in (*_OBJECTS, *CALLED)))
+    words["called_text"] = _literal(array(object_name(table.name, kind) for kind in CALLED))
+    words |= {word: beside(table.quoted, word) for word in BESIDE + CALLED}
+    words["stand"] = statements("common.sql")["stand"]
+    words |= {name: bind(text, words) for name, text in statements("line.sql").items()}
+    tag = "pq"
+    for kind in _OBJECTS:
+        name = quote(object_name(table.name, kind))
+        in_schema = kind.endswith("function") and table.schema is not None
+        words[kind] = f"{quote(table.schema or '')}.{name}" if in_schema else name
+    words["functions"] = ", ".join(words[kind] for kind in (*_OBJECTS, *CALLED) if kind.endswith("function"))
+    while (mark := f"${tag}$") in table.quoted:  # in the body of a function a name would end it
+        tag += "q"
+    return bind(sql.replace("$pq$", mark), words)
+
+
+def _literal(text: str) -> str:
+    """Return a text as an SQL literal that means the same whatever the server's setting for backslashes."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
