@@ -14,6 +14,12 @@ from ._times import Delay, positive_delay
 #: The largest size of a key and of a token, in bytes of UTF-8.
 MOST_BYTES = 500
 
+#: The largest size of one of them and the name of its queue: what remains in an entry of a B-tree (2,704 bytes), beside
+#: the other columns of the index.
+MOST_TOGETHER = 2650
+
+_DIGEST_BYTES = 64
+
 #: The longest window of a token.
 LONGEST_WINDOW = timedelta(days=3660)
 
@@ -101,38 +107,64 @@ class Unique:
         return new
 
 
-def tag(name: str, text: object) -> str:
+def tag(name: str, text: object, queue: str = "") -> str:
     """Return a key or a token.
 
     :param name: the name of the argument in the error.
+    :param queue: the name of the queue beside which an index is to hold it; default: nothing is to be written.
     :raises TypeError: it is not a str.
     :raises ValueError: it is empty, longer than 500 bytes, or PostgreSQL can't hold it.
     """
     checked = check_text(name, text)
-    size = len(checked) if checked.isascii() else len(checked.encode())
+    size = size_of(checked)
     if size > MOST_BYTES:
         raise ValueError(f"{name} must have at most {MOST_BYTES} bytes, not {size}: {reprlib.repr(checked)}")
+    check_room(name, size, queue)
     return checked
 
 
-def key_of(key: object) -> str | None:
+def size_of(text: str) -> int:
+    """Return the number of bytes in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def room_beside(queue: str) -> int:
+    """Return how many bytes a key or a token of a queue may have."""
+    return min(MOST_BYTES, max(0, MOST_TOGETHER - size_of(queue)))
+
+
+def key_of(key: object, queue: str = "") -> str | None:
     """Return the argument `key`; the errors are those of `tag`."""
-    return None if key is None else tag("key", key)
+    return None if key is None else tag("key", key, queue)
 
 
-def unique_of(unique: object) -> Unique | None:
+def unique_of(unique: object, queue: str = "") -> Unique | None:
     """Read the argument `unique`: a token, or a `Unique`; True: the token is a digest.
 
+    :param queue: as for `tag`.
     :raises TypeError: it is something else.
     :raises ValueError: the token is empty, longer than 500 bytes, or PostgreSQL can't hold it.
     """
-    if unique is None or isinstance(unique, Unique):
-        return unique
+    if unique is None:
+        return None
     if isinstance(unique, str):
-        return _USUAL.of(tag("unique", unique))
-    if unique is True:
-        return _USUAL
-    raise TypeError(f"unique must be a str, a Unique or True, not {type(unique).__name__}: {reprlib.repr(unique)}")
+        return _USUAL.of(tag("unique", unique, queue))
+    found = _USUAL if unique is True else unique
+    if not isinstance(found, Unique):
+        raise TypeError(f"unique must be a str, a Unique or True, not {type(unique).__name__}: {reprlib.repr(unique)}")
+    check_room("unique", _DIGEST_BYTES if found.token is True else size_of(found.token), queue)
+    return found
+
+
+def check_room(name: str, size: int, queue: str) -> None:
+    """
+    :raises ValueError: an index can't hold a key or a token of this size beside the name of the queue.
+    """
+    if size > room_beside(queue):
+        raise ValueError(
+            f"{name} and the name of the queue must have at most {MOST_TOGETHER} bytes together, not {size} and"
+            f" {size_of(queue)}: queue {reprlib.repr(queue)}"
+        )
 
 
 def digest(queue: str, text: str) -> str:

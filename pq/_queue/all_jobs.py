@@ -82,7 +82,7 @@ class AllJobs:
         :raises ValueError: the key is empty or too long; NaN or Infinity is in the state.
         """
         name = (self[queue] if isinstance(queue, str) else queue).name
-        params: dict[str, Any] = {"queue": name, "key": tag("key", key)}
+        params: dict[str, Any] = {"queue": name, "key": tag("key", key, name)}
         table = self._table if conn is None else self._table.bind(conn)
         sql = table.statements("states.sql")
         if state is UNSET:

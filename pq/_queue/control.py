@@ -10,7 +10,7 @@ from .._args import UNSET, Unset, job_ids
 from .._table import bulk as _bulk
 from .._table.rows import QueueRows
 from .._times import TimeSpec, When, when
-from .._unique import key_of
+from .._unique import MOST_BYTES, check_room, key_of, room_beside
 from ..sql import array
 
 #: Seconds between tries at a row that is locked. A claim or a heartbeat has it for a moment, a block for long.
@@ -67,10 +67,15 @@ class Control(QueueRows):
         :param queue: the name of the other queue, as for `PQ`: ``jobs/pickle`` means the queue ``jobs``.
         :returns: as for `reschedule`.
         :raises TypeError: the id is not an int, or the name is not a str.
-        :raises ValueError: PostgreSQL can't hold the name.
+        :raises ValueError: PostgreSQL can't hold the name, alone or together with the key or token of the job.
         """
         target, _ = self._split(queue)
-        return bool(self._change("move", [id], target=target))
+        room = room_beside(target)
+        moved = bool(self._change("move", [id], which="fits", target=target, room=room))
+        if not moved and room < MOST_BYTES:
+            for (size,) in self._run(self._statements("control.sql")["longest"], ids=array(job_ids(id)), room=room):
+                check_room("the key or token of the job", size, target)
+        return moved
 
     def pause(self) -> None:
         """Stop delivering jobs of this queue, in all processes, until `resume`: the queue looks empty.

@@ -78,8 +78,9 @@ class Queue(Browse, Control, Groups, Items, Results):
             a `schedule_at` nor a token, and does not count for `max_ready`.
         :param conn: put the job in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
         :raises TypeError: a time, key, token or id has another type; the encoder refuses the data.
-        :raises ValueError: a time has another form or is out of range; a key or token is empty or too long; the data
-            has NaN or Infinity, is larger than `max_size`, or can't be merged; a job of `after` has a follower already.
+        :raises ValueError: a time has another form or is out of range; a key or token is empty or too long, alone or
+            together with the queue's name; the data has NaN or Infinity, is larger than `max_size`, or can't be merged;
+            a job of `after` has a follower already.
         :raises JobNotFound: there is no job with an id of `after`.
         :raises Duplicate: a job has the token, and the `Unique` says ``on_duplicate='error'``.
         :raises ConnectionFailed: the database can't be reached; nothing was put.
@@ -92,14 +93,15 @@ class Queue(Browse, Control, Groups, Items, Results):
         schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
         queue = self if conn is None else self._bind(conn)
         if after is not None and (others := after_of(after)).ids:
-            row = _bulk.Row(queue._text(data), schedule, expected, key_of(key), unique_of(unique))
+            row = _bulk.Row(queue._text(data), schedule, expected, key_of(key, self.name), unique_of(unique, self.name))
             return queue._put_after(row, others)
         if unique is not None:
-            return queue._put_unique(_bulk.Row(queue._text(data), schedule, expected, key_of(key), unique_of(unique)))
+            row = _bulk.Row(queue._text(data), schedule, expected, key_of(key, self.name), unique_of(unique, self.name))
+            return queue._put_unique(row)
         if queue.max_ready is not None:
-            return queue._put_chunk([_bulk.Row(queue._text(data), schedule, expected, key_of(key))])[0]
+            return queue._put_chunk([_bulk.Row(queue._text(data), schedule, expected, key_of(key, self.name))])[0]
         if key is not None:
-            return queue._put("put_keyed", data, key=key_of(key), **_bulk.times(schedule, expected))
+            return queue._put("put_keyed", data, key=key_of(key, self.name), **_bulk.times(schedule, expected))
         if schedule is expected is NOW:
             return queue._put("put", data)
         return queue._put("put_timed", data, **_bulk.times(schedule, expected))

@@ -68,9 +68,10 @@ class Checked(NamedTuple):
     unique: Unique | None
 
 
-def check_schedule(schedule: Schedule) -> Checked:
+def check_schedule(schedule: Schedule, queue: str) -> Checked:
     """Check all but the queue and the data.
 
+    :param queue: the name of the queue.
     :raises TypeError: not exactly one of `cron`, `rrule` and `every` is given, `zone` stands beside `every`, or
         something has another type.
     :raises ValueError: a rule can't be read or fires at no time; a zone or a word is unknown; a time is out of range.
@@ -97,7 +98,7 @@ def check_schedule(schedule: Schedule) -> Checked:
     jitter = None if schedule.jitter is None else delay_of("jitter", schedule.jitter)
     if jitter is not None and jitter > rules.LONGEST:
         raise ValueError(f"jitter must be at most {rules.LONGEST.days} days: {jitter}")
-    unique = unique_of(schedule.unique)
+    unique = unique_of(schedule.unique, queue)
     if unique is not None and (unique.until is None or unique.on_duplicate != "keep"):
         raise ValueError(f"the unique= of a schedule has until=, and on_duplicate='keep': {unique!r}")
     return Checked(
@@ -105,7 +106,7 @@ def check_schedule(schedule: Schedule) -> Checked:
         zone,
         schedule.missed,
         jitter.total_seconds() if jitter else None,
-        key_of(schedule.key),
+        key_of(schedule.key, queue),
         unique,
     )
 

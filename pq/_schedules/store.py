@@ -134,7 +134,7 @@ def write(table: Table, name: str, queue: QueueRows, schedule: Schedule, declare
     :param declared: whether a task has it.
     """
     check_name(name)
-    found = check_schedule(schedule)
+    found = check_schedule(schedule, queue.name)
     text = queue._text(schedule.data)
     statements = table.statements("schedules.sql")
     ((now,),) = table.execute(statements["now"], {})

@@ -43,27 +43,30 @@ class Row(NamedTuple):
 
 
 def rows(
-    items: Iterable[Any], encode: Callable[[Any], str], schedule_at: TimeSpec, expected_at: TimeSpec
+    queue: str, items: Iterable[Any], encode: Callable[[Any], str], schedule_at: TimeSpec, expected_at: TimeSpec
 ) -> Iterator[Row]:
     """Encode jobs.
 
+    :param queue: the name of their queue.
     :param items: data, or a `NewJob`, whose times take precedence.
     :param schedule_at: for the jobs that have no such time of their own; likewise `expected_at`.
 
     The times are checked now, and the items as they are read.
     """
-    return _rows(iter(items), encode, when("schedule_at", schedule_at), when("expected_at", expected_at))
+    return _rows(queue, iter(items), encode, when("schedule_at", schedule_at), when("expected_at", expected_at))
 
 
-def _rows(items: Iterator[Any], encode: Callable[[Any], str], schedule: When, expected: When) -> Iterator[Row]:
+def _rows(
+    queue: str, items: Iterator[Any], encode: Callable[[Any], str], schedule: When, expected: When
+) -> Iterator[Row]:
     for item in items:
         if isinstance(item, NewJob):
             yield Row(
                 encode(item.data),
                 schedule if item.schedule_at is None else when("schedule_at", item.schedule_at),
                 expected if item.expected_at is None else when("expected_at", item.expected_at),
-                key_of(item.key),
-                unique_of(item.unique),
+                key_of(item.key, queue),
+                unique_of(item.unique, queue),
             )
         else:
             yield Row(encode(item), schedule, expected)

@@ -157,7 +157,7 @@ class QueueRows:
         return None if data is None else self.encode(self.dumps(data))
 
     def _encoded_rows(self, items: Iterable[Any], schedule_at: TimeSpec, expected_at: TimeSpec) -> Iterator[_bulk.Row]:
-        return _bulk.rows(items, self._text, schedule_at, expected_at)
+        return _bulk.rows(self.name, items, self._text, schedule_at, expected_at)
 
     def _put_chunk(self, chunk: list[_bulk.Row]) -> list[int]:
         parameters = _bulk.parameters(chunk)

@@ -14,6 +14,13 @@ pq_wanted as materialized (
 -- The jobs that may be changed: those that are ready, or scheduled. A job whose lease has expired is ready, too.
 (dequeued_at is null or :is_due)
 
+-- name: fits
+-- In place of "which": besides, an index can hold the key and the token beside the name of the other queue.
+((dequeued_at is null or :is_due) and :has_room)
+
+-- name: has_room
+coalesce(greatest(octet_length(key), octet_length(unique_key)), 0) <= %(room)s
+
 -- name: given_back
 -- Make the row ready as a claim does: whoever had it under a lease has lost it.
 dequeued_at = null, expiries = expiries + case when dequeued_at is null then 0 else 1 end
@@ -70,6 +77,11 @@ with :free, pq_changed as (
   select changed.id, :wake from pq_changed as changed
 )
 select wanted.id, wanted.id in (select done.id from pq_done as done) from pq_wanted as wanted
+
+-- name: longest
+-- What a job that could not be moved has too much of.
+select greatest(octet_length(key), octet_length(unique_key)) from :table
+where id = any (%(ids)s::bigint[]) and q_name = %(queue)s and not :has_room
 
 -- name: pause
 -- Two pauses at once may insert two markers, which are as good as one.

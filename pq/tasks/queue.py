@@ -133,7 +133,7 @@ class Queue(BaseQueue):
             raise
         when("expected_at", expected_at)
         Policy(max_retries, retry_in)
-        tags.check(key, unique)
+        tags.check(self.name, key, unique)
         if name is not None:
             check_text("name", name)
         options = Options(
@@ -147,7 +147,7 @@ class Queue(BaseQueue):
         clock = None
         if any(part is not None for part in (cron, rrule, every, zone)):
             clock = Schedule(self, None, cron=cron, rrule=rrule, every=every, zone=zone)
-            check_schedule(clock)
+            check_schedule(clock, self.name)
 
         def decorate(function: Any) -> Task[Any, Any]:
             handler = function._handler if isinstance(function, Task) else function  # one function, two tasks
@@ -160,7 +160,7 @@ class Queue(BaseQueue):
             if clock is not None:
                 job = task.new_job()
                 declared[path] = replace(clock, data=job.data, key=job.key, unique=job.unique)
-                check_schedule(declared[path])
+                check_schedule(declared[path], self.name)
             self._declared, self.handler_registry[path] = declared, task
             self._has_tasks = True
             self._has_transactional_tasks |= transactional

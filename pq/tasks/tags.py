@@ -13,15 +13,16 @@ Key = str | Callable[..., str | None] | None
 UniqueSpec = str | bool | Unique | Callable[..., str | bool | Unique | None] | None
 
 
-def check(key: Key, unique: UniqueSpec) -> None:
+def check(queue: str, key: Key, unique: UniqueSpec) -> None:
     """
+    :param queue: the name of the queue.
     :raises TypeError: one of them has another type.
     :raises ValueError: one of them is empty, too long, or PostgreSQL can't hold it.
     """
     if not callable(key):
-        key_of(key)
+        key_of(key, queue)
     if not callable(unique):
-        unique_of(unique)
+        unique_of(unique, queue)
 
 
 class Tags:
