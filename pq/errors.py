@@ -90,6 +90,44 @@ class ScheduleNotFound(PQError, LookupError):
     schedule: str
 
 
+class StreamMissing(TableMissing):
+    """There is no stream {stream!r} beside table {table}: call create() of the stream."""
+
+    stream: str
+
+
+class SubscriptionNotFound(PQError, LookupError):
+    """The stream {stream!r} has no subscription {subscription!r}; it has: {known}."""
+
+    stream: str
+    subscription: str
+    known: str
+
+
+class EventsLeft(PQError):
+    """The stream {stream!r} has events that are unread by: {subscriptions}. Nothing was changed; force=True drops
+    them."""
+
+    stream: str
+    subscriptions: str
+
+
+class EventsLost(PQError):
+    """The subscription {subscription!r} of stream {stream!r} has not read in time: {count} events were removed
+    (retain_unread). It goes on behind them."""
+
+    stream: str
+    subscription: str
+    count: int
+
+
+class StreamRestored(PQError):
+    """The stream {stream!r} was restored from a dump, where its positions mean nothing: call rebase() of the stream,
+    which loses no event."""
+
+    stream: str
+
+
 class JobPending(PQError, TimeoutError):
     """Job {job_id} in queue {queue!r} has not ended in time: it is {state}.
 
@@ -159,6 +197,14 @@ class LeaseLost(PQError):
     job_id: int
     queue: str
     attempt: int
+
+
+class BatchLost(PQError):
+    """Batch {number} of subscription {subscription!r} is no longer held: it was settled, or its lease expired and it
+    was delivered again. Nothing was changed."""
+
+    number: int
+    subscription: str
 
 
 class LeasesLost(LeaseLost):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import NamedTuple
 
-from ..sql import BESIDE, CALLED, TableName, array, beside, bind, object_name, quote, read, statements
+from ..sql import BESIDE, CALLED, TableName, array, beside, bind, literal, object_name, quote, read, statements
 
 #: How long a step waits for a lock. While it waits for that of the table, puts and gets wait, too.
 LOCK_TIMEOUT = "3s"
@@ -102,10 +102,10 @@ def for_table(sql: str, table: TableName) -> str:
     The names of objects contain the table's name, so two tables in one schema share none. Functions are in the table's
     schema.
     """
-    words = {"table": table.quoted, "table_text": _literal(table.quoted)}
-    words["beside_text"] = _literal(array(beside(table.quoted, word) for word in BESIDE))
-    words["functions_text"] = _literal(array(object_name(table.name, kind) for kind in (*_OBJECTS, *CALLED)))
-    words["called_text"] = _literal(array(object_name(table.name, kind) for kind in CALLED))
+    words = {"table": table.quoted, "table_text": literal(table.quoted)}
+    words["beside_text"] = literal(array(beside(table.quoted, word) for word in BESIDE))
+    words["functions_text"] = literal(array(object_name(table.name, kind) for kind in (*_OBJECTS, *CALLED)))
+    words["called_text"] = literal(array(object_name(table.name, kind) for kind in CALLED))
     words |= {word: beside(table.quoted, word) for word in BESIDE + CALLED}
     words["stand"] = statements("common.sql")["stand"]
     words |= {name: bind(text, words) for name, text in statements("line.sql").items()}
@@ -118,8 +118,3 @@ def for_table(sql: str, table: TableName) -> str:
     while (mark := f"${tag}$") in table.quoted:  # in the body of a function a name would end it
         tag += "q"
     return bind(sql.replace("$pq$", mark), words)
-
-
-def _literal(text: str) -> str:
-    """Return a text as an SQL literal that means the same whatever the server's setting for backslashes."""
-    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

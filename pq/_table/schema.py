@@ -35,7 +35,7 @@ def create(table: Table, change: Change) -> None:
     """
     if version(table) >= VERSION and not change.wanted(table.database):
         return  # looking was enough: this needs no lock, and no right to change anything
-    _in_turn(table, lambda inside: _migrate(table.database, table.name, change, inside))
+    in_turn(table, lambda inside: _migrate(table.database, table.name, change, inside))
 
 
 def drop(table: Table, force: bool) -> None:
@@ -45,7 +45,7 @@ def drop(table: Table, force: bool) -> None:
     :raises SchemaError: the table is not a queue table, or was in use for too long.
     """
     if version(table):
-        _in_turn(table, lambda inside: _end(table.database, table.name, "drop", force, inside))
+        in_turn(table, lambda inside: _end(table.database, table.name, "drop", force, inside))
 
 
 def reset(table: Table, force: bool) -> None:
@@ -55,12 +55,12 @@ def reset(table: Table, force: bool) -> None:
     :raises SchemaError: the table is not a queue table, or was in use for too long.
     """
     version(table)
-    _in_turn(table, lambda inside: _end(table.database, table.name, "empty", force, inside))
+    in_turn(table, lambda inside: _end(table.database, table.name, "empty", force, inside))
 
 
 def _end(database: Database, table: TableName, statement: str, force: bool, inside: bool) -> None:
     run = database.execute
-    with _lock(database, inside) as isolation:
+    with lock(database, inside) as isolation:
         schema, version = _find(database, table)
         if schema is None and statement == "drop":
             return  # another process has dropped it meanwhile
@@ -91,7 +91,7 @@ def _refuse(database: Database, table: TableName, isolation: str) -> None:
         raise JobsLeft(table=table.quoted, ready=ready, scheduled=scheduled, running=running, dead=dead)
 
 
-def _in_turn(table: Table, work: Callable[[bool], None]) -> None:
+def in_turn(table: Table, work: Callable[[bool], None]) -> None:
     """Run `work` in a transaction; if it does not get a lock, try a few times more.
 
     :param work: gets True if the transaction was open before, and False otherwise.
@@ -121,13 +121,13 @@ def _in_turn(table: Table, work: Callable[[bool], None]) -> None:
 
 
 def _migrate(database: Database, table: TableName, change: Change, inside: bool) -> None:
-    with _lock(database, inside) as isolation:
+    with lock(database, inside) as isolation:
         _upgrade(database, table, isolation)
         change.make(database)
 
 
 @contextmanager
-def _lock(database: Database, inside: bool) -> Iterator[str]:
+def lock(database: Database, inside: bool) -> Iterator[str]:
     """Let only one process at a time change tables, and wait for locks no longer than `LOCK_TIMEOUT`.
 
     :returns: a context manager, whose value is the isolation level of the transaction.

@@ -83,9 +83,9 @@ class Table:
         """Return whether both are one table, reached by the same connections."""
         return self.database.source is other.database.source and self.quoted == other.quoted
 
-    def statements(self, path: str, **instead: str) -> Mapping[str, str]:
+    def statements(self, path: str, stream: str | None = None, **instead: str) -> Mapping[str, str]:
         """Return the statements of a file in ``pq/sql`` for this table; the arguments are those of `pq.sql.bound`."""
-        return bound(path, self.quoted, **instead)
+        return bound(path, self.quoted, stream, **instead)
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None, **options: Any) -> Rows:
         """Execute one statement; the arguments and the other errors are those of `Database.execute`.

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
 
-from .names import BESIDE, CALLED, NAME_BYTES, TableName, beside, object_name, quote
+from .names import BESIDE, CALLED, NAME_BYTES, STREAM_KINDS, TableName, beside, object_name, quote, stream_object
 
 __all__ = [
-    "BESIDE", "CALLED", "NAME_BYTES", "TableName", "array", "beside", "bind", "bound", "object_name", "quote", "read",
-    "statements",
+    "BESIDE", "CALLED", "NAME_BYTES", "STREAM_KINDS", "TableName", "array", "beside", "bind", "bound", "literal",
+    "object_name", "quote", "read", "statements", "stream_object",
 ]  # fmt: skip
 
 _NAME_LINE = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
@@ -39,6 +39,11 @@ def _element(text: str) -> str:
     return '"' + text.replace('"', '\\"') + '"'
 
 
+def literal(text: str) -> str:
+    """Return a text as an SQL literal that means the same whatever the server's setting for backslashes."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
 def bind(sql: str, words: Mapping[str, str]) -> str:
     """Replace each ``:word``.
 
@@ -60,8 +65,8 @@ def statements(path: str) -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=256)
-def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
-    """Return the statements of a file for one table.
+def bound(path: str, table: str, stream: str | None = None, **instead: str) -> Mapping[str, str]:
+    """Return the statements of a file for one table, or for one stream beside it.
 
     A statement can contain another one of its file, or one of ``common.sql``, as ``:name``. ``:limits_table`` and the
     like are tables beside that of the jobs. A ``%`` in a table's name is doubled, because the driver searches these
@@ -69,10 +74,12 @@ def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
     ``pq_`` or, if the table's name does so, with ``with_``.
 
     :param table: the quoted name of the table.
+    :param stream: the name of the stream; its files can contain statements of ``stream.sql``, too.
     :param instead: statements to replace: the name of each, and that of the statement to use in its place.
     """
     texts = statements(path)
-    fragments = {**statements("common.sql"), **texts}
+    shared = {} if stream is None else statements("stream.sql")
+    fragments = {**statements("common.sql"), **shared, **texts}
     fragments |= {name: fragments[other] for name, other in instead.items()}
 
     def expand(text: str) -> str:
@@ -81,5 +88,7 @@ def bound(path: str, table: str, **instead: str) -> Mapping[str, str]:
 
     prefix = "with_" if table.startswith('"pq_') else "pq_"
     words = {"table": table, **{word: beside(table, word) for word in BESIDE + CALLED}}
+    if stream is not None:
+        words |= {kind: stream_object(table, kind, stream) for kind in STREAM_KINDS}
     words = {word: name.replace("%", "%%") for word, name in words.items()}
     return {name: bind(_PART.sub(prefix, expand(text)), words) for name, text in texts.items()}

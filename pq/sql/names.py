@@ -68,14 +68,53 @@ BESIDE = ("checks_table", "limits_table", "slots_table", "states_table", "schedu
 CALLED = ("free_function", "heal_function", "heal_all_function")
 
 
+#: What belongs to a stream, as SQL names it. No kind is the beginning of another one, up to an underscore, so the names
+#: of two streams never meet, whatever the streams are called.
+STREAM_KINDS = {
+    "log": "stream",
+    "slot_a": "slot0",
+    "slot_b": "slot1",
+    "slot_c": "slot2",
+    "event_id": "event",
+    "subscriptions": "subscriptions",
+    "positions": "positions",
+    "batches": "batches",
+    "origin": "origin",
+    "publish_function": "published",
+}
+
+
+def stream_object(quoted: str, kind: str, stream: str) -> str:
+    """Return the quoted name of an object that belongs to a stream, in the schema of the table of the jobs.
+
+    :param quoted: the quoted name of the table of the jobs.
+    :param kind: one of `STREAM_KINDS`.
+    :param stream: the name of the stream; a long one is cut, and a hash added.
+    """
+    schema, table = _parts(quoted)
+    name = f"{table}_{STREAM_KINDS[kind]}_{stream}"
+    if len(name.encode()) > NAME_BYTES:
+        digest = hashlib.sha256(f"{table}\0{stream}".encode()).hexdigest()[:12]
+        short = f"{table.encode()[:20].decode('utf-8', 'ignore')}_{STREAM_KINDS[kind]}_"
+        room = NAME_BYTES - len(short.encode()) - len(digest) - 1
+        name = f"{short}{stream.encode()[:room].decode('utf-8', 'ignore')}_{digest}"
+    return quote(name) if schema is None else f"{schema}.{quote(name)}"
+
+
+def _parts(quoted: str) -> tuple[str | None, str]:
+    """Split the quoted name of a table: its schema, still quoted, and its name, not quoted."""
+    match = _QUOTED.fullmatch(quoted)
+    assert match is not None, quoted
+    schema, table = match.groups()
+    return schema, table.replace('""', '"')
+
+
 def beside(quoted: str, word: str) -> str:
     """Return the quoted name of a table or function beside the table of the jobs, in the same schema.
 
     :param quoted: the quoted name of the table of the jobs.
     :param word: one of `BESIDE` or `CALLED`.
     """
-    match = _QUOTED.fullmatch(quoted)
-    assert match is not None, quoted
-    schema, table = match.groups()
-    name = quote(object_name(table.replace('""', '"'), word.removesuffix("_table")))
+    schema, table = _parts(quoted)
+    name = quote(object_name(table, word.removesuffix("_table")))
     return name if schema is None else f"{schema}.{name}"

@@ -7,25 +7,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from . import _codec
-from ._args import UNSET, Unset, check_text, integer, timeout_seconds
-from ._db import Database
-from ._queue import Queue
-from ._queue.all_jobs import AllJobs
-from ._queue.kept import KeptQueues
-from ._queue.limits import Limits
-from ._schedules import Schedules
-from ._table import Table, schema
-from ._table.retention import BATCH, Change, Pruner, Retention, Span, read
-from .doctor import Finding, examine
-from .embedded import Embedded
-from .sql import TableName
+from .. import _codec
+from .._args import UNSET, Unset, check_text, integer, timeout_seconds
+from .._db import Database
+from .._queue import Queue
+from .._queue.all_jobs import AllJobs
+from .._queue.kept import KeptQueues
+from .._table import Table, schema
+from .._table.retention import BATCH, Change, Pruner, Retention, Span, read
+from ..doctor import Finding, examine
+from ..embedded import Embedded
+from ..sql import TableName
+from .mappings import Mappings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PQ(AllJobs):
+class PQ(AllJobs, Mappings):
     """The queues of one table: ``pq["name"]`` is a queue.
 
     :param conn: a connection of psycopg2 or psycopg 3, or a DSN: ``postgresql://…`` or ``key=value …``. With a DSN pq
@@ -163,16 +162,6 @@ class PQ(AllJobs):
     def retention(self) -> Retention:
         """How long jobs are kept; each access reads it from the table."""
         return read(self._db)
-
-    @property
-    def schedules(self) -> Schedules:
-        """Jobs that are put again and again, by the clock: ``pq.schedules["nightly"] = Schedule(…)``."""
-        return Schedules(self._table, self.__getitem__)
-
-    @property
-    def limits(self) -> Limits:
-        """The limits of the queues, as a mapping of names to `Limit`; see :doc:`/howto/limiting`."""
-        return Limits(self._table)
 
     def prune(self, limit: int = BATCH) -> int:
         """Delete jobs whose retention is over, in one short transaction, and return how many.

@@ -1,0 +1,24 @@
+"""Streams: one log of events, which any number of subscriptions read, each all of it.
+
+Nobody ticks. Each subscription has a *position*: the snapshot up to which it has read. A take ends at its own snapshot,
+and what lies between the two is a *window*: the events of transactions that the first does not see and the second does.
+They are read in the order of their ids, in batches of any size; a position inside of a window is an id. So no event is
+skipped, and none comes twice, in whatever order transactions commit; docs/explanation/streams.rst proves it.
+
+    stream        publishing, subscribing, looking
+    streams       the streams of a PQ, by name
+    subscription  reading: batches in a transaction, or under a lease
+    taking        the statements that take, and what their answers mean
+    batch         events that were taken together, and how they end
+    event         an event, and how it is written and read
+    start         where a subscription begins
+    schema        the tables of a stream
+"""
+
+from .batch import Batch
+from .event import Event, NewEvent
+from .stream import Stream
+from .streams import Streams
+from .subscription import Subscription
+
+__all__ = ["Batch", "Event", "NewEvent", "Stream", "Streams", "Subscription"]

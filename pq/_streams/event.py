@@ -1,0 +1,154 @@
+"""Events, as they are published and as they are read."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from .. import _codec
+from .._args import check_text
+from ..sql import array
+
+
+class NewEvent(NamedTuple):
+    """An event for `Stream.publish_many` or `Stream.load`, with a type, key and headers of its own.
+
+    Its fields are arguments of `Stream.publish`.
+    """
+
+    data: Any
+    type: str = ""
+    key: str | None = None
+    headers: Mapping[str, Any] | None = None
+
+
+class Event:
+    """An event as a subscription reads it.
+
+    :ivar id: its number: larger than that of any event that was committed before it was published.
+    :ivar at: when it was published, as an aware datetime: the start of the statement, by the server's clock.
+    :ivar type: the type that it was given; ``''`` if none.
+    :ivar key: the key that it was given, or None.
+    :ivar data: what was published.
+    :ivar headers: a dict, or None.
+    :ivar attempts: the number of this delivery: 1, 2, …
+    """
+
+    __slots__ = ("at", "attempts", "data", "headers", "id", "key", "type")
+
+    def __init__(
+        self, id: int, at: datetime, type: str, key: str | None, data: Any, headers: dict[str, Any] | None,
+        attempts: int = 1,
+    ) -> None:  # fmt: skip
+        self.id = id
+        self.at = at
+        self.type = type
+        self.key = key
+        self.data = data
+        self.headers = headers
+        self.attempts = attempts
+
+    def __repr__(self) -> str:
+        return f"<pq.Event {self.id} {self.type!r}>"
+
+
+class Row(NamedTuple):
+    """An event as it is written: JSON text, and what stands beside."""
+
+    type: str
+    key: str | None
+    text: str
+    headers: str | None
+
+
+class Codec:
+    """The conversion of a stream's data: JSON, or text, which may be None, as it is.
+
+    :param is_text: whether data is text.
+    """
+
+    def __init__(self, is_text: bool) -> None:
+        self.is_text = is_text
+
+    def encoded(self, event: NewEvent) -> Row:
+        """Return an event as it is written.
+
+        :raises TypeError: the type or the key is not a str, the headers are no dict with keys of str, or JSON does not
+            have something in the data or the headers.
+        :raises ValueError: PostgreSQL can't hold a text; the data has NaN or Infinity.
+        """
+        data, type, key, headers = event
+        if self.is_text and data is not None:
+            check_text("data", _codec.check_str(data) or "-")
+        if isinstance(data, NewEvent):
+            raise TypeError("the data of an event can't be a NewEvent: give that to publish_many or load")
+        text = _codec.encode(data)
+        if type != "":
+            check_text("type", type)
+        if key is not None:
+            check_text("key", key)
+        return Row(type, key, text, None if headers is None else _codec.encode(_checked(headers)))
+
+    def event(self, columns: tuple[Any, ...], attempts: int = 1) -> Event:
+        """Return an event of the columns that SQL calls ``as_read``."""
+        id, at, type, key, text, headers = columns
+        return Event(
+            id, at.replace(tzinfo=timezone.utc), type, key, _codec.decode(text),
+            None if headers is None else json.loads(headers), attempts,
+        )  # fmt: skip
+
+
+def _checked(headers: Any) -> dict[str, Any]:
+    if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
+        raise TypeError(f"headers must be a dict whose keys are str, not {reprlib.repr(headers)}")
+    return dict(headers)
+
+
+def new_events(items: Iterable[Any], type: str, key: str | None, headers: Any) -> Iterator[NewEvent]:
+    """Make a `NewEvent` of each item that is none."""
+    for item in items:
+        yield item if isinstance(item, NewEvent) else NewEvent(item, type, key, headers)
+
+
+def arrays(rows: list[Row]) -> dict[str, str]:
+    """Return the parameters of ``publish_many``."""
+    return {
+        "types": array(row.type for row in rows),
+        "keys": array(row.key for row in rows),
+        "data": array(row.text for row in rows),
+        "headers": array(row.headers for row in rows),
+    }
+
+
+class Lines:
+    """A file for COPY: events as lines.
+
+    :ivar count: how many lines have been read.
+    :ivar error: what the iteration raised; the driver replaces it by an error of its own.
+    """
+
+    def __init__(self, rows: Iterator[Row]) -> None:
+        self._rows = rows
+        self.count = 0
+        self.error: BaseException | None = None
+
+    def read(self, size: int = 8192) -> str:
+        """Return whole lines, of about `size` characters or of one event that is longer; nothing at the end."""
+        parts: list[str] = []
+        length = 0
+        try:
+            while length < size and (row := next(self._rows, None)) is not None:
+                line = "\t".join("\\N" if value is None else value.translate(_ESCAPES) for value in row)
+                parts += (line, "\n")
+                length += len(line) + 1
+                self.count += 1
+        except BaseException as error:
+            self.error = error
+            raise
+        return "".join(parts)
+
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})

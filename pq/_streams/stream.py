@@ -1,0 +1,231 @@
+"""The class `Stream`: publishing, and the subscriptions that read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import chain
+from typing import Any
+
+from .._args import UNSET, Unset, check_text, integer
+from .._times import Delay
+from . import schema
+from .event import Event, Lines, NewEvent, Row, arrays, new_events
+from .log import Log
+from .start import start_of
+from .subscription import Subscription
+
+#: Events, and characters of data, that are published by one statement.
+EVENTS = 1000
+CHARACTERS = 1_000_000
+
+#: The largest number of partitions of a subscription.
+PARTITIONS = 256
+
+
+class Stream(Log):
+    """A log of events beside the table of the jobs: ``pq.streams["orders"]``.
+
+    Each subscription reads all events, in order, however many there are. Any thread may use a stream.
+
+    :param name: any text without NUL characters. A name that ends in ``/text`` means the stream before that, with data
+        that is text, or None, in place of JSON.
+    """
+
+    # -- the tables
+
+    def create(self, *, retain: Delay | Unset = UNSET, retain_unread: Delay | Unset | None = UNSET) -> None:
+        """Create the tables of the stream, or upgrade them. It is safe to repeat, by many processes at once.
+
+        The two times are stored with the stream and apply to all programs that use it.
+
+        :param retain: how long an event is kept once all subscriptions have read it, as ``'1d'`` or a timedelta; it is
+            removed within twice that time. By default the time does not change, and is one day for a new stream.
+        :param retain_unread: how long an event is kept that a subscription has not read; it is removed within three
+            times that time, and the subscription told by `EventsLost`. None: for ever. By default the time does not
+            change, and is None for a new stream.
+        :raises TypeError: a time has another type.
+        :raises ValueError: a time has another form, is out of range, or has fractions of a second.
+        :raises TableMissing: call `PQ.create` first.
+        :raises SchemaError: a table of such a name is there, or was in use for too long.
+        """
+        schema.create(self._table, self.name, retain, retain_unread)
+
+    def version(self) -> int:
+        """Return the version of the stream's tables; 0 if there is no such stream."""
+        found = schema.find(self._table, self.name)
+        return 0 if found is None else found.version
+
+    # -- publishing
+
+    def publish(
+        self,
+        data: Any,
+        type: str = "",
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        conn: Any = None,
+    ) -> int:
+        """Publish an event and return its id.
+
+        :param data: what JSON can hold.
+        :param type: what kind of event it is, by which subscriptions choose.
+        :param key: events of one key are read in order, also where partitions are read side by side.
+        :param headers: a dict of what JSON can hold.
+        :param conn: publish it in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
+        :raises TypeError: the type or key is not a str, the headers are no dict, or JSON does not have something.
+        :raises ValueError: PostgreSQL can't hold a text; the data has NaN or Infinity.
+        :raises StreamMissing: call `create` first. The errors of the connection are those of `Queue.put`.
+        """
+        row = self._codec.encoded(NewEvent(data, type, key, headers))
+        stream = self if conn is None else self._bind(conn)
+        if key is None and headers is None:
+            rows = stream._run("publish_plain", prepare=True, type=row.type, data=row.text)
+        else:
+            given = {"type": row.type, "key": row.key, "data": row.text, "headers": row.headers}
+            rows = stream._run("publish", prepare=True, **given)
+        return int(rows[0][0])
+
+    def publish_many(
+        self,
+        items: Iterable[Any],
+        type: str = "",
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        *,
+        conn: Any = None,
+    ) -> list[int]:
+        """Publish events, all of them or none, and return their ids, in order.
+
+        :param items: data, or a `NewEvent` for data with a type, key and headers of its own. More than 1,000 events
+            take several statements in one transaction.
+        :param type: as for `publish`, for the items that are no `NewEvent`; likewise `key` and `headers`.
+        :param conn: as for `publish`. After an error, your rollback undoes what was published before.
+        """
+        chunks = _chunks(self._rows(items, type, key, headers))
+        first, second = next(chunks, None), next(chunks, None)
+        if first is None:
+            return []
+        stream = self if conn is None else self._bind(conn)
+        if second is None:
+            return stream._publish(first)
+        with stream._table.database.grouped():
+            return [id for chunk in chain([first, second], chunks) for id in stream._publish(chunk)]
+
+    def load(
+        self,
+        items: Iterable[Any],
+        type: str = "",
+        key: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Publish events by COPY, all of them or none, and return their number. This is faster than `publish_many`.
+
+        The arguments are those of `publish_many`. The connection is busy meanwhile: `items` must not use this PQ.
+        """
+        lines = Lines(self._rows(items, type, key, headers))
+        database = self._table.database
+        with database.grouped():
+            try:
+                return database.copy(self._sql["load"], lines)
+            except database.driver.Error as error:
+                if lines.error is not None:
+                    raise lines.error from lines.error.__cause__
+                raise self._meaning(error) from error
+
+    def _rows(self, items: Iterable[Any], type: str, key: str | None, headers: Any) -> Iterator[Row]:
+        return map(self._codec.encoded, new_events(items, type, key, headers))
+
+    def _publish(self, rows: list[Row]) -> list[int]:
+        return [id for (id,) in self._run("publish_many", prepare=True, **arrays(rows))]
+
+    # -- subscriptions
+
+    def subscribe(
+        self,
+        name: str,
+        start: str | int | datetime = "new",
+        *,
+        types: Iterable[str] | None = None,
+        partitions: int = 1,
+        shared: bool = False,
+        conn: Any = None,
+    ) -> Subscription:
+        """Make a subscription, unless there is one of that name, and return it.
+
+        :param name: any text without NUL characters.
+        :param start: ``'new'``: with the events that are committed from now on; ``'beginning'``: with all that there
+            are; ``'2h'`` or a datetime: with those that were published since then; an id: with those behind it.
+        :param types: the types of events that it wants; None: all.
+        :param partitions: 1 to 256. The events of one key are in one of so many partitions, each of which one consumer
+            at a time reads, in order; events without a key are all in the same one.
+        :param shared: several consumers at a time read it, each another batch, in no order.
+        :raises ValueError: there is a subscription of that name which differs in `types`, `partitions` or `shared`; a
+            number or text is out of range.
+        :raises TypeError: an argument has another type.
+        :raises StreamMissing: call `create` first.
+        """
+        wanted = self._checked(name, types, partitions, shared)
+        begin = start_of("start", start)
+        stream = self if conn is None else self._bind(conn)
+        after = begin.after(stream._run)
+        if not stream._run("subscribe", after=after, **wanted):
+            for _, *found, _, _ in stream._run("subscription", subscription=name):
+                there = dict(zip(("types", "partitions", "shared"), found, strict=True))
+                differing = [word for word in there if there[word] != wanted[word]]
+                if differing:
+                    words = ", ".join(f"{word} is {there[word]!r}, not {wanted[word]!r}" for word in differing)
+                    raise ValueError(f"subscription {name!r} of stream {self.name!r} is there: its {words}")
+        return self.subscription(name)
+
+    def subscription(self, name: str) -> Subscription:
+        """Return the subscription of that name, without looking whether there is one.
+
+        :raises TypeError: the name is not a str.
+        :raises ValueError: it is empty, or has a NUL character or a lone surrogate.
+        """
+        return Subscription(self, check_text("subscription name", name))
+
+    def _checked(self, name: str, types: Any, partitions: int, shared: bool) -> dict[str, Any]:
+        check_text("subscription name", name)
+        if isinstance(types, (str, bytes)):
+            raise TypeError(f"types must be a list of str, not {types!r}")
+        if types is not None:
+            types = [type and check_text("type", type) for type in types]
+            if not types:
+                raise ValueError("types must not be empty: None means all types")
+        if integer("partitions", partitions, 1) > PARTITIONS:
+            raise ValueError(f"partitions must be at most {PARTITIONS}: {partitions}")
+        if not isinstance(shared, bool):
+            raise TypeError(f"shared must be a bool, not {shared!r}")
+        if shared and partitions > 1:
+            raise ValueError("a subscription with partitions can't be shared: each partition is read in order")
+        return {"subscription": name, "types": types, "partitions": partitions, "shared": shared}
+
+    # -- looking
+
+    def read(self, after: int = 0, limit: int = 100, types: Sequence[str] | None = None) -> list[Event]:
+        """Return events by their ids, whoever has read them; this moves nothing.
+
+        :param after: only events with larger ids.
+        :param limit: the largest number of events.
+        :param types: only events of these types.
+        """
+        integer("after", after)
+        wanted = None if types is None else list(types)
+        rows = self._run("read", after=after, limit=integer("limit", limit, 1), types=wanted)
+        return [self._codec.event(row) for row in rows]
+
+
+def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    characters = 0
+    for row in rows:
+        chunk.append(row)
+        characters += len(row.text)
+        if len(chunk) == EVENTS or characters >= CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk

@@ -1,0 +1,166 @@
+"""The class `Subscription`: reading a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Any
+
+from .._args import integer, timeout_seconds
+from .._times import Delay, positive_delay
+from ..errors import BatchLost
+from .batch import Batch
+from .log import Log
+from .schema import gate_of
+from .taking import Taken, retries_of, take
+
+#: The lease under which `Subscription.batch` takes: its transaction then has the batch locked. If the program is
+#: killed, the batch is delivered again after so long.
+BLOCK_LEASE = timedelta(seconds=2)
+
+
+class Subscription:
+    """Reads a stream: ``stream.subscription("billing")``."""
+
+    def __init__(self, stream: Log, name: str) -> None:
+        self.stream: Log = stream
+        self.name: str = name
+
+    def __repr__(self) -> str:
+        return f"<pq.Subscription {self.name!r} of {self.stream.name!r}>"
+
+    def batch(self, n: int = 1000, timeout: float | None = 1) -> AbstractContextManager[Batch]:
+        """Return a context manager for one transaction around the next events::
+
+            with billing.batch() as batch:
+                for event in batch:
+                    batch.cursor.execute(...)
+
+        The end of the block commits what it has done with ``batch.cursor`` or with this PQ, and that the events are
+        read: each event takes effect exactly once. An exception undoes all of that, and the events are delivered again,
+        by halves, until the one that fails is alone.
+
+        :param n: the largest number of events; at least 1.
+        :param timeout: seconds to wait for an event; 0 does not wait; None waits without end.
+        :returns: a context manager, whose value is empty if there was no event in time.
+        """
+        return BatchBlock(self, integer("n", n, 1), timeout_seconds(timeout))
+
+    def take(self, n: int = 1000, *, conn: Any = None) -> Batch:
+        """Read events, and move the position behind them, in the transaction that is open; this never waits.
+
+        :param n: the largest number of events; at least 1.
+        :param conn: a connection, cursor or session of yours; see `PQ.using`. Default: the transaction of `PQ.using` or
+            ``with queue``.
+        :raises ValueError: no transaction is open.
+        """
+        integer("n", n, 1)
+        stream = self.stream if conn is None else self.stream._bind(conn)
+        database = stream._table.database
+        database.require_transaction("take")
+        if not database.in_transaction:
+            raise ValueError("take needs a transaction: use batch(), batches() or pq.using(…)")
+        taken = take(stream, stream._table, self.name, 0, n, None)
+        return Batch(self.stream, self.name, taken.events, None, timedelta())
+
+    def batches(self, n: int = 1000, lease: Delay = "30s", timeout: float | None = 1) -> Iterator[Batch]:
+        """Iterate batches under a lease, without end; yield an empty one whenever there was no event in time::
+
+            for batch in billing.batches():
+                with batch:
+                    for event in batch: ...
+
+        :param n: the largest number of events in a batch; at least 1.
+        :param lease: as ``'30s'`` or a timedelta: a batch that has not ended in time is delivered again.
+        :param timeout: as for `batch`.
+        """
+        integer("n", n, 1)
+        length = positive_delay("lease", lease)
+        wait = timeout_seconds(timeout)
+        return iter(lambda: self._next(n, length, wait), None)
+
+    # -- inside of pq
+
+    def _next(self, n: int, lease: timedelta, patience: float) -> Batch:
+        """Take the next batch, and wait for one if there is none."""
+        deadline = time.monotonic() + patience
+        taken = self._take(n, lease, patience)
+        if not taken.events and patience:
+            taken = self._wait(n, lease, deadline, taken)
+        return Batch(self.stream, self.name, taken.events, taken.lease, lease)
+
+    def _wait(self, n: int, lease: timedelta, deadline: float, taken: Taken) -> Taken:
+        table = self.stream._table
+        queue = retries_of(self.stream.name, self.name)
+        waiter = table.waiter_for_all([gate_of(self.stream.name), queue])
+        with waiter:
+            while True:
+                due = deadline if taken.due_in is None else min(deadline, time.monotonic() + max(0.0, taken.due_in))
+                woken = waiter.wait(due)
+                now = time.monotonic()
+                if not woken and now >= deadline:
+                    return taken
+                names = waiter.ready() if woken else []
+                taken = self._take(n, lease, max(0.0, deadline - now))
+                if taken.events:
+                    return taken
+                for name in names:
+                    waiter.empty(name)
+
+    def _take(self, n: int, lease: timedelta, timeout: float) -> Taken:
+        try:
+            return take(self.stream, self.stream._table, self.name, 0, n, lease, timeout)
+        except TimeoutError:
+            return Taken([])
+
+    def _on(self, stream: Log) -> Subscription:
+        return Subscription(stream, self.name)
+
+
+class BatchBlock:
+    """A context manager for the transaction around the next events; its value is a `Batch`.
+
+    The batch is taken under a short lease, and counts as delivered from then on. The transaction begins by deleting it,
+    which keeps it locked: so nobody else gets it while the transaction is open, and all of it is done once or not at
+    all.
+    """
+
+    def __init__(self, subscription: Subscription, n: int, patience: float) -> None:
+        self._subscription = subscription
+        self._n = n
+        self._patience = patience
+        self._block: Any = None
+        self._batch: Batch | None = None
+
+    def __enter__(self) -> Batch:
+        deadline = time.monotonic() + self._patience
+        while True:
+            batch = self._subscription._next(self._n, BLOCK_LEASE, max(0.0, deadline - time.monotonic()))
+            if not batch:
+                return batch
+            self._block = self._subscription.stream._table.database.transaction()
+            try:
+                batch.cursor = self._block.__enter__()
+                batch.done()
+                self._batch = batch
+                return batch
+            except BatchLost as error:  # this process has stood still
+                self._block.end(error)
+            except BaseException as error:
+                self._block.end(error)
+                raise
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._batch is None:
+            return
+        try:
+            self._block.end(error)
+        except BaseException as problem:
+            self._block.end(problem)
+            raise
+        finally:
+            if error is not None:
+                self._batch.settled = False
+                self._batch.__exit__(kind, error, traceback)

@@ -1,0 +1,298 @@
+-- Taking events from a stream. What "visible" means here is pg_visible_in_snapshot(): by the number of the transaction
+-- that published an event and a stored snapshot, never by when a row was read. docs/explanation/streams.rst has the proof.
+
+-- name: its_subscription
+pq_now as materialized (
+  select pg_current_snapshot() as s, pg_current_xact_id_if_assigned() as own
+), pq_subscription as materialized (
+  select types, partitions, shared, paused_at is not null as paused, lost from :subscriptions
+  where name = %(subscription)s
+)
+
+-- name: its_position
+-- Open batches come first: those of a partition are delivered one after the other, unless the subscription is shared.
+:its_subscription, pq_open as materialized (
+  select batch.due_at from :batches as batch, pq_subscription as subscription
+  where batch.subscription = %(subscription)s and batch.partition = %(partition)s
+    and (not subscription.shared or batch.due_at <= statement_timestamp())
+  order by batch.subscription, batch.partition, batch.first
+  limit (select 1)
+), pq_state as materialized (
+  select subscription.*, (select due_at from pq_open) as due_at,
+    (select made_by = xmin and home = tableoid from :origin) as at_home
+  from pq_subscription as subscription
+), pq_position as materialized (
+  select position.* from :positions as position
+  where position.subscription = %(subscription)s and position.partition = %(partition)s
+  order by position.subscription, position.partition, position.version desc
+  limit (select 1)
+), pq_window as materialized (
+  select position.version, position.seen, position.top, position.mark, position.after, position.upto is not null as inside,
+    coalesce(position.upto, :now_snapshot) as upto, case when position.upto is not null then position.upto_top end as upto_top,
+    state.types, state.partitions
+  from pq_position as position, pq_now as pq_now, pq_state as state
+  where state.at_home and not state.paused and state.lost = 0 and state.due_at is null
+)
+
+-- name: is_wanted
+((select types from pq_window) is null or event.type = any ((select types from pq_window)::text[]))
+  and (
+    (select partitions from pq_window) = 1
+    or (hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823) %% (select partitions from pq_window)
+      = %(partition)s
+  )
+
+-- name: event_columns
+event.id, event.at, event.type, event.key, event.data, event.headers
+
+-- name: all_events
+-- Of a window, those whose ids are behind "after" and up to :last. Late ones are those of transactions that were running
+-- when the last window ended, and have ended since: they are found by their transactions. Fresh ones are of transactions
+-- that have begun since then; they are above the mark. "id + 0" is no condition for an index: late ones are few, and by
+-- their ids the server would read all.
+pq_late as (
+  select :event_columns from (
+    select * from :log as event
+    where (select after < mark from pq_window) and event.txid = any (array(
+      select running from pq_window as pq_window, pg_snapshot_xip(pq_window.seen) as running
+      where pg_visible_in_snapshot(running, pq_window.upto)
+    ))
+    union all
+    select * from :log as event
+    where (select after < mark from pq_window)
+      and event.txid >= (select pg_snapshot_xmax(seen) from pq_window)
+      and event.txid < (select least(top, pg_snapshot_xmax(upto)) from pq_window)
+      and pg_visible_in_snapshot(event.txid, (select upto from pq_window))
+  ) as event
+  where event.id + 0 <= (select mark from pq_window) and event.id + 0 > (select after from pq_window)
+    and event.id + 0 <= :last
+    and :is_wanted
+  order by event.id
+  limit (select %(n)s::bigint)
+), pq_fresh as (
+  select :event_columns from :log as event
+  where event.id > (select greatest(mark, after) from pq_window) and event.id <= :last
+    and not pg_visible_in_snapshot(event.txid, (select seen from pq_window))
+    and pg_visible_in_snapshot(event.txid, (select upto from pq_window))
+    and :is_wanted
+  order by event.id
+  limit (select %(n)s::bigint)
+), pq_events as materialized (
+  select event.* from (select * from pq_late union all select * from pq_fresh) as event
+  order by event.id
+  limit (select %(n)s::bigint)
+), pq_size as materialized (
+  select count(*) as n, min(id) as first, max(id) as last from pq_events
+)
+
+-- name: last
+9223372036854775807
+
+-- name: last_of_batch
+(select last from pq_chosen)
+
+-- name: position_moves
+-- The position is locked if it is still the one that was read, and there is something to do: an idle look writes nothing.
+-- Where a subscription does not want all events, it moves behind those that it has passed when they are many.
+pq_free as materialized (
+  select position.ctid as row from :positions as position
+  where position.subscription = %(subscription)s and position.partition = %(partition)s
+    and position.version = (select version from pq_window)
+    and (
+      (select size.n > 0 or its.inside from pq_size as size, pq_window as its)
+      or (select types is not null or partitions > 1 from pq_window) and (
+        select event.id from :log as event where event.id > (select mark from pq_window)
+        order by event.id
+        offset 100 limit 1
+      ) is not null
+    )
+  order by position.subscription, position.partition, position.version desc
+  limit (select 1)
+  for update skip locked
+), pq_moved as (
+  update :positions as position set
+    version = position.version + 1, moved_at = statement_timestamp(),
+    seen = case when size.n < %(n)s then its.upto else its.seen end,
+    mark = case when size.n < %(n)s then greatest(its.mark, size.last, :end_of_window) else its.mark end,
+    upto = case when size.n < %(n)s then null else its.upto end,
+    upto_top = case when size.n < %(n)s then null when its.inside then its.upto_top else :top end,
+    top = case when size.n >= %(n)s then its.top when its.inside then its.upto_top else :top end,
+    after = case when size.n < %(n)s then 0 else size.last end
+  from pq_window as its, pq_size as size, pq_now as pq_now
+  where position.ctid = (select row from pq_free)
+  returning 1
+)
+
+-- name: end_of_window
+-- Where there are events that are not wanted: the last one of the window.
+case when its.types is not null or its.partitions > 1 then (
+  select event.id from :log as event where pg_visible_in_snapshot(event.txid, its.upto)
+  order by event.id desc
+  limit (select 1)
+) end
+
+-- name: told
+-- What a take tells, in each row. No row: there is no such subscription.
+state.at_home, state.paused, state.lost,
+  extract(epoch from state.due_at - statement_timestamp())::float8 as due_in,
+  exists (select from pq_moved) and (select n = 0 from pq_size) as again,
+  (select id is not null from (:a_retry) as retry) as has_retries
+
+-- name: a_retry
+-- A job of an event that was set aside, if one is ready.
+select coalesce(
+  (
+    select id from :table where q_name = %(queue)s and :is_ready
+    order by q_name, expected_at, id
+    limit 1
+  ),
+  (
+    select id from :table where q_name = %(queue)s and :is_due
+    order by q_name, due_at
+    limit 1
+  )
+) as id
+
+-- name: as_read
+event.id, event.at at time zone 'utc', event.type, event.key, event.data::text, event.headers::text
+
+-- name: take
+-- Read events, and move the position behind them: exactly once, where both are part of the transaction of the effects.
+with :its_position, :all_events, :position_moves
+select :told, null, null, null, :as_read
+from pq_state as state left join (select event.* from pq_events as event, pq_moved) as event on true
+order by event.id
+
+-- name: take_leased
+-- The same under a lease: what was read is a batch of its own, until it is done.
+with :its_position, :all_events, :position_moves, pq_batch as (
+  insert into :batches (
+    subscription, partition, seen, top, mark, upto, after, first, last, delivery, attempts, due_at
+  )
+  select %(subscription)s, %(partition)s, its.seen, its.top, its.mark, its.upto, its.after, size.first, size.last, 1, 1,
+    statement_timestamp() + make_interval(secs => %(lease)s)
+  from pq_window as its, pq_size as size, pq_moved where size.n > 0
+  returning number, delivery, attempts
+)
+select :told, batch.number, batch.delivery, batch.attempts, :as_read
+from pq_state as state
+  left join pq_batch as batch on true
+  left join (select event.* from pq_events as event, pq_moved) as event on true
+order by event.id
+
+-- name: its_batch
+-- The batch of the partition that is to be delivered again: of one that was delivered before, the first half, until the
+-- event that fails is alone.
+:its_subscription, pq_chosen as materialized (
+  select batch.* from :batches as batch
+  where batch.number = (
+    select first.number from :batches as first, pq_subscription as subscription
+    where first.subscription = %(subscription)s and first.partition = %(partition)s
+      and (not subscription.shared or first.due_at <= statement_timestamp())
+    order by first.subscription, first.partition, first.first
+    limit (select 1)
+  ) and batch.due_at <= statement_timestamp() and not (select paused from pq_subscription)
+  for update skip locked
+), pq_window as materialized (
+  select batch.seen, batch.top, batch.mark, batch.after, batch.upto, subscription.types, subscription.partitions
+  from pq_chosen as batch, pq_subscription as subscription
+)
+
+-- name: half_of_batch
+pq_half as materialized (
+  select part.*, (select min(event.id) from pq_events as event where event.id > part.last) as next
+  from (
+    select count(*) as n, max(event.id) as last
+    from (
+      select event.id from pq_events as event
+      order by event.id
+      limit (select case when batch.attempts = 0 then size.n else (size.n + 1) / 2 end from pq_chosen as batch, pq_size as size)
+    ) as event
+  ) as part
+), pq_rest as (
+  insert into :batches (subscription, partition, seen, top, mark, upto, after, first, last, due_at)
+  select %(subscription)s, %(partition)s, batch.seen, batch.top, batch.mark, batch.upto, half.last,
+    half.next, batch.last, statement_timestamp()
+  from pq_chosen as batch, pq_half as half
+  where half.next is not null
+)
+
+-- name: take_again
+-- Deliver a batch again. A row without an id: all of its events are gone.
+with :its_batch, :all_events, :half_of_batch, pq_batch as (
+  update :batches as batch set
+    delivery = batch.delivery + 1,
+    attempts = case when half.next is null then batch.attempts + 1 else 1 end,
+    last = coalesce(half.last, batch.last),
+    due_at = statement_timestamp() + make_interval(secs => %(lease)s)
+  from pq_half as half
+  where batch.number = (select number from pq_chosen)
+  returning batch.number, batch.delivery, batch.attempts, batch.last
+)
+select batch.number, batch.delivery, batch.attempts, :as_read
+from pq_batch as batch left join pq_events as event on event.id <= batch.last
+order by event.id
+
+-- name: done
+delete from :batches where number = %(number)s and delivery = %(delivery)s returning number
+
+-- name: extend
+update :batches set due_at = statement_timestamp() + make_interval(secs => %(lease)s)
+where number = %(number)s and delivery = %(delivery)s
+returning number
+
+-- name: release
+-- As if it had not been delivered.
+update :batches set due_at = statement_timestamp(), attempts = greatest(attempts - 1, 0)
+where number = %(number)s and delivery = %(delivery)s
+returning number
+
+-- name: failed
+-- The next delivery comes after a pause.
+update :batches set due_at = statement_timestamp() + make_interval(secs => %(pause)s)
+where number = %(number)s and delivery = %(delivery)s
+returning number
+
+-- name: ready_partitions
+-- The partitions where a take is worth its while: a batch is due, or something may be unread. It may name too many.
+select place.partition from (
+  select position.*, subscription.partitions, subscription.types, subscription.shared
+  from :subscriptions as subscription
+    cross join lateral generate_series(0, subscription.partitions - 1) as n
+    cross join lateral (
+      select its.* from :positions as its
+      where its.subscription = subscription.name and its.partition = n
+      order by its.subscription, its.partition, its.version desc
+      limit (select 1)
+    ) as position
+  where subscription.name = %(subscription)s
+) as place
+where exists (
+  select from :batches as batch
+  where batch.subscription = place.subscription and batch.partition = place.partition
+    and batch.due_at <= statement_timestamp()
+) or (
+  (
+    place.shared or not exists (
+      select from :batches as batch
+      where batch.subscription = place.subscription and batch.partition = place.partition
+    )
+  ) and (
+    place.upto is not null
+    or exists (
+      select from :log as event
+      where event.id > place.mark and not pg_visible_in_snapshot(event.txid, place.seen)
+        and (place.types is null or event.type = any (place.types))
+        and (hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823) %% place.partitions = place.partition
+    )
+    or exists (
+      select from :log as event
+      where event.txid = any (array(select pg_snapshot_xip(place.seen))) and event.id + 0 <= place.mark
+    )
+    or exists (
+      select from :log as event
+      where event.txid >= pg_snapshot_xmax(place.seen) and event.txid < place.top and event.id + 0 <= place.mark
+    )
+    or exists (select from :log as event where event.id > place.mark order by event.id offset 100 limit 1)
+  )
+)
