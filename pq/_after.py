@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from ._args import job_ids
-from ._unique import check_word
+from ._args import check_word, job_ids
 
 ON_FAILED = ("hold", "run", "cancel")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -89,6 +89,20 @@ def check_text(kind: str, text: object) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"{kind} must not have a lone surrogate: {text!r}") from None
     return text
+
+
+def check_word(name: str, word: object, known: Sequence[str]) -> str:
+    """Return the word if it is one of those that are known.
+
+    :param name: the name of the argument in the error.
+    :raises TypeError: it is not a str.
+    :raises ValueError: it is another word.
+    """
+    if not isinstance(word, str):
+        raise TypeError(f"{name} must be a str, not {type(word).__name__}: {reprlib.repr(word)}")
+    if word not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {reprlib.repr(word)}")
+    return word
 
 
 def queue_name(name: str) -> str:

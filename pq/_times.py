@@ -21,7 +21,9 @@ LIMIT = timedelta(days=2_000_000)
 
 _FORM = re.compile(r"(?:[0-9]+(?:ms|[smhd]))+")
 _PART = re.compile(r"([0-9]+)(ms|[smhd])")
-_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+#: The units of durations, from the longest, in milliseconds.
+UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 
 
 class When(NamedTuple):
@@ -62,9 +64,20 @@ def duration(name: str, text: str) -> timedelta:
     if not _FORM.fullmatch(text):
         raise ValueError(f"{name} must be of the form '30s', '5m', '2h', '1d' or '1h30m', not {text!r}")
     try:
-        return timedelta(milliseconds=sum(int(n) * _MILLISECONDS[unit] for n, unit in _PART.findall(text)))
+        return timedelta(milliseconds=sum(int(n) * UNITS[unit] for n, unit in _PART.findall(text)))
     except (OverflowError, ValueError):  # ValueError: int() refuses thousands of digits
         raise _out_of_range(name, text) from None
+
+
+def duration_text(delay: timedelta) -> str:
+    """Return a duration of whole milliseconds, which is not negative, as text that `duration` reads."""
+    left = delay // timedelta(milliseconds=1)
+    parts = []
+    for unit, length in UNITS.items():
+        count, left = divmod(left, length)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
 
 
 def _bounded(name: str, spec: object, delay: timedelta) -> timedelta:

@@ -8,7 +8,7 @@ import reprlib
 from datetime import timedelta
 from typing import Any, Literal
 
-from ._args import check_text
+from ._args import check_text, check_word
 from ._times import Delay, positive_delay
 
 #: The largest size of a key and of a token, in bytes of UTF-8.
@@ -200,14 +200,6 @@ def mergeable(text: str) -> dict[str, str]:
             raise ValueError(f"only arguments that have names can be merged: {reprlib.repr(data['args'])}")
         return {"kind": "object", "part": "{kwargs}"}
     return {"kind": "object"}
-
-
-def check_word(name: str, word: object, known: tuple[str, ...]) -> str:
-    if not isinstance(word, str):
-        raise TypeError(f"{name} must be a str, not {type(word).__name__}: {reprlib.repr(word)}")
-    if word not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {reprlib.repr(word)}")
-    return word
 
 
 _USUAL = Unique(True)

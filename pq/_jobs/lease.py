@@ -253,18 +253,21 @@ class LeasedJob(Job):
             assigned is not a dict. JSON does not have something in it: then `done` raises this.
         :raises LeaseLost: at the first access, as for `done`.
         """
+        return self._read_key_state().data
+
+    @key_state.setter
+    def key_state(self, state: dict[str, Any]) -> None:
+        checked(state)
+        self._read_key_state().data = state
+
+    # -- inside
+
+    def _read_key_state(self) -> KeyState:
         if self._key_state is None:
             check_key(self.id, self.key)
             ((kept, is_shared),) = self._change("key_state", None)
             self._key_state = KeyState(kept, is_shared)
-        return self._key_state.data
-
-    @key_state.setter
-    def key_state(self, state: dict[str, Any]) -> None:
-        if checked(state) is not self.key_state and self._key_state is not None:
-            self._key_state.data = state
-
-    # -- inside
+        return self._key_state
 
     def _write(self, text: str) -> None:
         """Replace the data of the row.

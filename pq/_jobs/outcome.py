@@ -52,8 +52,8 @@ def failed(job: Delivery, error: BaseException) -> Settlement:
     # the application's subclasses may lack these attributes, or have properties with these names
     if is_a(error, (Retry, Discard)):
         try:
-            saves = attribute(error, "save_state") is True and job._key_state is not None
-            state = job._key_state.changed() if saves and job._key_state is not None else None
+            saved = job._key_state if attribute(error, "save_state") is True else None
+            state = None if saved is None else saved.changed()
             if is_a(error, Retry):
                 return retried(job, attribute(error, "in_"), cause_of(error))._replace(key_state=state)
             return dead(job, attribute(error, "reason") or error)._replace(key_state=state)

@@ -158,13 +158,13 @@ class Claim:
                 rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
                 full = most < wanted and len(found) == most
                 if len(rows) == limit or full or (too_few and look.suffices):
-                    if not rows and in_transaction and queue._table.heal(timeout, 1):
+                    if not rows and in_transaction and queue._table.heal(timeout, only_one=True):
                         continue
                     break
                 exact = in_transaction or too_few
             if in_transaction and lease is None:
                 for key in {row[KEY] for row in rows if row[KEY] is not None}:
-                    queue._promote_at_the_end(key)
+                    queue._heal_at_the_end(key)
         except TimeoutError:
             if not rows:
                 raise

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._after import After
-from .._args import job_ids
+from .._after import ON_FAILED, After
+from .._args import check_word, job_ids
 from .._table.bulk import NewJob
 from .base import QueueBase
 
@@ -24,7 +24,7 @@ class Group:
     def __init__(self, queue: Any, then: tuple[Any, Any], on_failed: Any, conn: Any) -> None:
         self.ids: list[int] = []
         self.id: int | None = None
-        self._on_failed = After((), on_failed).on_failed
+        self._on_failed = check_word("on_failed", on_failed, ON_FAILED)
         if not isinstance(then, tuple) or len(then) != 2 or not isinstance(then[0], QueueBase):
             raise TypeError("then must be a tuple of a queue and the data of the job: then=(queue, data)")
         if not then[0]._table.is_same(queue._table):
@@ -55,7 +55,7 @@ class Group:
 
         :raises TypeError: the id is not an int.
         """
-        job_ids(id)
+        job_ids([id])
         self.ids.append(id)
         return id
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from .._args import check_text, integer, queue_name
+from .._args import check_text, check_word, integer, queue_name
 from .._db import Rows
 from .._table import Table
-from .._times import duration
+from .._times import UNITS, duration
 from ..sql import array
 
 #: The largest number of places, and of tokens: each of them is a row.
@@ -23,7 +23,6 @@ ON_RETRY = ("hold", "pass")
 ON_DEAD = ("next", "stop")
 
 _RATE = re.compile(r"([0-9]+)/([0-9]*)(ms|[smhd])")
-_UNITS = (("d", 86_400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +54,13 @@ class Limit:
         if self.running is not None and integer("running", self.running, 1) > MAX_PLACES:
             raise ValueError(f"running must be at most {MAX_PLACES:,}: {self.running}")
         if self.rate is not None:
-            _tokens(self.rate)
+            _read(self.rate)
         if self.per_key is not None and integer("per_key", self.per_key, 1) > MAX_PLACES:
             raise ValueError(f"per_key must be at most {MAX_PLACES:,}: {self.per_key}")
-        _check_word("on_retry", self.on_retry, ON_RETRY)
-        _check_word("on_dead", self.on_dead, ON_DEAD)
+        if self.on_retry is not None:
+            check_word("on_retry", self.on_retry, ON_RETRY)
+        if self.on_dead is not None:
+            check_word("on_dead", self.on_dead, ON_DEAD)
         about_keys = [name for name in ("per_key", "on_retry", "on_dead") if getattr(self, name) is not None]
         if self.queues is not None:
             if about_keys:
@@ -68,17 +69,13 @@ class Limit:
         if self.running is None and self.rate is None and not about_keys:
             raise ValueError("a limit needs running, rate, per_key, on_retry or on_dead")
 
-    def __hash__(self) -> int:
-        return hash(repr(self))
 
-
-class _Tokens(NamedTuple):
+class _Rate(NamedTuple):
     number: int
     period: float  # seconds
 
 
-def _tokens(rate: object) -> _Tokens:
-    """Read a rate."""
+def _read(rate: object) -> _Rate:
     if not isinstance(rate, str):
         raise TypeError(f"rate must be a str such as '100/m', not {type(rate).__name__}: {reprlib.repr(rate)}")
     match = _RATE.fullmatch(rate)
@@ -92,24 +89,15 @@ def _tokens(rate: object) -> _Tokens:
         raise ValueError(f"the period of rate must be from 1ms to 366d, not {rate!r}")
     parts = -(-number // MAX_PLACES)
     if parts > period:
-        raise ValueError(f"rate is out of range: {rate!r}")
-    return _Tokens(number // parts, -(-period // parts) / 1000)
+        raise ValueError(f"rate must be at most {MAX_PLACES:,} in a millisecond, not {rate!r}")
+    return _Rate(number // parts, -(-period // parts) / 1000)
 
 
-def _rate(number: int | None, period: float | None) -> str | None:
-    """Return the text of a rate."""
-    if number is None or period is None:
-        return None
-    for unit, seconds in _UNITS:
-        count = round(period / seconds, 6)
-        if count >= 1 and count == int(count):
-            return f"{number}/{int(count) if count > 1 else ''}{unit}"
-    return f"{number}/{round(period * 1000)}ms"
-
-
-def _check_word(name: str, word: object, words: tuple[str, ...]) -> None:
-    if word is not None and word not in words:
-        raise ValueError(f"{name} must be one of {', '.join(words)}, not {word!r}")
+def _text(rate: _Rate) -> str:
+    milliseconds = round(rate.period * 1000)
+    unit, length = next(each for each in UNITS.items() if milliseconds % each[1] == 0)
+    count = milliseconds // length
+    return f"{rate.number}/{'' if count == 1 else count}{unit}"
 
 
 def _names(queues: object) -> tuple[str, ...]:
@@ -133,7 +121,7 @@ class Limits(MutableMapping[str, Limit]):
 
         :raises KeyError: there is none.
         """
-        rows = self._rows(name) if isinstance(name, str) and name and "\0" not in name else []
+        rows = self._run("list", name=name) if _can_be_there(name) else []
         if not rows:
             raise KeyError(name)
         return _limit(rows[0])
@@ -147,13 +135,13 @@ class Limits(MutableMapping[str, Limit]):
         if not isinstance(limit, Limit):
             raise TypeError(f"a limit must be a Limit, not {type(limit).__name__}: {reprlib.repr(limit)}")
         queue_name(check_text("the name of a limit", name))
-        tokens = (None, None) if limit.rate is None else _tokens(limit.rate)
+        number, period = (None, None) if limit.rate is None else _read(limit.rate)
         with self._table.database.grouped():
             self._run("lock")
             before = self._run("list", name=name)
             values = {key: getattr(limit, key) for key in ("running", "per_key", "on_retry", "on_dead")}
             queues = None if limit.queues is None else array(limit.queues)
-            self._run("set", name=name, queues=queues, rate=tokens[0], period=tokens[1], **values)
+            self._run("set", name=name, queues=queues, rate=number, period=period, **values)
             self._changed(name, [*_queues(before), *(limit.queues or [name])])
 
     def __delitem__(self, name: str) -> None:
@@ -161,7 +149,7 @@ class Limits(MutableMapping[str, Limit]):
 
         :raises KeyError: there is none of that name.
         """
-        if not isinstance(name, str) or not name or "\0" in name:
+        if not _can_be_there(name):
             raise KeyError(name)
         with self._table.database.grouped():
             self._run("lock")
@@ -174,10 +162,10 @@ class Limits(MutableMapping[str, Limit]):
 
     def __iter__(self) -> Iterator[str]:
         """Iterate the names, sorted."""
-        return iter([row[0] for row in self._rows(None)])
+        return iter([row[0] for row in self._run("list", name=None)])
 
     def __len__(self) -> int:
-        return len(self._rows(None))
+        return len(self._run("list", name=None))
 
     def __repr__(self) -> str:
         return f"<limits of {self._table.quoted}>"
@@ -192,11 +180,16 @@ class Limits(MutableMapping[str, Limit]):
         self._run("check_keys", name=name)
         self._run("wake", queues=array(queues), table=self._table.quoted)
 
-    def _rows(self, name: str | None) -> Rows:
-        return self._run("list", name=name)
-
     def _run(self, statement: str, **params: Any) -> Rows:
         return self._table.execute(self._sql[statement], params)
+
+
+def _can_be_there(name: object) -> bool:
+    try:
+        check_text("the name of a limit", name)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def trim(table: Table, names: str) -> None:
@@ -210,10 +203,9 @@ def trim(table: Table, names: str) -> None:
 
 
 def _limit(row: tuple[Any, ...]) -> Limit:
-    _, queues, running, rate, period, per_key, on_retry, on_dead = row
-    return Limit(
-        running=running, rate=_rate(rate, period), per_key=per_key, on_retry=on_retry, on_dead=on_dead, queues=queues
-    )
+    _, queues, running, number, period, per_key, on_retry, on_dead = row
+    rate = None if number is None else _text(_Rate(number, period))
+    return Limit(running=running, rate=rate, per_key=per_key, on_retry=on_retry, on_dead=on_dead, queues=queues)
 
 
 def _queues(rows: Rows) -> list[str]:

@@ -13,7 +13,7 @@ from itertools import takewhile
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from .._times import duration
+from .._times import duration, duration_text
 
 UTC = timezone.utc
 
@@ -24,13 +24,6 @@ LEAST, LONGEST = timedelta(milliseconds=100), timedelta(days=3660)
 _LOOK_BACK, _LONGER = timedelta(minutes=1), 30
 
 _EXTRA = 'needs an extra: pip install "pq[schedules]"'
-_UNITS = {
-    "d": timedelta(days=1),
-    "h": timedelta(hours=1),
-    "m": timedelta(minutes=1),
-    "s": timedelta(seconds=1),
-    "ms": timedelta(milliseconds=1),
-}
 
 #: The parts of an RRULE, and what their numbers may be. More is not understood, or makes dateutil search for ever.
 _RANGES = {
@@ -79,12 +72,7 @@ def every(interval: timedelta) -> str:
     """
     if not LEAST <= interval <= LONGEST or interval % timedelta(milliseconds=1):
         raise ValueError(f"every must be whole milliseconds, from 100ms to {LONGEST.days}d, not {interval}")
-    parts = []
-    for unit, length in _UNITS.items():
-        count, interval = divmod(interval, length)
-        if count:
-            parts.append(f"{count}{unit}")
-    return f"every {''.join(parts)}"
+    return f"every {duration_text(interval)}"
 
 
 def cron(text: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from .._args import check_text
+from .._args import check_text, check_word
 from .._table import Table
 from .._table.rows import QueueRows
 from .._times import Delay, delay_of, positive_delay
@@ -93,8 +92,7 @@ def check_schedule(schedule: Schedule, queue: str) -> Checked:
             raise ValueError(f"{kind} must have at most {LONGEST_RULE} characters, not {len(value)}")
         rule = rules.cron(value) if kind == "cron" else rules.rrule(value, rules.zone_of(zone))
         rules.zone_of(zone)
-    if schedule.missed not in MISSED:
-        raise ValueError(f"missed must be one of {', '.join(MISSED)}, not {reprlib.repr(schedule.missed)}")
+    check_word("missed", schedule.missed, MISSED)
     jitter = None if schedule.jitter is None else delay_of("jitter", schedule.jitter)
     if jitter is not None and jitter > rules.LONGEST:
         raise ValueError(f"jitter must be at most {rules.LONGEST.days} days: {jitter}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from .._args import UNSET, Unset, limit_of
 from .._db import Database, Rows
-from .._times import Delay, delay_of, duration
+from .._times import Delay, delay_of, duration, duration_text
 from ..sql import bound
 
 #: Rows that one statement deletes at most, by default, and how many times as many it may look at.
@@ -37,8 +37,6 @@ IN_VAIN = 100_000
 
 _ALWAYS = "always"
 _MARK = re.compile(r" ?\(pq keeps finished (\w+), dead (\w+)\)")
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-
 
 #: For how long: ``'7d'`` or a timedelta; 0: not at all; None: for ever.
 Span = Delay | int | None
@@ -204,16 +202,7 @@ def _span(name: str, spec: Any) -> timedelta | None:
 
 
 def _text(span: timedelta | None) -> str:
-    """Return a span as text that `duration` reads."""
-    if span is None:
-        return _ALWAYS
-    left = int(span.total_seconds())
-    parts = []
-    for unit, length in _UNITS:
-        count, left = divmod(left, length)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0s"
+    return _ALWAYS if span is None else duration_text(span)
 
 
 def _parsed(text: str) -> timedelta | None:

@@ -207,11 +207,11 @@ class QueueRows:
                 raise RowsDropped(queue=self.name, dropped=1, count=1, ids=[])
             raise JobNotFound(job_id=job_id, queue=self.name)
 
-    def _promote_at_the_end(self, key: str) -> None:
+    def _heal_at_the_end(self, key: str) -> None:
         """At the end of the transaction look for jobs of a key that were put since it has taken one: whoever put them
         could not see that this one ends."""
         params = {"queue": self.name, "key": key}
-        self._db.current.before_commit((self.name, key), self._statements("keys.sql")["promote"], params)
+        self._db.current.before_commit((self.name, key), self._statements("keys.sql")["heal_key"], params)
 
     def _run(self, sql: str, *, prepare: bool = False, patient: bool = False, **params: Any) -> Rows:
         return self._table.execute(sql, {"queue": self.name, **params}, prepare=prepare, patient=patient)

@@ -124,11 +124,11 @@ class Table:
 
     # -- keys
 
-    def heal(self, timeout: float | None = None, limit: int = HEAL_CHECKS) -> bool:
+    def heal(self, timeout: float | None = None, *, only_one: bool = False) -> bool:
         """Make the checks of keys that are due, unless that was done a moment ago; see ``sql/keys.sql``.
 
         :param timeout: the seconds that the caller has, for `Database.execute`.
-        :param limit: how many checks are made by a statement. By default more statements follow while that is not all.
+        :param only_one: make one check at most: in a transaction that stays open its rows stay locked.
         :returns: whether there were such checks.
         """
         now = time.monotonic()
@@ -137,7 +137,8 @@ class Table:
         self._memory.healed_at = now
         sql = self.statements("keys.sql")["heal"]
         found = False
-        for _ in range(HEAL_STATEMENTS if limit == HEAL_CHECKS else 1):
+        limit, statements = (1, 1) if only_one else (HEAL_CHECKS, HEAL_STATEMENTS)
+        for _ in range(statements):
             ((checks,),) = self.execute(sql, {"limit": limit}, timeout=timeout, prepare=True)
             found = found or bool(checks)
             if checks < limit:

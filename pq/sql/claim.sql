@@ -13,6 +13,9 @@
 -- Rows are joined by "= any (array(…))" and by "exists (… for update)", which leave no choice but the primary key.
 
 -- name: taken
+:updated
+
+-- name: updated
 -- The time is that of the clock: a statement that was held up can take what became ready after it had come in. It is read
 -- once, not for each row: all jobs that are taken together have one time. The error is cleared, which an attempt under a
 -- lease may have left: with it the row would look dead.
@@ -68,10 +71,6 @@ id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries
   where id = any (array(select best.id from pq_best as best)) and not (:does_remove)
   returning :returned
 )
-
--- name: updated
--- "taken" as it is by default.
-update :table set dequeued_at = (select clock_timestamp()), due_at = null, error = null, failed_at = null :holds :slot
 
 -- name: all_taken
 pq_taken

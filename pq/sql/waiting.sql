@@ -3,10 +3,10 @@
 
 -- name: look
 -- For each of the queues: its name; the key of its gate; the oldest transaction that is writing, and the next that will;
--- whether it is paused, and if not, the seconds until a row becomes due, a rate lets jobs begin, or a key is to be checked; whether one is ready
--- or due, or a check is. All but the second
--- transaction in one snapshot: that is read later (age() counts from the transaction to begin next), since a snapshot
--- doesn't tell which transactions have begun after the last that has ended.
+-- whether it is paused, and if not, the seconds until a row becomes due, a rate lets jobs begin, or a key is to be
+-- checked; whether one is ready or due, or a check is. All but the second transaction in one snapshot: that is read later
+-- (age() counts from the transaction to begin next), since a snapshot doesn't tell which transactions have begun after the
+-- last that has ended.
 select
   changed.q_name,
   gate.key,
@@ -33,7 +33,11 @@ select
 from :asked
   cross join pg_current_snapshot() as pq_seen (snapshot)
   cross join lateral (:gate) as gate
-  cross join lateral (
+  :bars
+
+-- name: bars
+-- What may keep jobs of the queue from beginning: a pause, or limits.
+cross join lateral (
     select coalesce(bool_or(:pause_marker), false), coalesce(bool_or(:limit_marker), false)
     from :table where q_name = changed.q_name and :marker
   ) as pq_marker (paused, limited)
@@ -67,11 +71,7 @@ select changed.q_name, gate.key from :asked cross join lateral (:gate) as gate
 -- name: peek
 -- Those of the queues that have a job, unless they are paused, or a limit is full.
 select changed.q_name from :asked
-  cross join lateral (
-    select coalesce(bool_or(:pause_marker), false), coalesce(bool_or(:limit_marker), false)
-    from :table where q_name = changed.q_name and :marker
-  ) as pq_marker (paused, limited)
-  cross join lateral (:full) as pq_full (is_full, free_in)
+  :bars
 where :has_job and not pq_marker.paused and not pq_full.is_full
 
 -- name: asked

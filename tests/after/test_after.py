@@ -375,7 +375,11 @@ def test_a_group_is_put_as_a_whole_or_not_at_all(parts: Queue, then: Queue, sql:
         group.put(2)
         group.add(id)
     assert group.id is None
-    assert sql("select count(*) from queue") == [(2,)]
+    with parts.group(then=(then, 1)) as group:
+        with pytest.raises(TypeError, match="a job id must be an int, not list"):
+            group.add([id])  # type: ignore[arg-type]
+        group.put(2)
+    assert sql("select count(*) from queue") == [(4,)]
 
 
 def test_nobody_sees_a_part_of_a_group(pq: PQ, parts: Queue, then: Queue, dsn: str) -> None:

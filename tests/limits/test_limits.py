@@ -111,13 +111,13 @@ BAD = [
     ({"rate": "1/w"}, ValueError, "rate must be"),
     ({"rate": "1/m\n"}, ValueError, "rate must be"),
     ({"rate": "\u0661/m"}, ValueError, "rate must be"),
-    ({"rate": "999999999999/ms"}, ValueError, "rate is out of range"),
+    ({"rate": "999999999999/ms"}, ValueError, "rate must be at most 10,000 in a millisecond, not"),
     ({"rate": "9" * 5000 + "/m"}, ValueError, "rate must be"),
     ({"rate": 5}, TypeError, "rate must be a str such as '100/m', not int: 5"),
     ({"rate": timedelta(1)}, TypeError, "rate must be a str"),
-    ({"running": 1, "on_retry": "next"}, ValueError, "on_retry must be one of hold, pass, not 'next'"),
-    ({"running": 1, "on_dead": "hold"}, ValueError, "on_dead must be one of next, stop, not 'hold'"),
-    ({"running": 1, "on_dead": []}, ValueError, "on_dead must be one of next, stop"),
+    ({"running": 1, "on_retry": "next"}, ValueError, "on_retry must be one of 'hold', 'pass', not 'next'"),
+    ({"running": 1, "on_dead": "hold"}, ValueError, "on_dead must be one of 'next', 'stop', not 'hold'"),
+    ({"running": 1, "on_dead": []}, TypeError, "on_dead must be a str, not list"),
     ({"running": 1, "queues": "ab"}, TypeError, "queues must be a list of names, not str: 'ab'"),
     ({"running": 1, "queues": 5}, TypeError, "queues must be a list of names, not int"),
     ({"running": 1, "queues": [1]}, TypeError, "a queue's name must be a str, not int"),
@@ -152,6 +152,15 @@ def test_what_is_not_stored(pq: PQ, name: Any, limit: Any, error: type[Exception
         pq.limits[name] = limit
     assert dict(pq.limits) == {}
     pq.limits["b"] = Limit(running=1)
+
+
+@pytest.mark.parametrize("name", ["", "a\0", "\ud800", 7, None])
+def test_names_that_no_limit_has(pq: PQ, name: Any) -> None:
+    assert name not in pq.limits
+    with pytest.raises(KeyError):
+        pq.limits[name]
+    with pytest.raises(KeyError):
+        del pq.limits[name]
 
 
 class TestMarker:
