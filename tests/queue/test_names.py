@@ -70,7 +70,7 @@ WRITES: dict[str, Callable[[PQ, str, str, int], Any]] = {
     "end a group": lambda pq, name, tag, job: end_a_group(pq[name], NewJob(1, key=tag)),
     "key_state": lambda pq, name, tag, job: pq.key_state(name, tag, {"a": 1}),
     "schedule a key": lambda pq, name, tag, job: setitem(pq.schedules, "s", Schedule(name, 1, every="1h", key=tag)),
-    "schedule a token": lambda pq, name, tag, job: setitem(pq.schedules, "s", Schedule(name, 1, every="1h", unique=tag)),
+    "schedule token": lambda pq, name, tag, job: setitem(pq.schedules, "s", Schedule(name, 1, every="1h", unique=tag)),
     "task with a key": lambda pq, name, tag, job: pq[name].task(key=lambda value: tag)(nothing)(1),
     "task with a token": lambda pq, name, tag, job: pq[name].task(unique=lambda value: tag)(nothing)(1),
 }
