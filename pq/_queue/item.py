@@ -86,9 +86,20 @@ class ItemBlock:
     def _begin(self, timeout: float) -> bool:
         """Take the next job; if there is none, leave no transaction open."""
         self._is_outermost = not self._queue._db.in_transaction
+        try:
+            self._take(timeout)
+        except self._queue._db.driver.Error as error:
+            if not self._is_outermost or not self._queue._db.driver.is_unsupported(error):
+                raise
+            self._take(timeout, "set transaction isolation level read committed")  # the default is another one
+        return self.job is not None
+
+    def _take(self, timeout: float, first: str | None = None) -> None:
         self._block = self._queue._transaction()
         try:
             cursor = self._block.__enter__()
+            if first is not None:
+                self._queue._db.execute(first)
             for job in self._queue._claims.take(self._queue, 1, timeout, LEASE):
                 self._queue._db.execute(SAVEPOINT)
                 self.job = ItemJob.of(job, cursor)
@@ -97,7 +108,6 @@ class ItemBlock:
             raise
         if self.job is None:
             self._leave(None)
-        return self.job is not None
 
     def _leave(self, error: BaseException | None) -> None:
         """End the transaction, if one is open."""

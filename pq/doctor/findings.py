@@ -157,6 +157,18 @@ JOBS = (
         " limit: python -m pq limit{arguments} {name} --running N",
     ),
     Check(
+        "overdue_schedule",
+        "error",
+        "Schedule {name!r} of queue {queue!r} has been due since {since} ({age}), and no program has put its job.",
+        "Start a worker, of any queue; or: python -m pq schedules run{arguments}",
+    ),
+    Check(
+        "failed_schedule",
+        "error",
+        "Schedule {name!r} of queue {queue!r} can't put its job, due since {since}{state}: {error}",
+        "Remove the cause, or assign another schedule; then: python -m pq schedules resume{arguments} {name!r}",
+    ),
+    Check(
         "ids",
         "warning",
         "The last id was {last}, and the largest possible id is {largest}: after that no job can be put.",

@@ -188,6 +188,7 @@ select id from :table where q_name = %(queue)s and key = %(key)s and :stand is n
 q_name = %(queue)s and :is_scheduled
 
 -- name: held
+-- Along the index of due rows, where all of them have one time, to the last: one by id would cost each put.
 q_name = %(queue)s and :is_held
 
 -- name: running

@@ -208,6 +208,25 @@ where place.since < clock_timestamp() - %(full_age)s::interval
 order by place.since
 limit %(at_most)s
 
+-- name: overdue_schedule
+select
+  name, q_name as queue, date_trunc('second', next_at) as since,
+  date_trunc('second', clock_timestamp() - next_at)::text as age
+from :schedules_table
+where not paused and error is null and next_at < clock_timestamp() - %(overdue_age)s::interval
+order by next_at
+limit %(at_most)s
+
+-- name: failed_schedule
+-- The ticker writes down an error, and takes it away when it has fired.
+select
+  name, q_name as queue, date_trunc('second', next_at) as since, error,
+  case when paused then ', and is paused' else '' end as state
+from :schedules_table
+where error is not null
+order by next_at
+limit %(at_most)s
+
 -- name: not_durable
 select name from pg_settings where name in ('fsync', 'full_page_writes') and setting = 'off'
 

@@ -20,9 +20,10 @@ from support import Background, execute, wait_until
 from support.driver import driver, either
 from support.server import Server
 
-from pq import PQ, ConnectionLost
+from pq import PQ, ConnectionLost, Schedule
 from pq import sql as _sql
 from pq._cli.main import main
+from pq._schedules import Ticker
 from pq._table import migrations
 from pq.doctor import LIMITS, Finding, parts
 from pq.doctor import findings as _findings
@@ -84,6 +85,7 @@ def role(dsn: str, sql: Sql) -> Iterator[str]:
     """An ordinary role."""
     sql(
         'create role "app role" login; grant select, insert, update, delete on queue to "app role";'
+        'grant select on queue_schedules to "app role";'
         'grant usage on sequence queue_id_seq to "app role"'
     )
     yield make_dsn(dsn, user="app role")
@@ -315,6 +317,42 @@ def test_of_many_queues_those_that_wait_longest_are_told(pq: PQ, sql: Sql) -> No
     sql("update queue set enqueued_at = now() - make_interval(days => id::int)")
     findings = look(pq)
     assert [finding.data["queue"] for finding in findings] == [f"q{i}" for i in range(15, 5, -1)]
+
+
+def test_a_schedule_that_nobody_fires(pq: PQ, sql: Sql) -> None:
+    for name in ("fired", "paused", "late"):
+        pq.schedules[name] = Schedule("a", 1, every="1h")
+    pq.schedules["paused"].pause()
+    sql("update queue_schedules set next_at = now() - interval '9 minutes'")
+    assert look(pq) == []
+    sql("update queue_schedules set next_at = now() - interval '11 minutes' where name <> 'fired'")
+    (finding,) = look(pq)
+    assert (finding.name, finding.severity) == ("overdue_schedule", "error")
+    assert (finding.data["name"], finding.data["queue"]) == ("late", "a")
+    Ticker(pq._table).look()  # what workers and the command of the remedy do
+    assert [finding.name for finding in look(pq)] == ["overdue_job"]  # the one that was put
+
+
+@pytest.mark.parametrize("pauses", [True, False])
+def test_a_schedule_that_fails(dsn: str, pq: PQ, sql: Sql, pauses: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is paused for its rule; a trigger of the user's may let the next one pass."""
+    for name in ("right", "wrong way"):
+        pq.schedules[name] = Schedule(name, 1, every="1h")
+    if pauses:
+        sql("update queue_schedules set rule = 'no rule' where q_name = 'wrong way'")
+    else:
+        sql("alter table queue add constraint refused check (q_name <> 'wrong way')")
+    sql("update queue_schedules set next_at = now() - interval '20 minutes'")
+    Ticker(pq._table).look()
+    pq["right"].clear()
+    (finding,) = look(pq)
+    assert (finding.name, finding.severity, finding.data["name"]) == ("failed_schedule", "error", "wrong way")
+    assert finding.data["error"] == pq.schedules["wrong way"].error
+    assert finding.data["error"] in finding.what and ("paused" in finding.what) is pauses
+    sql("update queue_schedules set rule = 'every 1h'" if pauses else "alter table queue drop constraint refused")
+    cure(dsn, finding, capsys)
+    Ticker(pq._table).look()
+    assert [finding.name for finding in look(pq)] == ["overdue_job"]
 
 
 # -- what holds dead rows back

@@ -385,7 +385,7 @@ def test_a_key_is_taken_at_read_committed_only(queue: Queue, pq: PQ, connect: An
     with closing(conn.cursor()) as cursor:
         cursor.execute(f"set transaction isolation level {level}")
         cursor.execute("select 1")
-        with pytest.raises(driver.Error, match="READ COMMITTED"):
+        with pytest.raises(driver.Error, match=r"READ COMMITTED only\s+HINT: .*first statement"):
             queue.get(conn=conn)
         conn.rollback()
     assert [taken(queue), taken(queue)] == [1, 2]
@@ -400,6 +400,32 @@ def test_where_that_is_the_default_pq_takes_at_read_committed(dsn: str, queue: Q
         assert other["a"].get().data == 1
         assert other["a"].get_many(5, lease="30s")[0].data == 2
         assert other["a"].get(lease="30s") is None
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("source", ["dsn", "connection"])
+def test_where_that_is_the_default_blocks_take_at_read_committed(
+    dsn: str, queue: Queue, connect: Any, sql: Sql, source: str, level: str
+) -> None:
+    put(queue, 1, 2, 3)
+    ((name,),) = sql("select current_database()")
+    sql(f"alter database {name} set default_transaction_isolation = '{level}'")
+    with PQ(dsn if source == "dsn" else connect(), timeout=0) as other:
+        its = other["a"]
+        for data in (1, 2):
+            with its.item() as job:
+                assert job.data == data
+        with pytest.raises(driver.Error, match="first statement"), its:
+            its.get()
+        with its as cursor:
+            cursor.execute("set transaction isolation level read committed")
+            assert its.get().data == 3
+            assert its.get() is None
+        with its as cursor, pytest.raises(driver.Error, match="first statement"):
+            put(queue, 4)
+            cursor.execute("select 1")
+            with its.item():
+                pass
 
 
 def test_an_end_at_repeatable_read_lets_the_next_go(queue: Queue, pq: PQ, connect: Any) -> None:

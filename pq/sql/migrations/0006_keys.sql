@@ -343,7 +343,8 @@ begin
     may_hold := new.schedule_at = 'infinity' and old.schedule_at is distinct from new.schedule_at;
     new.schedule_at := nullif(case when may_hold then old.schedule_at else new.schedule_at end, 'infinity');
     if pg_catalog.current_setting('transaction_isolation') <> 'read committed' then
-      raise feature_not_supported using message = 'jobs with keys can be taken at READ COMMITTED only';
+      raise feature_not_supported using message = 'jobs with keys can be taken at READ COMMITTED only',
+        hint = 'Let "set transaction isolation level read committed" be the first statement of the transaction.';
     end if;
     :read_rules new.q_name;
     most := coalesce(most, 1);
