@@ -39,7 +39,6 @@ _OBJECTS = (
     "follow_function",
     "key_index",
     "unique_index",
-    "follower_index",
     "checks_index",
     "schedules_index",
 )

@@ -29,7 +29,7 @@ with pq_parents as materialized (
   insert into :table (q_name, data, expected_at, key, schedule_at, due_at, waits_for, on_failed)
   select
     %(queue)s, %(data)s::json, :new_expected, %(key)s, asked.until, asked.until,
-    case when asked.until is not null then cardinality(%(parents)s::bigint[]) end,
+    case when asked.until is not null then %(parents)s::bigint[] end,
     case when asked.until is not null then nullif(%(on_failed)s, 'hold') end
   from (
     select case when asked.holding + asked.failed > 0 then 'infinity'::timestamptz end as until from pq_asked as asked

@@ -25,10 +25,11 @@ end
     end at time zone 'utc'
   )::text,
   case when state = 'held' and waits_for is not null then (
-    select count(*) from :table as parent
-    where parent.follower = job.id and (parent.dequeued_at is null or parent.due_at is not null or parent.error is not null)
+    select count(*) from unnest(job.waits_for) as given (id) join :table as parent on parent.id = any (array[given.id])
+    where given.id = abs(given.id) and given.id = given.id + 0 and parent.follower = job.id
+      and (parent.dequeued_at is null or parent.due_at is not null or parent.error is not null)
   ) end,
-  case when state = 'held' then waits_for end,
+  case when state = 'held' then cardinality(waits_for) end,
   coalesce(state = 'held' and on_failed = 'stopped', false)
 
 -- name: find

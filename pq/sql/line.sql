@@ -17,3 +17,10 @@ order by q_name, key, :stand, expected_at, id
 -- What was set for the keys of a queue; its name follows. Nulls if nothing was.
 select coalesce(per_key, 1), on_retry = 'pass', on_dead = 'stop' into most, passes, stops
 from :limits_table where queues is null and name =
+
+-- name: some_parent
+-- Of the jobs that a follower waits for, each step-th, the last one first, since most end in order. Why the join and the
+-- conditions on numbers look like this is told in lease.sql.
+select job.id from generate_series(pg_catalog.cardinality(parents), 1, -step) as given (number)
+  join :table as job on job.id = any (array[parents[given.number]]) and job.follower = its_follower
+where given.number = abs(given.number) and given.number = given.number + 0

@@ -282,6 +282,18 @@ def test_finished_ones_that_are_pruned_change_nothing(pq: PQ, parts: Queue, then
     assert take(then).id == id
 
 
+def test_whichever_of_many_is_the_last(pq: PQ, parts: Queue, then: Queue) -> None:
+    """Not all of them are looked at first."""
+    for last in range(0, 40, 3):
+        id = then.put("all", after=parts.put_many(range(40)))
+        jobs = parts.get_many(40, lease="1h", timeout=PATIENCE)
+        parts.done(jobs[:last])
+        parts.done(jobs[last + 1 :])
+        assert (then[id].state, then[id].waits_for) == ("held", 1)
+        jobs[last].done()
+        assert take(then).id == id
+
+
 def test_no_check_is_left_behind(pq: PQ, parts: Queue, then: Queue, sql: Sql) -> None:
     """An end whose transaction sees that others have not ended, and that none is about to, writes nothing."""
     then.put("all", after=parts.put_many(range(5)))

@@ -167,7 +167,7 @@ def test_a_table_that_is_none_of_ours(empty_dsn: str) -> None:
 
 def test_a_table_of_a_later_version(pq: PQ, sql: Sql) -> None:
     sql(f"comment on column queue.due_at is '(pq schema {migrations.VERSION + 1})'")
-    sql("drop trigger queue_due_insert_trigger on queue")  # which that version may not need any more
+    sql("drop trigger queue_arrive_trigger on queue")  # which that version may not need any more
     (finding,) = look(pq)
     assert (finding.name, finding.severity) == ("table_newer", "warning")
 
@@ -178,8 +178,8 @@ BROKEN = {
     "index_missing index_missing": "drop index queue_unique_index; drop index queue_checks_index",
     "trigger_missing": "drop trigger queue_notify_trigger on queue",
     "trigger_missing trigger_missing":
-        "drop function queue_due_function() cascade; drop trigger queue_line_trigger on queue",
-    "trigger_disabled": "alter table queue disable trigger queue_due_insert_trigger",
+        "drop function queue_arrive_function() cascade; drop trigger queue_line_trigger on queue",
+    "trigger_disabled": "alter table queue disable trigger queue_arrive_trigger",
     "trigger_obsolete": OLD_TRIGGER,
     "autovacuum_off": "alter table queue set (autovacuum_enabled = off)",
     "table_unlogged": "alter table queue set unlogged",
@@ -228,7 +228,7 @@ def test_remedies_are_for_the_table_that_is_looked_at(
     with PQ(empty_dsn, **table) as pq:
         name = pq._table.name
         cure(empty_dsn, look(pq)[0], capsys)
-        for kind in ("ready_index", "notify_trigger", "due_insert_trigger"):
+        for kind in ("ready_index", "notify_trigger", "arrive_trigger"):
             own = _sql.quote(_sql.object_name(name.name, kind))
             execute(
                 empty_dsn,

@@ -38,7 +38,7 @@ alter table :table
   add column if not exists unique_until timestamptz,
   add column if not exists slot text,
   add column if not exists follower bigint,
-  add column if not exists waits_for integer,
+  add column if not exists waits_for bigint[],
   add column if not exists on_failed text,
   add column if not exists steps json,
   add column if not exists finished_at timestamptz,
@@ -51,7 +51,7 @@ comment on column :table.unique_key is 'A token that one row has at most; given 
 comment on column :table.unique_until is 'The end of the token; -infinity: when it is taken; infinity: when it has ended. (pq)';
 comment on column :table.slot is 'The limit whose place the delivery takes. (pq)';
 comment on column :table.follower is 'The job that waits for this one. (pq)';
-comment on column :table.waits_for is 'For how many jobs this one was put to wait, while it waits. (pq)';
+comment on column :table.waits_for is 'The jobs that this one was put to wait for, while it waits. (pq)';
 comment on column :table.on_failed is 'What a waiting job does if one that it waits for has failed; null: hold. (pq)';
 comment on column :table.steps is 'What the steps of the job have returned. (pq)';
 comment on column :table.finished_at is 'When the last delivery ended. (pq)';
@@ -59,12 +59,11 @@ comment on column :table.worker is 'Who had the last delivery. (pq)';
 comment on column :table.headers is 'What goes with the job beside its data. (pq)';
 
 -- The rows of each key: those in line, which are ready, run, or have begun and wait for their retry (0); those that are
--- held behind them, whose due_at is infinity (1); the dead ones (2); and those whose time has not come, or that wait for
--- the jobs that they follow (3).
-create index if not exists :key_index on :table (q_name, key, :stand, expected_at, id) where key is not null and :stand is not null;
+-- held behind them, whose due_at is infinity (1); the dead ones (2); those whose time has not come, or that wait for
+-- the jobs that they follow (3); and at the end the finished ones (null), since a condition that leaves them out would cost
+-- each put of a plain job more than all else here.
+create index if not exists :key_index on :table (q_name, key, :stand, expected_at, id) where key is not null;
 create unique index if not exists :unique_index on :table (q_name, unique_key) where unique_key is not null;
-create index if not exists :follower_index on :table (follower)
-  where follower is not null and (dequeued_at is null or due_at is not null or error is not null);
 
 -- Keys and followers that have to be looked at again: whoever held a row, or passed over one, could not know whether
 -- another transaction was about to end what it waits for. job: the follower, and as the key, whether one that it follows
@@ -280,13 +279,16 @@ language sql security definer set search_path from current as $pq$
   from (select) as one left join :limits_table as given on given.name = its_queue and given.queues is null
 $pq$;
 
--- A put of a row with a key.
+-- A put of a row with a key, or with a time, for plain SQL and pq 1.9.1, which know nothing of due_at. One trigger for both:
+-- the server reads the text of each condition for each statement.
 create or replace function :arrive_function() returns trigger
 language plpgsql security definer set search_path from current as $pq$
 begin
-  if new.due_at is null and new.dequeued_at is null and new.schedule_at is null
-    and :behind_function(new.q_name, new.key, new.id)
-  then
+  if new.due_at is not null or new.dequeued_at is not null then
+    null;
+  elsif new.schedule_at is not null then
+    new.due_at := new.schedule_at;
+  elsif :behind_function(new.q_name, new.key, new.id) then
     new.due_at := 'infinity';
     new.schedule_at := 'infinity';  -- for pq 1.9.1
     insert into :checks_table (q_name, key, check_at)
@@ -297,8 +299,9 @@ end
 $pq$;
 
 drop trigger if exists :arrive_trigger on :table;
-create trigger :arrive_trigger before insert on :table for each row when (new.key is not null)
+create trigger :arrive_trigger before insert on :table for each row when (new.key is not null or new.schedule_at is not null)
   execute function :arrive_function();
+drop trigger if exists :due_insert_trigger on :table;
 
 -- A change of a row with a key or a token. A claim that may hold the row back, instead of taking it, says so by an
 -- infinite schedule_at; for all others, pq 1.9.1 included, a row that may not be taken stays as it is.
@@ -553,26 +556,28 @@ $pq$;
 create or replace function :follow_function(its_follower bigint, has_failed boolean) returns void
 language plpgsql as $pq$
 declare
-  its record;
+  its_queue text;
+  policy text;
+  parents bigint[];
+  step integer := 1;
   fails boolean;
   cancels boolean;
+  waits boolean;
   is_sure boolean := false;
   locks integer := coalesce(nullif(pg_catalog.current_setting('pq.key_locks', true), ''), '0')::integer;
 begin
-  select q_name, coalesce(on_failed, 'hold') as on_failed into its from :table
+  select q_name, coalesce(on_failed, 'hold'), waits_for into its_queue, policy, parents from :table
     where id = its_follower and due_at = 'infinity' and dequeued_at is null and waits_for is not null;
-  if not found or its.on_failed = 'stopped' then
+  if not found or policy = 'stopped' then
     return;
   end if;
   -- in a transaction with an older snapshot one may not see who has ended; and a chain may be long
   if pg_catalog.current_setting('transaction_isolation') <> 'read committed' or pg_catalog.pg_trigger_depth() > 10 then
-    perform :check_function(its.q_name, case when has_failed then 'failed' end, its_follower);
+    perform :check_function(its_queue, case when has_failed then 'failed' end, its_follower);
     return;
   end if;
-  fails := (has_failed and its.on_failed <> 'run') or its.on_failed = 'cancel' and (
-    select id from :table
-    where follower = its_follower and dequeued_at is not null and due_at is null and error is not null
-    order by follower
+  fails := (has_failed and policy <> 'run') or policy = 'cancel' and (
+    :some_parent and job.dequeued_at is not null and job.due_at is null and job.error is not null
     limit 1
   ) is not null;
   if not fails then
@@ -582,20 +587,26 @@ begin
       ));
       perform pg_catalog.set_config('pq.key_locks', (locks + 1)::text, true);
     end if;
-    if (
-      select id from :table
-      where follower = its_follower and (dequeued_at is null or due_at is not null or error is not null)
-        and (its.on_failed <> 'run' or dequeued_at is null or due_at is not null)
-      order by follower
-      limit 1
-    ) is not null then
+    -- some of them are looked at first: for each of many to look at all of them would take long
+    step := greatest(pg_catalog.cardinality(parents) / 16, 1);
+    loop
+      waits := (
+        :some_parent and (
+          job.dequeued_at is null or job.due_at is not null or (job.error is not null and policy <> 'run')
+        )
+        limit 1
+      ) is not null;
+      exit when waits or step = 1;
+      step := 1;
+    end loop;
+    if waits then
       if not is_sure then
-        perform :check_function(its.q_name, null, its_follower);
+        perform :check_function(its_queue, null, its_follower);
       end if;
       return;
     end if;
   end if;
-  cancels := fails and its.on_failed = 'cancel';
+  cancels := fails and policy = 'cancel';
   update :table set
     due_at = case when fails and not cancels then due_at end,
     schedule_at = case when fails and not cancels then schedule_at end,
@@ -609,9 +620,9 @@ begin
     for update skip locked
   );
   if not found then
-    perform :check_function(its.q_name, case when has_failed then 'failed' end, its_follower);
+    perform :check_function(its_queue, case when has_failed then 'failed' end, its_follower);
   elsif not fails then
-    perform :wake_function(null, its.q_name);
+    perform :wake_function(null, its_queue);
   end if;
 end
 $pq$;
@@ -751,6 +762,7 @@ create trigger :change_trigger before update on :table for each row
 drop trigger if exists :due_update_trigger on :table;
 drop trigger if exists :taken_trigger on :table;
 drop function if exists :taken_function();
+drop function if exists :due_function();
 
 -- Make the checks that are due, and return how many there were.
 create or replace function :heal_all_function(most bigint) returns bigint
