@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from support import execute, wait_until
+from support import Background, execute, wait_until
 from support.catalog import describe, objects
 from support.driver import driver
 from support.versions import Library, await_ready, result, tell
@@ -103,6 +103,23 @@ def test_whoever_has_this_version_is_told(pq: PQ, dsn: str, old_5: Library) -> N
     job = pq["a"].get(block=False)
     assert job is not None
     assert job.data == 3
+
+
+@pytest.mark.parametrize("way", ["get", "lease", "item", "shared"])
+def test_whoever_waits_meanwhile_is_told(dsn: str, connect: Any, way: str) -> None:
+    """The look of the listening session fails, so those who wait claim, each for itself."""
+    with PQ(connect() if way == "shared" else dsn) as pq:
+        queue = pq["a"]
+        call: Callable[..., Any] = queue.item(timeout=3600.0).__enter__ if way == "item" else queue.get
+        options = {} if way == "item" else {"timeout": 3600.0, "lease": "1h" if way == "lease" else None}
+        waiter = Background(call, **options)
+        wait_until(lambda: getattr(pq._table._room.queues.get("a"), "sure", False), "the sleep of the waiter")
+        execute(dsn, migrations.way_back(TableName("queue"), 5))
+        with pytest.raises(TableMissing, match=r"call create\(\)"):
+            waiter.result()
+        pq.create()
+        pq["a"].put(1)
+        assert queue.get(timeout=10).data == 1  # type: ignore[union-attr]
 
 
 def test_a_lock_that_it_does_not_get_changes_nothing(pq: PQ, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
