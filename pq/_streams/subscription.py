@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -92,22 +93,19 @@ class Subscription:
         return Batch(self.stream, self.name, taken.events, taken.lease, lease)
 
     def _wait(self, n: int, lease: timedelta, deadline: float, taken: Taken) -> Taken:
-        table = self.stream._table
-        queue = retries_of(self.stream.name, self.name)
-        waiter = table.waiter_for_all([gate_of(self.stream.name), queue])
+        table, name = self.stream._table, self.stream.name
+        waiter = table.waiter_for_log(gate_of(name), retries_of(name, self.name))
         with waiter:
             while True:
-                due = deadline if taken.due_in is None else min(deadline, time.monotonic() + max(0.0, taken.due_in))
-                woken = waiter.wait(due)
-                now = time.monotonic()
-                if not woken and now >= deadline:
+                due_at = math.inf if taken.due_in is None else time.monotonic() + max(0.0, taken.due_in)
+                if not waiter.wait(min(deadline, due_at)) and due_at > deadline:
                     return taken
-                names = waiter.ready() if woken else []
-                taken = self._take(n, lease, max(0.0, deadline - now))
+                called = list(waiter.called)
+                taken = self._take(n, lease, max(0.0, deadline - time.monotonic()))
                 if taken.events:
                     return taken
-                for name in names:
-                    waiter.empty(name)
+                for queue in called:
+                    waiter.empty(queue)
 
     def _take(self, n: int, lease: timedelta, timeout: float) -> Taken:
         try:

@@ -165,6 +165,14 @@ class Table:
         """Return one that waits for several queues at once, outside of a transaction."""
         return self._room.enter(queues, self._peek)
 
+    def waiter_for_log(self, gate: str, queue: str) -> Waiter:
+        """Return one that waits for what is not in this table, but notifies as if it were put into a queue.
+
+        :param gate: the name of that queue.
+        :param queue: a queue that is waited for, too.
+        """
+        return self._room.enter([gate, queue], lambda names: names, [gate])
+
     def aside(self) -> Table | None:
         """Return a view of this table on the second connection, if claims are to go there; see `pq._db.aside`."""
         if self._aside is None or self.database.current is not None:

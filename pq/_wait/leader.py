@@ -209,7 +209,7 @@ class Leader:
             queue.sure = False
             queue.look_at = time.monotonic() + CHECK * self._poll_interval
             return
-        queue.sure = look.sure
+        was_sure, queue.sure = queue.sure, look.sure
         if look.sure:
             pause, queue.unsure_pause = CHECK * self._poll_interval, FIRST_PAUSE
         elif hears:
@@ -220,7 +220,9 @@ class Leader:
         if look.due_in is not None:
             pause = min(pause, look.due_in)
         queue.look_at = time.monotonic() + pause
-        if look.ready:
+        if queue.unseen and look.sure and not was_sure:
+            queue.call(Reason.EVENT)  # what was committed since the last claim, and not notified
+        elif look.ready:
             queue.call(Reason.SEEN)
         else:
             queue.seen_empty()

@@ -77,9 +77,9 @@ class WaitingRoom:
 
     # -- what waiting threads call
 
-    def enter(self, queues: Iterable[str], peek: Peek) -> Waiter:
+    def enter(self, queues: Iterable[str], peek: Peek, unseen: Collection[str] = ()) -> Waiter:
         """Return a `Waiter` for these queues."""
-        return Waiter(self, queues, peek)
+        return Waiter(self, queues, peek, unseen)
 
     def step_aside(self) -> None:
         """Have this thread use the second connection, where there is to be one."""
@@ -99,7 +99,7 @@ class WaitingRoom:
             for name in waiter.queues:
                 queue = self.queues.get(name)
                 if queue is None:
-                    queue = self.queues[name] = WaitedQueue(name, self._poll_interval)
+                    queue = self.queues[name] = WaitedQueue(name, self._poll_interval, name in waiter.unseen)
                 queue.admit(waiter)
             waiter.last = False
             self._wake()

@@ -44,10 +44,13 @@ class WaitedQueue:
     :ivar claim_at: when one of the waiters claims although nothing has happened.
     :ivar until: when the queue is forgotten, since nobody waits for it.
     :ivar unsure_pause: seconds until the next look while it is not sure.
+    :param unseen: a look of the listening session does not show what is waited for, and each waiter gets all of it: so
+        waiters claim in its place, and all of them at once.
     """
 
-    def __init__(self, name: str, poll_interval: float) -> None:
+    def __init__(self, name: str, poll_interval: float, unseen: bool = False) -> None:
         self.name = name
+        self.unseen = unseen
         self.waiters: deque[Waiter] = deque()
         self.stale = True
         self.sure = False
@@ -75,13 +78,12 @@ class WaitedQueue:
         self.call(Reason.EVENT)
 
     def call(self, reason: Reason) -> None:
-        """Have one waiter claim, preferably one that is asleep."""
+        """Have one waiter claim, preferably one that is asleep; all of them if each gets something of its own."""
         others = [waiter for waiter in self.waiters if self.name not in waiter.called]
+        if not self.unseen:
+            asleep = (waiter for waiter in others if not waiter.called)
+            others = [next(asleep, others[0])] if others else []
         for waiter in others:
-            if not waiter.called:
-                others = [waiter]
-                break
-        for waiter in others[:1]:
             waiter.called[self.name] = reason
             waiter.condition.notify()
 
@@ -135,11 +137,18 @@ class Waiter:
                 waiter.wait(deadline)
 
     :param peek: returns those of the given queues that have a ready job, as the connection of a claim sees them.
+    :param unseen: the queues of which a look does not show what is waited for; see `WaitedQueue`.
     :ivar called: the queues that this thread is to claim from, and why.
     :ivar last: it was told to claim once more, at its deadline.
     """
 
-    def __init__(self, room: Room, queues: Iterable[str], peek: Callable[[Collection[str]], Collection[str]]) -> None:
+    def __init__(
+        self,
+        room: Room,
+        queues: Iterable[str],
+        peek: Callable[[Collection[str]], Collection[str]],
+        unseen: Collection[str] = (),
+    ) -> None:
         self.queues: tuple[str, ...] = tuple(dict.fromkeys(queues))
         self.condition: threading.Condition = threading.Condition(room.lock)
         self.called: dict[str, Reason] = {}
@@ -147,6 +156,7 @@ class Waiter:
         self.cancelled = False
         self._room = room
         self._peek = peek
+        self.unseen = unseen
         self._woken = False
         self._peek_at = 0.0
 
