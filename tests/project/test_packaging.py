@@ -1,0 +1,22 @@
+"""What is installed has each file that the library reads: a checkout on the path would not notice one that is missing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _files(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".py", ".sql", ".typed")
+    }
+
+
+def test_each_file_of_the_package_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools", minversion="62.3")  # of which on ** is for folders, too
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    assert _files(tmp_path / "pq") == _files(ROOT / "pq")
