@@ -3,6 +3,9 @@
     queue       class Queue: put and get, and what the other parts add
     base        its options, and ``with queue``
     claim       taking jobs
+    refusal     those of them that can't be decoded
+    limited     taking jobs of a queue that has limits; rates: those of how many begin in a period
+    limits      `PQ.limits`
     marks       where a claim begins to look
     item        one transaction around each job
     group       jobs that are put together, and one after them
