@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from .._logs import queue_log as logger
+from .._text import describe
 from .drivers.base import Params, Rows
 from .inherited import leave_to_the_parent
 from .sources.base import Source
@@ -44,7 +45,7 @@ class Outside:
                     rows: Rows = driver.run(self._conn, limit + sql, params)
                 return rows
             except driver.Error as error:
-                logger.warning("the further connection is not to be had for now (%s)", type(error).__name__)
+                logger.warning("a statement on a further connection has failed: %s", describe(error))
                 self._discard()
                 return None
             except BaseException:

@@ -16,7 +16,7 @@ from ..errors import Discard, LeaseLost, Retry
 from ..retry import Policy
 from . import outcome
 from .job import Job
-from .key_state import KeyState, check_key, checked
+from .key_state import KeyState, check_alone, check_key, checked
 from .settlement import Settlement, about, applies, note_cancelled, settle
 from .steps import Steps, call, check
 from .track import tracked
@@ -257,8 +257,7 @@ class LeasedJob(Job):
 
     @key_state.setter
     def key_state(self, state: dict[str, Any]) -> None:
-        checked(state)
-        self._read_key_state().data = state
+        self._read_key_state().data = checked(state)
 
     # -- inside
 
@@ -266,7 +265,8 @@ class LeasedJob(Job):
         if self._key_state is None:
             check_key(self.id, self.key)
             ((kept, is_shared),) = self._change("key_state", None)
-            self._key_state = KeyState(kept, is_shared)
+            check_alone(self.id, is_shared)
+            self._key_state = KeyState(kept)
         return self._key_state
 
     def _write(self, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,9 +27,12 @@ class Group:
         self.id: int | None = None
         self._on_failed = check_word("on_failed", on_failed, ON_FAILED)
         if not isinstance(then, tuple) or len(then) != 2 or not isinstance(then[0], QueueBase):
-            raise TypeError("then must be a tuple of a queue and the data of the job: then=(queue, data)")
+            raise TypeError(
+                "then must be a tuple of a queue and the data of the job, then=(queue, data), not "
+                f"{type(then).__name__}: {reprlib.repr(then)}"
+            )
         if not then[0]._table.is_same(queue._table):
-            raise ValueError("then must name a queue of the same PQ")
+            raise ValueError(f"then must name a queue of the same PQ, not {then[0]!r}")
         self._then = then
         self._conn = conn
         self._queue = queue if conn is None else queue._bind(conn)

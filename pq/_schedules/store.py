@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import reprlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,12 +47,13 @@ class Schedules:
         :raises ImportError: ``pip install "pq[schedules]"``.
         """
         if not isinstance(schedule, Schedule):
-            raise TypeError(f"what is assigned to pq.schedules is a pq.Schedule, not {type(schedule).__name__}")
+            kind = type(schedule).__name__
+            raise TypeError(f"what is assigned to pq.schedules is a pq.Schedule, not {kind}: {reprlib.repr(schedule)}")
         queue = schedule.queue
         if isinstance(queue, str):
             queue = self._queue_of(queue)
         elif not isinstance(queue, QueueRows):
-            raise TypeError(f"queue must be a queue or the name of one, not {type(queue).__name__}")
+            raise TypeError(f"queue must be a queue or the name of one, not {type(queue).__name__}: {queue!r}")
         elif not queue._table.is_same(self._table):
             raise ValueError(f"{queue!r} is a queue of another PQ")
         write(self._table, name, queue, schedule)

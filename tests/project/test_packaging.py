@@ -1,4 +1,4 @@
-"""What is installed has each file that the library reads: a checkout on the path would not notice one that is missing."""
+"""What is installed has each file that the library reads: a checkout on the path would not notice a missing one."""
 
 import subprocess
 import sys

@@ -44,7 +44,8 @@ def deliver(db: Any, model: Any, kind: str, queue: str, value: Any, at: datetime
     :param kind: `JOB`, `SCHEDULE` or `CURSOR`.
     :param queue: the queue whose workers are to get it.
     :param value: the id of the record, or the key of the cursor.
-    :param at: when it is due, and its place among the others; None: now.    """
+    :param at: when it is due, and its place among the others; None: now.
+    """
     pq_on(db, model.schema)[model.channel_prefix + queue].put(job_of(kind, value), schedule_at=at, expected_at=at)
 
 

@@ -138,7 +138,8 @@ class Emitters:
 
     def reload_scheduler(self, queue: str, *, now: datetime | None = None) -> None:
         """Have the workers of a queue see its schedules as they are now. Needed after ``reload=False``, and after you
-        have changed a schedule yourself, if the workers are to see that sooner than within their `timeout`."""
+        have changed a schedule yourself, if the workers are to see that sooner than within their `timeout`. `now` has
+        no effect."""
         for schedule in self.query_schedules.filter_by(queue=queue, is_enabled=True):
             self.expect_schedule(schedule)
 
@@ -203,7 +204,7 @@ class Emitters:
         self.get_listener(listener_id, for_update=True).is_enabled = False
 
     def enable_listener(self, listener_id: int, *, now: datetime | None = None) -> None:
-        """Have events reach this listener again."""
+        """Have events reach this listener again. `now` has no effect."""
         self.get_listener(listener_id, for_update=True).is_enabled = True
 
     def emit_event(self, name: str, data: Any, *, now: datetime | None = None, trace: Any = None) -> list[int]:
