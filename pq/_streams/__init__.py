@@ -12,6 +12,10 @@ skipped, and none comes twice, in whatever order transactions commit; docs/expla
     batch         events that were taken together, and how they end
     event         an event, and how it is written and read
     start         where a subscription begins
+    position      where it is: lag, seek, pause, drop
+    upkeep        old events are removed
+    info          a stream as a person looks at it
+    log           the base of a stream: its statements
     schema        the tables of a stream
 """
 

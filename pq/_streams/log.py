@@ -59,6 +59,10 @@ class Log:
             return error
         return StreamMissing(stream=self.name, table=error.table, database=error.database)
 
+    def _missing(self) -> StreamMissing:
+        ((database,),) = self._run("database")
+        return StreamMissing(stream=self.name, table=self._table.quoted, database=database)
+
     def _unknown(self, subscription: str) -> SubscriptionNotFound:
         known = ", ".join(repr(row[0]) for row in self._run("all_subscriptions"))
         return SubscriptionNotFound(stream=self.name, subscription=subscription, known=known or "none")

@@ -7,6 +7,7 @@ are kept, as JSON behind ``pq stream``.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -94,7 +95,8 @@ def create(
     if found is not None and found.version >= VERSION and found == found._replace(**changed):
         return
     if not version_of_table(table):
-        raise TableMissing(table=table.quoted, database=table.database.driver.database_name(None))
+        ((database,),) = table.execute(bound("stream.sql", table.quoted, stream)["database"])
+        raise TableMissing(table=table.quoted, database=database)
     in_turn(table, lambda inside: _create(table, stream, changed, inside))
 
 
@@ -176,17 +178,23 @@ def for_stream(sql: str, table: TableName, settings: Settings) -> str:
     return bind(sql.replace("$pq$", mark), words)
 
 
-def drop(table: Table, stream: str) -> None:
-    """Drop the tables of a stream."""
-    in_turn(table, lambda inside: _drop(table, stream, inside))
+def drop(table: Table, stream: str, check: Callable[[], None] | None) -> None:
+    """Drop the tables of a stream.
+
+    :param check: called when nobody can publish or read any more; raises if they are not to be dropped.
+    """
+    in_turn(table, lambda inside: _drop(table, stream, check, inside))
 
 
-def _drop(table: Table, stream: str, inside: bool) -> None:
+def _drop(table: Table, stream: str, check: Callable[[], None] | None, inside: bool) -> None:
     database = table.database
     with lock(database, inside):
         if find(table, stream) is None:
             return
         words = {kind: stream_object(table.quoted, kind, stream) for kind in STREAM_KINDS}
+        database.execute(bind(_SQL["lock"], words))
+        if check is not None:
+            check()
         database.execute(bind(_SQL["drop"], words))
 
 

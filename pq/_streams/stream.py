@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import chain
 from typing import Any
 
 from .._args import UNSET, Unset, check_text, integer
 from .._times import Delay
+from ..errors import EventsLeft
+from ..sql import stream_object
 from . import schema
 from .event import Event, Lines, NewEvent, Row, arrays, new_events
+from .info import StreamInfo
 from .log import Log
+from .position import SubscriptionInfo
 from .start import start_of
 from .subscription import Subscription
+from .upkeep import rotate
 
 #: Events, and characters of data, that are published by one statement.
 EVENTS = 1000
@@ -55,6 +60,47 @@ class Stream(Log):
         """Return the version of the stream's tables; 0 if there is no such stream."""
         found = schema.find(self._table, self.name)
         return 0 if found is None else found.version
+
+    def drop(self, force: bool = False) -> None:
+        """Drop the stream with its events and subscriptions; do nothing if there is none.
+
+        :param force: also if a subscription has not read all events.
+        :raises EventsLeft: there is such a subscription, and `force` is false.
+        :raises SchemaError: the tables were in use for too long.
+        """
+        schema.drop(self._table, self.name, None if force else self._refuse_unread)
+
+    def rotate(self) -> bool:
+        """Remove old events that all subscriptions have read, as consumers do each minute; return whether some were.
+
+        :raises StreamMissing: there is no such stream.
+        :raises StreamRestored: it is one of a restored dump.
+        """
+        return rotate(self)
+
+    def info(self) -> StreamInfo:
+        """Return what there is to know of the stream.
+
+        :raises StreamMissing: there is no such stream.
+        """
+        found = schema.find(self._table, self.name)
+        if found is None:
+            raise self._missing()
+        ((size, oldest_at, first, last),) = self._run("size", log=stream_object(self._table.quoted, "log", self.name))
+        events = 0 if first is None else last - first + 1
+        oldest = None if oldest_at is None else oldest_at.replace(tzinfo=timezone.utc)
+        names = [row[0] for row in self._run("all_subscriptions")]
+        readers = [self.subscription(name).info() for name in names]
+        return StreamInfo(self.name, found.version, found.retain, found.retain_unread, events, size, oldest, readers)
+
+    def subscriptions(self) -> list[SubscriptionInfo]:
+        """Return the subscriptions as they are now, sorted by their names."""
+        return self.info().subscriptions
+
+    def _refuse_unread(self) -> None:
+        behind = [row[0] for row in self._run("all_subscriptions") if self.subscription(row[0]).lag(exact=True).events]
+        if behind:
+            raise EventsLeft(stream=self.name, subscriptions=", ".join(map(repr, behind)))
 
     # -- publishing
 

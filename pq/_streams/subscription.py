@@ -14,20 +14,23 @@ from .._times import Delay, positive_delay
 from ..errors import BatchLost
 from .batch import Batch
 from .log import Log
+from .position import Position
 from .schema import gate_of
 from .taking import Taken, retries_of, take
+from .upkeep import Upkeep
 
 #: The lease under which `Subscription.batch` takes: its transaction then has the batch locked. If the program is
 #: killed, the batch is delivered again after so long.
 BLOCK_LEASE = timedelta(seconds=2)
 
 
-class Subscription:
+class Subscription(Position):
     """Reads a stream: ``stream.subscription("billing")``."""
 
     def __init__(self, stream: Log, name: str) -> None:
         self.stream: Log = stream
         self.name: str = name
+        self._upkeep = Upkeep()
 
     def __repr__(self) -> str:
         return f"<pq.Subscription {self.name!r} of {self.stream.name!r}>"
@@ -87,6 +90,8 @@ class Subscription:
     def _next(self, n: int, lease: timedelta, patience: float) -> Batch:
         """Take the next batch, and wait for one if there is none."""
         deadline = time.monotonic() + patience
+        if not self.stream._table.database.in_transaction:
+            self._upkeep.run_if_due(self.stream)
         taken = self._take(n, lease, patience)
         if not taken.events and patience:
             taken = self._wait(n, lease, deadline, taken)

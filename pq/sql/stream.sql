@@ -137,3 +137,49 @@ update :subscriptions as subscription set lost = 0
 from (select name, lost from :subscriptions where name = %(subscription)s and lost > 0 for update skip locked) as was
 where subscription.name = was.name
 returning was.lost
+
+-- name: behind
+-- By how many ids each partition is behind the last event.
+select position.partition, greatest(0, coalesce((select id from :log order by id desc limit 1), 0) - greatest(mark, after))
+from :subscriptions as subscription
+  cross join lateral generate_series(0, subscription.partitions - 1) as n
+  cross join lateral (
+    select its.partition, its.mark, its.after from :positions as its
+    where its.subscription = subscription.name and its.partition = n
+    order by its.subscription, its.partition, its.version desc
+    limit (select 1)
+  ) as position
+where subscription.name = %(subscription)s
+
+-- name: seek
+-- As subscribe; and what is in batches is not delivered again by these.
+with pq_now as materialized (
+  select pg_current_snapshot() as s, pg_current_xact_id_if_assigned() as own
+), pq_start as materialized (
+  select subscription.name, :now_snapshot as now, :top as top, %(after)s::bigint as after
+  from :subscriptions as subscription, pq_now as pq_now
+  where subscription.name = %(subscription)s
+), pq_batches as (
+  delete from :batches where subscription in (select name from pq_start)
+)
+update :positions as position set
+  version = position.version + 1, moved_at = statement_timestamp(),
+  seen = case when start.after is null then start.now else '1:1:' end,
+  top = case when start.after is null then start.top else '1' end,
+  mark = coalesce(start.after, (select id from :log order by id desc limit 1), 0),
+  upto = case when start.after is not null then start.now end,
+  upto_top = case when start.after is not null then start.top end,
+  after = coalesce(start.after, 0)
+from pq_start as start
+where position.subscription = start.name
+returning position.partition
+
+-- name: size
+-- The bytes of the log, when its first event was published, and the ids of the first and the last.
+select
+  (select sum(pg_total_relation_size(relid)) from pg_partition_tree(%(log)s) where isleaf)::bigint,
+  (select at from :log order by id limit 1) at time zone 'utc',
+  (select id from :log order by id limit 1), (select id from :log order by id desc limit 1)
+
+-- name: database
+select current_database()

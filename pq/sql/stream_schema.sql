@@ -10,6 +10,9 @@ alter table :log alter slot set default :slot_now
 -- name: set_comment
 comment on table :log is :comment_text
 
+-- name: lock
+lock table :log, :positions in access exclusive mode
+
 -- name: drop
 drop table :log, :subscriptions, :positions, :batches, :origin;
 drop sequence :event_id;

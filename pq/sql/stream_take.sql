@@ -31,8 +31,15 @@ pq_now as materialized (
     coalesce(position.upto, :now_snapshot) as upto, case when position.upto is not null then position.upto_top end as upto_top,
     state.types, state.partitions
   from pq_position as position, pq_now as pq_now, pq_state as state
-  where state.at_home and not state.paused and state.lost = 0 and state.due_at is null
+  where :is_open
 )
+
+-- name: is_open
+state.at_home and not state.paused and state.lost = 0 and state.due_at is null
+
+-- name: any_state
+-- For looks, in place of is_open.
+true
 
 -- name: is_wanted
 ((select types from pq_window) is null or event.type = any ((select types from pq_window)::text[]))
@@ -296,3 +303,13 @@ where exists (
     or exists (select from :log as event where event.id > place.mark order by event.id offset 100 limit 1)
   )
 )
+
+-- name: unread
+-- How many events of a partition are unread, up to n; when the first of them was published; and how many, at most, are in
+-- batches that are not done.
+with :its_position, :all_events
+select size.n, extract(epoch from statement_timestamp() - (select at from pq_events order by id limit 1))::float8,
+  coalesce((
+    select sum(last - first + 1) from :batches where subscription = %(subscription)s and partition = %(partition)s
+  ), 0)::bigint
+from pq_size as size
