@@ -58,6 +58,8 @@ class Commands:
         self._known: dict[str, dict[str, Any]] = {
             "queue": {"metavar": "QUEUE", "help": "name of the queue"},
             "schedule": {"metavar": "NAME", "help": "name of the schedule"},
+            "stream": {"metavar": "STREAM", "help": "name of the stream"},
+            "subscription": {"metavar": "SUBSCRIPTION", "help": "name of the subscription"},
             "id": {"metavar": "ID", "type": int, "help": "id of the job"},
             "--json": {"action": "store_true", "help": "print a JSON document"},
             "--yes": {"action": "store_true", "help": "do not ask"},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .._args import check_text
+from .._streams import script
 from .._table import migrations
 from .._version import __version__
 from ..sql import TableName
@@ -17,6 +19,7 @@ def add(commands: Any) -> None:
     with_table = Commands(commands, [database_options(), table_options()])
     with_table.add(_create, "create", "create the table, or upgrade it")
     sql = Commands(commands, [table_options()]).add(_sql, "sql", "print the SQL that create executes")
+    sql.add_argument("--stream", metavar="NAME", help="print the SQL that creates a stream instead")
     direction = sql.add_mutually_exclusive_group()
     direction.add_argument(
         "--since",
@@ -51,6 +54,9 @@ def _create(args: argparse.Namespace) -> None:
 
 def _sql(args: argparse.Namespace) -> None:
     table = TableName(args.table, args.schema)
+    if args.stream is not None:
+        print(script(table, check_text("stream name", args.stream)), end="")
+        return
     print(migrations.script(table, args.since) if args.down is None else migrations.way_back(table, args.down), end="")
 
 

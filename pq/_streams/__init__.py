@@ -21,8 +21,14 @@ skipped, and none comes twice, in whatever order transactions commit; docs/expla
 
 from .batch import Batch
 from .event import Event, NewEvent
+from .info import StreamInfo
+from .position import Lag, SubscriptionInfo
+from .schema import script
 from .stream import Stream
 from .streams import Streams
 from .subscription import Subscription
 
-__all__ = ["Batch", "Event", "NewEvent", "Stream", "Streams", "Subscription"]
+__all__ = [
+    "Batch", "Event", "Lag", "NewEvent", "Stream", "StreamInfo", "Streams", "Subscription", "SubscriptionInfo",
+    "script",
+]  # fmt: skip

@@ -141,7 +141,7 @@ def whole_seconds(name: str, spec: Any) -> timedelta:
     return span
 
 
-def script(table: TableName, stream: str, retain: Any, retain_unread: Any) -> str:
+def script(table: TableName, stream: str, retain: Any = UNSET, retain_unread: Any = UNSET) -> str:
     """Return the SQL that `create` executes for a new stream, as one transaction."""
     changed = _changes(retain, retain_unread)
     settings = Settings(stream, VERSION, RETAIN, None)._replace(**changed)
