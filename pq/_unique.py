@@ -194,10 +194,10 @@ def mergeable(text: str) -> dict[str, str]:
     if isinstance(data, list):
         return {"kind": "array"}
     if not isinstance(data, dict):
-        raise ValueError(f"only arrays and objects can be merged, not {reprlib.repr(data)}")
+        raise ValueError(f"only arrays and objects can be merged, not {type(data).__name__}")
     if isinstance(data.get("kwargs"), dict) and isinstance(data.get("args"), list) and "function" in data:
         if data["args"]:
-            raise ValueError(f"only arguments that have names can be merged: {reprlib.repr(data['args'])}")
+            raise ValueError(f"only arguments that have names can be merged, not {len(data['args'])} positional ones")
         return {"kind": "object", "part": "{kwargs}"}
     return {"kind": "object"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -84,7 +83,7 @@ class Signature:
         """
         names = self._names[: len(args)]
         if len(names) < len(args) or not self._keywords.issuperset(names):
-            raise ValueError(f"only arguments that have names can be merged: {reprlib.repr(list(args))}")
+            raise ValueError(f"only arguments that have names can be merged, not {len(args)} positional ones")
         return {**dict(zip(names, args, strict=True)), **kwargs}
 
     def caller(self, function: Callable[..., Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], Any]:

@@ -137,6 +137,13 @@ def test_pickles_and_texts_can_not_be_merged(pq: PQ) -> None:
             pq[f"a/{suffix}"].put("x", unique=Unique("t", on_duplicate="merge"))
 
 
+@pytest.mark.parametrize("data", ["a secret", {"function": "f", "args": ["a secret"], "kwargs": {}}])
+def test_what_can_not_be_merged_is_not_shown(queue: Queue, data: Any) -> None:
+    with pytest.raises(ValueError, match="can be merged") as raised:
+        queue.put(data, unique=Unique("t", on_duplicate="merge"))
+    assert "secret" not in str(raised.value)
+
+
 def test_of_a_task_the_arguments_are_merged(queue: Queue, sql: Sql) -> None:
     seen = []
 
