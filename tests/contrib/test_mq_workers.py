@@ -233,6 +233,16 @@ def test_the_take_over_refuses_tables_of_an_older_version(ours: Package) -> None
     assert execute(ours.dsn, "select relname from pg_class where relname in ('queue', 'mq_job_cursor')") == []
 
 
+@pytest.mark.parametrize(
+    "url", ["nonsense", "postgresql+nosuch://x/y", "postgresql://localhost:abc/y", "postgresql+psycopg2://127.0.0.1:1/y"]
+)
+def test_what_the_take_over_can_not_reach_is_a_message(ours: Package, url: str) -> None:
+    refused = ours.command("-m", "pq.contrib.mq", url)
+    assert refused.returncode == 1
+    assert refused.stderr.strip()
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_session_that_zope_commits_is_marked_as_changed(real_folder: Path, ours: Package) -> None:
     ours.add_path(real_folder)
     code = """

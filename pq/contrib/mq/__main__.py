@@ -98,11 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--schema", help="of the tables; default: the search path decides")
     parser.add_argument("--lock-key", type=int, default=LOCK_KEY, help="the lock_key of the old workers")
     given = parser.parse_args(arguments)
-    engine = sa.create_engine(given.url)
+    try:
+        engine = sa.create_engine(given.url)
+    except (ImportError, ValueError, sa.exc.ArgumentError) as error:  # its driver is not installed; it is no URL
+        print(error, file=sys.stderr)
+        return 1
     try:
         counts = take_over(engine, given.schema, given.lock_key)
-    except (StillRunning, ValueError) as error:
-        print(error, file=sys.stderr)
+    except (StillRunning, ValueError, sa.exc.OperationalError) as error:
+        print(getattr(error, "orig", error), file=sys.stderr)
         return 1
     finally:
         engine.dispose()
