@@ -33,7 +33,7 @@ def _or_none(read: Any) -> Any:
     def value(text: str) -> Any:
         return None if text == "none" else read(text)
 
-    value.__name__ = "value"
+    value.__name__ = read.__name__  # argparse names it in "invalid … value"
     return value
 
 

@@ -13,6 +13,7 @@ from .._jobs.key_state import KeyState, checked
 from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
 from .._table import Table
+from .._table.rows import QueueRows
 from .._times import Delay, patience
 from .._unique import tag
 from .._wait import QUEUE
@@ -78,10 +79,15 @@ class AllJobs:
             itself, writes over this when it is done.
         :param conn: read or change it in the transaction that is open there; see `PQ.using`.
         :returns: the state as it is then.
-        :raises TypeError: the key is not a str; the state is not a dict, or JSON does not have something in it.
+        :raises TypeError: the queue is neither a queue nor a str, the key not a str; the state is not a dict, or JSON
+            does not have something in it.
         :raises ValueError: the key is empty or too long; NaN or Infinity is in the state.
         """
-        name = (self[queue] if isinstance(queue, str) else queue).name
+        if isinstance(queue, str):
+            queue = self[queue]
+        elif not isinstance(queue, QueueRows):
+            raise TypeError(f"queue must be a queue or the name of one, not {type(queue).__name__}")
+        name = queue.name
         params: dict[str, Any] = {"queue": name, "key": tag("key", key, name)}
         table = self._table if conn is None else self._table.bind(conn)
         sql = table.statements("states.sql")

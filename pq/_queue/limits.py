@@ -67,7 +67,7 @@ class Limit:
                 raise TypeError(f"{about_keys[0]} is for the jobs of one queue: it can't go with queues")
             object.__setattr__(self, "queues", _names(self.queues))
         if self.running is None and self.rate is None and not about_keys:
-            raise ValueError("a limit needs running, rate, per_key, on_retry or on_dead")
+            raise ValueError("a limit needs running, rate, per_key, on_retry or on_dead; or remove it")
 
 
 class _Rate(NamedTuple):

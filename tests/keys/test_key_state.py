@@ -319,6 +319,12 @@ def test_a_state_is_a_dict(pq: PQ, state: Any) -> None:
 # -- from outside
 
 
+@pytest.mark.parametrize("queue", [7, None, b"a"])
+def test_a_queue_is_a_queue_or_its_name(pq: PQ, queue: Any) -> None:
+    with pytest.raises(TypeError, match="queue must be a queue or the name of one"):
+        pq.key_state(queue, "k")
+
+
 def test_reading_setting_and_deleting(pq: PQ, sql: Sql, connect: Any) -> None:
     assert pq.key_state("a", "k") == {}
     assert pq.key_state("a", "k", {"n": 1}) == {"n": 1} == pq.key_state(pq["a"], "k")

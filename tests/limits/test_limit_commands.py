@@ -49,8 +49,9 @@ def test_the_command(run: Run, pq: PQ) -> None:
     ("text", "message"),
     [
         ("a --running 0", "at least 1"),
+        ("a --running ten", "invalid positive value: 'ten'"),
         ("a --rate ten", "rate must be"),
-        ("a --rate none", "a limit needs"),
+        ("a --rate none", "or remove it"),
         ("a --on-dead hold", "invalid choice"),
         ("a --running 1 --remove", "can't be changed"),
         ("--running 1", "which limit"),
