@@ -44,7 +44,9 @@ class Control(QueueRows):
     def reschedule(
         self, id: int, schedule_at: TimeSpec | Unset = UNSET, expected_at: TimeSpec | Unset = UNSET
     ) -> bool:
-        """Change the times of a job that is ready or scheduled. If its lease has expired, its former holder loses it.
+        """Change the times of a job that is ready, scheduled or held.
+
+        If its lease has expired, its former holder loses it.
 
         :param schedule_at: as for `put`; None makes the job ready now. By default this time does not change.
         :param expected_at: as for `put`; None removes the priority. By default this time does not change.
@@ -60,7 +62,7 @@ class Control(QueueRows):
         return bool(self._change("reschedule", [id], **given, **_bulk.times(schedule, expected)))
 
     def move(self, id: int, queue: str) -> bool:
-        """Move a job that is ready or scheduled to another queue; it keeps its id, its times and its data.
+        """Move a job that is ready, scheduled or held to another queue; it keeps its id, its times and its data.
 
         The other queue can't read a signed pickle, because the signature is valid for one queue only.
 
