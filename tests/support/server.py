@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 from testing.postgresql import Postgresql
@@ -32,6 +34,14 @@ class Server(Postgresql):
             "-c full_page_writes=off -c max_connections=200 -c shared_buffers=64MB -c logging_collector=off"
         ),
     )
+
+    def __init__(self, **settings: Any) -> None:
+        # testing.postgresql removes only a folder that it has made
+        usual, tempfile.tempdir = tempfile.tempdir, os.environ.get("PQ_TEST_FOLDER") or tempfile.tempdir
+        try:
+            super().__init__(**settings)
+        finally:
+            tempfile.tempdir = usual
 
     def initialize(self) -> None:
         binaries = Path(self.settings.pop("bin"))
