@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
     command(_pause, "pause", "deliver nothing to a subscription", "stream", "subscription")
     command(_resume, "resume", "deliver events to a paused subscription again", "stream", "subscription")
     command(_rotate, "rotate", "remove old events that all have read, as consumers do each minute", "stream")
+    command(_rebase, "rebase", "let a stream from a restored dump be read again", "stream")
     drop = command(_drop, "drop", "drop a subscription, or a stream with all its events", "stream", "--yes")
     drop.add_argument("subscription", nargs="?", metavar="SUBSCRIPTION", help="default: the whole stream")
     drop.add_argument("--force", action="store_true", help="also if there are unread events")
@@ -111,7 +112,8 @@ def _info(args: argparse.Namespace) -> None:
         print_json(_as_json(info))
         return
     print_table([
-        ["events", info.events], ["bytes", info.size], ["oldest", info.oldest_at and info.oldest_at.replace(tzinfo=None)], ["retain", info.retain],
+        ["events", info.events], ["bytes", info.size],
+        ["oldest", info.oldest_at and info.oldest_at.replace(tzinfo=None)], ["retain", info.retain],
         ["retain unread", info.retain_unread], ["version", info.version],
     ])  # fmt: skip
     if info.subscriptions:
@@ -162,6 +164,12 @@ def _resume(args: argparse.Namespace) -> None:
 def _rotate(args: argparse.Namespace) -> None:
     with opened(args) as pq:
         print_text("old events were removed" if _stream(pq, args).rotate() else "there was nothing to remove")
+
+
+def _rebase(args: argparse.Namespace) -> None:
+    with opened(args) as pq:
+        was_restored = _stream(pq, args).rebase()
+    print_text(f"stream {args.stream!r} " + ("can be read again" if was_restored else "is not from a dump"))
 
 
 def _drop(args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from .log import Log
 from .position import SubscriptionInfo
 from .start import start_of
 from .subscription import Subscription
-from .upkeep import rotate
+from .upkeep import rebase, rotate
 
 #: Events, and characters of data, that are published by one statement.
 EVENTS = 1000
@@ -77,6 +77,16 @@ class Stream(Log):
         :raises StreamRestored: it is one of a restored dump.
         """
         return rotate(self)
+
+    def rebase(self) -> bool:
+        """Let a stream from a restored dump be read again; return whether that was to be done.
+
+        There the numbers of transactions begin anew, and positions would mean something else: so no event is delivered
+        until this is called. No event is lost, and none delivered twice.
+
+        :raises StreamMissing: there is no such stream.
+        """
+        return rebase(self)
 
     def info(self) -> StreamInfo:
         """Return what there is to know of the stream.

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._logs import queue_log as logger
 from .._text import describe
-from ..errors import StreamRestored
+from ..errors import SchemaError, StreamRestored
 from ..sql import stream_object
 from . import schema
 from .log import Log
@@ -57,11 +57,11 @@ def rotate(log: Log) -> bool:
         "log": stream_object(table.quoted, "log", log.name),
     }
     sql = table.statements("stream_upkeep.sql", log.name)
+    if not table.execute(sql["at_home"], {})[0][0]:
+        raise StreamRestored(stream=log.name)
     ((slot, has_events),) = table.execute(sql["next_slot"], params)
     if not has_events:
         return False
-    if not table.execute(sql["at_home"], {})[0][0]:
-        raise StreamRestored(stream=log.name)
     sql = table.statements("stream_upkeep.sql", log.name, slot=_SLOTS[slot])
 
     def look() -> str:
@@ -87,4 +87,28 @@ def rotate(log: Log) -> bool:
         if database.driver.lock_timed_out(error):
             return False  # somebody reads there for long: the doctor tells if it stays so
         raise
+    return True
+
+
+def rebase(log: Log) -> bool:
+    """Make the positions of a restored stream mean what they meant; return whether that was to be done.
+
+    :raises StreamMissing: there is no such stream.
+    :raises SchemaError: there are more kinds of events, told apart by who has read them, than this server has had
+        transactions.
+    """
+    table, database = log._table, log._table.database
+    if schema.find(table, log.name) is None:
+        raise log._missing()
+    sql = table.statements("stream_upkeep.sql", log.name)
+    params = {"event_id": stream_object(table.quoted, "event_id", log.name)}
+    with database.transaction():
+        table.execute(sql["lock_all"])
+        if table.execute(sql["at_home"])[0][0]:
+            return False
+        ((is_possible, _),) = table.execute(sql["rebase"], params)
+        if not is_possible:
+            raise SchemaError(f"stream {log.name!r} can't be rebased: this server has had too few transactions")
+        table.execute(sql["settle_in"])
+        table.execute(sql["settle_in_as"])
     return True

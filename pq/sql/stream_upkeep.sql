@@ -43,8 +43,8 @@ not pg_visible_in_snapshot(event.txid, position.seen)
   and not coalesce(event.id <= position.after and pg_visible_in_snapshot(event.txid, position.upto), false)
 
 -- name: spent
--- Whether all that is in a slot is behind all positions, in no open batch, and as old as it must be. Most often the newest
--- transaction tells, by one descent of the index.
+-- Whether all that is in a slot is behind all positions, in no open batch, and as old as it must be. Most often the
+-- newest transaction tells, by one descent of the index.
 select not exists (
   select from (:newest) as position
   where (select txid from :slot order by txid desc limit 1) >= pg_snapshot_xmin(position.seen) and exists (
@@ -103,3 +103,69 @@ returning subscription.name, lost.n
 
 -- name: at_home
 select made_by = xmin and home = tableoid from :origin
+
+-- name: lock_all
+lock table :log, :positions, :batches in access exclusive mode
+
+-- name: rebase
+-- In a restored dump the numbers of transactions, and so snapshots, mean nothing. But with each other they still tell
+-- which events a position has not read, and which are in a batch. So events are numbered anew: those that are unread by
+-- the same positions, and in the same batches, get one number, and each snapshot is made of these. All numbers are
+-- below those of the transactions of this server.
+with pq_readers as materialized (
+  select row_number() over () as n, reader.* from (
+    select subscription, partition, null::bigint as number, seen, upto, after, null::bigint as first, null::bigint as
+    last from (:newest) as position
+    union all
+    select subscription, partition, number, seen, upto, after, first, last from :batches
+  ) as reader
+), pq_marks as materialized (
+  select event.id, array(
+    select position.n from pq_readers as position
+    where case
+      when position.number is null then :is_unread
+      else event.id between position.first and position.last
+        and not pg_visible_in_snapshot(event.txid, position.seen) and pg_visible_in_snapshot(event.txid, position.upto)
+    end
+    order by position.n
+  ) as readers
+  from :log as event
+), pq_numbers as materialized (
+  select mark.readers, 2 + row_number() over () as txid from (select distinct readers from pq_marks) as mark
+), pq_top as materialized (
+  select 3 + count(*) as txid from pq_numbers
+), pq_snapshots as materialized (
+  select reader.n, reader.subscription, reader.partition, reader.number, reader.first,
+    format(
+      '3:%%s:%%s', (select txid from pq_top),
+      (select string_agg(given.txid::text, ',' order by given.txid) from pq_numbers as given where reader.n = any
+      (given.readers))
+    )::pg_snapshot as seen,
+    (select min(mark.id) from pq_marks as mark where reader.n = any (mark.readers)) - 1 as before
+  from pq_readers as reader
+), pq_events as (
+  update :log as event set txid = given.txid::text::xid8
+  from pq_marks as mark join pq_numbers as given on given.readers = mark.readers
+  where event.id = mark.id
+), pq_positions as (
+  update :positions as position set
+    version = position.version + 1, moved_at = statement_timestamp(), seen = its.seen, top = pq_top.txid::text::xid8,
+    mark = coalesce(its.before, (select max(id) from pq_marks), position.mark),
+    after = coalesce(its.before, 0), upto = null, upto_top = null
+  from pq_snapshots as its, pq_top as pq_top
+  where its.number is null and its.subscription = position.subscription and its.partition = position.partition
+), pq_batches as (
+  update :batches as batch set
+    seen = its.seen, top = pq_top.txid::text::xid8, upto = pg_current_snapshot(), mark = its.first - 1,
+    after = its.first - 1
+  from pq_snapshots as its, pq_top as pq_top
+  where batch.number = its.number
+)
+select (select txid from pq_top) <= pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+  setval(%(event_id)s, greatest((select max(id) from pq_marks), (select last_value from :event_id)))
+
+-- name: settle_in
+update :origin set made_by = '0', home = 0
+
+-- name: settle_in_as
+update :origin set made_by = xmin, home = tableoid
