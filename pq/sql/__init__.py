@@ -74,11 +74,12 @@ def bound(path: str, table: str, stream: str | None = None, **instead: str) -> M
     ``pq_`` or, if the table's name does so, with ``with_``.
 
     :param table: the quoted name of the table.
-    :param stream: the name of the stream; its files can contain statements of ``stream.sql``, too.
+    :param stream: the name of the stream; its files can contain statements of ``stream.sql`` and ``stream_take.sql``,
+        too.
     :param instead: statements to replace: the name of each, and that of the statement to use in its place.
     """
     texts = statements(path)
-    shared = {} if stream is None else statements("stream.sql")
+    shared = {} if stream is None else {**statements("stream_take.sql"), **statements("stream.sql")}
     fragments = {**statements("common.sql"), **shared, **texts}
     fragments |= {name: fragments[other] for name, other in instead.items()}
 
