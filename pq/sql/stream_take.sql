@@ -29,7 +29,7 @@ pq_now as materialized (
 ), pq_window as materialized (
   select position.version, position.seen, position.top, position.mark, position.after, position.upto is not null as inside,
     coalesce(position.upto, :now_snapshot) as upto, case when position.upto is not null then position.upto_top end as upto_top,
-    state.types, state.partitions
+    9223372036854775807 as last, state.types, state.partitions
   from pq_position as position, pq_now as pq_now, pq_state as state
   where :is_open
 )
@@ -53,7 +53,7 @@ true
 event.id, event.at, event.type, event.key, event.data, event.headers
 
 -- name: all_events
--- Of a window, those whose ids are behind "after" and up to :last. Late ones are those of transactions that were running
+-- Of a window, those whose ids are behind "after" and up to "last". Late ones are those of transactions that were running
 -- when the last window ended, and have ended since: they are found by their transactions. Fresh ones are of transactions
 -- that have begun since then; they are above the mark. "id + 0" is no condition for an index: late ones are few, and by
 -- their ids the server would read all.
@@ -72,13 +72,13 @@ pq_late as (
       and pg_visible_in_snapshot(event.txid, (select upto from pq_window))
   ) as event
   where event.id + 0 <= (select mark from pq_window) and event.id + 0 > (select after from pq_window)
-    and event.id + 0 <= :last
+    and event.id + 0 <= (select last from pq_window)
     and :is_wanted
   order by event.id
   limit (select %(n)s::bigint)
 ), pq_fresh as (
   select :event_columns from :log as event
-  where event.id > (select greatest(mark, after) from pq_window) and event.id <= :last
+  where event.id > (select greatest(mark, after) from pq_window) and event.id <= (select last from pq_window)
     and not pg_visible_in_snapshot(event.txid, (select seen from pq_window))
     and pg_visible_in_snapshot(event.txid, (select upto from pq_window))
     and :is_wanted
@@ -91,12 +91,6 @@ pq_late as (
 ), pq_size as materialized (
   select count(*) as n, min(id) as first, max(id) as last from pq_events
 )
-
--- name: last
-9223372036854775807
-
--- name: last_of_batch
-(select last from pq_chosen)
 
 -- name: position_moves
 -- The position is locked if it is still the one that was read, and there is something to do: an idle look writes nothing.
@@ -201,7 +195,8 @@ order by event.id
   ) and batch.due_at <= statement_timestamp() and not (select paused from pq_subscription)
   for update skip locked
 ), pq_window as materialized (
-  select batch.seen, batch.top, batch.mark, batch.after, batch.upto, subscription.types, subscription.partitions
+  select batch.seen, batch.top, batch.mark, batch.after, batch.upto, batch.last, subscription.types,
+    subscription.partitions
   from pq_chosen as batch, pq_subscription as subscription
 )
 
