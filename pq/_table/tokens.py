@@ -94,12 +94,12 @@ class UniqueRows(QueueRows):
 
     def _changes(self, unique: Unique, open: bool, words: Mapping[str, str]) -> list[str]:
         """The statements of a put that changes the other job."""
-        suffix = "_in_transaction" if open else ""
+        if open:
+            words = {**words, "may_join": "not_due"}
         if unique.on_duplicate == "merge":
             words = {**words, "fits": "fits_merge", "merged": "do_merge"}
-        first = self._statements("unique.sql", **words, may_change=f"may_change{suffix}")
-        gives_up = f"gives_up_change{suffix}"
-        words = {**words, "may_change": f"may_wait_too{suffix}", "skips": "waits", "gives_up": gives_up}
+        first = self._statements("unique.sql", **words)
+        words = {**words, "may_change": "may_wait_too", "skips": "waits", "gives_up": "gives_up_change"}
         second = self._statements("unique.sql", **words)
         return [first["put_over"], second["put_over"], second["put_instead"]]
 

@@ -165,17 +165,16 @@ skip locked
 -- name: waits
 -- In place of "skips", along with "may_wait_too".
 
--- name: may_change
+-- name: may_join
+-- In a transaction that stays open this is "not_due".
 true
 
--- name: may_change_in_transaction
-:not_due
+-- name: may_change
+:may_join
 
 -- name: may_wait_too
-:may_wait
-
--- name: may_wait_too_in_transaction
-:may_wait and :not_due
+-- In place of "may_change", along with "waits".
+:may_wait and :may_join
 
 -- name: gives_up
 -- For those who keep the job: in a transaction of its own a put joins whatever has the token.
@@ -186,10 +185,7 @@ false
 
 -- name: gives_up_change
 -- For those who change the job: not one that has begun.
-dequeued_at is not null or not :may_wait
-
--- name: gives_up_change_in_transaction
-dequeued_at is not null or not (:may_wait and :not_due)
+dequeued_at is not null or not (:may_wait and :may_join)
 
 -- name: wanted
 case %(time)s::text
