@@ -63,7 +63,7 @@ class JobInfo:
             state=state,
             enqueued_at=row[ENQUEUED_AT],
             schedule_at=None if state == "held" else row[SCHEDULE_AT],
-            expected_at=row[EXPECTED_AT],
+            expected_at=None if state == "held" and row[EXPECTED_AT] == datetime.max else row[EXPECTED_AT],
             due_at=None if state == "held" else due_at,
             dequeued_at=row[DEQUEUED_AT],
             attempts=row[ATTEMPTS],

@@ -106,7 +106,9 @@ class Claim:
         rows: Rows = []
         exact = in_transaction
         try:
-            if not in_transaction:
+            if in_transaction:
+                queue._table.heal_outside()
+            else:
                 queue._table.heal(timeout)
             how = "leased"
             if lease is None:

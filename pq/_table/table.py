@@ -145,6 +145,17 @@ class Table:
                 break
         return found
 
+    def heal_outside(self) -> None:
+        """The same in a transaction that stays open, for whose end nobody is to wait: on a further connection."""
+        now = time.monotonic()
+        if now - self._memory.healed_at < HEAL_PAUSE:
+            return
+        if self.database.joined is not None and not self.database.source.owned:
+            return  # the pool may have no other connection
+        sql = self.statements("keys.sql")
+        if not self.execute(sql["has_checks"]) or self.outside.execute(sql["heal"], {"limit": HEAL_CHECKS}) is not None:
+            self._memory.healed_at = now
+
     # -- waiting
 
     def waiter(self, queue: str) -> Waiter | Polling:

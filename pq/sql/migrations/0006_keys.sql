@@ -67,8 +67,10 @@ create unique index if not exists :unique_index on :table (q_name, unique_key) w
 
 -- Keys and followers that have to be looked at again: whoever held a row, or passed over one, could not know whether
 -- another transaction was about to end what it waits for. job: the follower, and as the key, whether one that it follows
--- has failed; else the key.
-create table if not exists :checks_table (q_name text not null, key text, job bigint, check_at timestamptz not null);
+-- has failed; else the key. late: the row that was held, which may have come too late for its place.
+create table if not exists :checks_table (
+  q_name text not null, key text, job bigint, late bigint, check_at timestamptz not null
+);
 comment on table :checks_table is 'Keys and followers of jobs that are to be looked at again. (pq)';
 create index if not exists :checks_index on :checks_table (check_at);
 
@@ -152,10 +154,11 @@ do $pq$ begin
   );
 end $pq$;
 
-create or replace function :check_function(its_queue text, its_key text, its_job bigint) returns void
+create or replace function :check_function(its_queue text, its_key text, its_job bigint, its_late bigint default null)
+returns void
 language sql as $pq$
-  insert into :checks_table (q_name, key, job, check_at)
-  values (its_queue, its_key, its_job, pg_catalog.clock_timestamp() + interval '500 ms')
+  insert into :checks_table (q_name, key, job, late, check_at)
+  values (its_queue, its_key, its_job, its_late, pg_catalog.clock_timestamp() + interval '500 ms')
 $pq$;
 
 -- Notify whoever waits for the queue, as the notify trigger does, which says why it looks like this.
@@ -218,14 +221,17 @@ $pq$;
 -- alone, has made it ready, and nobody else may begin before it does. For others one has to look twice, the second time
 -- with the key locked until the transaction ends: each statement of this function has a snapshot of its own, and so sees
 -- what was committed before it had the lock. A transaction locks only so many keys, since the server's table of locks is
--- small: null says that it has.
+-- small: null says that it has. notes: a row that is refused stays as it is, and is not one of those that ends make ready: so
+-- it is checked later, lest a line that is never empty passes it over for ever. So many rows a transaction: others follow.
 create or replace function :guard_function(
   its_queue text, its_key text, its_id bigint, its_expected timestamptz, its_attempts integer, its_alone boolean,
-  most integer, passes boolean, stops boolean, most_locks integer
+  most integer, passes boolean, stops boolean, most_locks integer, notes boolean
 ) returns boolean
 language plpgsql as $pq$
 declare
   locks integer;
+  noted integer;
+  may_begin boolean;
 begin
   if its_alone then
     return true;
@@ -235,15 +241,15 @@ begin
       locks := coalesce(nullif(pg_catalog.current_setting('pq.key_locks', true), ''), '0')::integer;
       if locks >= most_locks then
         return null;
-      elsif not pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(
-        pg_catalog.format('%s key %s %s', :table_text::pg_catalog.regclass::oid, its_queue, its_key) collate "C", 0
-      )) then
-        return false;
       end if;
+      may_begin := pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(
+        pg_catalog.format('%s key %s %s', :table_text::pg_catalog.regclass::oid, its_queue, its_key) collate "C", 0
+      ));
+      exit when not may_begin;
       perform pg_catalog.set_config('pq.key_locks', (locks + 1)::text, true);
     end if;
-    if (
-      select count(*) >= most from (
+    may_begin := (
+      select count(*) < most from (
         select id from :table
         where :of_key and :stand = 0 and id <> its_id and case
           when dequeued_at is not null or is_alone then true
@@ -254,16 +260,22 @@ begin
         :newest_first
         limit most
       ) as line
-    ) or (stops is true and (
+    ) and (stops is not true or (
       select id from :table
       where :of_key and :stand = 2 and id <> its_id
       :oldest_first
       limit 1
-    ) is not null) then
-      return false;
-    end if;
+    ) is null);
+    exit when not may_begin;
   end loop;
-  return true;
+  if notes and not may_begin and its_attempts = 0 then
+    noted := coalesce(nullif(pg_catalog.current_setting('pq.refused', true), ''), '0')::integer;
+    if noted < 60 then
+      perform :check_function(its_queue, its_key, null, its_id);
+      perform pg_catalog.set_config('pq.refused', (noted + 1)::text, true);
+    end if;
+  end if;
+  return may_begin;
 end
 $pq$;
 
@@ -274,7 +286,7 @@ create or replace function :free_function(
 language sql security definer set search_path from current as $pq$
   select :guard_function(
     its_queue, its_key, its_id, its_expected, its_attempts, its_alone, coalesce(given.per_key, 1),
-    given.on_retry = 'pass', given.on_dead = 'stop', 60
+    given.on_retry = 'pass', given.on_dead = 'stop', 60, true
   ) is true
   from (select) as one left join :limits_table as given on given.name = its_queue and given.queues is null
 $pq$;
@@ -291,8 +303,8 @@ begin
   elsif :behind_function(new.q_name, new.key, new.id) then
     new.due_at := 'infinity';
     new.schedule_at := 'infinity';  -- for pq 1.9.1
-    insert into :checks_table (q_name, key, check_at)
-    values (new.q_name, new.key, pg_catalog.clock_timestamp() + interval '500 ms');
+    insert into :checks_table (q_name, key, late, check_at)
+    values (new.q_name, new.key, new.id, pg_catalog.clock_timestamp() + interval '500 ms');
   end if;
   return new;
 end
@@ -352,7 +364,7 @@ begin
     :read_rules new.q_name;
     most := coalesce(most, 1);
     may_begin := :guard_function(
-      old.q_name, old.key, old.id, old.expected_at, old.attempts, old.is_alone, most, passes, stops, 120
+      old.q_name, old.key, old.id, old.expected_at, old.attempts, old.is_alone, most, passes, stops, 120, not may_hold
     );
     if may_begin then
       new.is_alone := case when most = 1 then true end;
@@ -370,7 +382,7 @@ begin
       elsif may_begin is false then
         new.due_at := 'infinity';
         new.schedule_at := 'infinity';
-        perform :check_function(new.q_name, new.key, null);
+        perform :check_function(new.q_name, new.key, null, new.id);
       end if;
     end if;
   else
@@ -394,7 +406,7 @@ begin
       ) and :behind_function(new.q_name, new.key, new.id) then
         new.due_at := 'infinity';
         new.schedule_at := 'infinity';
-        perform :check_function(new.q_name, new.key, null);
+        perform :check_function(new.q_name, new.key, null, new.id);
       end if;
       if was_in_line and new.due_at < 'infinity' then
         select on_retry = 'pass' into passes from :limits_table where name = new.q_name and queues is null;
@@ -420,6 +432,7 @@ begin
     else
       perform pg_catalog.set_config('pq.left', noted || pg_catalog.json_build_array(
         old.q_name, old.key, old.id,
+        case when old.expected_at is null and old.schedule_at is null and not was_dead then old.id - 1000 else 0 end,
         tg_op = 'DELETE' and old.is_alone is true and not was_dead
           or tg_op = 'UPDATE' and new.dequeued_at is not null and (new.is_alone is true or (old.is_alone is true and not was_dead))
       ) || ',', true);
@@ -430,6 +443,9 @@ begin
   end if;
   if new.dequeued_at is null and (old.dequeued_at is not null or leaves) then
     new.is_alone := null;
+  end if;
+  if old.due_at = 'infinity' and new.due_at is distinct from old.due_at then
+    new.expected_at := nullif(new.expected_at, 'infinity');  -- it came late
   end if;
 
   if new.unique_key is not null and (new.q_name <> old.q_name or (
@@ -452,10 +468,16 @@ create trigger :gone_trigger before delete on :table for each row when (old.key 
   execute function :line_function();
 
 -- Make the next row of a key ready, after a row that has left the line, and return whether there was one. If another
--- transaction has that row locked, the key is checked later: to make the one after it ready would break the order. The
--- first rows behind the one that left are looked at first: in front of these the index may be full of those that are gone.
+-- transaction has that row locked, the key is checked later: to make the one after it ready would break the order.
+--
+-- Rows without a priority are looked at from about the one on that has left: in front of it the index may be full of those that
+-- are gone. Those that came late may be there, too, if the line is never empty: a check gives them the last of all
+-- priorities. since: where to begin; 0 after a row that has a priority, or was scheduled: others may be in front of it.
+--
 -- A row that is in line all the same was noted, and then another trigger has dropped or changed the change.
-create or replace function :next_function(its_queue text, its_key text, after_id bigint, passes_alone boolean) returns boolean
+create or replace function :next_function(
+  its_queue text, its_key text, after_id bigint, since bigint, passes_alone boolean
+) returns boolean
 language plpgsql as $pq$
 declare
   next_id bigint;
@@ -479,7 +501,7 @@ begin
     ),
     (
       select id from :table
-      where :of_key and :stand = 1 and expected_at is null and id > after_id - 1000
+      where :of_key and :stand = 1 and expected_at is null and id > since
       :oldest_first
       limit 1
     ),
@@ -498,7 +520,7 @@ begin
   if passes_alone and coalesce(
     (
       select id from :table
-      where :of_key and :stand = 0 and id <> after_id and expected_at is null and id > after_id - 1000
+      where :of_key and :stand = 0 and id <> after_id and expected_at is null and id > since
       :newest_first
       limit 1
     ),
@@ -653,7 +675,9 @@ begin
           select pg_catalog.unnest(queues) from :limits_table where running is not null and row->>0 = any (queues)
         ) as sharers;
       end if;
-    elsif :next_function(row->>0, row->>1, (row->>2)::bigint, (row->>3)::boolean) and row->>0 <> all (woken) then
+    elsif :next_function(
+      row->>0, row->>1, (row->>2)::bigint, (row->>3)::bigint, (row->>4)::boolean
+    ) and row->>0 <> all (woken) then
       woken := woken || (row->>0);
       perform :wake_function(pg_catalog.format('%I.%I', tg_table_schema, tg_table_name), row->>0);
     end if;
@@ -682,7 +706,9 @@ create trigger :left_trigger after update or delete on :table for each statement
 
 -- Make a check of a key: if fewer than may be are in line, make the first of those that wait ready. If enough are there,
 -- they must not be about to leave, or whoever has them locked may not have seen all that wait: then check again.
-create or replace function :heal_function(its_queue text, its_key text) returns void
+-- late: rows that may have come too late. Those for which next_function would not look are given their priority, and those
+-- that are due, which may never find their key free, are held.
+create or replace function :heal_function(its_queue text, its_key text, late bigint[] default null) returns void
 language plpgsql security definer set search_path from current as $pq$
 declare
   most integer;
@@ -690,6 +716,9 @@ declare
   stops boolean;
   there integer;
   sure integer;
+  passed bigint[];
+  stopped bigint;
+  newest bigint;
 begin
   if (
     select id from :table
@@ -701,13 +730,13 @@ begin
   end if;
   :read_rules its_queue;
   most := coalesce(most, 1);
-  if stops and (
-    select id from :table
-    where :of_key and :stand = 2
-    :oldest_first
-    limit 1
-  ) is not null then
-    return;
+  if stops then
+    stopped := (
+      select id from :table
+      where :of_key and :stand = 2
+      :oldest_first
+      limit 1
+    );
   end if;
   select count(*) into there from (
     select id from :table
@@ -715,6 +744,28 @@ begin
     :newest_first
     limit most
   ) as line;
+  if late is not null and (there >= most or stopped is not null) then
+    newest := greatest(stopped, (
+      select id from :table
+      where :of_key and :stand = 0 and expected_at is null
+      :newest_first
+      limit 1
+    ));
+    passed := array(select id from :table where id = any (late) and :of_key and :is_late);
+    if passed <> '{}' then
+      update :table set due_at = 'infinity', schedule_at = 'infinity',
+        expected_at = case when expected_at is null and id < newest - 1000 then 'infinity' else expected_at end
+      where id = any (array(
+        select id from :table where id = any (passed) and :of_key and :is_late
+        for update skip locked
+      ));
+      -- those that are locked, and whatever ended meanwhile
+      perform :check_function(its_queue, its_key, null, id) from :table where id = any (passed);
+    end if;
+  end if;
+  if stopped is not null then
+    return;
+  end if;
   if there >= most then
     select count(*) into sure from (
       select id from :table
@@ -729,7 +780,7 @@ begin
     return;
   end if;
   while there < most loop
-    exit when :next_function(its_queue, its_key, 0, false) is not true;
+    exit when :next_function(its_queue, its_key, 0, 0, false) is not true;
     there := there + 1;
     perform :wake_function(null, its_queue);
   end loop;
@@ -774,14 +825,16 @@ language sql security definer set search_path from current as $pq$
       limit most
       for update skip locked
     ))
-    returning q_name, key, job
+    returning q_name, key, job, late
   ), keys as materialized (
-    select distinct q_name, key from deleted where job is null
+    select q_name, key, pg_catalog.array_agg(late) filter (where late is not null) as late
+    from deleted where job is null group by q_name, key
   ), followers as materialized (
     select job, pg_catalog.bool_or(key is not null) as has_failed from deleted where job is not null group by job
   )
   select (select count(*) from deleted) + 0 * (
-    (select count(:heal_function(q_name, key)) from keys) + (select count(:follow_function(job, has_failed)) from followers)
+    (select count(:heal_function(q_name, key, late)) from keys)
+    + (select count(:follow_function(job, has_failed)) from followers)
   )
 $pq$;
 
