@@ -1,5 +1,4 @@
-"""Jobs that come into the line of their key long after others that were put later come next, also where the line is never
-empty."""
+"""Jobs that come late into the line of their key, in front of others that were put later, are not passed over for long."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "the guard takes no lock": Mutant(
         "test_keys.py::test_what_a_block_may_not_take_does_not_hide_what_it_may",
-        "elsif not pg_catalog.pg_try_advisory_xact_lock(",
-        "elsif not pg_catalog.pg_try_advisory_xact_lock_shared(",
+        "may_begin := pg_catalog.pg_try_advisory_xact_lock(",
+        "may_begin := pg_catalog.pg_try_advisory_xact_lock_shared(",
     ),
     "the guard takes each row for one that is alone": Mutant(
         "test_keys.py::test_jobs_that_overlapping_transactions_have_put_run_one_after_the_other",
@@ -58,8 +58,8 @@ MUTANTS = {
     ),
     "a job that is held at its put is not checked": Mutant(
         "test_keys.py::test_what_was_put_while_the_head_ended_comes_after_its_commit",
-        "    insert into :checks_table (q_name, key, check_at)\n"
-        "    values (new.q_name, new.key, pg_catalog.clock_timestamp() + interval '500 ms');\n",
+        "    insert into :checks_table (q_name, key, late, check_at)\n"
+        "    values (new.q_name, new.key, new.id, pg_catalog.clock_timestamp() + interval '500 ms');\n",
         "",
     ),
     "rows that were held back count as taken": Mutant(
@@ -77,6 +77,27 @@ MUTANTS = {
         "test_races.py::test_the_end_of_a_job_counts_on_one_in_line_that_is_about_to_leave",
         "    perform :check_function(its_queue, its_key, null);\n    return true;",
         "    return true;",
+    ),
+    "a check does not see who came late": Mutant(
+        "test_late.py::test_a_held_job_whose_commit_comes_late_is_not_passed_over_for_ever[by_lease]",
+        "    if passed <> '{}' then",
+        "    if false then",
+    ),
+    "blocks make no checks": Mutant(
+        "test_late.py::test_a_key_is_checked_where_blocks_always_find_other_jobs",
+        "                queue._table.heal_outside()",
+        "                pass",
+        "_queue/claim.py",
+    ),
+    "who is passed over in a block is not checked": Mutant(
+        "test_late.py::test_a_ready_job_whose_commit_comes_late_is_not_passed_over_for_ever[in_block]",
+        "  if notes and not may_begin and its_attempts = 0 then",
+        "  if false then",
+    ),
+    "the order goes on behind an urgent job": Mutant(
+        "test_late.py::test_after_an_urgent_job_the_order_goes_on_where_it_was",
+        "case when old.expected_at is null and old.schedule_at is null and not was_dead then old.id - 1000 else 0 end",
+        "old.id - 1000",
     ),
     "a retry that can't be taken now is held": Mutant(
         "test_races.py::test_a_retry_that_cannot_be_taken_for_a_moment_keeps_its_place",

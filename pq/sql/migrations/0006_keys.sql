@@ -470,7 +470,7 @@ create trigger :gone_trigger before delete on :table for each row when (old.key 
 -- Make the next row of a key ready, after a row that has left the line, and return whether there was one. If another
 -- transaction has that row locked, the key is checked later: to make the one after it ready would break the order.
 --
--- Rows without a priority are looked at from about the one on that has left: in front of it the index may be full of those that
+-- Rows without a priority are looked at from about the one on that has left: in front of it the index may be full of rows that
 -- are gone. Those that came late may be there, too, if the line is never empty: a check gives them the last of all
 -- priorities. since: where to begin; 0 after a row that has a priority, or was scheduled: others may be in front of it.
 --
