@@ -1,4 +1,4 @@
-"""Jobs that come late into the line of their key, in front of others that were put later, are not passed over for long."""
+"""Jobs that come late into the line of their key, in front of others that are there, are not passed over for long."""
 
 from __future__ import annotations
 
