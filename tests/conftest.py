@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def template(server: str) -> Iterator[str]:
     execute(server, f"drop database {name} with (force)")
 
 
-@pytest.fixture(scope="session")
+@cache
 def strategy(server: str) -> str:
     """How databases are copied: with half the work of the default; PostgreSQL 14 knows no other way."""
     ((version,),) = execute(server, "show server_version_num")
@@ -113,12 +114,14 @@ def strategy(server: str) -> str:
 
 
 @pytest.fixture
-def make_database(server: str, template: str, strategy: str) -> Iterator[Callable[..., str]]:
+def make_database(server: str, template: str) -> Iterator[Callable[..., str]]:
     """Make a further database and return its DSN; `table=False`: without the queue table."""
     names = []
+
     def make(table: bool = True) -> str:
         names.append(f"pq_test_{uuid.uuid4().hex[:8]}")
-        execute(server, f"create database {names[-1]} template {template if table else 'template0'} {strategy}")
+        source = template if table else "template0"
+        execute(server, f"create database {names[-1]} template {source} {strategy(server)}")
         return psycopg2.extensions.make_dsn(server, dbname=names[-1])
 
     yield make
