@@ -10,7 +10,7 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from .._table import Table, migrations, schema
 from ..errors import ConnectionLost, SchemaError
 from ..sql import BESIDE, TableName, beside, object_name
 from . import findings as _findings
+from . import streams as _streams
 from .findings import Check, Finding
 
 __all__ = ["LIMITS", "Finding", "examine"]
@@ -89,6 +90,7 @@ class _Examination:
             found = self._all(_findings.PARTS)
         if self._version >= migrations.VERSION and not any(each.name.startswith(("index", "beside")) for each in found):
             found += self._all(_findings.JOBS)  # these would read the whole table, or fail
+            found += self._carefully("streams", self._look_at_streams)
         yield from found
         yield from self._all(_findings.SERVER)
         yield from self._carefully(_findings.CLOCK_SKEW.name, self._look_at_clocks)
@@ -120,9 +122,12 @@ class _Examination:
     def _say(self, check: Check, **data: Any) -> Finding:
         return check.finding(data, self._words)
 
-    def _look(self, check: Check) -> Iterator[Finding]:
+    def _look(
+        self, check: Check, sql: Mapping[str, str] | None = None, params: dict[str, Any] | None = None
+    ) -> Iterator[Finding]:
+        statement = (sql or self._sql)[check.name]
         rows = self._database.execute(
-            f"select row_to_json(found)::text from ({self._sql[check.name]}) as found", self._params
+            f"select row_to_json(found)::text from ({statement}) as found", params or self._params
         )
         return (self._say(check, **json.loads(row)) for (row,) in rows)
 
@@ -145,6 +150,12 @@ class _Examination:
         skew = now - (before + after) / 2
         if abs(skew) - (after - before) / 2 > LIMITS["clock_skew"]:  # the round trip leaves this much open
             yield self._say(_findings.CLOCK_SKEW, seconds=round(skew, 1))
+
+    def _look_at_streams(self) -> Iterator[Finding]:
+        for params, sql in _streams.streams(self._table, LIMITS["at_most"]):
+            self._words["event_id"] = params["event_id"]
+            for check in _streams.CHECKS:
+                yield from self._look(check, sql, params)
 
     def _look_for_pooler(self) -> Iterator[Finding]:
         with self._database.transaction() as cursor:

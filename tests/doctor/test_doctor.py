@@ -27,6 +27,7 @@ from pq._schedules import Ticker
 from pq._table import migrations
 from pq.doctor import LIMITS, Finding, parts
 from pq.doctor import findings as _findings
+from pq.doctor import streams as _streams
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -690,7 +691,7 @@ def test_the_command_fails_like_the_others(dsn: str, args: list[str], code: int)
 
 def test_the_documentation_has_all_findings() -> None:
     page = Path(__file__).parents[2].joinpath("docs", "howto", "doctor.rst").read_text("utf-8")
-    kinds = (_findings.PARTS, _findings.JOBS, _findings.SERVER, vars(_findings).values())
+    kinds = (_findings.PARTS, _findings.JOBS, _findings.SERVER, _streams.CHECKS, vars(_findings).values())
     checks = {check for group in kinds for check in group if isinstance(check, _findings.Check)}
     assert len(checks) > 25
     for check in checks:
