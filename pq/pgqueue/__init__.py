@@ -3,8 +3,11 @@
     events     pure: an event, and those of a batch that are to come again
     rows       pure: events as lines of COPY
     checks     pure: arguments
-    backend    what there must be behind this API, and which of the two it is
+    backend    what there must be behind this API
+    behind     which of the two it is
     extension  the functions of the extension
+    streams    streams in place of them
+    settings   how a queue is configured, where it is a stream
     queue      queues, and what puts events
     consumer   consumers and their batches
     ticker     the ticker

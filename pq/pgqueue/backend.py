@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .._db.given import Given
+from .rows import Lines
 
 #: What is known of a batch, as PgQ names it.
 BATCH = (
@@ -16,6 +17,16 @@ BATCH = (
 
 #: The parts of an event, in the order of its fields: id, txid, time, type, data, four extras, retry.
 Fields = tuple[Any, ...]
+
+
+def copy(given: Given, sql: str, lines: Lines) -> None:
+    """COPY lines; raise what reading them has raised, if that is the cause."""
+    try:
+        given.copy(sql, lines)
+    except given.driver.Error:
+        if lines.error is not None:
+            raise lines.error from None
+        raise
 
 
 class Backend(ABC):
@@ -85,7 +96,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def events(self, batch: int, size: int | None, predicate: str | None) -> Iterator[list[Fields]]:
+    def events(self, batch: int, queue: str, size: int | None, predicate: str | None) -> Iterator[list[Fields]]:
         """Return the events of a batch, `size` at a time; None: all at once."""
 
     @abstractmethod

@@ -9,8 +9,9 @@ from .._db.given import Given
 from ..sql import statements
 from .backend import Backend
 from .extension import Extension
+from .streams import Streams
 
-#: Connections whose database has the extension: asked once.
+#: Connections whose database has the extension, which is asked once, unless it has not.
 _extended: WeakSet[Any] = WeakSet()
 
 
@@ -23,6 +24,6 @@ def behind(curs: Any) -> Backend:
     given = Given(curs)
     if given.conn not in _extended:
         if not given.run(statements("pgqueue.sql")["is_installed"])[0][0]:
-            raise RuntimeError("this database does not have the extension pgq: create extension pgq")
+            return Streams(given)
         _extended.add(given.conn)
     return Extension(given)

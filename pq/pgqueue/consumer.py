@@ -60,7 +60,7 @@ class Batch:
         if self.fetch_status != _NEW:
             raise RuntimeError(f"{self!r} can be iterated only once")
         self.fetch_status = _READING
-        for rows in self._behind.events(self.batch_id, self.fetch_size or None, self.predicate):
+        for rows in self._behind.events(self.batch_id, self.queue_name, self.fetch_size or None, self.predicate):
             self.length += len(rows)
             for row in rows:
                 yield Event((*row, self.failed))
@@ -208,7 +208,8 @@ class Consumer:
             "subconsumer": self.subconsumer_name,
             "dead": self.pgq_dead_interval,
         }
-        info = behind(curs).next(self.queue_name, self.consumer_name, wants)
+        source = behind(curs)
+        info = source.next(self.queue_name, self.consumer_name, wants)
         self.batch_info = {
             **info,
             "tick_id": info["cur_tick_id"],
@@ -221,6 +222,7 @@ class Consumer:
             return None
         names = (self.queue_name, self.consumer_name)
         batch = self._batch_class(curs, info["batch_id"], *names, size, self.predicate)
+        batch._behind = source
         batch._shared = self.subconsumer_name is not None
         return batch
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..sql import bind, quote, statements
-from .backend import BATCH, Backend, Fields
+from .backend import BATCH, Backend, Fields, copy
 from .rows import Lines
 
 _SQL = statements("pgqueue.sql")
@@ -48,14 +48,9 @@ class Extension(Backend):
         with self.given.atomic():  # the ticker may go on to another table between two transactions
             ((table, now),) = self.given.run(_SQL["table"], {"queue": queue})
             further = {} if "time" in columns else {"time": now}
-            lines = Lines(rows, columns, further.values())
+            lines = Lines(rows, columns, lambda row: (*row.values(), *further.values()))
             words = {"table": table, "columns": ", ".join(f"ev_{name}" for name in (*columns, *further))}
-            try:
-                self.given.copy(bind(_SQL["copy"], words), lines)
-            except self.given.driver.Error:
-                if lines.error is not None:
-                    raise lines.error from None
-                raise
+            copy(self.given, bind(_SQL["copy"], words), lines)
 
     def external_tick(self, queue: str, tick: int, time: Any, seq: int) -> int:
         return int(self._value("external_tick", queue=queue, tick=tick, time=time, seq=seq))
@@ -83,7 +78,7 @@ class Extension(Backend):
         (row,) = self.given.run(_SQL[statement], {"queue": queue, "consumer": consumer, **wants})
         return dict(zip(BATCH, row, strict=True))
 
-    def events(self, batch: int, size: int | None, predicate: str | None) -> Iterator[list[Fields]]:
+    def events(self, batch: int, queue: str, size: int | None, predicate: str | None) -> Iterator[list[Fields]]:
         if size is None:
             words = {"predicate": (predicate or "").replace("%", "%%")}
             condition = bind(_SQL["condition"], words) if predicate else ""

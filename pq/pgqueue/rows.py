@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .._args import check_text
+
+Convert = Callable[[Mapping[str, "str | None"]], Iterable["str | None"]]
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
@@ -14,13 +16,13 @@ class Lines:
     """A file for COPY that reads rows as they are sent.
 
     :param rows: each of as many values as there are columns: None, or what ``str`` turns into text.
-    :param last: values for further columns, the same in all lines.
+    :param convert: makes other values of those of a row, which have their names.
     :ivar error: what reading has raised; the driver replaces it by an error of its own.
     """
 
-    def __init__(self, rows: Iterable[Iterable[Any]], columns: list[str], last: Iterable[str] = ()) -> None:
+    def __init__(self, rows: Iterable[Iterable[Any]], columns: list[str], convert: Convert) -> None:
         self._rows = enumerate(rows)
-        self._end = "".join(f"\t{_field('', value)}" for value in last) + "\n"
+        self._convert = convert
         self._columns = columns
         self.error: BaseException | None = None
 
@@ -44,11 +46,16 @@ class Lines:
         if len(values) != len(self._columns):
             raise ValueError(f"row {number} has {len(values)} values for {len(self._columns)} columns")
         named = zip(self._columns, values, strict=True)
-        return "\t".join([_field(f"{name} of row {number}", value) for name, value in named]) + self._end
+        texts = {name: _text(f"{name} of row {number}", value) for name, value in named}
+        return "\t".join(map(_field, self._convert(texts))) + "\n"
 
 
-def _field(name: str, value: Any) -> str:
+def _text(name: str, value: Any) -> str | None:
     if value is None:
-        return "\\N"
+        return None
     text = str(value)
-    return check_text(name, text).translate(_ESCAPES) if text else text
+    return check_text(name, text) if text else text
+
+
+def _field(text: str | None) -> str:
+    return "\\N" if text is None else text.translate(_ESCAPES)

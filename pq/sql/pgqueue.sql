@@ -129,3 +129,14 @@ select :function()
 
 -- name: maintain_one
 select :function(%(argument)s::text)
+
+-- For queues that are streams: what can't stand beside the statements of pgqueue_stream.sql, which are bound to a stream.
+
+-- name: stream_copy
+copy :log (:columns) from stdin
+
+-- name: stream_filter
+select * from (:events) as _evs where (:predicate) order by ev_id
+
+-- name: stream_settings
+comment on table :subscriptions is :text

@@ -18,9 +18,6 @@ select %(value)s::boolean::text, null
 -- name: settings
 select obj_description(to_regclass(%(name)s), 'pg_class')
 
--- name: keep_settings
-comment on table :subscriptions is :settings_text
-
 -- name: lock_settings
 select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('pq.pgqueue'), pg_catalog.hashtext(%(name)s))
 
@@ -36,9 +33,6 @@ insert into :log (type, key, data, headers) values (
   ))::text, '{}')::json
 )
 returning id
-
--- name: copy
-copy :log (:columns) from stdin
 
 -- name: queue_info
 select * from json_to_recordset(%(queues)s::json) as q (
@@ -106,7 +100,7 @@ with :its_position, :all_events, :position_moves, pq_batch as (
     subscription, partition, seen, top, mark, upto, after, first, last, delivery, attempts, due_at
   )
   select %(subscription)s, %(partition)s, its.seen, its.top, its.mark, its.upto, its.after, size.first, size.last, 1, 1,
-    statement_timestamp() + make_interval(secs => %(lease)s)
+    statement_timestamp() + %(lease)s::interval
   from pq_window as its, pq_size as size, pq_moved where size.n > 0
   returning number, attempts
 )
@@ -126,7 +120,8 @@ limit (select 1)
 
 -- name: window_of_batch
 pq_window as materialized (
-  select batch.seen, batch.top, batch.mark, batch.after, batch.upto, subscription.types, subscription.partitions
+  select batch.seen, batch.top, batch.mark, batch.after, batch.upto, batch.last, subscription.types,
+    subscription.partitions
   from pq_chosen as batch join :subscriptions as subscription on subscription.name = batch.subscription
 )
 
@@ -141,7 +136,7 @@ order by event.ev_id
 -- The same for one of several consumers that share the batches.
 with pq_chosen as materialized (:open_batch for update skip locked), :window_of_batch, :all_events, pq_held as (
   update :batches as batch set
-    due_at = statement_timestamp() + make_interval(secs => %(lease)s), delivery = batch.delivery + 1
+    due_at = statement_timestamp() + %(lease)s::interval, delivery = batch.delivery + 1
   where batch.number = (select number from pq_chosen)
 )
 select batch.number, batch.attempts, event.*
@@ -154,11 +149,8 @@ with pq_chosen as materialized (
 ), :window_of_batch, :all_events
 select number, attempts, ev.*
 from pq_chosen as batch, (select :as_event from pq_events as event) as ev
-where (:predicate)
 order by ev_id
 
--- name: predicate
-true
 
 -- name: finish
 with pq_gone as (
@@ -172,3 +164,15 @@ with pq_gone as (
   )
 )
 select number from pq_gone
+
+-- name: consumers
+select name from :subscriptions order by name
+
+-- name: subscribe_consumer
+:subscribe
+
+-- name: unsubscribe_consumer
+:unsubscribe
+
+-- name: tell_lost
+:told_lost

@@ -89,3 +89,11 @@ def ours(tmp_path: Path, make_pgq: Callable[[], str]) -> Iterator[Package]:
     package = Package("pq.pgqueue", Path(this_library.__file__).parents[1], tmp_path, make_pgq())
     yield package
     package.kill()
+
+
+@pytest.fixture
+def without(tmp_path: Path, empty_dsn: str) -> Iterator[Package]:
+    """pq.pgqueue on a server without the extension."""
+    package = Package("pq.pgqueue", Path(this_library.__file__).parents[1], tmp_path, empty_dsn, '"select 1"')
+    yield package
+    package.kill()

@@ -40,6 +40,10 @@ def error(function, *args, **kwargs):
         return isinstance(found, psycopg2.Error) or type(found).__name__
     return None
 
+def fails(function, *args):
+    # whatever it raises
+    return error(function, *args) is not None
+
 def parts(event):
     return event.type, event.data, event.extra1, event.extra2, event.extra3, event.extra4, event.retry
 """
@@ -55,6 +59,9 @@ class Package:
     """
 
     def __init__(self, name: str, folder: Path, home: Path, dsn: str, tick: str = TICK) -> None:
+        """
+        :param tick: a statement that ends batches.
+        """
         self.name = name
         self.dsn = dsn
         self._home = home
