@@ -199,9 +199,13 @@ class LeaseLost(PQError):
     attempt: int
 
 
-class BatchLost(PQError):
-    """Batch {number} of subscription {subscription!r} is no longer held: it was settled, or its lease expired and it
-    was delivered again. Nothing was changed."""
+class BatchLost(LeaseLost):
+    """Batch {number} of subscription {subscription!r} is no longer held: it was ended, or its lease expired and it was
+    delivered again. Nothing was changed.
+
+    :ivar number: of the batch; of an event that was set aside, the id of its job.
+    :ivar queue: the queue of the events that the subscription has set aside; `job_id` is None.
+    """
 
     number: int
     subscription: str

@@ -10,9 +10,10 @@ from .._logs import queue_log as logger
 from .._text import is_a
 from .._times import Delay, delay_of, positive_delay
 from ..errors import BatchLost
+from .aside import Aside, Entry, parameters
 from .event import Event
-from .log import Log
-from .taking import Lease
+from .hold import Hold, Owner
+from .retries import retries_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,24 +22,30 @@ if TYPE_CHECKING:
 class Batch(Sequence[Event]):
     """Events of a subscription, in order; empty if there were none in time.
 
-    A batch that was taken under a lease is ended by `done`, `release`, or by ``with batch:``. Each call is one
-    statement, which takes effect only while this delivery holds the batch.
+    A batch that was taken under a lease is ended by `done`, `failed` or `release`, or by ``with batch:``. Each call is
+    one statement, which takes effect only while this delivery holds the batch; an expired lease is still held until the
+    batch is delivered again. One that was taken in a transaction ends with that.
 
+    :param hold: None: the position has moved in the transaction that is open.
+    :param length: of the lease.
     :ivar cursor: in `Subscription.batch`, a cursor of the transaction; otherwise None.
     :ivar attempts: the number of this delivery; a part of a batch that has failed counts anew.
-    :ivar settled: whether it has ended.
+    :ivar settled: whether it has ended, or will end with its transaction.
     """
 
     def __init__(
-        self, log: Log, subscription: str, events: list[Event], lease: Lease | None, length: timedelta
+        self, owner: Owner, events: list[Event], aside: Aside, hold: Hold | None = None, length: timedelta = timedelta()
     ) -> None:
-        self._log = log
-        self._subscription = subscription
+        self._owner = owner
         self._events = events
-        self._lease = lease
+        self._aside = aside
+        self._hold = hold
         self._length = length
         self.cursor: Any = None
-        self.settled: bool = lease is None
+        self.settled: bool = False
+        self._in_transaction = False
+        for event in events:
+            event._aside = aside
 
     @overload
     def __getitem__(self, index: int) -> Event: ...
@@ -54,72 +61,116 @@ class Batch(Sequence[Event]):
         return iter(self._events)
 
     def __repr__(self) -> str:
-        return f"<pq.Batch of {len(self)} events of {self._subscription!r}>"
+        return f"<pq.Batch of {len(self)} events of {self._owner.subscription!r}>"
 
     @property
     def attempts(self) -> int:
-        return self._events[0].attempts if self._events else 1
+        return 1 if self._hold is None else self._hold.attempts
 
     def done(self, *, conn: Any = None) -> None:
-        """Finish the batch. One that was taken in a transaction is finished with that.
+        """Finish the batch, and put the events that were set aside as jobs, in one statement.
 
         :param conn: finish it in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
         :raises BatchLost: this delivery no longer holds the batch; nothing was changed.
         """
-        self._end("done", conn)
+        if self._hold is not None and not self._in_transaction:
+            self._hold.done(self._aside.entries.values(), conn)
+            self._ended()
 
     def release(self, *, conn: Any = None) -> None:
-        """Give the batch back as if it had not been delivered: the next consumer gets it at once."""
-        self._end("release", conn)
+        """Give the batch back as if it had not been delivered: the next consumer gets it at once.
+
+        :param conn: as for `done`.
+        :raises BatchLost: as for `done`.
+        :raises ValueError: the batch is part of a transaction, which can be rolled back.
+        """
+        self._leased("release").release(conn)
+        self._ended()
+
+    def failed(self, error: BaseException | str, pause: Delay | None = None, *, conn: Any = None) -> None:
+        """Have the batch delivered again: by halves, until the event that fails is alone.
+
+        An event that is alone is tried again after the pause of the subscription's `retry_in`. After `max_retries`
+        retries it becomes a dead job of the queue ``orders:billing``, or stops its partition: see `Stream.subscribe`.
+
+        :param error: why: an exception, or a reason in words.
+        :param pause: as ``'30s'`` or a timedelta: try it again after that, however often it was tried before.
+        :param conn: as for `done`.
+        :raises BatchLost: as for `done`.
+        :raises ValueError: as for `release`; the pause has another form or is out of range.
+        :raises TypeError: the pause has another type.
+        """
+        wait = None if pause is None else delay_of("pause", pause)
+        self._leased("failed").failed(error, wait, conn)
+        self._ended()
 
     def extend(self, by: Delay | None = None, *, conn: Any = None) -> None:
-        """Extend the lease.
+        """Let the lease end this much later than now.
 
-        :param by: from now on, as ``'30s'`` or a timedelta; None: by its own length.
+        :param by: as ``'30s'`` or a timedelta; None: the length that the lease had at first.
+        :param conn: as for `done`.
         :raises BatchLost: as for `done`.
+        :raises ValueError: `by` has another form, is not positive or out of range.
+        :raises TypeError: `by` has another type.
         """
         length = self._length if by is None else positive_delay("by", by)
-        self._change("extend", conn, lease=length.total_seconds())
+        if self._hold is not None and not self._in_transaction:
+            self._hold.extend(length, conn)
 
-    def failed(self, error: BaseException | None = None, *, pause: Delay | None = None, conn: Any = None) -> None:
-        """Have the batch delivered again, by halves, until the event that fails is alone.
+    def _leased(self, what: str) -> Hold:
+        if self._hold is None or self._in_transaction:
+            raise ValueError(f"{what} needs a lease, but the batch is part of a transaction: roll that back")
+        return self._hold
 
-        :param error: why.
-        :param pause: as ``'30s'`` or a timedelta; None: none for several events, else that of the retry policy.
+    def _ended(self) -> None:
+        self.settled = True
+        self._aside.closed = True
+
+    # -- inside of pq
+
+    def begin(self) -> None:
+        """Finish the batch in the transaction that is open, in which events may be set aside from now on.
+
         :raises BatchLost: as for `done`.
         """
-        wait = timedelta() if pause is None else delay_of("pause", pause)
-        self._end("failed", conn, pause=wait.total_seconds())
+        entries = list(self._aside.entries.values())
+        if self._hold is not None:
+            self._hold.done(entries, None)
+        elif entries:
+            self._put(*entries)
+        self._aside.put = self._put
+        self._in_transaction = self.settled = True
 
-    def _end(self, statement: str, conn: Any, **params: Any) -> None:
-        if self._lease is None:
-            return
-        self._change(statement, conn, **params)
-        self.settled = True
+    def rolled_back(self, error: BaseException) -> None:
+        """End the batch as ``with batch:`` does after an error: the transaction is over, and nothing was done."""
+        self._in_transaction = self.settled = False
+        self._aside.put = None
+        self.__exit__(type(error), error, None)
 
-    def _change(self, statement: str, conn: Any, **params: Any) -> None:
-        if self._lease is None:
-            return
-        table = self._log._table if conn is None else self._log._table.bind(conn)
-        sql = table.statements("stream_take.sql", self._log.name)[statement]
-        number, delivery, _ = self._lease
-        if not table.execute(sql, {"number": number, "delivery": delivery, **params}):
-            raise BatchLost(number=number, subscription=self._subscription)
+    def _put(self, *entries: Entry) -> None:
+        log = self._owner.log
+        sql = log._table.statements("stream_take.sql", log.name)["put_aside"]
+        log._execute(sql, parameters(retries_of(log.name, self._owner.subscription), entries))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Finish the batch; after an error, have it delivered again."""
-        if self.settled or not self._events:
+        """Finish the batch; after an error, have it delivered again.
+
+        An exception that is not an `Exception`, such as `KeyboardInterrupt`, releases it.
+        """
+        if self.settled:
             return
         if error is None:
             self.done()
-        else:
-            try:
-                if is_a(error, Exception):
-                    self.failed(error)
-                else:
-                    self.release()
-            except Exception:  # raise the application's error, not this one
-                logger.exception("could not settle %r", self)
+            return
+        try:
+            if is_a(error, Exception):
+                self.failed(error)
+            else:
+                self.release()
+        except BatchLost:
+            logger.warning("%r is no longer held: another consumer may have its events", self)
+        except Exception:  # raise the application's error, not this one
+            logger.exception("could not settle %r; its lease will expire", self)

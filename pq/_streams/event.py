@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from .. import _codec
 from .._args import check_text
+from .._text import describe
+from .._times import Delay, delay_of
+from ..errors import DecodeError
 from ..sql import array
+from .aside import Aside, Entry
 
 
 class NewEvent(NamedTuple):
@@ -37,7 +41,7 @@ class Event:
     :ivar attempts: the number of this delivery: 1, 2, …
     """
 
-    __slots__ = ("at", "attempts", "data", "headers", "id", "key", "type")
+    __slots__ = ("_aside", "_text", "at", "attempts", "data", "headers", "id", "key", "type")
 
     def __init__(
         self, id: int, at: datetime, type: str, key: str | None, data: Any, headers: dict[str, Any] | None,
@@ -50,9 +54,38 @@ class Event:
         self.data = data
         self.headers = headers
         self.attempts = attempts
+        self._aside: Aside | None = None
+        self._text: str | None = None
 
     def __repr__(self) -> str:
         return f"<pq.Event {self.id} {self.type!r}>"
+
+    def retry(self, in_: Delay | None = None, error: BaseException | str | None = None) -> None:
+        """Set the event aside, to be tried again by itself, while the others go on. It is then a job of the queue
+        ``orders:billing``, which is put together with the end of the batch, and comes back as a batch of its own.
+
+        :param in_: the pause, as ``'60s'`` or a timedelta; None: that of the retry policy.
+        :param error: why, to be kept with the job.
+        :raises ValueError: the event is not part of a batch that is open; it was set aside before; `in_` has another
+            form or is out of range.
+        :raises TypeError: `in_` has another type.
+        """
+        aside = self._batch()
+        pause = aside.usual(self.attempts) if in_ is None else delay_of("in_", in_)
+        aside.add(Entry(self.id, self.attempts, pause or timedelta(), error, self._text))
+
+    def fail(self, error: BaseException | str) -> None:
+        """Give the event up: it is set aside as a dead job of the queue ``orders:billing``, see `Queue.dead`.
+
+        :param error: an exception, or a reason in words.
+        :raises ValueError: as for `retry`.
+        """
+        self._batch().add(Entry(self.id, self.attempts, None, error, self._text))
+
+    def _batch(self) -> Aside:
+        if self._aside is None:
+            raise ValueError(f"event {self.id} is not part of a batch, so it can't be set aside")
+        return self._aside
 
 
 class Row(NamedTuple):
@@ -93,12 +126,22 @@ class Codec:
         return Row(type, key, text, None if headers is None else _codec.encode(_checked(headers)))
 
     def event(self, columns: tuple[Any, ...], attempts: int = 1) -> Event:
-        """Return an event of the columns that SQL calls ``as_read``."""
+        """Return an event of the columns that SQL calls ``as_read``.
+
+        :raises DecodeError: somebody has written what this codec does not read.
+        """
         id, at, type, key, text, headers = columns
-        return Event(
-            id, at.replace(tzinfo=timezone.utc), type, key, _codec.decode(text),
-            None if headers is None else json.loads(headers), attempts,
-        )  # fmt: skip
+        try:
+            data = _codec.decode(text)
+            if self.is_text and data is not None:
+                _codec.check_str(data)
+            beside = None if headers is None else json.loads(headers)
+            if beside is not None:
+                _checked(beside)
+        except Exception as error:
+            reason = describe(error)
+            raise DecodeError(f"event {id} cannot be decoded ({reason})", job_id=id, reason=reason) from error
+        return Event(id, at.replace(tzinfo=timezone.utc), type, key, data, beside, attempts)
 
 
 def _checked(headers: Any) -> dict[str, Any]:

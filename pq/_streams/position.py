@@ -33,6 +33,8 @@ class SubscriptionInfo:
     :ivar types: the types of events that it wants; None: all.
     :ivar partitions: in how many parts it is read.
     :ivar shared: whether several consumers at a time read it, in no order.
+    :ivar max_retries: how often an event that fails is tried again.
+    :ivar ordered: what follows then: ``'aside'`` or ``'stop'``.
     :ivar created_at: when it was made, as an aware datetime.
     :ivar paused_at: since when it is paused, or None.
     :ivar lag: how far it is behind.
@@ -42,6 +44,8 @@ class SubscriptionInfo:
     types: list[str] | None
     partitions: int
     shared: bool
+    max_retries: int
+    ordered: str
     created_at: datetime
     paused_at: datetime | None
     lag: Lag
@@ -74,9 +78,11 @@ class Position:
         rows = self.stream._run("subscription", subscription=self.name)
         if not rows:
             raise self._unknown()
-        ((name, types, partitions, shared, created_at, paused_at),) = rows
+        name, types, partitions, shared, retries, ordered, created_at, paused_at = rows[0]
         paused = None if paused_at is None else _aware(paused_at)
-        return SubscriptionInfo(name, types, partitions, shared, _aware(created_at), paused, self.lag())
+        return SubscriptionInfo(
+            name, types, partitions, shared, retries, ordered, _aware(created_at), paused, self.lag()
+        )
 
     def pause(self) -> None:
         """Deliver no events to it, in no process, until `resume` is called. What is taken already stays taken."""

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import timezone
 from itertools import chain
 from typing import Any
 
-from .._args import UNSET, Unset, check_text, integer
+from .._args import UNSET, Unset, integer
 from .._times import Delay
 from ..errors import EventsLeft
 from ..sql import stream_object
 from . import schema
 from .event import Event, Lines, NewEvent, Row, arrays, new_events
 from .info import StreamInfo
-from .log import Log
 from .position import SubscriptionInfo
-from .start import start_of
-from .subscription import Subscription
+from .subscribing import Subscribing
 from .upkeep import rebase, rotate
 
 #: Events, and characters of data, that are published by one statement.
 EVENTS = 1000
 CHARACTERS = 1_000_000
 
-#: The largest number of partitions of a subscription.
-PARTITIONS = 256
 
-
-class Stream(Log):
+class Stream(Subscribing):
     """A log of events beside the table of the jobs: ``pq.streams["orders"]``.
 
     Each subscription reads all events, in order, however many there are. Any thread may use a stream.
@@ -195,69 +190,6 @@ class Stream(Log):
 
     def _publish(self, rows: list[Row]) -> list[int]:
         return [id for (id,) in self._run("publish_many", prepare=True, **arrays(rows))]
-
-    # -- subscriptions
-
-    def subscribe(
-        self,
-        name: str,
-        start: str | int | datetime = "new",
-        *,
-        types: Iterable[str] | None = None,
-        partitions: int = 1,
-        shared: bool = False,
-        conn: Any = None,
-    ) -> Subscription:
-        """Make a subscription, unless there is one of that name, and return it.
-
-        :param name: any text without NUL characters.
-        :param start: ``'new'``: with the events that are committed from now on; ``'beginning'``: with all that there
-            are; ``'2h'`` or a datetime: with those that were published since then; an id: with those behind it.
-        :param types: the types of events that it wants; None: all.
-        :param partitions: 1 to 256. The events of one key are in one of so many partitions, each of which one consumer
-            at a time reads, in order; events without a key are all in the same one.
-        :param shared: several consumers at a time read it, each another batch, in no order.
-        :raises ValueError: there is a subscription of that name which differs in `types`, `partitions` or `shared`; a
-            number or text is out of range.
-        :raises TypeError: an argument has another type.
-        :raises StreamMissing: call `create` first.
-        """
-        wanted = self._checked(name, types, partitions, shared)
-        begin = start_of("start", start)
-        stream = self if conn is None else self._bind(conn)
-        after = begin.after(stream._run)
-        if not stream._run("subscribe", after=after, **wanted):
-            for _, *found, _, _ in stream._run("subscription", subscription=name):
-                there = dict(zip(("types", "partitions", "shared"), found, strict=True))
-                differing = [word for word in there if there[word] != wanted[word]]
-                if differing:
-                    words = ", ".join(f"{word} is {there[word]!r}, not {wanted[word]!r}" for word in differing)
-                    raise ValueError(f"subscription {name!r} of stream {self.name!r} is there: its {words}")
-        return self.subscription(name)
-
-    def subscription(self, name: str) -> Subscription:
-        """Return the subscription of that name, without looking whether there is one.
-
-        :raises TypeError: the name is not a str.
-        :raises ValueError: it is empty, or has a NUL character or a lone surrogate.
-        """
-        return Subscription(self, check_text("subscription name", name))
-
-    def _checked(self, name: str, types: Any, partitions: int, shared: bool) -> dict[str, Any]:
-        check_text("subscription name", name)
-        if isinstance(types, (str, bytes)):
-            raise TypeError(f"types must be a list of str, not {types!r}")
-        if types is not None:
-            types = [type and check_text("type", type) for type in types]
-            if not types:
-                raise ValueError("types must not be empty: None means all types")
-        if integer("partitions", partitions, 1) > PARTITIONS:
-            raise ValueError(f"partitions must be at most {PARTITIONS}: {partitions}")
-        if not isinstance(shared, bool):
-            raise TypeError(f"shared must be a bool, not {shared!r}")
-        if shared and partitions > 1:
-            raise ValueError("a subscription with partitions can't be shared: each partition is read in order")
-        return {"subscription": name, "types": types, "partitions": partitions, "shared": shared}
 
     # -- looking
 

@@ -12,25 +12,35 @@ from typing import Any
 from .._args import integer, timeout_seconds
 from .._times import Delay, positive_delay
 from ..errors import BatchLost
+from ..retry import Policy, RetryIn
 from .batch import Batch
+from .leased import LeasedEvent
 from .log import Log
 from .position import Position
+from .retries import retries_of
 from .schema import gate_of
-from .taking import Taken, retries_of, take
+from .taker import Taker, empty
+from .taking import Want
 from .upkeep import Upkeep
 
 #: The lease under which `Subscription.batch` takes: its transaction then has the batch locked. If the program is
 #: killed, the batch is delivered again after so long.
 BLOCK_LEASE = timedelta(seconds=2)
 
+#: Seconds of the first pause and of the longest one between two looks in a transaction.
+FIRST_PAUSE, POLL = 0.005, 1.0
+
 
 class Subscription(Position):
     """Reads a stream: ``stream.subscription("billing")``."""
 
-    def __init__(self, stream: Log, name: str) -> None:
+    def __init__(self, stream: Log, name: str, retry_in: RetryIn) -> None:
         self.stream: Log = stream
         self.name: str = name
         self._upkeep = Upkeep()
+        Policy(0, retry_in)  # which checks it
+        self.retry_in: RetryIn = retry_in
+        self._taker = Taker(name, retry_in)
 
     def __repr__(self) -> str:
         return f"<pq.Subscription {self.name!r} of {self.stream.name!r}>"
@@ -66,8 +76,7 @@ class Subscription(Position):
         database.require_transaction("take")
         if not database.in_transaction:
             raise ValueError("take needs a transaction: use batch(), batches() or pq.using(…)")
-        taken = take(stream, stream._table, self.name, 0, n, None)
-        return Batch(self.stream, self.name, taken.events, None, timedelta())
+        return self._taker.take(stream, Want(n, None)) or empty(stream, self.name)
 
     def batches(self, n: int = 1000, lease: Delay = "30s", timeout: float | None = 1) -> Iterator[Batch]:
         """Iterate batches under a lease, without end; yield an empty one whenever there was no event in time::
@@ -85,6 +94,28 @@ class Subscription(Position):
         wait = timeout_seconds(timeout)
         return iter(lambda: self._next(n, length, wait), None)
 
+    def events(self, lease: Delay = "30s", timeout: float | None = 1) -> Iterator[LeasedEvent | None]:
+        """Iterate events under a lease, one by one and without end; yield None whenever there was none in time::
+
+            for event in billing.events():
+                if event is not None:
+                    with event:
+                        ...
+
+        ``with event:`` ends the event as ``with batch:`` does a batch. Without it, an event is done when the loop goes
+        on; one with which the loop was left comes again when its lease has expired.
+
+        The arguments are those of `batches`.
+        """
+        for batch in self.batches(1, lease, timeout):
+            if not batch:
+                yield None
+                continue
+            event = LeasedEvent(batch)
+            yield event
+            if not event.settled:
+                event.done()
+
     # -- inside of pq
 
     def _next(self, n: int, lease: timedelta, patience: float) -> Batch:
@@ -92,34 +123,47 @@ class Subscription(Position):
         deadline = time.monotonic() + patience
         if not self.stream._table.database.in_transaction:
             self._upkeep.run_if_due(self.stream)
-        taken = self._take(n, lease, patience)
-        if not taken.events and patience:
-            taken = self._wait(n, lease, deadline, taken)
-        return Batch(self.stream, self.name, taken.events, taken.lease, lease)
+        batch = self._take(Want(n, lease, patience))
+        if batch is None and patience:
+            batch = self._wait(n, lease, deadline)
+        return empty(self.stream, self.name) if batch is None else batch
 
-    def _wait(self, n: int, lease: timedelta, deadline: float, taken: Taken) -> Taken:
+    def _wait(self, n: int, lease: timedelta, deadline: float) -> Batch | None:
         table, name = self.stream._table, self.stream.name
+        if table.database.current is not None:
+            return self._poll(n, lease, deadline)
         waiter = table.waiter_for_log(gate_of(name), retries_of(name, self.name))
         with waiter:
             while True:
-                due_at = math.inf if taken.due_in is None else time.monotonic() + max(0.0, taken.due_in)
+                due_in = self._taker.due_in
+                due_at = math.inf if due_in is None else time.monotonic() + max(0.0, due_in)
                 if not waiter.wait(min(deadline, due_at)) and due_at > deadline:
-                    return taken
+                    return None
                 called = list(waiter.called)
-                taken = self._take(n, lease, max(0.0, deadline - time.monotonic()))
-                if taken.events:
-                    return taken
+                batch = self._take(Want(n, lease, max(0.0, deadline - time.monotonic())))
+                if batch is not None:
+                    return batch
                 for queue in called:
                     waiter.empty(queue)
 
-    def _take(self, n: int, lease: timedelta, timeout: float) -> Taken:
-        try:
-            return take(self.stream, self.stream._table, self.name, 0, n, lease, timeout)
-        except TimeoutError:
-            return Taken([])
+    def _poll(self, n: int, lease: timedelta, deadline: float) -> Batch | None:
+        """Wait in a transaction, on whose connection nobody hears of anything: by looking again and again."""
+        driver = self.stream._table.database.driver
+        if not driver.can_wait:
+            raise TypeError("a wait inside of run_sync would stop the event loop: pass timeout=0")
+        pause = FIRST_PAUSE
+        while (remaining := deadline - time.monotonic()) > 0:
+            time.sleep(min(pause, remaining))
+            pause = min(2 * pause, POLL)
+            if (batch := self._take(Want(n, lease, remaining))) is not None:
+                return batch
+        return None
 
-    def _on(self, stream: Log) -> Subscription:
-        return Subscription(stream, self.name)
+    def _take(self, want: Want) -> Batch | None:
+        try:
+            return self._taker.take(self.stream, want)
+        except TimeoutError:
+            return None
 
 
 class BatchBlock:
@@ -139,6 +183,7 @@ class BatchBlock:
 
     def __enter__(self) -> Batch:
         deadline = time.monotonic() + self._patience
+        self._subscription.stream._table.database.require_transaction("batch")
         while True:
             batch = self._subscription._next(self._n, BLOCK_LEASE, max(0.0, deadline - time.monotonic()))
             if not batch:
@@ -146,7 +191,7 @@ class BatchBlock:
             self._block = self._subscription.stream._table.database.transaction()
             try:
                 batch.cursor = self._block.__enter__()
-                batch.done()
+                batch.begin()
                 self._batch = batch
                 return batch
             except BatchLost as error:  # this process has stood still
@@ -160,10 +205,10 @@ class BatchBlock:
             return
         try:
             self._block.end(error)
-        except BaseException as problem:
+        except BaseException as problem:  # one of the commit, say
             self._block.end(problem)
+            error = problem if error is None else error
             raise
         finally:
             if error is not None:
-                self._batch.settled = False
-                self._batch.__exit__(kind, error, traceback)
+                self._batch.rolled_back(error)

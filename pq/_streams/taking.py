@@ -6,13 +6,38 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from .._args import JOB_IDS
-from .._table import Table
-from ..errors import EventsLost, StreamRestored
+from .._db import Rows
+from ..errors import DecodeError, EventsLost, StreamRestored
 from .event import Event
 from .log import Log
+from .retries import retries_of
 
-#: The columns of a row: what `stream_take.sql` tells, then the batch, then the event.
-AT_HOME, PAUSED, LOST, DUE_IN, AGAIN, HAS_RETRIES, NUMBER, DELIVERY, ATTEMPTS, EVENT = range(10)
+#: What a take asks for in a transaction: nobody else sees the lease.
+HERE = 3600.0
+
+
+class Told(NamedTuple):
+    """What a take tells in each row, before the batch and the event.
+
+    :ivar due_in: seconds until a batch that holds up the partition is due; None if none does.
+    :ivar again: the position has moved behind events that are not wanted: there may be more.
+    :ivar has_retries: an event that was set aside is due, and comes first.
+    """
+
+    at_home: bool
+    paused: bool
+    lost: int
+    due_in: float | None
+    again: bool
+    has_retries: bool
+    partitions: int
+    shared: bool
+    max_retries: int
+    stops: bool
+
+
+NUMBER = 10  # behind what it tells
+DELIVERY, ATTEMPTS, EVENT = range(NUMBER + 1, NUMBER + 4)
 
 
 class Lease(NamedTuple):
@@ -31,92 +56,111 @@ class Lease(NamedTuple):
 class Taken(NamedTuple):
     """What a take has found.
 
-    :ivar lease: None if the position has moved in the transaction of the caller.
-    :ivar due_in: seconds until a batch that holds up the partition is due; None if none does.
-    :ivar has_retries: whether an event that was set aside is to be tried again.
+    :ivar refused: the events that can't be decoded.
+    :ivar lease: None if the position has moved in the transaction of the caller, or nothing was found.
+    :ivar due_in: as told; of a batch in other hands, how long to wait before another look.
     """
 
+    told: Told
     events: list[Event]
+    refused: list[DecodeError]
     lease: Lease | None = None
     due_in: float | None = None
-    has_retries: bool = False
+
+    @property
+    def found(self) -> bool:
+        return bool(self.events or self.refused or self.lease)
 
 
-def take(
-    stream: Log, table: Table, subscription: str, partition: int, n: int, lease: timedelta | None,
-    timeout: float | None = None,
-) -> Taken:  # fmt: skip
+class Want(NamedTuple):
+    """What is to be taken.
+
+    :ivar n: how many events at most.
+    :ivar lease: how long nobody else gets them; None: the position moves in the transaction that is open.
+    :ivar timeout: the seconds that the caller has, for `Database.execute`.
+    :ivar past_retries: although events that were set aside are due.
+    """
+
+    n: int
+    lease: timedelta | None
+    timeout: float | None = None
+    past_retries: bool = False
+
+
+#: Seconds until another look at a batch that another consumer has, or whose transaction is open.
+BUSY = 0.05
+
+
+def take(log: Log, subscription: str, partition: int, want: Want) -> Taken:
     """Take the next events of a partition.
 
-    :param n: how many at most.
-    :param lease: how long nobody else gets them; None: the position moves in the transaction that is open.
-    :param timeout: the seconds that the caller has, for `Database.execute`.
     :raises SubscriptionNotFound: there is no such subscription.
     :raises StreamRestored: the stream is one of a restored dump.
     :raises EventsLost: events were removed before it has read them; this is told once.
     """
-    sql = table.statements("stream_take.sql", stream.name)
+    lease = want.lease
+    sql = log._table.statements("stream_take.sql", log.name)
     params: dict[str, Any] = {
-        "subscription": subscription, "partition": partition, "n": n,
-        "lease": None if lease is None else lease.total_seconds(), "queue": retries_of(stream.name, subscription),
+        "subscription": subscription, "partition": partition, "n": min(want.n, JOB_IDS.stop - 1),
+        "lease": HERE if lease is None else lease.total_seconds(), "queue": retries_of(log.name, subscription),
+        "past_retries": want.past_retries, "past_open": False,
     }  # fmt: skip
     statement = sql["take" if lease is None else "take_leased"]
     while True:
-        rows = stream._execute(statement, params, prepare=True, timeout=timeout)
+        rows = log._execute(statement, params, prepare=True, timeout=want.timeout)
         if not rows:
-            raise stream._unknown(subscription)
-        told = rows[0]
-        if not told[AT_HOME]:
-            raise StreamRestored(stream=stream.name)
-        if told[LOST] and not told[PAUSED]:
-            tell_lost(stream, table, subscription)
-        if told[HAS_RETRIES] and not told[PAUSED] and told[EVENT] is None:
-            return Taken([], has_retries=True)
-        if told[EVENT] is not None:
-            attempts = 1 if lease is None else told[ATTEMPTS]
-            held = None if lease is None else Lease(told[NUMBER], told[DELIVERY], told[ATTEMPTS])
-            return Taken(events(stream, rows, attempts), held, None, bool(told[HAS_RETRIES]))
-        due_in = told[DUE_IN]
-        if due_in is not None and due_in <= 0 and not told[PAUSED]:
-            again = take_again(stream, table, sql["take_again"], params, timeout)
-            if again is not None:
+            raise log._unknown(subscription)
+        told = Told(*rows[0][:NUMBER])
+        if not told.at_home:
+            raise StreamRestored(stream=log.name)
+        if told.paused:
+            return Taken(told, [], [])
+        if told.lost:
+            tell_lost(log, subscription)
+        if rows[0][EVENT] is not None:
+            held = None if lease is None else Lease(*rows[0][NUMBER:EVENT])
+            return Taken(told, *decoded(log, rows, EVENT, 1), held)
+        if told.has_retries and not want.past_retries:
+            return Taken(told, [], [])
+        if told.due_in is not None and told.due_in <= 0 and not params["past_open"]:
+            if (again := take_again(log, params, told, want)) is not None:
                 return again
-            due_in = 0.05  # another consumer has it, or its transaction is open
-        elif told[AGAIN]:
-            continue
-        return Taken([], due_in=due_in)
+            if told.shared:
+                params["past_open"] = True
+                continue
+            return Taken(told, [], [], due_in=BUSY)
+        if not told.again:
+            return Taken(told, [], [], due_in=BUSY if params["past_open"] else told.due_in)
 
 
-def take_again(
-    stream: Log, table: Table, sql: str, params: dict[str, Any], timeout: float | None
-) -> Taken | None:
+def take_again(log: Log, params: dict[str, Any], told: Told, want: Want) -> Taken | None:
     """Take a batch that was delivered before, and is due; None if there is none to be had."""
-    here = params["lease"] is None
-    given = {**params, "n": JOB_IDS.stop - 1, "lease": 3600.0 if here else params["lease"]}
-    rows = stream._execute(sql, given, timeout=timeout)
+    given = {**params, "n": JOB_IDS.stop - 1, "most": params["n"]}
+    sql = log._table.statements("stream_take.sql", log.name)["take_again"]
+    rows = log._execute(sql, given, timeout=want.timeout)
     if not rows:
         return None
-    number, delivery, attempts, *_ = rows[0]
-    lease = Lease(number, delivery, attempts)
-    if here:  # nobody sees the lease: the batch is done as the transaction is committed
-        table.execute(table.statements("stream_take.sql", stream.name)["done"], lease._asdict())
-    found = [] if rows[0][3] is None else [stream._codec.event(row[3:], attempts) for row in rows]
-    return Taken(found, None if here else lease)
+    lease = Lease(*rows[0][:3])
+    if rows[0][3] is None:  # all of its events are gone
+        return Taken(told, [], [], lease)
+    return Taken(told, *decoded(log, rows, 3, lease.attempts), lease)
 
 
-def events(stream: Log, rows: list[tuple[Any, ...]], attempts: int) -> list[Event]:
-    return [stream._codec.event(row[EVENT:], attempts) for row in rows]
+def decoded(log: Log, rows: Rows, column: int, attempts: int) -> tuple[list[Event], list[DecodeError]]:
+    """Return the events that stand in the rows from a column on, and the errors of those that can't be decoded."""
+    events: list[Event] = []
+    refused: list[DecodeError] = []
+    for row in rows:
+        try:
+            events.append(log._codec.event(row[column:], attempts))
+        except DecodeError as error:
+            refused.append(error)
+    return events, refused
 
 
-def tell_lost(stream: Log, table: Table, subscription: str) -> None:
+def tell_lost(log: Log, subscription: str) -> None:
     """
     :raises EventsLost: events were removed that the subscription had not read.
     """
-    rows = table.execute(table.statements("stream.sql", stream.name)["told_lost"], {"subscription": subscription})
-    for (count,) in rows:
-        raise EventsLost(stream=stream.name, subscription=subscription, count=count)
-
-
-def retries_of(stream: str, subscription: str) -> str:
-    """Return the name of the queue that holds the events which a subscription has set aside."""
-    return f"{stream}:{subscription}"
+    for (count,) in log._run("told_lost", subscription=subscription):
+        raise EventsLost(stream=log.name, subscription=subscription, count=count)

@@ -32,12 +32,14 @@ copy :log (type, key, data, headers) from stdin
 
 -- name: subscribe
 -- start: 'new', 'beginning' or 'id'. It begins with what is not visible to this statement, or behind the id `after`: of
--- that also what is not committed yet. No row: there is one of that name.
+-- that also what is not committed yet. No row: there is one of that name, or the queue of its retries is another one.
 with pq_now as materialized (
   select pg_current_snapshot() as s, pg_current_xact_id_if_assigned() as own
 ), pq_made as (
-  insert into :subscriptions (name, types, partitions, shared)
-  values (%(subscription)s, %(types)s::text[], %(partitions)s, %(shared)s)
+  insert into :subscriptions (name, types, partitions, shared, max_retries, ordered)
+  select %(subscription)s, %(types)s::text[], %(partitions)s, %(shared)s, coalesce(%(max_retries)s, 3),
+    coalesce(%(ordered)s, 'aside')
+  where not (:has_other_jobs)
   on conflict do nothing
   returning name
 ), pq_start as materialized (
@@ -54,14 +56,32 @@ select start.name, n,
 from pq_start as start, generate_series(0, %(partitions)s - 1) as n
 returning partition
 
+-- name: set_options
+-- Null leaves one as it is.
+update :subscriptions set max_retries = coalesce(%(max_retries)s, max_retries), ordered = coalesce(%(ordered)s, ordered)
+where name = %(subscription)s
+
+-- name: has_other_jobs
+-- Whether the queue has a job that is no event which was set aside; finished ones don't count.
+select coalesce(
+  (select id from :table where q_name = %(queue)s and :is_ready and :is_other order by q_name, expected_at, id limit 1),
+  (select id from :table where q_name = %(queue)s and due_at is not null and :is_other order by q_name, due_at limit 1),
+  (select id from :table where q_name = %(queue)s and :is_dead and :is_other order by q_name, dequeued_at, id limit 1)
+) is not null
+
+-- name: is_other
+(
+  (:marker) is not true
+  and (json_typeof(data) <> 'object' or data -> 'id' is null or data -> 'at' is null or data -> 'headers' is null)
+)
+
 -- name: subscription
-select name, types, partitions, shared, created_at at time zone 'utc', paused_at at time zone 'utc'
+select name, types, partitions, shared, max_retries, ordered, created_at at time zone 'utc', paused_at at time zone 'utc'
 from :subscriptions
 where name = %(subscription)s
 
 -- name: all_subscriptions
-select name, types, partitions, shared, created_at at time zone 'utc', paused_at at time zone 'utc'
-from :subscriptions
+select name from :subscriptions
 order by name collate "C"
 
 -- name: pause

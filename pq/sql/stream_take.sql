@@ -5,12 +5,13 @@
 pq_now as materialized (
   select pg_current_snapshot() as s, pg_current_xact_id_if_assigned() as own
 ), pq_subscription as materialized (
-  select types, partitions, shared, paused_at is not null as paused, lost from :subscriptions
-  where name = %(subscription)s
+  select types, partitions, shared, paused_at is not null as paused, lost, max_retries, ordered = 'stop' as stops
+  from :subscriptions where name = %(subscription)s
 )
 
 -- name: its_position
--- Open batches come first: those of a partition are delivered one after the other, unless the subscription is shared.
+-- Open batches come first: those of a partition are delivered one after the other, unless the subscription is shared. So do
+-- the events that were set aside, and are due again.
 :its_subscription, pq_open as materialized (
   select batch.due_at from :batches as batch, pq_subscription as subscription
   where batch.subscription = %(subscription)s and batch.partition = %(partition)s
@@ -19,7 +20,8 @@ pq_now as materialized (
   limit (select 1)
 ), pq_state as materialized (
   select subscription.*, (select due_at from pq_open) as due_at,
-    (select made_by = xmin and home = tableoid from :origin) as at_home
+    (select made_by = xmin and home = tableoid from :origin) as at_home,
+    (select id is not null from (:a_retry) as retry) as has_retries
   from pq_subscription as subscription
 ), pq_position as materialized (
   select position.* from :positions as position
@@ -35,7 +37,9 @@ pq_now as materialized (
 )
 
 -- name: is_open
-state.at_home and not state.paused and state.lost = 0 and state.due_at is null
+state.at_home and not state.paused and state.lost = 0
+    and (state.due_at is null or state.shared and %(past_open)s)
+    and (not state.has_retries or %(past_retries)s)
 
 -- name: any_state
 -- For looks, in place of is_open.
@@ -102,7 +106,9 @@ pq_free as materialized (
     and (
       (select size.n > 0 or its.inside from pq_size as size, pq_window as its)
       or (select types is not null or partitions > 1 from pq_window) and (
-        select event.id from :log as event where event.id > (select mark from pq_window)
+        select event.id from :log as event
+        where event.id > (select mark from pq_window)
+          and pg_visible_in_snapshot(event.txid, (select upto from pq_window))
         order by event.id
         offset 100 limit 1
       ) is not null
@@ -137,7 +143,7 @@ case when its.types is not null or its.partitions > 1 then (
 state.at_home, state.paused, state.lost,
   extract(epoch from state.due_at - statement_timestamp())::float8 as due_in,
   exists (select from pq_moved) and (select n = 0 from pq_size) as again,
-  (select id is not null from (:a_retry) as retry) as has_retries
+  state.has_retries, state.partitions, state.shared, state.max_retries, state.stops
 
 -- name: a_retry
 -- A job of an event that was set aside, if one is ready.
@@ -155,7 +161,8 @@ select coalesce(
 ) as id
 
 -- name: as_read
-event.id, event.at at time zone 'utc', event.type, event.key, event.data::text, event.headers::text
+event.id, least(greatest(event.at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc',
+  event.type, event.key, event.data::text, event.headers::text
 
 -- name: take
 -- Read events, and move the position behind them: exactly once, where both are part of the transaction of the effects.
@@ -183,17 +190,23 @@ order by event.id
 
 -- name: its_batch
 -- The batch of the partition that is to be delivered again: of one that was delivered before, the first half, until the
--- event that fails is alone.
+-- event that fails is alone. The next batch of a partition has to wait for it; if the subscription is shared, those that are
+-- in other hands are passed over.
 :its_subscription, pq_chosen as materialized (
-  select batch.* from :batches as batch
-  where batch.number = (
-    select first.number from :batches as first, pq_subscription as subscription
-    where first.subscription = %(subscription)s and first.partition = %(partition)s
-      and (not subscription.shared or first.due_at <= statement_timestamp())
-    order by first.subscription, first.partition, first.first
-    limit (select 1)
-  ) and batch.due_at <= statement_timestamp() and not (select paused from pq_subscription)
-  for update skip locked
+  select batch.* from :batches as batch, pq_subscription as subscription
+  where batch.subscription = %(subscription)s and batch.partition = %(partition)s
+    and batch.due_at <= statement_timestamp() and not subscription.paused
+    and (
+      subscription.shared or batch.number = (
+        select first.number from :batches as first
+        where first.subscription = %(subscription)s and first.partition = %(partition)s
+        order by first.subscription, first.partition, first.first
+        limit (select 1)
+      )
+    )
+  order by batch.subscription, batch.partition, batch.first
+  limit (select 1)
+  for update of batch skip locked
 ), pq_window as materialized (
   select batch.seen, batch.top, batch.mark, batch.after, batch.upto, batch.last, subscription.types,
     subscription.partitions
@@ -208,7 +221,10 @@ pq_half as materialized (
     from (
       select event.id from pq_events as event
       order by event.id
-      limit (select case when batch.attempts = 0 then size.n else (size.n + 1) / 2 end from pq_chosen as batch, pq_size as size)
+      limit (
+        select least(case when batch.attempts = 0 then size.n else (size.n + 1) / 2 end, %(most)s)
+        from pq_chosen as batch, pq_size as size
+      )
     ) as event
   ) as part
 ), pq_rest as (
@@ -251,53 +267,108 @@ returning number
 
 -- name: failed
 -- The next delivery comes after a pause.
-update :batches set due_at = statement_timestamp() + make_interval(secs => %(pause)s)
+update :batches set due_at = statement_timestamp() + make_interval(secs => %(pause)s), error = %(error)s
 where number = %(number)s and delivery = %(delivery)s
 returning number
 
+-- name: set_aside
+-- Put events as jobs that are tried again after a pause or, without one, are dead. A job that was one before gives its data.
+pq_aside as (
+  insert into :table (q_name, data, attempts, schedule_at, dequeued_at, error, failed_at)
+  select %(queue)s, coalesce(given.data::json, :as_job), given.attempts,
+    statement_timestamp() + make_interval(secs => given.delay),
+    case when given.delay is null then statement_timestamp() end,
+    given.error, case when given.error is not null then statement_timestamp() end
+  from (
+    select its.id, its.attempts, nullif(its.delay, '')::float8 as delay, nullif(its.error, '') as error,
+      nullif(its.data, '') as data
+    from unnest(%(ids)s::bigint[], %(attempts)s::int[], %(delays)s::text[], %(errors)s::text[], %(data)s::text[])
+      as its (id, attempts, delay, error, data)
+  ) as given left join :log as event on event.id = given.id and given.data is null
+  where exists (select from pq_ended) and (given.data is not null or event.id is not null)
+)
+
+-- name: as_job
+json_build_object(
+  'id', event.id, 'at', to_char(event.at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+  'type', event.type, 'key', event.key, 'data', event.data, 'headers', event.headers
+)
+
+-- name: put_aside
+-- Where the position has moved in the same transaction.
+with pq_ended as (select 1), :set_aside
+select count(*) from pq_aside
+
+-- name: done_and_aside
+with pq_ended as (
+  delete from :batches where number = %(number)s and delivery = %(delivery)s returning number
+), :set_aside
+select number from pq_ended
+
 -- name: ready_partitions
--- The partitions where a take is worth its while: a batch is due, or something may be unread. It may name too many.
-select place.partition from (
-  select position.*, subscription.partitions, subscription.types, subscription.shared
-  from :subscriptions as subscription
-    cross join lateral generate_series(0, subscription.partitions - 1) as n
+-- For each partition: whether a take is worth its while, and the seconds until its first batch is due again. Those of which
+-- neither can be said are left out, but for the first. No row: there is no such subscription.
+select place.partition, place.partitions, place.is_ready, place.due_in
+from (
+  select n as partition, its.partitions,
+    extract(epoch from batch.due_at - statement_timestamp())::float8 as due_in,
+    case
+      when its.partitions = 1 then true
+      when its.paused then false
+      when n = 0 and (its.lost > 0 or not its.at_home or its.has_retries) then true
+      when batch.due_at is not null then batch.due_at <= statement_timestamp()
+      when position.upto is not null then true
+      else :has_unread
+    end as is_ready
+  from (
+      select subscription.types, subscription.partitions, subscription.paused_at is not null as paused, subscription.lost,
+        (select made_by = xmin and home = tableoid from :origin) as at_home,
+        (select id is not null from (:a_retry) as retry) as has_retries
+      from :subscriptions as subscription where subscription.name = %(subscription)s
+    ) as its
+    cross join lateral generate_series(0, its.partitions - 1) as n
     cross join lateral (
-      select its.* from :positions as its
-      where its.subscription = subscription.name and its.partition = n
-      order by its.subscription, its.partition, its.version desc
+      select position.* from :positions as position
+      where position.subscription = %(subscription)s and position.partition = n
+      order by position.subscription, position.partition, position.version desc
       limit (select 1)
     ) as position
-  where subscription.name = %(subscription)s
+    left join lateral (
+      select batch.due_at from :batches as batch
+      where batch.subscription = %(subscription)s and batch.partition = n
+      order by batch.subscription, batch.partition, batch.first
+      limit (select 1)
+    ) as batch on true
 ) as place
-where exists (
-  select from :batches as batch
-  where batch.subscription = place.subscription and batch.partition = place.partition
-    and batch.due_at <= statement_timestamp()
-) or (
-  (
-    place.shared or not exists (
-      select from :batches as batch
-      where batch.subscription = place.subscription and batch.partition = place.partition
-    )
-  ) and (
-    place.upto is not null
-    or exists (
-      select from :log as event
-      where event.id > place.mark and not pg_visible_in_snapshot(event.txid, place.seen)
-        and (place.types is null or event.type = any (place.types))
-        and (hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823) %% place.partitions = place.partition
-    )
-    or exists (
-      select from :log as event
-      where event.txid = any (array(select pg_snapshot_xip(place.seen))) and event.id + 0 <= place.mark
-    )
-    or exists (
-      select from :log as event
-      where event.txid >= pg_snapshot_xmax(place.seen) and event.txid < place.top and event.id + 0 <= place.mark
-    )
-    or exists (select from :log as event where event.id > place.mark order by event.id offset 100 limit 1)
-  )
-)
+where place.is_ready or place.due_in is not null or place.partition = 0
+order by place.partition
+
+-- name: has_unread
+-- Fresh events, late ones, or so many that are not wanted that the position should move behind them.
+(
+  select event.id from :log as event
+  where event.id > position.mark and not pg_visible_in_snapshot(event.txid, position.seen) and :is_its
+  order by event.id
+  limit (select 1)
+) is not null or (
+  select event.id from :log as event
+  where event.txid = any (array(select pg_snapshot_xip(position.seen))) and event.id + 0 <= position.mark and :is_its
+  limit (select 1)
+) is not null or (
+  select event.id from :log as event
+  where event.txid >= pg_snapshot_xmax(position.seen)
+    and event.txid < coalesce(position.top, pg_snapshot_xmax(pg_current_snapshot()))
+    and event.id + 0 <= position.mark and :is_its
+  limit (select 1)
+) is not null or (
+  select event.id from :log as event where event.id > position.mark
+  order by event.id
+  offset 100 limit 1
+) is not null
+
+-- name: is_its
+(its.types is null or event.type = any (its.types))
+    and (hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823) %% its.partitions = n
 
 -- name: unread
 -- How many events of a partition are unread, up to n; when the first of them was published; and how many, at most, are in

@@ -28,6 +28,9 @@ create table :subscriptions (
   types text[],
   partitions smallint not null,
   shared boolean not null,
+  -- how often an event that fails is tried again; and whether it is then set aside, or stops its partition
+  max_retries integer not null default 3,
+  ordered text not null default 'aside',
   created_at timestamptz not null default pg_catalog.statement_timestamp(),
   paused_at timestamptz,
   -- how many events retain_unread has taken from it, since a consumer was told
@@ -71,6 +74,7 @@ create table :batches (
   -- how often it was delivered, which no other delivery shares, and how often as it is now
   delivery integer not null default 0,
   attempts integer not null default 0,
+  error text,  -- of the last one
   due_at timestamptz not null
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 create index on :batches (subscription, partition, first);
