@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .._queue import Queue
 from .._queue.limits import Limits
 from .._schedules import Schedules
-from .._streams import Streams
+from .._streams import Stream, Streams
 from .._table import Table
 
 
@@ -31,6 +31,6 @@ class Mappings:
         return Limits(self._table)
 
     @property
-    def streams(self) -> Streams:
+    def streams(self) -> Streams[Stream]:
         """Logs of events that any number of subscriptions read: ``pq.streams["orders"]``."""
-        return Streams(self._table, self.__getitem__)
+        return Streams(self._table, self.__getitem__, Stream)

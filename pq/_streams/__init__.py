@@ -21,6 +21,7 @@ skipped, and none comes twice, in whatever order transactions commit; docs/expla
     position      where it is: lag, seek, pause, drop
     upkeep        old events are removed
     info          a stream as a person looks at it
+    (tasks/streams and worker/intake: functions that a worker calls with events)
     log           the base of a stream: its statements
     schema        the tables of a stream
 """

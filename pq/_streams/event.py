@@ -57,6 +57,19 @@ class Event:
         self._aside: Aside | None = None
         self._text: str | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the event as the data of a job."""
+        return {
+            "id": self.id, "at": self.at.isoformat(), "type": self.type, "key": self.key, "data": self.data,
+            "headers": self.headers,
+        }  # fmt: skip
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], attempts: int = 1) -> Event:
+        """Return the event that the data of a job tells of."""
+        rest = {name: data[name] for name in ("type", "key", "data", "headers")}
+        return cls(data["id"], datetime.fromisoformat(data["at"]), **rest, attempts=attempts)
+
     def __repr__(self) -> str:
         return f"<pq.Event {self.id} {self.type!r}>"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from .._args import check_text
 from .._queue import Queue
@@ -10,21 +11,27 @@ from .._table import Table
 from . import schema
 from .stream import Stream
 
+S_co = TypeVar("S_co", bound=Stream, covariant=True)
 
-class Streams(Mapping[str, Stream]):
-    """The streams beside a table: ``pq.streams["orders"]``. Iteration names those that there are, sorted."""
 
-    def __init__(self, table: Table, queue_of: Callable[[str], Queue]) -> None:
+class Streams(Mapping[str, S_co]):
+    """The streams beside a table: ``pq.streams["orders"]``. Iteration names those that there are, sorted.
+
+    :param stream_class: the class of the streams.
+    """
+
+    def __init__(self, table: Table, queue_of: Callable[[str], Queue], stream_class: type[S_co]) -> None:
         self._table = table
         self._queue_of = queue_of
+        self._class = stream_class
 
-    def __getitem__(self, name: str) -> Stream:
+    def __getitem__(self, name: str) -> S_co:
         """Return the stream of that name, without looking whether there is one.
 
         :raises TypeError: the name is not a str.
         :raises ValueError: it is empty, or has a NUL character or a lone surrogate.
         """
-        return Stream(self._table, name, self._queue_of)
+        return self._class(self._table, name, self._queue_of)
 
     def __iter__(self) -> Iterator[str]:
         return iter([settings.name for settings in schema.all_of(self._table)])

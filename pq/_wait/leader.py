@@ -220,8 +220,9 @@ class Leader:
         if look.due_in is not None:
             pause = min(pause, look.due_in)
         queue.look_at = time.monotonic() + pause
-        if queue.unseen and look.sure and not was_sure:
-            queue.call(Reason.EVENT)  # what was committed since the last claim, and not notified
+        if queue.unseen and look.sure and (queue.missed or not was_sure):
+            queue.missed = False
+            queue.call(Reason.EVENT)  # for what was committed since the last claim, and nobody has heard
         elif look.ready:
             queue.call(Reason.SEEN)
         else:

@@ -152,7 +152,7 @@ class WaitingRoom:
                 if queue is not None and waiter in queue.waiters:
                     queue.waiters.remove(waiter)
                     if name in waiter.called:  # if it has found a job there may be more; and maybe it has not claimed
-                        queue.stale = True
+                        queue.stale = queue.missed = True
                 if queue is not None and not queue.waiters:
                     lingers |= self.leader.vacate(queue)
         if lingers:

@@ -40,6 +40,7 @@ class WaitedQueue:
     :ivar waiters: the one that came first at the left.
     :ivar stale: something may have happened since the listening session looked, so it must look again.
     :ivar sure: any put that the listening session did not see will notify.
+    :ivar missed: a notification came that no waiter was told of.
     :ivar look_at: when the listening session looks although nothing has happened. All times are monotonic seconds.
     :ivar claim_at: when one of the waiters claims although nothing has happened.
     :ivar until: when the queue is forgotten, since nobody waits for it.
@@ -54,6 +55,7 @@ class WaitedQueue:
         self.waiters: deque[Waiter] = deque()
         self.stale = True
         self.sure = False
+        self.missed = False
         self.look_at = math.inf
         self.claim_at = 0.0
         self.until = math.inf
@@ -75,6 +77,7 @@ class WaitedQueue:
     def happened(self) -> None:
         """Have a waiter claim, and the session look after that: a put may have brought several jobs."""
         self.stale = True
+        self.missed = not self.waiters
         self.call(Reason.EVENT)
 
     def call(self, reason: Reason) -> None:

@@ -21,9 +21,11 @@ from ..retry import Policy, RetryIn
 from ..worker import Worker
 from ..worker.execution import Call, Execution, Options
 from ..worker.heartbeat import lease_of
+from ..worker.intake import Intake
 from . import tags
 from .importing import NotFound, locate
 from .names import MAIN, check_name, normal, path_of
+from .streams import Stream, Streams
 from .tags import Key, UniqueSpec
 from .task import P, R, Task
 
@@ -41,6 +43,9 @@ class Queue(BaseQueue):
 
     #: The schedules of these tasks, by name.
     _declared: Mapping[str, Schedule] = {}
+
+    #: The subscription of a stream whose events become jobs of this queue, if there is one; see `pq.tasks.streams`.
+    _intake: Intake | None = None
 
     #: The packages from which modules are imported for a task; None: any. ``python -m pq work`` sets it.
     _packages: Sequence[str] | None = None
@@ -274,6 +279,11 @@ class PQ(BasePQ):
     __doc__ = BasePQ.__doc__
 
     queue_class: type[BaseQueue] | None = Queue
+
+    @property
+    def streams(self) -> Streams[Stream]:
+        """Logs of events that any number of subscriptions read: ``pq.streams["orders"]``; see :doc:`/howto/streams`."""
+        return Streams(self._table, self.__getitem__, Stream)
 
     def _with_tasks(self) -> list[Queue]:
         """Return the queues for which tasks were decorated in this process."""

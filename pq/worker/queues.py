@@ -23,6 +23,7 @@ class TaskQueue(Protocol):
     _has_tasks: bool
     _has_transactional_tasks: bool
     _declared: Mapping[str, Any]
+    _intake: Any
     _table: Table
     _claims: Any
 

@@ -1,0 +1,108 @@
+"""`Stream.on`: a worker performs events as it performs jobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import wait_until
+
+from pq import PQ, Worker
+from pq._streams import Event
+from pq.tasks import current
+
+
+@pytest.fixture
+def stream(pq: PQ) -> Any:
+    stream = pq.streams["orders"]
+    stream.create()
+    return stream
+
+
+def test_a_worker_calls_the_functions_of_each_type(pq: PQ, stream: Any) -> None:
+    seen: list[tuple[str, Event]] = []
+
+    @stream.on("created", "changed", subscription="first", start="beginning")
+    def made(event: Event) -> None:
+        seen.append(("made", event))
+
+    @stream.on(subscription="first")
+    def other(event: Event) -> None:
+        seen.append(("other", event))
+
+    id = stream.publish({"n": 1}, "created", "7", {"by": "ada"})
+    stream.publish({"n": 2}, "changed")
+    stream.publish({"n": 3}, "paid")
+    worker = Worker(pq, threads=2)
+    worker.on("done", lambda event: len(seen) == 3 and worker.stop())
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: len(seen) == 3, "the events")
+    finally:
+        worker.stop()
+        thread.join(30)
+    assert sorted((how, event.data["n"]) for how, event in seen) == [("made", 1), ("made", 2), ("other", 3)]
+    (first,) = (event for _, event in seen if event.data["n"] == 1)
+    assert (first.id, first.type, first.key, first.headers) == (id, "created", "7", {"by": "ada"})
+    assert first.at.tzinfo is not None
+
+
+def test_an_event_is_done_once_with_what_its_function_writes(pq: PQ, stream: Any, sql: Callable[..., Any]) -> None:
+    sql("create table seen (n int)")
+    failures = [ValueError("the first time")]
+
+    @stream.on(subscription="second", start="beginning", transactional=True, max_retries=1, retry_in="0s")
+    def note(event: Event) -> None:
+        current().cursor.execute("insert into seen values (%s)", (event.data,))
+        if event.data == 3 and failures:
+            raise failures.pop()
+
+    stream.publish_many(range(10))
+    workers = [Worker(pq, threads=2, capture_signals=False) for _ in range(2)]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: sql("select count(*) from seen") == [(10,)], "the events")
+        stream.publish(10)
+        wait_until(lambda: sql("select count(*) from seen") == [(11,)], "the last event")
+    finally:
+        for worker in workers:
+            worker.stop()
+        for thread in threads:
+            thread.join(30)
+    assert sql("select n from seen order by n") == [(n,) for n in range(11)]
+
+
+def test_events_of_one_key_come_in_order(pq: PQ, stream: Any) -> None:
+    seen: list[int] = []
+
+    @stream.on(subscription="third", start="beginning", max_retries=1, retry_in="0s")
+    def note(event: Event) -> None:
+        seen.append(event.data)
+        if event.data == 2 and seen.count(2) == 1:
+            raise ValueError
+
+    stream.publish_many(range(5), key="7" * 600)
+    worker = Worker(pq, threads=4, capture_signals=False)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: len(seen) == 6, "the events")
+    finally:
+        worker.stop()
+        thread.join(30)
+    assert seen == [0, 1, 2, 2, 3, 4]
+
+
+def test_one_function_for_a_type(stream: Any) -> None:
+    stream.on("a", subscription="fourth")(print)
+    with pytest.raises(ValueError, match="'a'"):
+        stream.on("a", subscription="fourth")
+    with pytest.raises(TypeError):
+        stream.on(1, subscription="fourth")
+    with pytest.raises(ValueError, match="yesterday"):
+        stream.on("b", subscription="fourth", start="yesterday")
