@@ -192,6 +192,12 @@ def test_a_retry_keeps_its_place(queue: Queue) -> None:
     assert taken(queue) == 2
 
 
+def test_while_a_job_waits_for_its_retry_the_others_stay_held(queue: Queue) -> None:
+    put(queue, 1, 2, 3)
+    queue.get(lease="30s").retry("1h")
+    assert queue.counts() == {"ready": 0, "scheduled": 1, "held": 2, "running": 0, "dead": 0, "finished": 0}
+
+
 def test_a_released_job_is_first_again(queue: Queue) -> None:
     put(queue, 1, 2)
     queue.get(lease="30s").release()

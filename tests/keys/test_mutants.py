@@ -36,6 +36,17 @@ MUTANTS = {
         "may_begin := pg_catalog.pg_try_advisory_xact_lock(",
         "may_begin := pg_catalog.pg_try_advisory_xact_lock_shared(",
     ),
+    "the guard looks once, and then takes the lock": Mutant(
+        "test_races.py::test_who_begins_between_the_first_look_and_the_lock_is_seen",
+        "      perform pg_catalog.set_config('pq.key_locks', (locks + 1)::text, true);\n    end if;\n    may_begin := (",
+        "      perform pg_catalog.set_config('pq.key_locks', (locks + 1)::text, true);\n      exit;\n    end if;\n"
+        "    may_begin := (",
+    ),
+    "a retry leaves the line": Mutant(
+        "test_keys.py::test_while_a_job_waits_for_its_retry_the_others_stay_held",
+        "leaves := leaves or passes is true or new.attempts = 0;",
+        "leaves := true;",
+    ),
     "the guard takes each row for one that is alone": Mutant(
         "test_keys.py::test_jobs_that_overlapping_transactions_have_put_run_one_after_the_other",
         "  if its_alone then\n    return true;",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
-from support import taken, wait_until
+from psycopg2.extensions import make_dsn
+from support import Background, execute, taken, wait_until
+from support.driver import driver
 
 from pq import PQ, Queue
 
@@ -91,3 +96,88 @@ def test_the_end_of_a_job_counts_on_one_in_line_that_is_about_to_leave(queue: Qu
     running.done()
     conn.commit()
     wait_until(lambda: taken(queue) == "y", "the last one", 2)
+
+
+#: So the functions of triggers wait, in the session with that setting, when they have read so many rows.
+PAUSE = """
+    create function pause() returns boolean language plpgsql as $$
+    declare
+      step integer := coalesce(nullif(current_setting('test.step', true), ''), '0')::integer + 1;
+    begin
+      if pg_trigger_depth() > 0 and current_setting('test.pauses_at', true) <> '' then
+        perform set_config('test.step', step::text, false);
+        if step = current_setting('test.pauses_at')::integer then
+          perform pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1);
+        end if;
+      end if;
+      return true;
+    end
+    $$;
+    create policy pauses on queue using (pause());
+    alter table queue enable row level security, force row level security;
+"""
+
+PAUSED = "select from pg_locks where locktype = 'advisory' and not granted"
+
+TAKE = """
+    update queue set dequeued_at = clock_timestamp(), due_at = clock_timestamp() + interval '1 h', attempts = 1
+    where data::text = '"x"' returning id
+"""
+
+
+@pytest.fixture
+def owned(empty_dsn: str) -> Iterator[str]:
+    """The DSN of the table's owner, to whom its policies apply."""
+    owner = f"pq_owner_{uuid.uuid4().hex[:8]}"
+    execute(empty_dsn, f"create role {owner} login")
+    execute(empty_dsn, f"grant all on schema public to {owner}")
+    dsn = make_dsn(empty_dsn, user=owner)
+    with PQ(dsn) as pq:
+        pq.create()
+    yield dsn
+    execute(empty_dsn, f"drop owned by {owner} cascade; drop role {owner}")
+
+
+def test_who_begins_between_the_first_look_and_the_lock_is_seen(owned: str) -> None:
+    """The guard looks at the key of x, and sees y alone, which comes later. Before it has locked the key, another
+    transaction takes the one before x, whose time has come."""
+    conn = driver.connect(owned)
+    with PQ(owned, timeout=0) as pq, PQ(f"{owned} options='-c test.pauses_at=1'") as other, closing(conn):
+        queue = pq["a"]
+        scheduled(queue, "first")
+        queue.put("x", key="k", conn=conn)  # nobody sees it: y is ready, too
+        queue.put("y", key="k")
+        conn.commit()
+        execute(owned, PAUSE)
+        conn.cursor().execute("select pg_advisory_lock(1)")
+        take = Background(other["a"]._run, TAKE)
+        wait_until(lambda: queue._run(PAUSED), "the look")
+        assert queue.get(lease="1h").data == "first"
+        conn.cursor().execute("select pg_advisory_unlock(1)")
+        assert take.result() == []
+        assert queue.count("running") == 1
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_who_is_held_back_while_another_ends_keeps_its_place(owned: str, step: int) -> None:
+    """Of the two that are in line the later one runs, since it is urgent. At each step of its end, a claim finds the other
+    one, and holds it back."""
+    conn = driver.connect(owned)
+    with PQ(owned, timeout=0) as pq, PQ(f"{owned} options='-c test.pauses_at={step}'") as other, closing(conn):
+        queue = pq["a"]
+        conn.cursor().execute("select 1")
+        queue.put("first", key="k", conn=conn)  # nobody sees it
+        queue.put("urgent", None, "0s", key="k")
+        conn.commit()
+        running = queue.get(lease="1h")
+        assert running.data == "urgent"
+        queue.put("second", key="k")
+        execute(owned, PAUSE)
+        conn.cursor().execute("select pg_advisory_lock(1)")
+        end = Background(other["a"]._run, "update queue set due_at = null where id = %(id)s returning id", id=running.id)
+        wait_until(lambda: queue._run(PAUSED) or not end.is_alive(), "the step")
+        found = [taken(queue)]
+        conn.cursor().execute("select pg_advisory_unlock(1)")
+        end.result()
+        wait_until(lambda: found.append(taken(queue)) or len([data for data in found if data]) == 2, "both")
+        assert [data for data in found if data] == ["first", "second"]

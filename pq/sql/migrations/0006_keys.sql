@@ -490,33 +490,14 @@ begin
   ) is null then
     return false;
   end if;
-  next_id := case when (
+  if (
     select (dequeued_at is null) = (due_at is null) from :table where id = after_id and :of_key
-  ) is not true then coalesce(
-    (
-      select id from :table
-      where :of_key and :stand = 1 and expected_at is not null
-      :oldest_first
-      limit 1
-    ),
-    (
-      select id from :table
-      where :of_key and :stand = 1 and expected_at is null and id > since
-      :oldest_first
-      limit 1
-    ),
-    (
-      select id from :table
-      where :of_key and :stand = 1
-      :oldest_first
-      limit 1
-    )
-  ) end;
-  if next_id is null then
+  ) is true then
     return false;
   end if;
   -- One that nobody had seen in time may be in line already, and may be earlier. If it is about to leave, the check finds it.
-  -- The row itself is in line while it waits for a retry that lets the others pass.
+  -- The row itself is in line while it waits for a retry that lets the others pass. This look is before the other one: a claim
+  -- may hold it back meanwhile, and then it is found there.
   if passes_alone and coalesce(
     (
       select id from :table
@@ -541,6 +522,26 @@ begin
     perform :check_function(its_queue, its_key, null);
     return true;
   end if;
+  next_id := coalesce(
+    (
+      select id from :table
+      where :of_key and :stand = 1 and expected_at is not null
+      :oldest_first
+      limit 1
+    ),
+    (
+      select id from :table
+      where :of_key and :stand = 1 and expected_at is null and id > since
+      :oldest_first
+      limit 1
+    ),
+    (
+      select id from :table
+      where :of_key and :stand = 1
+      :oldest_first
+      limit 1
+    )
+  );
   update :table set due_at = null, schedule_at = null, is_alone = case when passes_alone then true end
   where id = (select id from :table where id = next_id and :stand = 1 for update skip locked);
   if found then
