@@ -12,7 +12,6 @@ from .._logs import worker_log as logger
 from .._loop import Loop
 from .._streams import Event, Stream
 from .._streams.schema import gate_of
-from .._streams.taking import take
 from .._table.bulk import NewJob
 from .._text import describe
 from .._unique import MOST_BYTES
@@ -70,6 +69,7 @@ class Taker:
         self._intake = intake
         gate = gate_of(intake.stream.name)
         self._table = intake.queue._table
+        self._subscription = intake.stream.subscription(intake.subscription)
         self._waiter = self._table.waiter_for_log(gate, gate)
         self._is_subscribed = False
         self._told = False
@@ -106,6 +106,6 @@ class Taker:
         if not self._table.execute(has_room, {"queue": queue.name, "room": READY})[0][0]:
             return None
         with queue._transaction():
-            events = take(self._intake.stream, self._table, self._intake.subscription, 0, EVENTS, None).events
+            events = self._subscription.take(EVENTS)
             queue.put_many(self._intake.jobs_of(events))
         return len(events)
