@@ -120,7 +120,7 @@ class Completer:
     def _settle(self, batch: Batch, again: bool = False) -> bool:
         """Settle these jobs; return False if the database does not serve now.
 
-        :param again: when this was tried before, the connection was lost.
+        :param again: this was tried before.
         """
         try:
             lost = set(settle([settlement for _, settlement in batch], LOCK_TIMEOUT, self.table))
@@ -158,18 +158,22 @@ class Completer:
             return self._settle(batch, again=True)
         if len(batch) > 1:
             return self._settle_halves(batch, cut)
-        return self._settle_as_failed(*batch[0], error)
+        return self._settle_as_failed(*batch[0], error, again)
 
     def _settle_halves(self, batch: Batch, again: bool = False) -> bool:
         middle = len(batch) // 2
         return self._settle(batch[:middle], again) and self._settle(batch[middle:], again)
 
-    def _settle_as_failed(self, execution: Execution, settlement: Settlement, error: Exception) -> bool:
+    def _settle_as_failed(
+        self, execution: Execution, settlement: Settlement, error: Exception, again: bool
+    ) -> bool:
         """A job can't be settled like this, and it is not the database's fault: that is a failed attempt."""
         if execution.refused or settlement.outcome == "released" or not self._is_writable(execution):
             logger.error("job %s can't be settled; it is tried again", execution.job.id, exc_info=error)
             self._set_aside([execution], STUCK_PAUSE)
             return True
+        if not again:  # an outage may have ended since
+            return self._settle([(execution, settlement)], again=True)
         execution.refused = True
         failed = execution.failed(error)
         self._held.replace(execution, failed)

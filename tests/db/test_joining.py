@@ -721,6 +721,8 @@ def test_the_one_connection_of_a_pq_can_be_given_too(dsn: str) -> None:
     conn = psycopg2.connect(dsn)
     with PQ(conn, poll_interval=0.05) as pq:
         waiting = Background(pq["a"].get, timeout=30)
+        # its first look is on this connection, where other threads must do nothing meanwhile
+        wait_until(lambda: getattr(pq._table._room.queues.get("a"), "sure", False), "the sleep of the waiter")
         for n in range(50):  # while the waiting thread uses the connection, too
             pq["b"].put(n, conn=conn)
             conn.rollback()

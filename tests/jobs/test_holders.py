@@ -8,6 +8,7 @@ at most once, and by its holder.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import pytest
@@ -156,9 +157,10 @@ A = ["a claim", "a extend", "a settle"]
 B = ["b claim", "b extend", "b settle"]
 
 
-@pytest.mark.parametrize("how", ["done", "release", "fail"])
-def test_all_orders_of_two_holders(real: Callable[[], Real], how: str) -> None:
-    for order in merges(A, B, ["expire", "expire"]):
+@pytest.mark.parametrize(("how", "step"), [("done", 1), ("release", 5), ("fail", 5)])
+def test_all_orders_of_two_holders(real: Callable[[], Real], how: str, step: int) -> None:
+    """Of the ways to settle, which have the same guard, all orders are tried with one, and some with the others."""
+    for order in islice(merges(A, B, ["expire", "expire"]), 0, None, step):
         assert play(order, real(), how) == play(order, Model(), how)
 
 

@@ -23,10 +23,13 @@ FAST = [
 
 #: What depends on the Python: threads, forks, signals, the end of the interpreter, drivers. CI runs it on each one.
 EVERY_PYTHON = [
-    "worker",
+    "worker/test_events.py",
+    "worker/test_fences.py",
+    "worker/test_stop.py",
+    "worker/test_supervisor.py",
+    "worker/test_worker.py",
     "wait/test_waiting.py",
     "wait/test_aside.py",
-    "wait/test_interleavings.py",
     "tasks/test_tasks.py",
     "tasks/test_found.py",
     "jobs/test_leases.py",

@@ -257,7 +257,7 @@ def source(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
 def test_the_model(source: PQ, pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marks, "SLOW_PAUSE", 0.0)  # on a slow machine marks may hide a job for a moment
     bounds = settings(
-        max_examples=15,  # on each of the three sources
+        max_examples=10,  # on each of the three sources
         stateful_step_count=30,
         deadline=None,
         database=None,

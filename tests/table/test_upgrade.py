@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 from support import execute, wait_until
 from support.catalog import describe
-from support.versions import Library, await_ready, result, tell
+from support.versions import Library, result
 
 from pq import PQ, Queue
 from pq._table import migrations
@@ -264,71 +262,3 @@ def test_tasks_put_by_one_are_performed_by_the_other(
     # here the second attempt is at the same row, there at a copy
     assert sorted(execute(old_dsn, tries)) == [("0",), ("0",), ("1",)]
     assert len(old_pq["chores"]) == 0
-
-
-# -- under load
-
-PRODUCE = """
-def times(n):
-    return [(None, None), (None, "1h"), ("1s", None), (dt.datetime(2000, 1, 1), "0s")][n % 4]
-
-print("ready", flush=True)
-sys.stdin.readline()
-ids = []
-for n in range(args[0]):
-    ids.append(pq["load"].put(n, *times(n)))
-    time.sleep(0.005)
-print(json.dumps(ids))
-"""
-
-CONSUME = """
-from select import select
-
-print("ready", flush=True)
-ids = []
-queue = pq["load"]
-queue.timeout = 0.1
-while not select([sys.stdin], [], [], 0)[0]:
-    with queue as cursor:
-        job = queue.get(timeout=0.1)
-    if job is not None:
-        ids.append(job.id)
-print(json.dumps(ids))
-"""
-
-
-def test_every_job_is_got_once_when_the_table_is_upgraded_under_load(
-    old: Library, new: Library, old_dsn: str
-) -> None:
-    jobs = 300
-    with PQ(old_dsn) as pq, closing(psycopg2.connect(old_dsn)) as conn:
-        conn.autocommit = True
-        consumers = [old.start(old_dsn, CONSUME) for _ in range(2)]
-        producers = [old.start(old_dsn, PRODUCE, jobs) for _ in range(2)]
-        for process in consumers + producers:
-            await_ready(process)
-        for process in producers:
-            tell(process, "go\n")
-        wait_until(lambda: count(conn, "dequeued_at is not null") > 20, "the old ones to work")
-        assert pq.version() == 1
-        pq.create()
-        at_upgrade = count(conn, "true")
-        assert at_upgrade < 2 * jobs, "the producers were done before the upgrade"
-        producers.append(new.start(old_dsn, PRODUCE, jobs))
-        consumers.append(new.start(old_dsn, CONSUME))
-        for process in (producers[-1], consumers[-1]):
-            await_ready(process)
-        tell(producers[-1], "go\n")
-        put = [id for process in producers for id in result(process)]
-        wait_until(lambda: count(conn, "dequeued_at is null") == 0, "all jobs to be got")
-        got = [result(process) for process in consumers]
-    assert sorted(id for ids in got for id in ids) == sorted(put)
-    assert len(put) == 3 * jobs
-    assert all(got), "one of the consumers got nothing"
-
-
-def count(conn: Any, condition: str) -> int:
-    with conn.cursor() as cursor:
-        cursor.execute(f"select count(*) from queue where {condition}")
-        (number,) = cursor.fetchone()
-    return int(number)

@@ -56,10 +56,12 @@ def test_nothing_is_lost_under_torture():
 
 
 def test_nothing_is_delivered_twice_without_faults():
-    figures = torture("--small", "--seconds", "3", "--faults", "")
-    assert figures["acknowledged puts"] > 10
-    assert figures["delivered in order"] >= 5
-    assert (figures["faults"], figures["redelivered"], figures["handled more than once"]) == (0, 0, 0)
+    for seconds in ("3", "10", "30"):  # on a busy machine the processes take longer to begin
+        figures = torture("--small", "--seconds", seconds, "--faults", "")
+        assert (figures["faults"], figures["redelivered"], figures["handled more than once"]) == (0, 0, 0)
+        if figures["acknowledged puts"] > 10 and figures["delivered in order"] >= 5:
+            return
+    pytest.fail(f"nothing much was done: {figures}")
 
 
 def test_a_history_without_faults_passes():
