@@ -30,6 +30,9 @@ _LEASE = "1 hour"
 
 _ALL = 2**62
 
+#: Events that are retried are batches here, not jobs of a queue.
+_NO_JOBS = {"queue": "", "past_retries": True, "past_open": False}
+
 #: The columns of an event that can be copied, without the other extras, which are headers.
 _COPIED = {"type": "type", "extra1": "key", "data": "data", "time": "at"}
 
@@ -142,7 +145,10 @@ class Streams(Backend):
     def register(self, queue: str, consumer: str, tick: int | None, subconsumer: str | None = None) -> int:
         if tick is not None:
             raise ValueError(f"without the extension pgq there are no ticks: tick_id must be None, not {tick}")
-        wanted = {"subscription": consumer, "types": None, "partitions": 1, "shared": True, "after": None}
+        wanted = {
+            "subscription": consumer, "types": None, "partitions": 1, "shared": True, "after": None,
+            "max_retries": None, "ordered": None, "queue": "",
+        }  # fmt: skip
         return int(bool(self._run(queue, "subscribe_consumer", wanted)))
 
     def unregister(self, queue: str, consumer: str, subconsumer: str | None = None) -> int:
@@ -163,7 +169,7 @@ class Streams(Backend):
     def next(self, queue: str, consumer: str, wants: Mapping[str, Any]) -> dict[str, Any]:
         shared = wants["subconsumer"] is not None
         params: dict[str, Any] = {
-            "subscription": consumer, "partition": 0, "n": max(BATCH_EVENTS, wants["count"] or 0),
+            **_NO_JOBS, "subscription": consumer, "partition": 0, "n": max(BATCH_EVENTS, wants["count"] or 0),
             "lease": (wants["dead"] or _LEASE) if shared else "0 s",
         }  # fmt: skip
         if not self._are_enough(queue, wants, params):
