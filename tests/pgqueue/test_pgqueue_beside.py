@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from textwrap import dedent
+
 import pytest
 from support.pgqueue import Package
+
+import pq as this_library
 
 #: By name: a program of which all that it says must be the same.
 PROGRAMS = {
@@ -422,3 +428,33 @@ def test_a_program_does_the_same_without_the_extension(name: str, real: Package,
     expected = real.run(PROGRAMS[name])
     assert expected
     assert without.run(PROGRAMS[name]) == expected
+
+
+PAUSE = """
+def tick_now():
+    other = psycopg2.connect(sys.argv[1])
+    other.autocommit = True
+    other.cursor().execute("select pgq.force_tick(queue_name), pgq.ticker(queue_name) from pgq.queue")
+    other.close()
+
+"""
+
+
+def test_the_snippets_of_the_page_run_on_the_extension_and_on_pgqueue(real: Package, ours: Package) -> None:
+    """Of each pair those that come first. (test_docs.py runs both, on streams.)"""
+    page = Path(this_library.__file__).parents[1] / "docs" / "howto" / "pgqueue.rst"
+    if not page.exists():
+        pytest.skip("tested as installed, without the source tree")
+    blocks = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", page.read_text("utf-8"), re.MULTILINE)
+    start, pairs = blocks[1], blocks[3:]
+    assert "pgqueue.Queue" in pairs[0] and len(pairs) % 2 == 0
+    program = PAUSE + "".join(dedent(block) + "\ntick_now()\n" for block in (start, *pairs[::2]))
+    program = program.replace('psycopg2.connect("postgresql://localhost/example")', "psycopg2.connect(sys.argv[1])")
+    program = program.replace("conn.autocommit = False\nfor", "conn.autocommit = False\ntick_now()\nfor")
+    without_copy = re.sub(r"^queue\.insert_events\(.*", "", program, flags=re.MULTILINE)  # theirs does not work
+    for package, code, count in ((real, without_copy, 1), (ours, program, 3)):
+        process = package.start(code)
+        out, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+        assert out.splitlines()[:3] == ["announce Hello ...", "announce Hello world!", f"{count} True"]
+        assert "('old', 'billing') 0" in out
