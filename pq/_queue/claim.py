@@ -29,16 +29,14 @@ PROMOTED = REMOVED + 1
 
 class Claim:
     """Takes jobs of one queue: at once (`take`), or the first that comes (`wait_for`). A worker, which has to know of
-    the jobs that can't be decoded, uses `fetch`."""
+    the jobs that can't be decoded, uses `fetch`.
+
+    :ivar limited: what the last claim has told of the queue's limits.
+    """
 
     def __init__(self) -> None:
         self._marks = Marks()
-        self._limited = Limited()
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether the queue is, as its last claim has told."""
-        return self._limited.known
+        self.limited: Limited = Limited()
 
     def wait_for(self, queue: QueueBase, limit: int, patience: float, lease: timedelta | None) -> list[Any]:
         """Take jobs as `take` does; if there are none, wait for the first.
@@ -155,7 +153,7 @@ class Claim:
     def _execute(self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float) -> Found:
         """Execute one claim. The one for a queue without limits tells if there is a limit, or a pause; the other one
         tells if there is a limit no more."""
-        limited = self._limited
+        limited = self.limited
         in_transaction = queue._db.in_transaction
         for is_limited in (True, False) if limited.known else (False, True):
             sql = _statement(queue._table.quoted, how, slow, in_transaction, is_limited)

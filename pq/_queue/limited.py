@@ -59,10 +59,12 @@ class Limited:
     """Whether a queue is limited, as its claims tell, and the claims of one that is.
 
     :ivar known: whether the last claim said so.
+    :ivar full: whether it had fewer places than it wanted, and nothing but the end of a job can change that.
     """
 
     def __init__(self) -> None:
         self.known: bool = False
+        self.full: bool = False
         self._rates: int | None = None  # the oid of the table of the limits, if there are rates among the queue's
 
     def claim(self, queue: QueueBase, sql: str, params: dict[str, Any], timeout: float) -> Found | None:
@@ -84,6 +86,10 @@ class Limited:
         rows = queue._db.execute(sql, {**params, "tokens": tokens}, timeout=timeout, prepare=True)
         tells = told(rows)
         self.known = tells is None or tells.is_limited
+        self.full = (
+            tells is not None and self.known and bool(tells.has_places) and not tells.has_tokens
+            and tells.places < params["limit"]
+        )  # fmt: skip
         if tells is not None:
             self._rates = tells.table if tells.has_tokens else None
         if not self.known:

@@ -51,9 +51,7 @@ class WaitingRoom:
     ) -> None:
         self._driver = source.driver
         self._poll_interval = poll_interval
-        self._make_leader: Callable[[], Leader] = partial(
-            Leader, source, aside, table, poll_interval, listen_dsn
-        )
+        self._make_leader: Callable[[], Leader] = partial(Leader, source, aside, table, poll_interval, listen_dsn)
         self._aside = aside
         self.reset()
         _rooms.add(self)
@@ -97,9 +95,8 @@ class WaitingRoom:
         self.step_aside()
         with self.lock:
             for name in waiter.queues:
-                queue = self.queues.get(name)
-                if queue is None:
-                    queue = self.queues[name] = WaitedQueue(name, self._poll_interval, name in waiter.unseen)
+                queue = self.queues.get(name) or WaitedQueue(name, self._poll_interval, name in waiter.unseen)
+                self.queues[name] = queue
                 queue.admit(waiter)
             waiter.last = False
             self._wake()
@@ -140,6 +137,12 @@ class WaitingRoom:
                 if (queue := self.queues.get(name)) is not None:
                     queue.claimed_in_vain(reason)
             self._wake()
+
+    def found_full(self, waiter: Waiter, queue: str, since: float) -> None:
+        with self.lock:
+            waiter.called.pop(queue, None)
+            if (waited := self.queues.get(queue)) is not None:
+                waited.seen_full(since)
 
     def leave(self, waiter: Waiter) -> None:
         lingers = False

@@ -43,6 +43,7 @@ class WaitedQueue:
     :ivar missed: a notification came that no waiter was told of.
     :ivar look_at: when the listening session looks although nothing has happened. All times are monotonic seconds.
     :ivar claim_at: when one of the waiters claims although nothing has happened.
+    :ivar heard_at: when the last notification was read.
     :ivar until: when the queue is forgotten, since nobody waits for it.
     :ivar unsure_pause: seconds until the next look while it is not sure.
     :param unseen: a look of the listening session does not show what is waited for, and each waiter gets all of it: so
@@ -58,6 +59,7 @@ class WaitedQueue:
         self.missed = False
         self.look_at = math.inf
         self.claim_at = 0.0
+        self.heard_at = 0.0
         self.until = math.inf
         self.unsure_pause = FIRST_PAUSE
         self._retry_pause = FIRST_PAUSE
@@ -78,6 +80,7 @@ class WaitedQueue:
         """Have a waiter claim, and the session look after that: a put may have brought several jobs."""
         self.stale = True
         self.missed = not self.waiters
+        self.heard_at = time.monotonic()
         self.call(Reason.EVENT)
 
     def call(self, reason: Reason) -> None:
@@ -110,6 +113,14 @@ class WaitedQueue:
         """Note that a look has seen no job."""
         self._retry_pause = FIRST_PAUSE
 
+    def seen_full(self, since: float) -> None:
+        """Note that a claim took all that a limit allows: until a notification comes, there is nothing to see.
+
+        A look would take its time, in which the leader does not hear that a place has become free.
+        """
+        if self.sure and self.heard_at < since:
+            self.stale = False
+
 
 class Room(Protocol):
     """What a waiter needs of its `WaitingRoom`."""
@@ -119,6 +130,7 @@ class Room(Protocol):
     def admit(self, waiter: Waiter) -> None: ...
     def wait(self, waiter: Waiter, deadline: float) -> bool: ...
     def found_empty(self, waiter: Waiter, queues: Iterable[str]) -> None: ...
+    def found_full(self, waiter: Waiter, queue: str, since: float) -> None: ...
     def cancel(self, waiter: Waiter) -> None: ...
     def leave(self, waiter: Waiter) -> None: ...
 
@@ -199,6 +211,13 @@ class Waiter:
     def empty(self, queue: str) -> None:
         """Say that a claim has found nothing in a queue. It is not `ready` until something happens."""
         self._room.found_empty(self, [queue])
+
+    def full(self, queue: str, since: float) -> None:
+        """Say that a claim has found jobs, and that a limit allows no more of them: whoever ends one notifies.
+
+        :param since: a moment before that claim, in monotonic seconds.
+        """
+        self._room.found_full(self, queue, since)
 
     def cancel(self) -> None:
         """End `wait`, now and in the future. Any thread may call this."""

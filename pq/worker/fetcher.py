@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import timedelta
 
 from .._args import integer
@@ -69,6 +69,7 @@ class Fetcher:
         self._turn = 0
         self._last = 0  # how many were fetched the last time
         self._pace: float | None = None  # seconds that a handler takes
+        self._full: set[str] = set()  # the queues of which a limit had no more places: they tell when there is one
         self._alone: Execution | None = None  # the last job whose lease had expired twice in a row
 
     # -- for the worker's threads
@@ -178,7 +179,7 @@ class Fetcher:
             if self._closed:
                 return False
             waiter = self._waiter = self._waiter or self._new_waiter()
-        if self._claim(waiter, None) is not None:
+        if self._claim(waiter, None, passing=self._full) is not None:
             return True
         self._completer.loop.wake()  # what is settled now may be ready again
         with waiter:
@@ -203,21 +204,27 @@ class Fetcher:
         """Return whether a burst has ended: no job of this worker may become ready again, nor has lately."""
         return self._closed or (not self._held and time.monotonic() >= self._patience())
 
-    def _claim(self, waiter: Waiter, wanted: int | None) -> list[Execution] | None:
+    def _claim(self, waiter: Waiter, wanted: int | None, passing: Container[str] = ()) -> list[Execution] | None:
         """Claim jobs of the queues in turn, or of the first that has jobs; None if there are none.
 
         :param wanted: how many at most; None: as many as may be done soon, which go to the stock.
+        :param passing: the names of queues that are to be left out.
         """
         asked = time.monotonic()
         limit = self._wanted() if wanted is None else wanted
         names = waiter.ready()
         first = 0 if self._strict or not names else self._turn % len(names)
         for name in names[first:] + names[:first]:
+            if name in passing:
+                continue
             queue = self._by_name[name]
             # what waits in the stock would take places that other workers need
-            most = min(limit, 1 + self._idle) if queue._claims.is_limited else limit
+            most = min(limit, 1 + self._idle) if queue._claims.limited.known else limit
             jobs, refused = queue._claims.fetch(queue, most, 0, self._lease)
+            (self._full.add if queue._claims.limited.full else self._full.discard)(name)
             if jobs or refused:
+                if name in self._full:
+                    waiter.full(name, asked)
                 break
             waiter.empty(name)
         else:
@@ -229,7 +236,7 @@ class Fetcher:
             if refusal.outcome != "stuck":
                 self._events.tell(refusal.outcome, Execution(refusal.job, asked), refusal.error)
         executions = [Execution(job, asked) for job in jobs]
-        for execution in executions if queue._claims.is_limited else ():
+        for execution in executions if queue._claims.limited.known else ():
             execution.has_place = True
         return self._received(executions, wanted is None)
 

@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
-from support import PATIENCE, wait_until
+from support import PATIENCE, Background, wait_until
 
 from pq import PQ, Limit
 
@@ -104,3 +106,55 @@ def test_two_claims_that_see_the_same_place(pq: PQ, sql: Sql, connect: Callable[
     for thread in threads:
         thread.join()
     assert max(found) == 2
+
+def test_a_limit_that_changes_while_many_take(pq: PQ, sql: Sql) -> None:
+    """Lowered, it holds for each claim that is sent after that; raised, more jobs run at once within a second."""
+    changes: list[tuple[datetime, datetime, int]] = []  # before and after the change, and the limit
+    jobs: list[tuple[datetime, datetime, datetime]] = []  # when the claim was sent, the job taken, its end sent
+    stop = threading.Event()
+
+    def now() -> datetime:
+        ((at,),) = pq._db.execute("select clock_timestamp()", {})
+        return at  # type: ignore[no-any-return]
+
+    def change(running: int) -> None:
+        before = now()
+        pq.limits["a"] = Limit(running=running)
+        changes.append((before, now(), running))
+
+    def consume() -> None:
+        while not stop.is_set():
+            sent = now()
+            for job in pq["a"].get_many(2, timeout=0, lease="1h"):
+                time.sleep(0.002)
+                end = now()
+                job.done()
+                jobs.append((sent, job.dequeued_at, end))
+
+    pq["a"].load(range(20_000))
+    change(2)
+    threads = [Background(consume) for _ in range(8)]
+    for turn in range(8):
+        seen = len(jobs)
+        wait_until(lambda seen=seen: len(jobs) > seen + 20)
+        if turn % 2:
+            change(2)
+        else:
+            change(6)
+            raised = now()
+            wait_until(lambda raised=raised: at_once(jobs, raised) > 2, "more at once")
+    stop.set()
+    for thread in threads:
+        thread.result()
+
+    # a limit is in force from some moment of its change to some moment of the next one
+    pairs = pairwise([*changes, (now(), now(), 0)])
+    forces = [(before, until, running) for (before, _, running), (_, until, _) in pairs]
+    for sent, taken, _ in jobs:
+        allowed = max(running for before, until, running in forces if before <= taken and sent <= until)
+        assert sum(begin <= taken < end for _, begin, end in jobs) <= allowed
+
+
+def at_once(jobs: list[tuple[datetime, datetime, datetime]], since: datetime) -> int:
+    found = [job for job in list(jobs) if job[1] > since]
+    return max((sum(begin <= taken < end for _, begin, end in found) for _, taken, _ in found), default=0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,6 +15,7 @@ from support.kinds import ALL, make_pq
 
 from pq import PQ, Limit, Queue, Worker
 from pq._queue import limited
+from pq._wait.session import ListeningSession
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -211,6 +213,79 @@ def test_a_worker_takes_no_places_for_its_stock(pq: PQ, dsn: str) -> None:
     pq.limits["a"] = Limit(running=50)
     Worker(pq, [pq["a"]], threads=2, max_jobs=100, capture_signals=False).run()
     assert max(seen[20:]) <= 12  # those that run, and those that are about to be settled
+
+
+class TestWorkers:
+    """A worker whose queue is full sleeps until it is told of a free place."""
+
+    @pytest.fixture
+    def runs(self, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PQ, list[threading.Event]]]:
+        """A worker with two jobs that run, up to the limit, more that are ready, and a session that will be told."""
+        monkeypatch.setattr(Queue, "handler_registry", {})
+        running: list[threading.Event] = []
+
+        with PQ(dsn, poll_interval=PATIENCE) as pq:
+
+            @pq["a"].task()
+            def work(job_id: int) -> None:
+                running.append(end := threading.Event())
+                assert end.wait(PATIENCE)
+
+            for _ in range(20):
+                work()
+            pq.limits["a"] = Limit(running=2)
+            worker = Worker(pq, [pq["a"]], threads=6, capture_signals=False)
+            thread = Background(worker.run)
+            try:
+                wait_until(lambda: len(running) == 2)
+                wait_until(lambda: (waited := pq._table._room.queues.get("a")) and waited.sure and not waited.stale)
+                yield pq, running
+            finally:
+                worker.stop()
+                wait_until(lambda: [end.set() for end in running] and not thread.is_alive())
+            thread.result()
+
+    def test_one_claim_for_each_free_place_and_no_look(
+        self, runs: tuple[PQ, list[threading.Event]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a place that becomes free meanwhile waits for a claim in vain, and for a look."""
+        _, running = runs
+        claims = count_claims(monkeypatch)
+        looks: list[Any] = []
+        look = ListeningSession.look
+        monkeypatch.setattr(ListeningSession, "look", lambda *args: looks.append(args) or look(*args))
+        for number in range(5):
+            running[number].set()
+            wait_until(lambda number=number: len(running) == number + 3, "the next job")
+        assert ([len(rows) for rows in claims], looks) == ([1] * 5, [])
+
+    @pytest.mark.parametrize("how", ["raised", "removed"])
+    def test_a_limit_that_is_changed_is_seen_within_a_second(
+        self, runs: tuple[PQ, list[threading.Event]], how: str
+    ) -> None:
+        """It is told: the poll interval is longer than that."""
+        pq, running = runs
+        began = time.monotonic()
+        if how == "raised":
+            pq.limits["a"] = Limit(running=4)
+            wait_until(lambda: len(running) == 4)
+        else:
+            del pq.limits["a"]
+            wait_until(lambda: len(running) == 6)
+        assert time.monotonic() - began < PATIENCE / 2
+
+    def test_a_limit_that_is_lowered(
+        self, runs: tuple[PQ, list[threading.Event]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pq, running = runs
+        pq.limits["a"] = Limit(running=1)
+        claims = count_claims(monkeypatch)
+        running[0].set()
+        wait_until(lambda: claims, "a claim, which finds none")
+        assert len(running) == 2
+        running[1].set()
+        wait_until(lambda: len(running) == 3, "the next job")
+        wait_until(lambda: pq["a"].counts()["running"] == 1)
 
 
 class TestNoBusyLoop:
