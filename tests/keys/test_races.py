@@ -120,7 +120,7 @@ PAUSE = """
 PAUSED = "select from pg_locks where locktype = 'advisory' and not granted"
 
 TAKE = """
-    update queue set dequeued_at = clock_timestamp(), due_at = clock_timestamp() + interval '1 h', attempts = 1
+    update queue set dequeued_at = now(), due_at = now() + interval '1 h', attempts = 1
     where data::text = '"x"' returning id
 """
 
@@ -160,8 +160,8 @@ def test_who_begins_between_the_first_look_and_the_lock_is_seen(owned: str) -> N
 
 @pytest.mark.parametrize("step", range(1, 9))
 def test_who_is_held_back_while_another_ends_keeps_its_place(owned: str, step: int) -> None:
-    """Of the two that are in line the later one runs, since it is urgent. At each step of its end, a claim finds the other
-    one, and holds it back."""
+    """Of the two that are in line the later one runs, since it is urgent. At each step of its end, a claim finds the
+    other one, and holds it back."""
     conn = driver.connect(owned)
     with PQ(owned, timeout=0) as pq, PQ(f"{owned} options='-c test.pauses_at={step}'") as other, closing(conn):
         queue = pq["a"]
@@ -174,7 +174,7 @@ def test_who_is_held_back_while_another_ends_keeps_its_place(owned: str, step: i
         queue.put("second", key="k")
         execute(owned, PAUSE)
         conn.cursor().execute("select pg_advisory_lock(1)")
-        end = Background(other["a"]._run, "update queue set due_at = null where id = %(id)s returning id", id=running.id)
+        end = Background(other["a"]._run, "update queue set due_at = null where id = %(id)s", id=running.id)
         wait_until(lambda: queue._run(PAUSED) or not end.is_alive(), "the step")
         found = [taken(queue)]
         conn.cursor().execute("select pg_advisory_unlock(1)")

@@ -123,3 +123,31 @@ def one(
 def is_blocked(sql: Sql) -> bool:
     waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
     return bool(sql(waiting))
+
+
+def test_a_put_that_is_about_to_join_a_job_which_begins_makes_another(
+    pq: PQ, conns: Any, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The put finds the job locked, and so is to join it after a wait. Before it does, the job is taken, in another
+    transaction that has not ended: who has it need not see what was done before the put."""
+    queue = pq["a"]
+    first = queue.put(1, unique="t")
+    locking, taking = conns
+    locking.cursor().execute("select from queue where id = %s for share", (first,))
+    statements = []
+    run = queue._run_with_rights
+
+    def step(statement: str, params: Any) -> Any:
+        statements.append(statement)
+        if len(statements) == 3:  # it has tried twice to put it
+            locking.rollback()
+            job = queue.get(timeout=0, conn=taking)
+            assert job is not None and job.id == first
+        return run(statement, params)
+
+    monkeypatch.setattr(queue, "_run_with_rights", step)
+    put = Background(queue.put, 1, unique="t")
+    wait_until(lambda: not put.is_alive() or is_blocked(sql))
+    taking.commit()
+    id = put.result()
+    assert id != first and id.created
