@@ -1,0 +1,156 @@
+"""Streams, in pairs with what they stand beside: ``python -m benchmarks.streams``.
+
+Each pair does the one thing and then the other, again and again, so that what else the machine does meets both. For
+each this prints the median of the ratios of the rates, with its interval:
+
+    publish        of a bare INSERT into a table with a primary key, one a transaction, by prepared statements
+    publish_many   1,000 a statement, of a bare INSERT of 1,000
+    batch          batches of 1,000 in transactions, of a SELECT of 1,000 by the primary key and an UPDATE of the last
+    id wake           from a publish to the consumer, of a put to `Queue.get`: ratio of the times, not of the rates
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+N = 300
+MANY = 1000
+
+
+def main() -> None:
+    from pq import PQ
+
+    from .server import Server
+    from .stats import interval
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.streams", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--durable", action="store_true", help="wait for the disk at each commit")
+    args = parser.parse_args()
+    commit = "on" if args.durable else "off"
+    with Server() as server, server.using("synchronous_commit", commit), PQ(server.dsn()) as pq:
+        pq.create()
+        figures = Figures(pq, server.dsn())
+        for name, (ours, other) in figures.all().items():
+            ours(), other()
+            ratios = []
+            for turn in range(args.pairs):
+                rates = {way: way() for way in ((ours, other) if turn % 2 else (other, ours))}
+                ratios.append(rates[ours] / rates[other])
+            print(f"{name:13} {interval(ratios)}", flush=True)
+        figures.close()
+
+
+class Figures:
+    """The ways; each returns a rate."""
+
+    def __init__(self, pq: Any, dsn: str) -> None:
+        import psycopg2
+
+        self.pq = pq
+        self.stream = pq.streams["bench"]
+        self.stream.create()
+        self.reader = self.stream.subscribe("reader")
+        self.conn = psycopg2.connect(dsn)
+        self.conn.autocommit = True
+        self.cursor = self.conn.cursor()
+        self.cursor.execute("create table raw (id bigserial primary key, data json); create table place (id bigint)")
+        self.cursor.execute("insert into place values (0)")
+        self.cursor.execute("prepare one (json) as insert into raw (data) values ($1) returning id")
+        self.cursor.execute("prepare many (text[]) as insert into raw (data) select unnest($1)::json returning id")
+
+    def all(self) -> dict[str, tuple[Callable[[], float], Callable[[], float]]]:
+        return {
+            "publish": (self.publish, self.insert),
+            "publish_many": (self.publish_many, self.insert_many),
+            "batch": (self.batch, self.select),
+            "wake": (self.wake_get, self.wake_stream),  # times: the other way round
+        }
+
+    def publish(self) -> float:
+        return rate(N, lambda n: self.stream.publish({"n": n}))
+
+    def insert(self) -> float:
+        return rate(N, lambda n: self.cursor.execute("execute one (%s)", (json.dumps({"n": n}),)))
+
+    def publish_many(self) -> float:
+        return rate(5, lambda _: self.stream.publish_many([{"n": n} for n in range(MANY)]))
+
+    def insert_many(self) -> float:
+        data = [json.dumps({"n": n}) for n in range(MANY)]
+        return rate(5, lambda _: self.cursor.execute("execute many (%s)", (data,)))
+
+    def batch(self) -> float:
+        self.reader.seek("new")
+        self.stream.publish_many({"n": n} for n in range(5 * MANY))
+
+        def take(_: int) -> None:
+            with self.reader.batch(MANY, timeout=0) as batch:
+                assert len(batch) == MANY
+
+        return rate(5, take)
+
+    def select(self) -> float:
+        self.cursor.execute("truncate raw; update place set id = 0")
+        data = [json.dumps({"n": n}) for n in range(5 * MANY)]
+        self.cursor.execute("insert into raw (data) select unnest(%s)::json", (data,))
+
+        def take(_: int) -> None:
+            self.cursor.execute("begin")
+            self.cursor.execute("select id from place for update")
+            self.cursor.execute(
+                "select id, data from raw where id > (select id from place) order by id limit %s", (MANY,)
+            )
+            rows = self.cursor.fetchall()
+            self.cursor.execute("update place set id = %s", (rows[-1][0],))
+            self.cursor.execute("commit")
+
+        return rate(5, take)
+
+    def wake_get(self) -> float:
+        queue = self.pq["wake"]
+        return latency(lambda: queue.get(timeout=10), lambda: queue.put(1))
+
+    def wake_stream(self) -> float:
+        self.reader.seek("new")
+
+        def take() -> None:
+            with self.reader.batch(1, timeout=10) as batch:
+                assert batch
+
+        return latency(take, lambda: self.stream.publish(1))
+
+    def close(self) -> None:
+        self.conn.close()
+
+
+def rate(n: int, call: Callable[[int], Any]) -> float:
+    """Return calls a second."""
+    began = time.perf_counter()
+    for number in range(n):
+        call(number)
+    return n / (time.perf_counter() - began)
+
+
+def latency(take: Callable[[], Any], give: Callable[[], Any], rounds: int = 11) -> float:
+    """Return the median of the seconds from giving to having taken, by a thread that waits."""
+    times = []
+    for _ in range(rounds):
+        ends: list[float] = []
+        thread = threading.Thread(target=lambda ends=ends: (take(), ends.append(time.perf_counter())))
+        thread.start()
+        time.sleep(0.2)  # until it waits: no figure but this one depends on it
+        began = time.perf_counter()
+        give()
+        thread.join()
+        times.append(ends[0] - began)
+    return sorted(times)[rounds // 2]
+
+
+if __name__ == "__main__":
+    main()
