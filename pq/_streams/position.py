@@ -67,7 +67,7 @@ class Position:
         if not behind:
             raise self._unknown()
         sql = self.stream._table.statements("stream_take.sql", self.stream.name, is_open="any_state")["unread"]
-        params = {"subscription": self.name, "n": JOB_IDS.stop - 1 if exact else 1, "queue": ""}
+        params = {"subscription": self.name, "n": JOB_IDS.stop - 2 if exact else 1, "queue": ""}
         rows = [self.stream._execute(sql, {**params, "partition": partition})[0] for partition, _ in behind]
         ages = [age for _, age, _ in rows if age is not None]
         unread = sum(n for n, _, _ in rows) if exact else max(ids for _, ids in behind) if ages else 0

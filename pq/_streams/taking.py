@@ -101,7 +101,7 @@ def take(log: Log, subscription: str, partition: int, want: Want) -> Taken:
     lease = want.lease
     sql = log._table.statements("stream_take.sql", log.name)
     params: dict[str, Any] = {
-        "subscription": subscription, "partition": partition, "n": min(want.n, JOB_IDS.stop - 1),
+        "subscription": subscription, "partition": partition, "n": min(want.n, JOB_IDS.stop - 2),
         "lease": HERE if lease is None else lease.total_seconds(), "queue": retries_of(log.name, subscription),
         "past_retries": want.past_retries, "past_open": False,
     }  # fmt: skip
@@ -135,7 +135,7 @@ def take(log: Log, subscription: str, partition: int, want: Want) -> Taken:
 
 def take_again(log: Log, params: dict[str, Any], told: Told, want: Want) -> Taken | None:
     """Take a batch that was delivered before, and is due; None if there is none to be had."""
-    given = {**params, "n": JOB_IDS.stop - 1, "most": params["n"]}
+    given = {**params, "n": JOB_IDS.stop - 2, "most": params["n"]}
     sql = log._table.statements("stream_take.sql", log.name)["take_again"]
     rows = log._execute(sql, given, timeout=want.timeout)
     if not rows:

@@ -59,8 +59,8 @@ event.id, event.at, event.type, event.key, event.data, event.headers
 -- name: all_events
 -- Of a window, those whose ids are behind "after" and up to "last". Late ones are those of transactions that were running
 -- when the last window ended, and have ended since: they are found by their transactions. Fresh ones are of transactions
--- that have begun since then; they are above the mark. "id + 0" is no condition for an index: late ones are few, and by
--- their ids the server would read all.
+-- that have begun since then; they are above the mark. One more than n is read, which tells whether the window is over.
+-- "id + 0" is no condition for an index: late ones are few, and by their ids the server would read all.
 pq_late as (
   select :event_columns from (
     select * from :log as event
@@ -79,7 +79,7 @@ pq_late as (
     and event.id + 0 <= (select last from pq_window)
     and :is_wanted
   order by event.id
-  limit (select %(n)s::bigint)
+  limit (select %(n)s::bigint + 1)
 ), pq_fresh as (
   select :event_columns from :log as event
   where event.id > (select greatest(mark, after) from pq_window) and event.id <= (select last from pq_window)
@@ -87,13 +87,18 @@ pq_late as (
     and pg_visible_in_snapshot(event.txid, (select upto from pq_window))
     and :is_wanted
   order by event.id
-  limit (select %(n)s::bigint)
-), pq_events as materialized (
+  limit (select %(n)s::bigint + 1)
+), pq_read as materialized (
   select event.* from (select * from pq_late union all select * from pq_fresh) as event
   order by event.id
+  limit (select %(n)s::bigint + 1)
+), pq_events as materialized (
+  select read.* from pq_read as read
+  order by read.id
   limit (select %(n)s::bigint)
 ), pq_size as materialized (
-  select count(*) as n, min(id) as first, max(id) as last from pq_events
+  select count(*) as n, min(id) as first, max(id) as last, (select count(*) from pq_read) <= %(n)s as is_over
+  from pq_events
 )
 
 -- name: position_moves
@@ -119,12 +124,12 @@ pq_free as materialized (
 ), pq_moved as (
   update :positions as position set
     version = position.version + 1, moved_at = statement_timestamp(),
-    seen = case when size.n < %(n)s then its.upto else its.seen end,
-    mark = case when size.n < %(n)s then greatest(its.mark, size.last, :end_of_window) else its.mark end,
-    upto = case when size.n < %(n)s then null else its.upto end,
-    upto_top = case when size.n < %(n)s then null when its.inside then its.upto_top else :top end,
-    top = case when size.n >= %(n)s then its.top when its.inside then its.upto_top else :top end,
-    after = case when size.n < %(n)s then 0 else size.last end
+    seen = case when size.is_over then its.upto else its.seen end,
+    mark = case when size.is_over then greatest(its.mark, size.last, :end_of_window) else its.mark end,
+    upto = case when size.is_over then null else its.upto end,
+    upto_top = case when size.is_over then null when its.inside then its.upto_top else :top end,
+    top = case when not size.is_over then its.top when its.inside then its.upto_top else :top end,
+    after = case when size.is_over then 0 else size.last end
   from pq_window as its, pq_size as size, pq_now as pq_now
   where position.ctid = (select row from pq_free)
   returning 1
