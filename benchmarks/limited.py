@@ -56,6 +56,7 @@ def main() -> None:
         pq.create()
         for way in args.ways or WAYS:
             ratios, rates, most = [], [], 0
+            pq["a"].clear()  # the consumers before were killed, and have places
             fill(pq)
             with consumers(server.dsn(), way) as log:
                 for turn in range(args.pairs):
