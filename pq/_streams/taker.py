@@ -51,15 +51,16 @@ class Taker:
         want = want._replace(past_retries=self._was_retry)
         self._was_retry = False
         due: list[float] = []
+        taken: Taken | None = None
+        asked = False  # for an event that was set aside
         for partition in self._in_turn(log, want, due):
             while True:
                 taken = take(log, self._name, partition, want)
                 self._partitions = taken.told.partitions
                 if taken.told.has_retries and not taken.found and not want.past_retries and not taken.told.paused:
                     if (batch := self._retry(log, taken, want)) is not None:
-                        self._was_retry = True
                         return batch
-                    want = want._replace(past_retries=True)  # others have them, or their queue is paused
+                    asked, want = True, want._replace(past_retries=True)  # others have them, or their queue is paused
                 elif taken.found:
                     self._busy = BUSY
                     if (batch := self._batch(log, taken, want)) is not None:
@@ -69,6 +70,11 @@ class Taker:
                     break
             if taken.due_in is not None:
                 due.append(self._pause() if taken.due_in == BUSY else taken.due_in)
+        if (
+            taken is not None and taken.told.has_retries and not asked and not taken.told.paused
+            and (batch := self._retry(log, taken, want)) is not None
+        ):  # fmt: skip
+            return batch  # though it is not their turn
         self.due_in = min(due, default=None)
         return None
 
@@ -135,6 +141,7 @@ class Taker:
         )
         if found is None:
             return None
+        self._was_retry = True
         job, event = found
         event._text = _codec.encode(job.data)
         batch = Batch(owner, [event], Aside(owner.policy.usual), JobHold(owner, job), want.lease or timedelta())

@@ -291,6 +291,7 @@ pq_aside as (
       as its (id, attempts, delay, error, data)
   ) as given left join :log as event on event.id = given.id and given.data is null
   where exists (select from pq_ended) and (given.data is not null or event.id is not null)
+  returning id
 )
 
 -- name: as_job

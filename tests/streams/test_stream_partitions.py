@@ -1,0 +1,329 @@
+"""Partitions, each read in order by one consumer at a time; and subscriptions that several consumers share."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg2
+import pytest
+from support import Background, execute, wait_until
+
+from pq import PQ
+from pq._streams import Batch, Stream, Subscription
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+Take = Callable[..., list[Any]]
+
+PARTITIONS = 4
+KEYS = [f"k{n}" for n in range(20)]
+
+
+def fill(stream: Stream, count: int = 200) -> None:
+    """Publish events of all keys; each counts those of its key."""
+    counts = dict.fromkeys(KEYS, 0)
+    for _ in range(count):
+        key = random.choice(KEYS)
+        stream.publish(counts[key], key=key)
+        counts[key] += 1
+
+
+def expire(sql: Sql) -> None:
+    sql("update queue_batches_orders set due_at = statement_timestamp()")
+
+
+def partition(sql: Sql, key: str | None) -> int:
+    ((found,),) = sql(
+        f"""select (hashtextextended(coalesce(%s, '') collate "C", 0) & 1073741823) %% {PARTITIONS}""", (key,)
+    )
+    return int(found)
+
+
+def test_all_events_are_read_once_and_those_of_a_key_in_order(stream: Stream, take: Take) -> None:
+    subscription = stream.subscribe("billing", partitions=PARTITIONS)
+    fill(stream)
+    seen: dict[str, list[int]] = {key: [] for key in KEYS}
+    partitions = 0
+    while take(subscription, lambda batch: [seen[event.key].append(event.data) for event in batch], n=13):
+        partitions += 1
+    assert sum(map(len, seen.values())) == 200
+    assert all(found == list(range(len(found))) for found in seen.values())
+    assert partitions >= 200 / 13
+
+
+def test_a_batch_is_of_one_partition_and_others_are_taken_meanwhile(stream: Stream, sql: Sql) -> None:
+    subscription = stream.subscribe("billing", partitions=PARTITIONS)
+    fill(stream)
+    batches = [next(subscription.batches(5, timeout=0)) for _ in range(PARTITIONS)]
+    found = [{partition(sql, event.key) for event in batch} for batch in batches]
+    assert all(len(each) == 1 for each in found)
+    assert set.union(*found) == set(range(PARTITIONS))
+    assert not next(subscription.batches(5, timeout=0))  # each has an open batch
+    batches[2].done()
+    (again,) = {partition(sql, event.key) for event in next(subscription.batches(5, timeout=0))}
+    assert {again} == found[2]
+
+
+def test_events_without_a_key_are_in_one_partition(stream: Stream) -> None:
+    subscription = stream.subscribe("billing", partitions=PARTITIONS)
+    stream.publish_many(range(10))
+    with subscription.batch(timeout=0) as batch:
+        assert [event.data for event in batch] == list(range(10))
+
+
+def test_a_partition_that_is_always_full_does_not_starve_the_others(stream: Stream, take: Take) -> None:
+    subscription = stream.subscribe("billing", partitions=PARTITIONS)
+    stream.publish_many(range(1000), key="a")
+    others = [key for key in KEYS if key != "a"]
+    for key in others:
+        stream.publish(key, key=key)
+    seen: list[Any] = []
+    for _ in range(2 * PARTITIONS + len(others)):
+        seen += take(subscription, n=5)
+    assert set(others) <= set(seen)
+
+
+def test_fresh_objects_do_not_starve_a_partition_either(stream: Stream) -> None:
+    stream.subscribe("billing", partitions=PARTITIONS)
+    for key in KEYS:
+        stream.publish_many([key] * 100, key=key)
+    seen: set[Any] = set()
+    for _ in range(100):
+        with stream.subscription("billing").batch(2, timeout=0) as batch:
+            seen |= {batch[0].key and hash(batch[0].key)}
+    assert len(seen) >= PARTITIONS
+
+
+def test_an_idle_poll_is_one_statement(stream: Stream, statements: list[str]) -> None:
+    for name, options in (("a", {}), ("b", {"partitions": 8}), ("c", {"shared": True})):
+        subscription = stream.subscribe(name, **options)  # type: ignore[arg-type]
+        assert not next(subscription.batches(timeout=0))
+        statements.clear()
+        assert not next(subscription.batches(timeout=0))
+        assert len(statements) == 1, name
+
+
+def test_an_idle_poll_writes_nothing(stream: Stream, sql: Sql) -> None:
+    subscription = stream.subscribe("billing", partitions=8, types=["t"])
+    stream.publish_many(range(50), type="other")
+    for _ in range(3):
+        assert not next(subscription.batches(timeout=0))
+    before = sql("select pg_current_xact_id()::text::bigint")[0][0]
+    for _ in range(3):
+        assert not next(subscription.batches(timeout=0))
+    assert sql("select pg_current_xact_id()::text::bigint")[0][0] == before + 1
+
+
+def test_events_that_are_not_wanted_are_passed(stream: Stream, sql: Sql, take: Take) -> None:
+    subscription = stream.subscribe("billing", partitions=2, types=["t"])
+    stream.publish_many(range(150), type="other")
+    assert take(subscription) == []
+    marks = sql("select min(mark) from queue_positions_orders")
+    assert marks == [(150,)]
+
+
+def test_what_the_own_transaction_has_published_does_not_make_a_take_go_round(
+    stream: Stream, connect: Callable[..., Any]
+) -> None:
+    """It is not visible before the commit, and much of it: the position has nothing to pass."""
+    for name, options in (("a", {"types": ["t"]}), ("b", {"partitions": 2})):
+        subscription = stream.subscribe(name, **options)  # type: ignore[arg-type]
+        conn = connect()
+        stream.publish_many(range(200), type="t", conn=conn)
+        assert not Background(subscription.take, conn=conn).result()
+        conn.commit()
+        assert subscription.take(conn=conn)
+        conn.rollback()
+
+
+def test_a_late_event_of_another_partition_does_not_keep_one_ready(
+    stream: Stream, connect: Callable[..., Any], statements: list[str]
+) -> None:
+    subscription = stream.subscribe("billing", partitions=PARTITIONS)
+    slow = connect()
+    stream.publish("late", key="a", conn=slow)
+    for key in KEYS:
+        stream.publish(key, key=key)
+    seen = [data for _ in range(PARTITIONS) for data in drained(subscription)]
+    assert sorted(seen) == sorted(KEYS)
+    slow.commit()
+    assert drained(subscription) == ["late"]
+    assert drained(subscription) == []
+    statements.clear()
+    assert drained(subscription) == []
+    assert len(statements) == 1
+
+
+def drained(subscription: Subscription) -> list[Any]:
+    with subscription.batch(timeout=0) as batch:
+        return [event.data for event in batch]
+
+
+def test_a_paused_one_gives_nothing_and_a_restored_one_is_told(stream: Stream, sql: Sql) -> None:
+    subscription = stream.subscribe("billing", partitions=PARTITIONS)
+    fill(stream)
+    subscription.pause()
+    assert not next(subscription.batches(timeout=0))
+    subscription.resume()
+    assert next(subscription.batches(timeout=0))
+
+
+def test_one_that_was_made_anew_with_more_partitions_is_read_whole(stream: Stream) -> None:
+    subscription = stream.subscribe("billing")
+    assert drained(subscription) == []
+    subscription.drop()
+    stream.subscribe("billing", partitions=PARTITIONS)
+    fill(stream)
+    seen: list[Any] = []
+    wait_until(lambda: not (found := drained(subscription)) and len(seen) == 200 or seen.extend(found), "all events")
+
+
+# -- races
+
+
+@contextmanager
+def stepped(dsn: str, table: str) -> Iterator[Any]:
+    """Statements that write to a table stop before each row, until the value is closed."""
+    function = """
+        create or replace function stop() returns trigger language plpgsql as $$
+        begin perform pg_advisory_xact_lock_shared(77); return new; end $$;
+    """
+    execute(dsn, function)
+    execute(dsn, f"create trigger stop before insert or update on {table} for each row execute function stop()")
+    with closing(psycopg2.connect(dsn)) as conn:
+        conn.autocommit = True
+        conn.cursor().execute("select pg_advisory_lock(77)")
+        yield conn
+    execute(dsn, f"drop trigger if exists stop on {table}")
+
+
+def waiting(dsn: str) -> bool:
+    return bool(execute(dsn, "select from pg_locks where locktype = 'advisory' and not granted and objid = 77"))
+
+
+@pytest.mark.parametrize("table", ["queue_positions_orders", "queue_batches_orders"])
+@pytest.mark.parametrize("partitions", [1, PARTITIONS])
+def test_two_batches_of_one_partition_at_once_are_impossible(
+    dsn: str, stream: Stream, table: str, partitions: int
+) -> None:
+    """One take stands still in the middle of its statement; the other one comes then, or has looked before."""
+    subscription = stream.subscribe("billing", partitions=partitions)
+    stream.publish_many(range(10), key="a")
+    with PQ(dsn) as second:
+        other = second.streams["orders"].subscription("billing")
+        with stepped(dsn, table) as gate:
+            first = Background(lambda: next(subscription.batches(3, timeout=0)))
+            wait_until(lambda: waiting(dsn), "the first take")
+            late = Background(lambda: next(other.batches(3, timeout=0)))
+            assert not late.result()
+            gate.close()
+        assert [event.data for event in first.result()] == [0, 1, 2]
+        assert not next(other.batches(3, timeout=0))
+        first.result().done()
+        assert [event.data for event in next(other.batches(3, timeout=0))] == [3, 4, 5]
+
+
+def test_one_that_has_looked_before_the_other_took_gets_nothing(dsn: str, stream: Stream, sql: Sql) -> None:
+    """Both have the same snapshot of the position; the second to lock it finds another version."""
+    subscription = stream.subscribe("billing", partitions=2)
+    stream.publish_many(range(10), key="a")
+    execute(dsn, """
+        create function slow(a pg_snapshot) returns boolean language plpgsql as $$
+        begin perform pg_advisory_xact_lock_shared(77); return true; end $$
+    """)
+    found = []
+    for _ in range(10):
+        takers = []
+        with PQ(dsn) as second:
+            other = second.streams["orders"].subscription("billing")
+            takers = [
+                Background(lambda each=each: next(each.batches(2, timeout=0)))  # type: ignore[misc]
+                for each in (subscription, other)
+            ]
+            batches: list[Batch] = [taker.result() for taker in takers]
+            found += [event.data for batch in batches for event in batch]
+            assert sum(map(bool, batches)) == 1
+            assert len(sql("select from queue_batches_orders")) == 1
+            for batch in batches:
+                if batch:
+                    batch.done()
+        if len(found) == 10:
+            break
+    assert found == list(range(10))
+
+
+def test_an_expired_batch_goes_to_one_of_two(dsn: str, stream: Stream, sql: Sql) -> None:
+    subscription = stream.subscribe("billing", partitions=2)
+    stream.publish_many(range(4), key="a")
+    assert next(subscription.batches(timeout=0))
+    expire(sql)
+    with PQ(dsn) as second:
+        other = second.streams["orders"].subscription("billing")
+        with stepped(dsn, "queue_batches_orders") as gate:
+            first = Background(lambda: next(subscription.batches(timeout=0)))
+            wait_until(lambda: waiting(dsn), "the first take")
+            assert not next(other.batches(timeout=0))
+            gate.close()
+        assert [event.data for event in first.result()] == [0, 1]
+        assert not next(other.batches(timeout=0))  # the other half has to wait
+
+
+# -- shared
+
+
+def test_a_shared_one_has_several_open_batches(stream: Stream, take: Take) -> None:
+    subscription = stream.subscribe("billing", shared=True)
+    stream.publish_many(range(9))
+    batches = [next(subscription.batches(3, timeout=0)) for _ in range(3)]
+    assert [[event.data for event in batch] for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert take(subscription) == []
+    for batch in batches:
+        batch.done()
+    stream.publish(9)
+    assert take(subscription) == [9]
+
+
+def test_an_expired_batch_of_a_shared_one_comes_first(stream: Stream, sql: Sql) -> None:
+    subscription = stream.subscribe("billing", shared=True)
+    stream.publish_many(range(4))
+    next(subscription.batches(2, timeout=0))
+    expire(sql)
+    seen = [[event.data for event in next(subscription.batches(2, timeout=0))] for _ in range(4)]
+    assert seen == [[0], [1], [2, 3], []]
+
+
+def test_a_batch_in_a_long_transaction_holds_up_no_other_consumer_of_a_shared_one(
+    stream: Stream, dsn: str, sql: Sql
+) -> None:
+    subscription = stream.subscribe("billing", shared=True)
+    stream.publish_many(range(6))
+    other = stream.subscription("billing")
+    with subscription.batch(2) as batch:
+        assert len(batch) == 2
+        expired = next(other.batches(2, timeout=0))
+        assert [event.data for event in expired] == [2, 3]
+        sql("set statement_timeout = 0")
+        wait_until(
+            lambda: sql("select from queue_batches_orders where due_at < statement_timestamp()"), "the lease of the block"
+        )
+        sql("update queue_batches_orders set due_at = statement_timestamp() where first = 3")
+        with PQ(dsn) as second:
+            third = second.streams["orders"].subscription("billing")
+            seen = [[event.data for event in next(third.batches(2, timeout=0))] for _ in range(4)]
+    assert seen == [[2], [3], [4, 5], []]
+
+
+def test_a_batch_in_a_long_transaction_keeps_its_partition(stream: Stream, dsn: str, sql: Sql) -> None:
+    subscription = stream.subscribe("billing")
+    stream.publish_many(range(4))
+    with PQ(dsn) as second, subscription.batch(2) as batch:
+        other = second.streams["orders"].subscription("billing")
+        assert len(batch) == 2
+        wait_until(
+            lambda: sql("select from queue_batches_orders where due_at < statement_timestamp()"), "the lease of the block"
+        )
+        assert not next(other.batches(timeout=0))
+    assert drained(other := stream.subscription("billing")) == [2, 3]
+    assert drained(other) == []
