@@ -58,11 +58,15 @@ def _limit(args: argparse.Namespace) -> int:
             print_text(f"limit {args.name!r} removed")
             return 0
         found = [(name, limit) for name, limit in pq.limits.items() if args.name in (None, name)]
-    rows = [{"name": name} | {each: getattr(limit, each) for each in _NAMES} for name, limit in found]
+        taken = pq.limits.taken()
+    rows = [
+        {"name": name, "taken": taken.get(name)} | {each: getattr(limit, each) for each in _NAMES}
+        for name, limit in found
+    ]
     if args.json:
         print_json(rows)
     else:
-        heading = ["name", *(name.replace("_", " ") for name in _NAMES)]
+        heading = ["name", "taken", *(name.replace("_", " ") for name in _NAMES)]
         print_table([heading, *([_text(value) for value in row.values()] for row in rows)])
     return int(args.name is not None and not found)
 

@@ -160,6 +160,10 @@ class Limits(MutableMapping[str, Limit]):
         if not before:
             raise KeyError(name)
 
+    def taken(self) -> dict[str, int]:
+        """Return how many jobs run now under each limit of running jobs, by its name."""
+        return dict(self._run("taken"))
+
     def __iter__(self) -> Iterator[str]:
         """Iterate the names, sorted."""
         return iter([row[0] for row in self._run("list", name=None)])

@@ -8,6 +8,15 @@ from :limits_table as limits
 where limits.name = coalesce(%(name)s::text, limits.name)
 order by limits.name
 
+-- name: taken
+-- For each limit of running jobs the number of its places that are taken.
+select limits.name, (
+  select count(*) from :slots_table as slot where slot.name = limits.name and slot.kind = 'running' and not :is_free
+)
+from :limits_table as limits
+where limits.running is not null
+order by limits.name
+
 -- name: lock
 lock table :limits_table in share row exclusive mode
 

@@ -36,8 +36,11 @@ def test_the_command(run: Run, pq: PQ) -> None:
     assert pq.limits["s"] == Limit(running=1, queues=["a", "b"])
     _, out = run("--json")
     assert [row["name"] for row in json.loads(out)] == ["mails", "s"]
+    pq["a"].put(1)
+    assert pq.limits.taken() == {"s": 0}
+    assert pq["a"].get(lease="1m", timeout=0) is not None
     assert json.loads(run("s --json")[1]) == [
-        {"name": "s", "running": 1, "rate": None, "per_key": None, "on_retry": None, "on_dead": None,
+        {"name": "s", "taken": 1, "running": 1, "rate": None, "per_key": None, "on_retry": None, "on_dead": None,
          "queues": ["a", "b"]}
     ]
     assert "100/m" in run("")[1]
