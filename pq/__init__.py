@@ -22,10 +22,12 @@ from ._queue.group import Group
 from ._queue.iterators import QueueIterator
 from ._queue.limits import Limit
 from ._schedules import Schedule, ScheduleInfo
+from ._streams import Batch, Event, Lag, NewEvent, StreamInfo, Subscription, SubscriptionInfo
 from ._table.bulk import NewJob
 from ._unique import JobId, Unique
 from ._version import __version__ as __version__
 from .errors import (
+    BatchLost,
     BlockError,
     CommitUnknown,
     ConnectionFailed,
@@ -34,6 +36,8 @@ from .errors import (
     Discard,
     Duplicate,
     EmbeddedError,
+    EventsLeft,
+    EventsLost,
     ForkedConnection,
     JobCancelled,
     JobFailed,
@@ -51,11 +55,15 @@ from .errors import (
     ScheduleNotFound,
     SchemaError,
     StatementTimeout,
+    StreamMissing,
+    StreamRestored,
+    SubscriptionNotFound,
     TableMissing,
     TaskNotFound,
     TaskTimeout,
 )
 from .tasks.queue import PQ, Queue
+from .tasks.streams import Stream
 from .worker import Worker
 
 __title__ = "pq"
@@ -64,6 +72,8 @@ __license__ = "BSD"
 __all__ = [
     "PQ",
     "After",
+    "Batch",
+    "BatchLost",
     "BlockError",
     "CommitUnknown",
     "ConnectionFailed",
@@ -74,6 +84,9 @@ __all__ = [
     "Discard",
     "Duplicate",
     "EmbeddedError",
+    "Event",
+    "EventsLeft",
+    "EventsLost",
     "Failure",
     "ForkedConnection",
     "Group",
@@ -85,12 +98,14 @@ __all__ = [
     "JobNotFound",
     "JobPending",
     "JobsLeft",
+    "Lag",
     "LeaseExpired",
     "LeaseLost",
     "LeasedJob",
     "LeasesLost",
     "Limit",
     "LoopLeft",
+    "NewEvent",
     "NewJob",
     "PQError",
     "Queue",
@@ -104,6 +119,13 @@ __all__ = [
     "ScheduleNotFound",
     "SchemaError",
     "StatementTimeout",
+    "Stream",
+    "StreamInfo",
+    "StreamMissing",
+    "StreamRestored",
+    "Subscription",
+    "SubscriptionInfo",
+    "SubscriptionNotFound",
     "TableMissing",
     "TaskNotFound",
     "TaskTimeout",

@@ -146,7 +146,8 @@ class Table:
         return found
 
     def heal_outside(self) -> None:
-        """The same in a transaction that stays open, for whose end nobody is to wait: on a further connection."""
+        """Make the checks that are due on a further connection: a transaction is open, for whose end nobody is to
+        wait."""
         now = time.monotonic()
         if now - self._memory.healed_at < HEAL_PAUSE:
             return

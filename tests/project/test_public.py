@@ -22,9 +22,12 @@ BUDGET = {
     # Unique, JobId, Duplicate: what becomes of a second job of a kind, and whether there was one
     # Schedule, ScheduleInfo, ScheduleNotFound: what is given, what is stored, and that there is none
     # Limit: what pq.limits maps names to
-    "pq": 48,  # After, Group: jobs that run after others
+    # After, Group: jobs that run after others
+    # Stream, Subscription, Batch, Event, NewEvent, what they tell (StreamInfo, SubscriptionInfo, Lag) and their errors
+    "pq": 62,
     # key_state; limits, schedules: nouns with a mapping behind; results: one wait for jobs of many queues
-    "pq.PQ": 20,
+    # streams: likewise
+    "pq.PQ": 21,
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
     "pq.Queue": 52,
     "pq.Job": 7,  # key
@@ -46,16 +49,17 @@ BUDGET = {
 
 PUBLIC = {
     "pq": """
-        After BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError Discard Duplicate
-        EmbeddedError Failure ForkedConnection Group Job JobCancelled JobFailed JobId JobInfo JobNotFound JobPending
-        JobsLeft
-        LeaseExpired LeaseLost LeasedJob LeasesLost Limit LoopLeft NewJob PQ PQError Queue QueueFull QueueInfo
-        QueueIterator Retry RowsDropped Schedule ScheduleInfo ScheduleNotFound SchemaError StatementTimeout TableMissing
+        After Batch BatchLost BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError
+        Discard Duplicate EmbeddedError Event EventsLeft EventsLost Failure ForkedConnection Group Job
+        JobCancelled JobFailed JobId JobInfo JobNotFound JobPending JobsLeft Lag LeaseExpired LeaseLost
+        LeasedJob LeasesLost Limit LoopLeft NewEvent NewJob PQ PQError Queue QueueFull QueueInfo QueueIterator
+        Retry RowsDropped Schedule ScheduleInfo ScheduleNotFound SchemaError StatementTimeout Stream StreamInfo
+        StreamMissing StreamRestored Subscription SubscriptionInfo SubscriptionNotFound TableMissing
         TaskNotFound TaskTimeout Unique Worker retry
     """,
     "pq.PQ": """
         bind close create debug doctor done drop embedded key_state limits prune queue_class queues reset results
-        retention schedules settle using version
+        retention schedules settle streams using version
     """,
     "pq.Queue": """
         batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
