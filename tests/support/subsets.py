@@ -25,6 +25,7 @@ FAST = [
 EVERY_PYTHON = [
     "worker/test_events.py",
     "worker/test_fences.py",
+    "worker/test_settlement.py",
     "worker/test_stop.py",
     "worker/test_supervisor.py",
     "worker/test_worker.py",
@@ -33,6 +34,7 @@ EVERY_PYTHON = [
     "tasks/test_tasks.py",
     "tasks/test_found.py",
     "jobs/test_leases.py",
+    "streams/test_stream_waiting.py",
     "schedules/test_schedule_rules.py",
     "db/test_exit.py",
     "db/test_fork.py",
