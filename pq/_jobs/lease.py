@@ -12,7 +12,7 @@ from .._logs import queue_log as logger
 from .._table import Table
 from .._text import is_a
 from .._times import Delay, delay_of
-from ..errors import Discard, LeaseLost, Retry
+from ..errors import BatchLost, Discard, LeaseLost, Retry
 from ..retry import Policy
 from . import outcome
 from .job import Job
@@ -225,7 +225,7 @@ class LeasedJob(Job):
             if self._is_unsettled():
                 self.done()
             return False
-        if is_a(error, LeaseLost):
+        if is_a(error, LeaseLost) and not is_a(error, BatchLost):
             return False
         try:
             if not self._is_unsettled():
