@@ -22,7 +22,7 @@ from ._queue.group import Group
 from ._queue.iterators import QueueIterator
 from ._queue.limits import Limit
 from ._schedules import Schedule, ScheduleInfo
-from ._streams import Batch, Event, Lag, NewEvent, StreamInfo, Subscription, SubscriptionInfo
+from ._streams import Batch, Event, Lag, LeasedEvent, NewEvent, StreamInfo, Subscription, SubscriptionInfo
 from ._table.bulk import NewJob
 from ._unique import JobId, Unique
 from ._version import __version__ as __version__
@@ -101,6 +101,7 @@ __all__ = [
     "Lag",
     "LeaseExpired",
     "LeaseLost",
+    "LeasedEvent",
     "LeasedJob",
     "LeasesLost",
     "Limit",

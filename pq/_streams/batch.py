@@ -128,7 +128,7 @@ class Batch(Sequence[Event]):
 
     # -- inside of pq
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Finish the batch in the transaction that is open, in which events may be set aside from now on.
 
         :raises BatchLost: as for `done`.
@@ -141,7 +141,7 @@ class Batch(Sequence[Event]):
         self._aside.put = self._put
         self._in_transaction = self.settled = True
 
-    def rolled_back(self, error: BaseException) -> None:
+    def _rolled_back(self, error: BaseException) -> None:
         """End the batch as ``with batch:`` does after an error: the transaction is over, and nothing was done."""
         self._in_transaction = self.settled = False
         self._aside.put = None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 from .._jobs.lease import LeasedJob
 from .._logs import queue_log as logger
@@ -59,8 +58,7 @@ def event_of(job: LeasedJob) -> Event:
 
     :raises TypeError: it is none; or a ValueError or KeyError.
     """
-    data: Any = job.data
-    id, at, headers = data["id"], datetime.fromisoformat(data["at"]), data["headers"]
-    if not isinstance(id, int) or at.tzinfo is None or not isinstance(headers, (dict, type(None))):
-        raise ValueError
-    return Event(id, at, str(data["type"]), data["key"], data["data"], headers, job.attempts)
+    event = Event.of(job.data, job.attempts)
+    if not isinstance(event.id, int) or not isinstance(event.headers, (dict, type(None))):
+        raise TypeError
+    return event

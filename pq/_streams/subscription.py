@@ -191,7 +191,7 @@ class BatchBlock:
             self._block = self._subscription.stream._table.database.transaction()
             try:
                 batch.cursor = self._block.__enter__()
-                batch.begin()
+                batch._begin()
                 self._batch = batch
                 return batch
             except BatchLost as error:  # this process has stood still
@@ -211,4 +211,4 @@ class BatchBlock:
             raise
         finally:
             if error is not None:
-                self._batch.rolled_back(error)
+                self._batch._rolled_back(error)

@@ -128,7 +128,7 @@ class Taker:
             events = []
         batch = Batch(owner, events, aside, hold, want.lease or timedelta())
         if want.lease is None:
-            batch.begin()
+            batch._begin()
         elif not events:
             batch.done()
         return batch if events else None
@@ -146,5 +146,5 @@ class Taker:
         event._text = _codec.encode(job.data)
         batch = Batch(owner, [event], Aside(owner.policy.usual), JobHold(owner, job), want.lease or timedelta())
         if want.lease is None:
-            batch.begin()
+            batch._begin()
         return batch

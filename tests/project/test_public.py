@@ -24,7 +24,8 @@ BUDGET = {
     # Limit: what pq.limits maps names to
     # After, Group: jobs that run after others
     # Stream, Subscription, Batch, Event, NewEvent, what they tell (StreamInfo, SubscriptionInfo, Lag) and their errors
-    "pq": 62,
+    # LeasedEvent: what Subscription.events yields
+    "pq": 63,
     # key_state; limits, schedules: nouns with a mapping behind; results: one wait for jobs of many queues
     # streams: likewise
     "pq.PQ": 21,
@@ -36,6 +37,11 @@ BUDGET = {
     "pq.DeadJob": 13,
     "pq.Dead": 4,
     "pq.Worker": 9,
+    "pq.Stream": 15,
+    "pq.Subscription": 13,
+    "pq.Batch": 9,
+    "pq.Event": 11,
+    "pq.LeasedEvent": 16,
     "pq.tasks": 5,
     "pq.tasks.PQ": 0,
     "pq.tasks.Queue": 0,
@@ -43,6 +49,8 @@ BUDGET = {
     "pq.PQ()": 13,
     "pq.Queue.put()": 7,  # after
     "pq.Queue.get()": 4,
+    # types, partitions, shared, max_retries, ordered: what is stored of a subscription
+    "pq.Stream.subscribe()": 9,
     "pq.Worker()": 12,
     "pq.tasks.Queue.task()": 15,  # cron, rrule, every, zone: the task of a schedule needs nothing else
 }
@@ -52,7 +60,8 @@ PUBLIC = {
         After Batch BatchLost BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError
         Discard Duplicate EmbeddedError Event EventsLeft EventsLost Failure ForkedConnection Group Job
         JobCancelled JobFailed JobId JobInfo JobNotFound JobPending JobsLeft Lag LeaseExpired LeaseLost
-        LeasedJob LeasesLost Limit LoopLeft NewEvent NewJob PQ PQError Queue QueueFull QueueInfo QueueIterator
+        LeasedEvent LeasedJob LeasesLost Limit LoopLeft NewEvent NewJob PQ PQError Queue QueueFull QueueInfo
+        QueueIterator
         Retry RowsDropped Schedule ScheduleInfo ScheduleNotFound SchemaError StatementTimeout Stream StreamInfo
         StreamMissing StreamRestored Subscription SubscriptionInfo SubscriptionNotFound TableMissing
         TaskNotFound TaskTimeout Unique Worker retry
@@ -77,6 +86,18 @@ PUBLIC = {
     """,
     "pq.Dead": "discard get list retry",
     "pq.Worker": "events name on queues run run_once status stop threads",
+    "pq.Stream": """
+        create drop info load name on publish publish_many read rebase rotate subscribe subscription subscriptions
+        version
+    """,
+    "pq.Subscription": """
+        batch batches drop events info lag name pause resume retry_in seek stream take
+    """,
+    "pq.Batch": "attempts count cursor done extend failed index release settled",
+    "pq.Event": "as_dict at attempts data fail headers id key of retry type",
+    "pq.LeasedEvent": """
+        as_dict at attempts data done extend fail failed headers id key of release retry settled type
+    """,
     "pq.tasks": "PQ Queue Task Worker current",
     "pq.tasks.PQ": "",
     "pq.tasks.Queue": "",
@@ -87,6 +108,7 @@ PUBLIC = {
     """,
     "pq.Queue.put()": "after conn data expected_at key schedule_at unique",
     "pq.Queue.get()": "block conn lease timeout",
+    "pq.Stream.subscribe()": "conn max_retries name ordered partitions retry_in shared start types",
     "pq.Worker()": "batch burst capture_signals lease max_idle max_jobs name pq queues shutdown_timeout strict threads",
     "pq.tasks.Queue.task()": """
         cron every expected_at key lease max_retries name result retry_in rrule schedule_at timeout transactional unique
@@ -120,6 +142,11 @@ def found() -> dict[str, set[str]]:
         "pq.DeadJob": attributes(pq.DeadJob),
         "pq.Dead": attributes(pq.Dead),
         "pq.Worker": attributes(pq.Worker),
+        "pq.Stream": attributes(pq.Stream),
+        "pq.Subscription": attributes(pq.Subscription),
+        "pq.Batch": attributes(pq.Batch),
+        "pq.Event": attributes(pq.Event),
+        "pq.LeasedEvent": attributes(pq.LeasedEvent),
         "pq.tasks": set(pq.tasks.__all__),
         "pq.tasks.PQ": attributes(pq.tasks.PQ) - attributes(pq.PQ),
         "pq.tasks.Queue": attributes(pq.tasks.Queue) - attributes(pq.Queue),
@@ -127,6 +154,7 @@ def found() -> dict[str, set[str]]:
         "pq.PQ()": arguments(pq.PQ),
         "pq.Queue.put()": arguments(pq.Queue.put),
         "pq.Queue.get()": arguments(pq.Queue.get),
+        "pq.Stream.subscribe()": arguments(pq.Stream.subscribe),
         "pq.Worker()": arguments(pq.Worker),
         "pq.tasks.Queue.task()": arguments(pq.tasks.Queue.task),
     }

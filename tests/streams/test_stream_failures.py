@@ -239,6 +239,17 @@ def test_a_bad_option_is_refused_before_any_statement(
     assert statements == []
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a:b", ValueError), ("", ValueError), ("a\0", ValueError), ("x" * 2700, ValueError), (1, TypeError)],
+)
+def test_a_bad_name_of_a_subscription(stream: Stream, name: Any, kind: type[Exception], statements: list[str]) -> None:
+    """With a colon two subscriptions of two streams could have one queue for what they set aside."""
+    with pytest.raises(kind, match="name"):
+        stream.subscribe(name)
+    assert statements == []
+
+
 def test_a_queue_of_other_jobs_is_not_taken_for_the_retries(stream: Stream, pq: PQ) -> None:
     pq["orders:billing"].put({"id": 1})
     with pytest.raises(ValueError, match=r"queue 'orders:billing', .* has other jobs"):

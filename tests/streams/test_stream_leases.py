@@ -399,7 +399,7 @@ def test_one_that_stood_still_takes_the_next(stream: Stream, sql: Sql, monkeypat
     subscription = subscribe(stream)
     stream.publish_many(range(2))
     calls = []
-    begin = library._streams.Batch.begin
+    begin = library._streams.Batch._begin
 
     def late(self: Any) -> None:
         if not calls:
@@ -407,7 +407,7 @@ def test_one_that_stood_still_takes_the_next(stream: Stream, sql: Sql, monkeypat
         calls.append(self)
         begin(self)
 
-    monkeypatch.setattr(library._streams.Batch, "begin", late)
+    monkeypatch.setattr(library._streams.Batch, "_begin", late)
     with subscription.batch(1, timeout=0) as batch:
         assert [event.data for event in batch] == [1]
     assert len(calls) == 2
