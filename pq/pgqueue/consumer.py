@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -182,7 +183,7 @@ class Consumer:
             try:
                 yield batch
             except GeneratorExit:
-                if batch.fetch_status != _READ or batch._raised or taken.failed:
+                if batch.fetch_status != _READ or batch._raised or sys.is_finalizing() or taken.failed:
                     return
                 left = 1
             batch.finish()
