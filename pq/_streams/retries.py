@@ -16,8 +16,9 @@ from .event import Event
 
 
 def retries_of(stream: str, subscription: str) -> str:
-    """Return the name of the queue."""
-    return f"{stream}:{subscription}"
+    """Return the name of the queue: no two subscriptions share one, whatever they and their streams are called. So a
+    colon in the name of a subscription is ``%3A`` there."""
+    return f"{stream}:{subscription.replace('%', '%25').replace(':', '%3A')}"
 
 
 class Retries(Queue):

@@ -41,7 +41,7 @@ class Subscribing(Log):
     ) -> Subscription:
         """Make a subscription, unless there is one of that name, and return it.
 
-        :param name: any text without colons and NUL characters.
+        :param name: any text without NUL characters.
         :param start: ``'new'``: with the events that are committed from now on; ``'beginning'``: with all that there
             are; ``'2h'`` or a datetime: with those that were published since then; an id: with those behind it.
         :param types: the types of events that it wants; None: all.
@@ -95,8 +95,7 @@ class Subscribing(Log):
         return Subscription(self, check_text("subscription name", name), retry_in)
 
     def _checked(self, name: str, types: Any, partitions: int, shared: bool) -> dict[str, Any]:
-        if ":" in check_text("subscription name", name):  # "a:b" of one stream and "b" of another would share a queue
-            raise ValueError(f"subscription name must not have a colon: {name!r}")
+        check_text("subscription name", name)
         if isinstance(types, (str, bytes)):
             raise TypeError(f"types must be a list of str, not {types!r}")
         if types is not None:

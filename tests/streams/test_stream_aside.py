@@ -310,6 +310,20 @@ def test_a_time_that_python_cannot_hold_is_clamped(stream: Stream, take: Take, s
     assert years == [9999, 1]
 
 
+def test_subscriptions_of_two_streams_never_share_a_queue(pq: PQ) -> None:
+    pairs = [("a", "b:c"), ("a:b", "c"), ("a", "b%3Ac"), ("a:b%3Ac", "d"), ("a", "b:c:d")]
+    for number, (name, subscription) in enumerate(pairs):
+        pq.streams[name].create()
+        reader = pq.streams[name].subscribe(subscription)
+        pq.streams[name].publish(number)
+        with reader.batch(timeout=0) as batch:
+            batch[0].retry("0s")
+    assert len(pq.queues()) == len(pairs)
+    for number, (name, subscription) in enumerate(pairs):
+        with pq.streams[name].subscription(subscription).batch(timeout=0) as batch:
+            assert batch[0].data == number
+
+
 def test_a_name_with_a_codec_in_it_leads_to_the_same_queue(stream: Stream, dsn: str, take: Take) -> None:
     subscription = stream.subscribe("x/text", retry_in=None)
     stream.publish({"a": 1})
