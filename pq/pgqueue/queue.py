@@ -60,7 +60,7 @@ class Queue:
         :raises ValueError: there is no such setting; nothing was made.
         """
         settings = dict(setting(name, value) for name, value in params.items())
-        return behind(curs).create(self.queue_name, settings)
+        return behind(curs, again=True).create(self.queue_name, settings)
 
     def drop(self, curs: Any, force: bool = False) -> int:
         """Drop the queue with its events.
@@ -134,7 +134,7 @@ class Queue:
     @classmethod
     def version(cls, curs: Any) -> str:
         """Return the version of PgQ."""
-        return behind(curs).version()
+        return behind(curs, again=True).version()
 
     @classmethod
     def get_all_queues_info(cls, curs: Any) -> list[Any]:

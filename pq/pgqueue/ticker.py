@@ -110,7 +110,7 @@ class Ticker:
 
     def check_pgq(self, curs: Any) -> bool:
         """Return whether this PgQ can be used: it must be 3.0 or later."""
-        version = behind(curs).version()
+        version = behind(curs, again=True).version()
         if int(version.partition(".")[0]) < 3:
             self._logger.warning("the extension pgq must be 3.0 or later, not %s", version)
             return False

@@ -459,9 +459,12 @@ def test_a_stream_is_really_rotated(world: World) -> None:
 
 
 def test_what_gets_the_extension_later_is_looked_at_again(conn: Any, empty_dsn: str) -> None:
-    """A connection is asked again as long as there is none."""
+    """By `create` and `version`, and by the ticker."""
     assert Queue.version(conn) == "3.5"
     made = "create function pgq.next_batch_custom() returns int language sql as 'select 1'"
     execute(empty_dsn, f"create schema pgq; {made}")
     execute(empty_dsn, "create function pgq.version() returns text language sql as $$ select '3.7' $$")
     assert wait_until(lambda: Queue.version(conn)) == "3.7"
+    conn.rollback()
+    with pytest.raises(driver.Error, match="create_queue"):
+        Queue("q").create(conn)
