@@ -14,6 +14,7 @@ from support.driver import driver
 
 from pq import PQ
 from pq._streams import Batch, Stream, Subscription
+from pq._streams.taking import NUMBER
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Take = Callable[..., list[Any]]
@@ -238,6 +239,39 @@ def test_one_that_has_looked_before_the_other_took_gets_nothing(dsn: str, stream
         with pytest.raises(driver.Error, match="could not serialize"):
             subscription.take(3, conn=conn)
     assert sql("select first, last from queue_batches_orders") == [(1, 3)]
+
+
+def test_one_that_comes_to_the_lock_late_gets_nothing(dsn: str, stream: Stream, sql: Sql) -> None:
+    """Its statement stands still behind its snapshot, and before it locks the position; another takes meanwhile."""
+    subscription = stream.subscribe("billing")
+    stream.publish_many(range(10))
+    take = stream._table.statements("stream_take.sql", "orders")["take_leased"]
+    before = "(select size.n > 0 or its.inside from"
+    assert take.count(before) == 1
+    slow = take.replace(before, f"(select pg_advisory_xact_lock_shared(77) is not null) and {before}")
+    params = {
+        "subscription": "billing", "partition": 0, "n": 3, "lease": 30, "queue": "", "past_retries": True,
+        "past_open": False,
+    }  # fmt: skip
+    with closing(psycopg2.connect(dsn)) as gate:
+        gate.cursor().execute("select pg_advisory_lock(77)")
+        late = Background(execute, dsn, slow, params)
+        wait_until(lambda: waiting(dsn), "the slow take")
+        assert [event.data for event in next(subscription.batches(3, timeout=0))] == [0, 1, 2]
+    assert late.result()[0][NUMBER] is None
+    assert sql("select first, last from queue_batches_orders") == [(1, 3)]
+
+
+def test_the_second_half_has_to_wait_though_the_first_was_due_a_moment_ago(stream: Stream, sql: Sql) -> None:
+    """Another consumer has taken the first half between the two statements of this one."""
+    subscription = stream.subscribe("billing")
+    stream.publish_many(range(4))
+    next(subscription.batches(timeout=0)).failed("x")
+    assert len(next(subscription.batches(timeout=0))) == 2
+    assert sql("select due_at <= statement_timestamp() from queue_batches_orders order by first") == [(False,), (True,)]
+    sql_again = stream._table.statements("stream_take.sql", "orders")["take_again"]
+    params = {"subscription": "billing", "partition": 0, "n": 10, "most": 10, "lease": 30}
+    assert stream._execute(sql_again, params) == []
 
 
 def test_many_consumers_at_once_have_one_batch_of_each_partition(dsn: str, stream: Stream, sql: Sql) -> None:
