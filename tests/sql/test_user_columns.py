@@ -25,6 +25,10 @@ OWN = {
 }  # fmt: skip
 
 
+#: Columns that each table has, and no other one can be called so.
+SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+
+
 def names() -> set[str]:
     """All names that the statements give to anything, and words that they use."""
     found = {"id", "queue", "lease", "table", "pq", "value", "name", "row", "now", "limit", "state", "count"}
@@ -35,7 +39,7 @@ def names() -> set[str]:
             for columns in re.findall(r"\bas \w+ \(([\w, ]+)\)", text):
                 found |= set(columns.split(", "))
             found |= set(re.findall(r"%\((\w+)\)s", text))
-    return found - OWN - {"tableoid"}
+    return found - OWN - SYSTEM
 
 
 @pytest.fixture
