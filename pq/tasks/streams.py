@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from .._args import check_text
 from .._streams import Event, Streams
 from .._streams import Stream as BaseStream
+from .._streams.retries import retries_of
 from .._streams.start import start_of
 from .._times import Delay
 from ..retry import RetryIn
@@ -52,7 +53,7 @@ class Stream(BaseStream):
         start_of("start", start)
         for type in types:
             check_text("type", type)
-        queue: Any = self._queue_of(f"{self.name}:{subscription}:jobs")
+        queue: Any = self._queue_of(f"{retries_of(self.name, subscription)}:jobs")
         if queue._intake is None:
             queue._intake = Intake(self, subscription, queue, start)
         tasks = queue._intake.tasks
