@@ -54,11 +54,12 @@ with :free, pq_removed as (
 select wanted.id, wanted.id in (select done.id from pq_done as done) from pq_wanted as wanted
 
 -- name: reschedule
--- due_at is set here, too: the trigger would not, where it already is what schedule_at becomes.
+-- due_at is set here, too: the trigger would not, where it already is what schedule_at becomes. A job that is held behind
+-- others of its key stays so, unless it gets a time.
 with :free, pq_changed as (
   update :table set
-    schedule_at = case when %(schedules)s then :new_schedule else schedule_at end,
-    due_at = case when %(schedules)s then :new_schedule when dequeued_at is null then due_at end,
+    schedule_at = case when :stays_held then schedule_at when %(schedules)s then :new_schedule else schedule_at end,
+    due_at = case when :stays_held then due_at when %(schedules)s then :new_schedule when dequeued_at is null then due_at end,
     expected_at = case when %(expects)s then :new_expected else expected_at end,
     :given_back
   where id = any (array(select free.id from pq_free as free))
@@ -67,6 +68,9 @@ with :free, pq_changed as (
   select changed.id, :wake from pq_changed as changed
 )
 select wanted.id, wanted.id in (select done.id from pq_done as done) from pq_wanted as wanted
+
+-- name: stays_held
+(:is_held and key is not null and waits_for is null and :new_schedule is null)
 
 -- name: move
 with :free, pq_changed as (

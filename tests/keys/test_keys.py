@@ -269,10 +269,28 @@ def test_a_held_job_that_is_made_ready_by_hand_waits_all_the_same(queue: Queue) 
     ids = put(queue, 1, 2)
     running = queue.get(lease="30s")
     assert queue.reschedule(ids[1], None)
+    assert queue[ids[1]].state == "held"
     assert queue.get(lease="30s") is None
     assert queue[ids[1]].state == "held"
     running.done()
     assert taken(queue) == 2
+
+
+def test_a_held_job_whose_key_plain_sql_takes_away_is_ready(queue: Queue, sql: Sql) -> None:
+    put(queue, 1, 2, 3)
+    sql("update queue set key = null")
+    assert queue.counts()["held"] == 0
+    assert [taken(queue) for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_held_job_that_is_moved_stands_behind_the_one_that_is_first_there(pq: PQ, queue: Queue) -> None:
+    ids = put(queue, 1, 2)
+    other = pq["b"]
+    other.timeout = 2
+    put(other, 3)
+    assert queue.move(ids[1], "b")
+    assert other[ids[1]].state == "held"
+    assert [taken(other), taken(other)] == [3, 2]
 
 
 def test_a_dead_job_that_is_tried_again_stands_in_line(queue: Queue) -> None:

@@ -354,6 +354,10 @@ begin
     leaves := was_in_line and old.key is not null;
   elsif new.key is null then
     leaves := was_in_line and old.key is not null;
+    if old.key is not null and new.due_at = 'infinity' and new.dequeued_at is null and new.waits_for is null then
+      new.due_at := null;  -- nobody is in front of it any more
+      new.schedule_at := null;
+    end if;
   elsif old.dequeued_at is null and new.dequeued_at is not null and (new.failed_at is null or new.error is not null) then
     may_hold := new.schedule_at = 'infinity' and old.schedule_at is distinct from new.schedule_at;
     new.schedule_at := nullif(case when may_hold then old.schedule_at else new.schedule_at end, 'infinity');
@@ -401,7 +405,8 @@ begin
       end if;
     else
       if new.due_at is null and (
-        leaves or (old.due_at < 'infinity' and old.dequeued_at is null and old.attempts = 0) or old.waits_for is not null
+        leaves or (new.q_name, new.key) is distinct from (old.q_name, old.key)
+        or (old.due_at < 'infinity' and old.dequeued_at is null and old.attempts = 0) or old.waits_for is not null
         or (old.due_at is null and old.dequeued_at is not null)
       ) and :behind_function(new.q_name, new.key, new.id) then
         new.due_at := 'infinity';
