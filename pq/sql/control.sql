@@ -59,7 +59,9 @@ select wanted.id, wanted.id in (select done.id from pq_done as done) from pq_wan
 with :free, pq_changed as (
   update :table set
     schedule_at = case when :stays_held then schedule_at when %(schedules)s then :new_schedule else schedule_at end,
-    due_at = case when :stays_held then due_at when %(schedules)s then :new_schedule when dequeued_at is null then due_at end,
+    due_at = case
+      when :stays_held then due_at when %(schedules)s then :new_schedule when dequeued_at is null then due_at
+    end,
     expected_at = case when %(expects)s then :new_expected else expected_at end,
     :given_back
   where id = any (array(select free.id from pq_free as free))
