@@ -91,7 +91,7 @@ class ScheduleNotFound(PQError, LookupError):
 
 
 class StreamMissing(TableMissing):
-    """There is no stream {stream!r} beside table {table}: call create() of the stream."""
+    """There is no stream {stream!r} beside table {table}, or not that table: call create() of both."""
 
     stream: str
 

@@ -179,6 +179,22 @@ def arrays(rows: list[Row]) -> dict[str, str]:
     }
 
 
+def types_of(types: Iterable[str] | None) -> list[str] | None:
+    """Return types of events, each once and sorted; None: all.
+
+    :raises TypeError: they are no iterable of str.
+    :raises ValueError: PostgreSQL can't hold one, or there is none.
+    """
+    if types is None:
+        return None
+    if isinstance(types, (str, bytes)) or not isinstance(types, Iterable):
+        raise TypeError(f"types must be a list of str, not {reprlib.repr(types)}")
+    found = {type if type == "" else check_text("type", type) for type in types}
+    if not found:
+        raise ValueError("types must not be empty: None means all types")
+    return sorted(found)
+
+
 class Lines:
     """A file for COPY: events as lines.
 

@@ -15,6 +15,9 @@ from .event import Codec
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+#: Whatever the default is: what follows a lock must see what was committed before it.
+READ_COMMITTED = "set transaction isolation level read committed"
+
 #: Stands behind the name of a stream whose data is text.
 TEXT = "/text"
 

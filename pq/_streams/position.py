@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from .._args import JOB_IDS
 from ..errors import EventsLeft, SubscriptionNotFound
-from .log import Log
+from .log import READ_COMMITTED, Log
 from .start import start_of
 
 
@@ -99,7 +101,9 @@ class Position:
         :raises SubscriptionNotFound: there is no such subscription. The other errors are those of `Stream.subscribe`.
         """
         after = start_of("to", to).after(self.stream._run)
-        self._change("seek", after=after)
+        with self._in_order():
+            self.stream._run("lock_positions", subscription=self.name)
+            self._change("seek", after=after)
 
     def drop(self, force: bool = False) -> None:
         """Remove the subscription. The events stay in the stream for the others.
@@ -110,7 +114,23 @@ class Position:
         """
         if not force and self.lag(exact=True).events:
             raise EventsLeft(stream=self.stream.name, subscriptions=repr(self.name))
-        self._change("unsubscribe")
+        with self._in_order():
+            self.stream._run("lock_positions", subscription=self.name)
+            self._change("unsubscribe")
+
+    def _in_order(self) -> AbstractContextManager[Any]:
+        """Return a context manager for two statements, of which the second sees what the first has waited for."""
+        database = self.stream._table.database
+        if database.current is not None:
+            return database.transaction() if database.in_transaction else nullcontext()
+        return self._at_read_committed()
+
+    @contextmanager
+    def _at_read_committed(self) -> Iterator[None]:
+        database = self.stream._table.database
+        with database.transaction():
+            database.execute(READ_COMMITTED)
+            yield
 
     def _change(self, statement: str, **params: Any) -> None:
         if not self.stream._run(statement, subscription=self.name, **params):

@@ -7,12 +7,12 @@ from datetime import timezone
 from itertools import chain
 from typing import Any
 
-from .._args import UNSET, Unset, integer
+from .._args import UNSET, Unset, integer, limit_of
 from .._times import Delay
 from ..errors import EventsLeft
 from ..sql import stream_object
 from . import schema
-from .event import Event, Lines, NewEvent, Row, arrays, new_events
+from .event import Event, Lines, NewEvent, Row, arrays, new_events, types_of
 from .info import StreamInfo
 from .position import SubscriptionInfo
 from .subscribing import Subscribing
@@ -70,6 +70,7 @@ class Stream(Subscribing):
 
         :raises StreamMissing: there is no such stream.
         :raises StreamRestored: it is one of a restored dump.
+        :raises ValueError: a transaction is open, which would hold up the stream until its end.
         """
         return rotate(self)
 
@@ -201,8 +202,7 @@ class Stream(Subscribing):
         :param types: only events of these types.
         """
         integer("after", after)
-        wanted = None if types is None else list(types)
-        rows = self._run("read", after=after, limit=integer("limit", limit, 1), types=wanted)
+        rows = self._run("read", after=after, limit=limit_of(limit, 1), types=types_of(types))
         return [self._codec.event(row) for row in rows]
 
 

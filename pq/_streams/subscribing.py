@@ -8,6 +8,7 @@ from typing import Any
 
 from .._args import UNSET, Unset, check_text, check_word, integer, queue_name
 from ..retry import RetryIn, exponential
+from .event import types_of
 from .log import Log
 from .retries import retries_of
 from .start import start_of
@@ -96,12 +97,7 @@ class Subscribing(Log):
 
     def _checked(self, name: str, types: Any, partitions: int, shared: bool) -> dict[str, Any]:
         check_text("subscription name", name)
-        if isinstance(types, (str, bytes)):
-            raise TypeError(f"types must be a list of str, not {types!r}")
-        if types is not None:
-            types = [type and check_text("type", type) for type in types]
-            if not types:
-                raise ValueError("types must not be empty: None means all types")
+        types = types_of(types)
         if integer("partitions", partitions, 1) > PARTITIONS:
             raise ValueError(f"partitions must be at most {PARTITIONS}: {partitions}")
         if not isinstance(shared, bool):

@@ -10,7 +10,7 @@ from .._text import describe
 from ..errors import SchemaError, StreamRestored
 from ..sql import stream_object
 from . import schema
-from .log import Log
+from .log import READ_COMMITTED, Log
 
 #: Seconds between two looks of a consumer, and until the first: a program that has just begun has better things to do.
 PAUSE = 60.0
@@ -45,8 +45,11 @@ def rotate(log: Log) -> bool:
 
     :raises StreamMissing: there is no such stream.
     :raises StreamRestored: it is one of a restored dump.
+    :raises ValueError: a transaction is open: it would hold up the stream until its end.
     """
     table, database = log._table, log._table.database
+    if database.in_transaction:
+        raise ValueError("rotate has a transaction of its own: call it outside of yours")
     settings = schema.find(table, log.name)
     if settings is None:
         raise log._missing()
@@ -74,15 +77,16 @@ def rotate(log: Log) -> bool:
         return False
     try:
         with database.transaction():
+            database.execute(READ_COMMITTED)
             if not table.execute(sql["one_at_a_time"], params)[0][0]:
                 return False
-            table.execute(sql["lock_slot"])
+            table.execute(sql["lock_slot"], {})
             state = look()  # once more: now nobody writes there
             if state == "needed":
                 return False
             for name, lost in table.execute(sql["give_up"], params) if state == "overdue" else ():
                 logger.warning("subscription %r of stream %r has lost %d events (retain_unread)", name, log.name, lost)
-            table.execute(sql["truncate"])
+            table.execute(sql["truncate"], {})
     except database.driver.Error as error:
         if database.driver.lock_timed_out(error):
             return False  # somebody reads there for long: the doctor tells if it stays so
@@ -103,12 +107,12 @@ def rebase(log: Log) -> bool:
     sql = table.statements("stream_upkeep.sql", log.name)
     params = {"event_id": stream_object(table.quoted, "event_id", log.name)}
     with database.transaction():
-        table.execute(sql["lock_all"])
-        if table.execute(sql["at_home"])[0][0]:
+        table.execute(sql["lock_all"], {})
+        if table.execute(sql["at_home"], {})[0][0]:
             return False
         ((is_possible, _),) = table.execute(sql["rebase"], params)
         if not is_possible:
             raise SchemaError(f"stream {log.name!r} can't be rebased: this server has had too few transactions")
-        table.execute(sql["settle_in"])
-        table.execute(sql["settle_in_as"])
+        table.execute(sql["settle_in"], {})
+        table.execute(sql["settle_in_as"], {})
     return True

@@ -89,6 +89,12 @@ update :subscriptions set paused_at = case when %(paused)s then coalesce(paused_
 where name = %(subscription)s
 returning name
 
+-- name: lock_positions
+-- Whoever takes now has taken when this returns, and nobody begins to: the next statement sees all batches.
+select from :positions where subscription = %(subscription)s
+order by subscription, partition
+for update
+
 -- name: unsubscribe
 with pq_gone as (
   delete from :subscriptions where name = %(subscription)s returning name

@@ -9,6 +9,10 @@ pq_now as materialized (
   from :subscriptions where name = %(subscription)s
 )
 
+-- name: at_home
+-- A dump that was restored beside a row that was there leaves two.
+select bool_and(made_by = xmin and home = tableoid) from :origin
+
 -- name: its_position
 -- Open batches come first: those of a partition are delivered one after the other, unless the subscription is shared. So do
 -- the events that were set aside, and are due again.
@@ -20,7 +24,7 @@ pq_now as materialized (
   limit (select 1)
 ), pq_state as materialized (
   select subscription.*, (select due_at from pq_open) as due_at,
-    (select made_by = xmin and home = tableoid from :origin) as at_home,
+    (:at_home) as at_home,
     (select id is not null from (:a_retry) as retry) as has_retries
   from pq_subscription as subscription
 ), pq_position as materialized (
@@ -303,7 +307,7 @@ json_build_object(
 -- name: put_aside
 -- Where the position has moved in the same transaction.
 with pq_ended as (select 1), :set_aside
-select count(*) from pq_aside
+select from pq_ended
 
 -- name: done_and_aside
 with pq_ended as (
@@ -328,7 +332,7 @@ from (
     end as is_ready
   from (
       select subscription.types, subscription.partitions, subscription.paused_at is not null as paused, subscription.lost,
-        (select made_by = xmin and home = tableoid from :origin) as at_home,
+        (:at_home) as at_home,
         (select id is not null from (:a_retry) as retry) as has_retries
       from :subscriptions as subscription where subscription.name = %(subscription)s
     ) as its

@@ -102,17 +102,26 @@ where subscription.name = lost.subscription
 returning subscription.name, lost.n
 
 -- name: at_home
-select made_by = xmin and home = tableoid from :origin
+select bool_and(made_by = xmin and home = tableoid) from :origin
 
 -- name: lock_all
 lock table :log, :positions, :batches in access exclusive mode
 
+-- name: is_new
+-- Whether an event was published here, since the row of the origin was restored: its transaction has a number of this
+-- server, behind that of the restore, and has written the row itself, or a savepoint of it has. Numbers of rows have 32 bits.
+event.txid::text::bigint > pq_restore.txid
+  and ((event.xmin::text::bigint - event.txid::text::bigint) & 4294967295) < 2147483648
+
 -- name: rebase
 -- In a restored dump the numbers of transactions, and so snapshots, mean nothing. But with each other they still tell
--- which events a position has not read, and which are in a batch. So events are numbered anew: those that are unread by
+-- which events a position has not read, and which are in a batch; what was published here since then nobody has read. So events are numbered anew: those that are unread by
 -- the same positions, and in the same batches, get one number, and each snapshot is made of these. All numbers are
 -- below those of the transactions of this server.
-with pq_readers as materialized (
+with pq_restore as materialized (
+  select max(now.txid - ((now.txid - xmin::text::bigint) & 4294967295)) as txid
+  from :origin, (select pg_current_xact_id()::text::bigint as txid) as now
+), pq_readers as materialized (
   select row_number() over () as n, reader.* from (
     select subscription, partition, null::bigint as number, seen, upto, after, null::bigint as first, null::bigint as
     last from (:newest) as position
@@ -123,13 +132,14 @@ with pq_readers as materialized (
   select event.id, array(
     select position.n from pq_readers as position
     where case
+      when :is_new then position.number is null
       when position.number is null then :is_unread
       else event.id between position.first and position.last
         and not pg_visible_in_snapshot(event.txid, position.seen) and pg_visible_in_snapshot(event.txid, position.upto)
     end
     order by position.n
   ) as readers
-  from :log as event
+  from :log as event, pq_restore
 ), pq_numbers as materialized (
   select mark.readers, 2 + row_number() over () as txid from (select distinct readers from pq_marks) as mark
 ), pq_top as materialized (

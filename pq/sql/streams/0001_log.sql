@@ -20,6 +20,10 @@ create table :log (
 create table :slot_a partition of :log for values in (0) with (autovacuum_enabled = off);
 create table :slot_b partition of :log for values in (1) with (autovacuum_enabled = off);
 create table :slot_c partition of :log for values in (2) with (autovacuum_enabled = off);
+-- with a publication of all tables the server refuses updates without this, such as those of a rebase
+alter table :slot_a replica identity full;
+alter table :slot_b replica identity full;
+alter table :slot_c replica identity full;
 create index on :log (id);
 create index on :log (txid);
 
@@ -82,6 +86,7 @@ create index on :batches (subscription, partition, first);
 -- By this row a restored dump is known: there another transaction, or another table, has it; but on a standby, and behind
 -- pg_upgrade, they are the same.
 create table :origin (name text not null, made_by xid not null, home oid not null);
+alter table :origin replica identity full;  -- as above
 insert into :origin values (:stream_text, '0', 0);
 update :origin set made_by = xmin, home = tableoid;
 
