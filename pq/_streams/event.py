@@ -47,13 +47,13 @@ class Event:
         self, id: int, at: datetime, type: str, key: str | None, data: Any, headers: dict[str, Any] | None,
         attempts: int = 1,
     ) -> None:  # fmt: skip
-        self.id = id
-        self.at = at
-        self.type = type
-        self.key = key
-        self.data = data
-        self.headers = headers
-        self.attempts = attempts
+        self.id: int = id
+        self.at: datetime = at
+        self.type: str = type
+        self.key: str | None = key
+        self.data: Any = data
+        self.headers: dict[str, Any] | None = headers
+        self.attempts: int = attempts
         self._aside: Aside | None = None
         self._text: str | None = None
 
@@ -117,7 +117,7 @@ class Codec:
     """
 
     def __init__(self, is_text: bool) -> None:
-        self.is_text = is_text
+        self.is_text: bool = is_text
 
     def encoded(self, event: NewEvent) -> Row:
         """Return an event as it is written.
@@ -204,7 +204,7 @@ class Lines:
 
     def __init__(self, rows: Iterator[Row]) -> None:
         self._rows = rows
-        self.count = 0
+        self.count: int = 0
         self.error: BaseException | None = None
 
     def read(self, size: int = 8192) -> str:

@@ -62,4 +62,4 @@ def main(arguments: Sequence[str] | None = None) -> Ticker | None:
 
 
 if __name__ == "__main__":
-    ticker = main()
+    ticker: Ticker | None = main()

@@ -15,7 +15,7 @@ from .checks import count, given, seconds
 from .events import Event, Retries
 from .queue import Queue
 
-logger = Log("pq.pgqueue")
+logger: Log = Log("pq.pgqueue")
 
 #: How far a batch is.
 _NEW, _READING, _READ, _FINISHED = range(4)
@@ -48,9 +48,9 @@ class Batch:
         self.consumer_name = consumer_name
         self.fetch_size = fetch_size
         self.predicate = predicate
-        self.length = 0
-        self.failed = Retries()
-        self.fetch_status = _NEW
+        self.length: int = 0
+        self.failed: Retries = Retries()
+        self.fetch_status: int = _NEW
         self._behind = behind(curs)
         self._raised = False
 

@@ -32,12 +32,14 @@ class Ticker:
 
     def __init__(self, dsn: str, config: Mapping[str, Any] | None = None) -> None:
         config = {} if config is None else config
-        self.check_period = period(config, "check_period", 60)
-        self.maint_period = period(config, "maint_period", 120)
-        self.retry_period = period(config, "retry_period", 30)
-        self.stats_period = period(config, "stats_period", 30)
-        self.ticker_period = period(config, "ticker_period", 1)
-        self.n_ticks = self.n_maint = self.n_retry = 0
+        self.check_period: float = period(config, "check_period", 60)
+        self.maint_period: float = period(config, "maint_period", 120)
+        self.retry_period: float = period(config, "retry_period", 30)
+        self.stats_period: float = period(config, "stats_period", 30)
+        self.ticker_period: float = period(config, "ticker_period", 1)
+        self.n_ticks: int = 0
+        self.n_maint: int = 0
+        self.n_retry: int = 0
         self._next_ticker: float = 0.0
         self._next_maint: float = 0.0
         self._next_retry: float = 0.0

@@ -22,7 +22,13 @@ F = TypeVar("F", bound=Callable[[Event], Any])
 
 
 class Stream(BaseStream):
-    __doc__ = BaseStream.__doc__
+    """A log of events beside the table of the jobs: ``pq.streams["orders"]``.
+
+    Each subscription reads all events, in order, however many there are. Any thread may use a stream.
+
+    :param name: any text without NUL characters. A name that ends in ``/text`` means the stream before that, with data
+        that is text, or None, in place of JSON.
+    """
 
     def on(
         self,

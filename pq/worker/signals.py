@@ -59,7 +59,7 @@ class Signals:
         self._fd_before = -1
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
+        if self._handlers and threading.current_thread() is threading.main_thread():
             self._fd_before = signal.set_wakeup_fd(self._waker.wakeup_fd(), warn_on_full_buffer=False)
             for number in self._handlers:
                 self._before[number] = signal.signal(number, self._handle)

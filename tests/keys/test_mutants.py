@@ -58,8 +58,8 @@ MUTANTS = {
     ),
     "an end makes nobody ready": Mutant(
         "test_keys.py::test_a_released_job_is_first_again",
-        "  if next_id is null then\n    return false;",
-        "  if true then\n    return false;",
+        "  next_id := coalesce(\n",
+        "  return false;\n  next_id := coalesce(\n",
     ),
     "a check does nothing": Mutant(
         "test_keys.py::test_a_held_row_that_another_transaction_has_locked_when_the_head_ends_comes_back",

@@ -23,7 +23,7 @@ SPRING, AUTUMN = datetime(2026, 3, 29, tzinfo=BERLIN), datetime(2026, 10, 25, tz
 
 
 def rule_of(**given: Any) -> str:
-    return check_schedule(Schedule("q", None, **given)).rule
+    return check_schedule(Schedule("q", None, **given), "q").rule
 
 
 def local(rule: str, after: datetime, count: int, zone: ZoneInfo = BERLIN, anchor: datetime | None = None) -> list[str]:
@@ -221,7 +221,7 @@ BAD = [
 def test_what_is_wrong_is_said_at_once(given: dict[str, Any], kind: type[Exception], message: str) -> None:
     began = time.process_time()
     with pytest.raises(kind) as caught:
-        check_schedule(Schedule("q", None, **given))
+        check_schedule(Schedule("q", None, **given), "q")
     assert message in str(caught.value)
     assert time.process_time() - began < 2
 
@@ -234,8 +234,8 @@ def test_a_missing_extra_says_how_to_get_it(
 ) -> None:
     without(package, monkeypatch)
     with pytest.raises(ImportError, match=r'pip install "pq\[schedules\]"'):
-        check_schedule(Schedule("q", None, **given))
-    check_schedule(Schedule("q", None, every="5m"))
+        check_schedule(Schedule("q", None, **given), "q")
+    check_schedule(Schedule("q", None, every="5m"), "q")
 
 
 def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
