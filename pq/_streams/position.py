@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .._args import JOB_IDS
 from ..errors import EventsLeft, SubscriptionNotFound
 from .log import READ_COMMITTED, Log
 from .start import start_of
@@ -65,15 +64,13 @@ class Position:
         :param exact: count the unread events, one by one.
         :raises SubscriptionNotFound: there is no such subscription.
         """
-        behind = self.stream._run("behind", subscription=self.name)
-        if not behind:
+        sql = self.stream._table.statements("stream_upkeep.sql", self.stream.name)["lag"]
+        rows = self.stream._execute(sql, {"subscription": self.name, "exact": exact})
+        if not rows:
             raise self._unknown()
-        sql = self.stream._table.statements("stream_take.sql", self.stream.name, is_open="any_state")["unread"]
-        params = {"subscription": self.name, "n": JOB_IDS.stop - 2 if exact else 1, "queue": ""}
-        rows = [self.stream._execute(sql, {**params, "partition": partition})[0] for partition, _ in behind]
-        ages = [age for _, age, _ in rows if age is not None]
-        unread = sum(n for n, _, _ in rows) if exact else max(ids for _, ids in behind) if ages else 0
-        return Lag(unread + sum(open for _, _, open in rows), timedelta(seconds=max(ages)) if ages else None)
+        ages = [age for _, _, age, _ in rows if age is not None]
+        unread = sum(n for _, n, _, _ in rows) if exact else max(ids for ids, _, _, _ in rows) if ages else 0
+        return Lag(unread + sum(open for _, _, _, open in rows), timedelta(seconds=max(ages)) if ages else None)
 
     def info(self) -> SubscriptionInfo:
         """Return what there is to know of the subscription; its errors are those of `lag`."""

@@ -164,19 +164,6 @@ from (select name, lost from :subscriptions where name = %(subscription)s and lo
 where subscription.name = was.name
 returning was.lost
 
--- name: behind
--- By how many ids each partition is behind the last event.
-select position.partition, greatest(0, coalesce((select id from :log order by id desc limit 1), 0) - greatest(mark, after))
-from :subscriptions as subscription
-  cross join lateral generate_series(0, subscription.partitions - 1) as n
-  cross join lateral (
-    select its.partition, its.mark, its.after from :positions as its
-    where its.subscription = subscription.name and its.partition = n
-    order by its.subscription, its.partition, its.version desc
-    limit (select 1)
-  ) as position
-where subscription.name = %(subscription)s
-
 -- name: seek
 -- As subscribe; and what is in batches is not delivered again by these.
 with pq_now as materialized (

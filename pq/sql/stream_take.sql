@@ -45,10 +45,6 @@ state.at_home and not state.paused and state.lost = 0
     and (state.due_at is null or state.shared and %(past_open)s)
     and (not state.has_retries or %(past_retries)s)
 
--- name: any_state
--- For looks, in place of is_open.
-true
-
 -- name: is_wanted
 ((select types from pq_window) is null or event.type = any ((select types from pq_window)::text[]))
   and (
@@ -379,13 +375,3 @@ order by place.partition
 -- name: is_its
 (its.types is null or event.type = any (its.types))
     and (hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823) %% its.partitions = n
-
--- name: unread
--- How many events of a partition are unread, up to n; when the first of them was published; and how many, at most, are in
--- batches that are not done.
-with :its_position, :all_events
-select size.n, extract(epoch from statement_timestamp() - (select at from pq_events order by id limit 1))::float8,
-  coalesce((
-    select sum(last - first + 1) from :batches where subscription = %(subscription)s and partition = %(partition)s
-  ), 0)::bigint
-from pq_size as size

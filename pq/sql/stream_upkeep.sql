@@ -73,10 +73,7 @@ with pq_last as materialized (
   select position.subscription, position.partition, position.version, count(*) as n
   from (:newest) as position
     join :subscriptions as subscription on subscription.name = position.subscription
-    join :slot as event on :is_unread
-      and (subscription.types is null or event.type = any (subscription.types))
-      and (hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823) %% subscription.partitions
-        = position.partition
+    join :slot as event on :is_unread and :is_wanted
   group by position.subscription, position.partition, position.version
 ), pq_moved as (
   update :positions as position set
@@ -179,3 +176,32 @@ update :origin set made_by = '0', home = 0
 
 -- name: settle_in_as
 update :origin set made_by = xmin, home = tableoid
+
+-- name: is_wanted
+(subscription.types is null or event.type = any (subscription.types))
+  and (hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823) %% subscription.partitions
+    = position.partition
+
+-- name: lag
+-- For each partition of a subscription: by how many ids it is behind the last event; if that is wanted, the exact number of
+-- unread events; for how many seconds the first of them has been there; and how many events, at most, are in batches.
+select
+  greatest(0, coalesce((select id from :log order by id desc limit 1), 0) - greatest(position.mark, position.after)),
+  exactly.n, extract(epoch from statement_timestamp() - coalesce(exactly.at, fresh.at))::float8,
+  coalesce((
+    select sum(last - first + 1) from :batches as batch
+    where batch.subscription = subscription.name and batch.partition = position.partition
+  ), 0)::bigint
+from :subscriptions as subscription
+  join (:newest) as position on position.subscription = subscription.name
+  left join lateral (
+    select event.at from :log as event
+    where event.id > greatest(position.mark, position.after) and :is_unread and :is_wanted
+    order by event.id
+    limit 1
+  ) as fresh on true
+  left join lateral (
+    select count(*) as n, min(event.at) as at from :log as event
+    where %(exact)s and event.txid >= pg_snapshot_xmin(position.seen) and :is_unread and :is_wanted
+  ) as exactly on true
+where subscription.name = %(subscription)s
