@@ -141,8 +141,8 @@ class PQ(AllJobs, Mappings):
         :param force: drop the table even if a queue has ready, scheduled, running or dead jobs.
         :raises JobsLeft: there are such jobs, and `force` is false.
         :raises TableMissing: the table is still one of pq 1.9.1, and `force` is false.
-        :raises SchemaError: a table of that name is not a queue table, or was in use for too long: an open transaction
-            that has read it counts as use.
+        :raises SchemaError: a table of that name is not a queue table, or has streams beside it, or was in use for too
+            long: an open transaction that has read it counts as use.
         """
         schema.drop(self._table, force)
 

@@ -6,6 +6,7 @@ The comment of the column due_at holds the version, as ``(pq schema 6)``. A tabl
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +67,8 @@ def _end(database: Database, table: TableName, statement: str, force: bool, insi
             return  # another process has dropped it meanwhile
         target = TableName(table.name, schema)
         run(for_table(_SQL["lock_table"], target))
+        if statement == "drop":
+            _refuse_streams(database, target)
         if not force:
             _refuse(database, target, isolation)
         run(for_table(_SQL[statement], target))
@@ -73,6 +76,18 @@ def _end(database: Database, table: TableName, statement: str, force: bool, insi
             run(for_table(_SQL[f"{statement}_beside"], target))
             if statement == "empty":
                 run(bound("limits.sql", target.quoted)["mark"], {})
+
+
+def _refuse_streams(database: Database, table: TableName) -> None:
+    """Check that no stream stands beside the table, which it needs.
+
+    :raises SchemaError: there is one.
+    """
+    rows = database.execute(bound("doctor.sql", table.quoted)["streams"], {"table": table.quoted})
+    stored = [json.loads(comment.partition(" stream ")[2]) for (comment,) in rows]
+    names = [repr(found["name"]) for found in stored if found["table"] == table.name]
+    if names:
+        raise SchemaError(f"table {table.quoted} has streams, drop these first: {', '.join(sorted(names))}")
 
 
 def _refuse(database: Database, table: TableName, isolation: str) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from psycopg2.extensions import make_dsn
-from support import execute
+from support import execute, wait_until
 from support.driver import driver
 
-from pq import PQ, NewEvent
+from pq import PQ, NewEvent, SchemaError
+from pq._streams.upkeep import rotate
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "howto", "streams.rst").read_text("utf-8")
 
@@ -55,7 +56,7 @@ def test_a_producer_publishes_and_does_nothing_else(role: Callable[[str], PQ]) -
         stream.subscription("a").batch(timeout=0).__enter__()
 
 
-def test_a_consumer_reads_and_does_not_publish(role: Callable[[str], PQ], pq: PQ) -> None:
+def test_a_consumer_reads_and_does_not_publish(role: Callable[[str], PQ], pq: PQ, dsn: str) -> None:
     subscription = role("consumer").streams["orders"].subscription("a")
     stream = pq.streams["orders"]
     stream.publish_many(range(6))
@@ -76,6 +77,32 @@ def test_a_consumer_reads_and_does_not_publish(role: Callable[[str], PQ], pq: PQ
         assert [event.data for event in batch] == ["last"]
     with pytest.raises(driver.Error):
         subscription.stream.publish(1)
+    execute(dsn, "update queue_stream_orders set at = at - interval '10 days'")
+    for slot in range(3):  # which of them is the next one depends on the clock
+        execute(dsn, f"update queue_stream_orders set slot = {slot}")
+        if rotate(subscription.stream):
+            break
+    assert pq.streams["orders"].info().events == 0
+
+
+def test_a_table_with_streams_is_not_dropped(pq: PQ) -> None:
+    pq.streams["orders"].create()
+    for force in (False, True):
+        with pytest.raises(SchemaError, match="'orders'"):
+            pq.drop(force)
+    pq.streams["orders"].drop()
+    pq.drop()
+
+
+def test_jobs_go_on_where_all_tables_are_published(pq: PQ, sql: Callable[..., Any]) -> None:
+    sql("create publication everything for all tables")
+    queue = pq["a"]
+    for key in ("k", "k", None):
+        queue.put(1, key=key)
+    sql("insert into queue_checks (q_name, key, check_at) values ('a', 'k', now())")
+    taken = [queue.get(timeout=0), queue.get(timeout=5, lease="30s"), queue.get(timeout=5)]
+    assert all(job is not None for job in taken)
+    wait_until(lambda: pq._table.heal() or not sql("select from queue_checks"), "the checks")
 
 
 def test_positions_can_be_updated_where_all_tables_are_published(pq: PQ, sql: Callable[..., Any]) -> None:

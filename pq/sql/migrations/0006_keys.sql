@@ -72,6 +72,8 @@ create table if not exists :checks_table (
   q_name text not null, key text, job bigint, late bigint, check_at timestamptz not null
 );
 comment on table :checks_table is 'Keys and followers of jobs that are to be looked at again. (pq)';
+-- it has no key, and with a publication of all tables the server would refuse deletes
+alter table :checks_table replica identity full;
 create index if not exists :checks_index on :checks_table (check_at);
 
 -- What was set by pq.limits. queues: those that share it; null: the queue of that name.
