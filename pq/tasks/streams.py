@@ -45,11 +45,13 @@ class Stream(BaseStream):
 
         The worker makes a job of each event, exactly one, in the queue ``orders:billing:jobs``. So events are performed
         as jobs are: by the same threads, with the same retries, hooks and end. The events of one key are performed one
-        after the other, in order; those without a key side by side.
+        after the other, in order; those without a key side by side. The function raises `Retry` or `Discard` in place
+        of ``event.retry`` and ``event.fail``.
 
         :param types: the types of events that the function wants; none: all those for which no other function of this
             subscription was decorated.
-        :param subscription: its name. A worker makes it, if there is none.
+        :param subscription: its name. A worker makes it when it starts, if there is none. One that is there must have
+            been made without `types`, `partitions` and `shared`.
         :param start: where it begins then, as for `subscribe`.
         :param max_retries: as for `Queue.task`; likewise the others.
         :raises TypeError: an argument has another type.
