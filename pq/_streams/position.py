@@ -18,7 +18,8 @@ class Lag:
     """How far a subscription is behind.
 
     :ivar events: how many events it has not read, or that are not done. It may be too large: ids that were rolled back
-        count, and types that it does not want; `Subscription.lag` can count exactly.
+        count, types that it does not want, and with `partitions` what was read of the others since a partition was read
+        last; `Subscription.lag` can count exactly.
     :ivar age: how long ago the first unread event was published; None if there is none.
     """
 
