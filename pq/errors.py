@@ -105,8 +105,8 @@ class SubscriptionNotFound(PQError, LookupError):
 
 
 class EventsLeft(PQError):
-    """The stream {stream!r} has events that are unread by: {subscriptions}. Nothing was changed; force=True drops
-    them."""
+    """The stream {stream!r} has events that are unread by: {subscriptions}. Nothing was changed; force=True
+    (--force) drops them."""
 
     stream: str
     subscriptions: str

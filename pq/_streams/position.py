@@ -70,7 +70,8 @@ class Position:
         if not rows:
             raise self._unknown()
         ages = [age for _, _, age, _ in rows if age is not None]
-        unread = sum(n for _, n, _, _ in rows) if exact else max(ids for ids, _, _, _ in rows) if ages else 0
+        behind = [ids for ids, _, age, _ in rows if age is not None]  # the others have not moved for want of events
+        unread = sum(n for _, n, _, _ in rows) if exact else max(behind, default=0)
         return Lag(unread + sum(open for _, _, _, open in rows), timedelta(seconds=max(ages)) if ages else None)
 
     def info(self) -> SubscriptionInfo:

@@ -14,6 +14,7 @@ from .._streams.retries import retries_of
 from .._streams.start import start_of
 from .._times import Delay
 from ..retry import RetryIn
+from ..worker.handler import current
 from ..worker.intake import Intake
 
 __all__ = ["Stream", "Streams"]
@@ -73,7 +74,7 @@ class Stream(BaseStream):
         def decorate(function: F) -> F:
             @wraps(function)
             def handle(job_id: int, event: dict[str, Any]) -> Any:
-                return function(Event.of(event))
+                return function(Event.of(event, current().attempts))
 
             del handle.__dict__["__wrapped__"]  # the arguments of a call are those of this one
             for type in types or ("",):

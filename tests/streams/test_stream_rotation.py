@@ -335,3 +335,13 @@ def test_what_came_after_the_last_window_is_behind_too(pq: PQ, stream: Stream) -
         assert len(batch) == 2
     stream.publish(3)
     assert reader.lag(exact=True).events == 2
+
+
+def test_of_partitions_those_that_have_nothing_to_read_are_not_behind(pq: PQ, stream: Stream) -> None:
+    reader = stream.subscribe("parted", "new", partitions=8)
+    stream.publish_many(range(50), key="k")
+    while (reader.lag(exact=True)).events:
+        with reader.batch(timeout=0) as batch:
+            assert batch
+    stream.publish(1, key="k")
+    assert reader.lag().events == 1

@@ -79,10 +79,12 @@ def test_an_event_is_done_once_with_what_its_function_writes(pq: PQ, stream: Any
 
 def test_events_of_one_key_come_in_order(pq: PQ, stream: Any) -> None:
     seen: list[int] = []
+    attempts: list[int] = []
 
     @stream.on(subscription="third", start="beginning", max_retries=1, retry_in="0s")
     def note(event: Event) -> None:
         seen.append(event.data)
+        attempts.append(event.attempts)
         if event.data == 2 and seen.count(2) == 1:
             raise ValueError
 
@@ -96,6 +98,7 @@ def test_events_of_one_key_come_in_order(pq: PQ, stream: Any) -> None:
         worker.stop()
         thread.join(30)
     assert seen == [0, 1, 2, 2, 3, 4]
+    assert attempts == [1, 1, 1, 2, 1, 1]
 
 
 def test_one_function_for_a_type(stream: Any) -> None:
