@@ -7,6 +7,8 @@
     clock     runs an actor; its wall clock can jump
     old       the same for pq 1.9.1
     cast      starts them, and starts anew those that were killed
+    keyed     other processes: keys, tokens and limits; `audit` and `keys` check them
+    streamed  others: events of a stream; `streams` checks them
     schedule  which fault happens when
     nemesis   does them
     checker   what must hold of the histories and of what is in the database

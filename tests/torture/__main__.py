@@ -36,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shrink", action="store_true", help="when it fails, print a smaller schedule that does")
     parser.add_argument("--small", action="store_true", help="few processes")
     parser.add_argument("--keyed", action="store_true", help="keys, tokens and limits")
+    parser.add_argument("--streams", action="store_true", help="events of a stream")
     parser.add_argument("--against", choices=["1.9.1"], help="torture the real pq 1.9.1 instead, from PyPI")
     parser.add_argument("--old", type=Path, help="the folder that pq 1.9.1 was installed into; default: pip is asked")
     parser.add_argument("--drain", type=float, default=120, help="seconds for what is left at the end (default: 120)")
@@ -101,6 +102,7 @@ def figures(seed: int, report: Report, nemesis: Nemesis, seconds: float) -> dict
         "handled more than once": report.duplicates,
         "dead": report.dead,
         "delivered in order": report.in_line,
+        **report.counts,
         "recovery seconds p50": round(report.recovery(0.5), 3),
         "recovery seconds p99": round(report.recovery(0.99), 3),
         "recovery seconds max": round(report.recovery(1), 3),
@@ -111,7 +113,7 @@ def figures(seed: int, report: Report, nemesis: Nemesis, seconds: float) -> dict
 def main() -> int:
     args = arguments()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(f"ended by signal {number}"))  # leave nothing behind
-    drawn = (args.seed, args.seconds, args.interval, args.kinds, args.small, args.keyed)
+    drawn = (args.seed, args.seconds, args.interval, args.kinds, args.small, args.keyed, args.streams)
     schedule = args.schedule or Schedule.drawn(*drawn)
     with tempfile.TemporaryDirectory(prefix="pq-torture-") as folder:
         began = time.monotonic()

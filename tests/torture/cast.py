@@ -13,10 +13,15 @@ from pathlib import Path
 
 from .history import History
 
-PRODUCERS = ("producer", "scheduler", "business", "feeder", "keyput", "keyopen", "keyunique", "operator", "setter")
+PRODUCERS = (
+    "producer", "scheduler", "business", "feeder", "keyput", "keyopen", "keyunique", "operator", "setter",
+    "streamput", "streammany", "streamopen", "streamoperator",
+)  # fmt: skip
 CONSUMERS = (
     "worker", "leaser", "block", "single", "getter",
     "keylease", "keyblock", "keyitem", "keyget", "keyconn", "keyold", "keyworker", "limiter",
+    "streamblock", "streamtake", "streamsettle", "streamlease", "streamparted", "streamshared", "streamtypes",
+    "streamworker",
 )  # fmt: skip
 
 #: How many of each.
@@ -27,6 +32,11 @@ KEYED = {
     "keyget": 1, "keyconn": 1, "keyold": 1, "keyworker": 1, "limiter": 3,
 }
 KEYED_SMALL = {**KEYED, "keyput": 1, "keyopen": 1, "keyunique": 1, "keyblock": 1, "limiter": 2}
+STREAMS = {
+    "streamput": 2, "streammany": 1, "streamopen": 3, "streamoperator": 1, "streamblock": 3, "streamtake": 3,
+    "streamsettle": 2, "streamlease": 3, "streamparted": 3, "streamshared": 3, "streamtypes": 2, "streamworker": 1,
+}  # fmt: skip
+STREAMS_SMALL = dict.fromkeys(STREAMS, 1) | {"streamparted": 2, "streamblock": 2, "streamtake": 2}
 OLD = {"producer": 2, "getter": 3}
 
 

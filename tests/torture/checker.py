@@ -33,6 +33,7 @@ class Report:
     :ivar duplicates: how many leased jobs had a handler end more than once: allowed, if there were faults.
     :ivar in_line: how many jobs had their order of delivery checked.
     :ivar recoveries: seconds between a delivery and the next one of the same job; sorted.
+    :ivar counts: what else was counted.
     :ivar wrong: what did not hold: keys of jobs, by the kind of fault.
     """
 
@@ -45,6 +46,7 @@ class Report:
     dead: int = 0
     in_line: int = 0
     recoveries: list[float] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
     wrong: dict[str, list[str]] = field(default_factory=dict)
 
     @property

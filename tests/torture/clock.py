@@ -56,6 +56,6 @@ if __name__ == "__main__":
     from tests.torture import clock
 
     clock.install()
-    from tests.torture.keyed import main
+    from tests.torture.streamed import main
 
     main(*sys.argv[1:])

@@ -18,10 +18,11 @@ from .cast import Cast
 from .proxy import Action, Proxy, cut_after, cut_before
 from .schedule import Fault
 from .server import Server
+from .streams import STREAM
 
 #: A message that may commit something: COMMIT itself, or a statement outside of a transaction.
 COMMIT = re.compile(rb"\bcommit\b", re.IGNORECASE)
-CHANGE = re.compile(rb"\b(insert into|update)\b", re.IGNORECASE)
+CHANGE = re.compile(rb"\b(insert into|update|delete from)\b", re.IGNORECASE)
 
 #: Seconds within which a message must come by that a connection is to be cut at.
 FIRES = 10.0
@@ -35,6 +36,7 @@ class Nemesis:
     """Does the faults: each in a thread, since some last.
 
     :param keyed: `create` also changes whether finished jobs are kept.
+    :param streams: `create` also makes the stream again.
 
     `_sessions` is held by what ends sessions or cancels statements, and by a promotion: see `Server`.
 
@@ -44,8 +46,9 @@ class Nemesis:
     :ivar failures: what must not happen: the server does not start, say.
     """
 
-    def __init__(self, server: Server, proxy: Proxy, cast: Cast, keyed: bool = False) -> None:
-        self._server, self._proxy, self._cast, self._keyed = server, proxy, cast, keyed
+    def __init__(self, server: Server, proxy: Proxy, cast: Cast, keyed: bool = False, streams: bool = False) -> None:
+        self._server, self._proxy, self._cast = server, proxy, cast
+        self._keyed, self._streams = keyed, streams
         self._threads: list[threading.Thread] = []
         self._restarting = threading.Lock()
         self._sessions = threading.Lock()
@@ -185,6 +188,8 @@ class Nemesis:
     def _create(self, fault: Fault) -> None:
         with PQ(self._server.dsn) as pq:
             pq.create(**{"retain": 0 if fault.luck < 0.6 else "7d"} if self._keyed else {})
+            if self._streams:
+                pq.streams[STREAM].create()
 
     def _xmin(self, fault: Fault) -> None:
         """A transaction that keeps dead rows from being removed."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pq import PQ
 
-from . import audit
-from .cast import CONSUMERS, FULL, KEYED, KEYED_SMALL, OLD, PRODUCERS, SMALL, Cast
+from . import audit, streams
+from .cast import CONSUMERS, FULL, KEYED, KEYED_SMALL, OLD, PRODUCERS, SMALL, STREAMS, STREAMS_SMALL, Cast
 from .checker import Report, Row, check
 from .history import read
 from .keys import check_keys
@@ -54,8 +54,10 @@ def run(
     roles = OLD if old else SMALL if schedule.small else FULL
     if schedule.keyed:
         roles = KEYED_SMALL if schedule.small else KEYED
+    if schedule.streams:
+        roles = STREAMS_SMALL if schedule.small else STREAMS
     # without faults nothing may be handled twice, however slow the machine is; some of the keyed cast let it expire
-    lease = "2s" if faults or schedule.keyed else "60s"
+    lease = "2s" if faults or schedule.keyed or schedule.streams else "60s"
     standby = any(fault.kind == "promote" for fault in faults)
     with Server(standby) as server, Proxy(*server.address) as proxy:
         if old is None:
@@ -65,6 +67,8 @@ def run(
             Cast({}, server.dsn, folder, seed, lease, old).play("create")
         unfinished = OPEN if old is None else OPEN_OLD
         left_over = f"select count(*) from queue where {unfinished}"
+        if schedule.streams:
+            streams.set_up(server.execute, server.dsn)
         server.execute(SETUP)
         if schedule.keyed:
             audit.set_up(server.execute, server.dsn)
@@ -72,7 +76,7 @@ def run(
             left_over = f"select count(*) from queue where {unfinished}"
         dsn = f"host=127.0.0.1 port={proxy.port} user=torture dbname=postgres sslmode=disable gssencmode=disable"
         cast = Cast(roles, dsn, folder, seed, lease, old)
-        nemesis = Nemesis(server, proxy, cast, schedule.keyed)
+        nemesis = Nemesis(server, proxy, cast, schedule.keyed, schedule.streams)
         try:
             cast.start()
             nemesis.run(faults, schedule.seconds, cast.look)
@@ -80,7 +84,12 @@ def run(
             say("healed")
             cast.stop(PRODUCERS, PATIENCE)
             end = time.monotonic() + drain
-            while (left := server.execute(left_over)[0][0]) and time.monotonic() < end:
+
+            def waiting() -> int:
+                jobs: int = server.execute(left_over)[0][0]
+                return jobs or (streams.left_over(server.dsn) if schedule.streams else 0)
+
+            while (left := waiting()) and time.monotonic() < end:
                 cast.look()
                 time.sleep(0.1)
             say(f"drained, {left} left")
@@ -89,10 +98,14 @@ def run(
             nemesis.heal()
             cast.close()
         audited = audit.read(server.execute, server.dsn) if schedule.keyed else None
+        told = streams.read(server.execute) if schedule.streams else None
         rows = [Row(*row) for row in server.execute(ROWS.format(open=unfinished))]
         effects = [key for (key,) in server.execute("select key from effects")]
         orders = [key for (key,) in server.execute("select key from orders")]
-    if audited is None:
+    if told is not None:
+        report = streams.check_streams(read(folder), told)
+        report.wrong |= {"not drained": [str(left)]} if left else {}
+    elif audited is None:
         report = check(read(folder), rows, effects, orders, faults=bool(faults))
     else:
         (folder / "audit.json").write_text(json.dumps([audited, nemesis.times]))

@@ -53,6 +53,7 @@ class Schedule(NamedTuple):
     :ivar seconds: how long, without the draining.
     :ivar small: with few processes.
     :ivar keyed: with those that put and take jobs with keys, tokens and limits.
+    :ivar streams: with those that publish and read events.
     """
 
     seed: int
@@ -60,10 +61,12 @@ class Schedule(NamedTuple):
     small: bool
     faults: list[Fault]
     keyed: bool = False
+    streams: bool = False
 
     @classmethod
     def drawn(
-        cls, seed: int, seconds: float, interval: float, kinds: list[str], small: bool = False, keyed: bool = False
+        cls, seed: int, seconds: float, interval: float, kinds: list[str], small: bool = False, keyed: bool = False,
+        streams: bool = False,
     ) -> Schedule:
         """About one fault each `interval` seconds; with keys, none in the last third of each `CYCLE`."""
         chance = random.Random(seed)
@@ -75,7 +78,7 @@ class Schedule(NamedTuple):
             if keyed and at % CYCLE > CYCLE * 2 / 3:
                 continue
             faults.append(Fault(round(at, 3), kind, chance.random(), round(chance.uniform(*KINDS[kind][1:]), 3)))
-        return cls(seed, seconds, small, faults, keyed)
+        return cls(seed, seconds, small, faults, keyed, streams)
 
     @classmethod
     def loads(cls, text: str) -> Schedule:
