@@ -103,6 +103,7 @@ def run(
         effects = [key for (key,) in server.execute("select key from effects")]
         orders = [key for (key,) in server.execute("select key from orders")]
     if told is not None:
+        (folder / "told.json").write_text(json.dumps(told._replace(aside=sorted(told.aside))))  # type: ignore[arg-type]
         report = streams.check_streams(read(folder), told)
         report.wrong |= {"not drained": [str(left)]} if left else {}
     elif audited is None:

@@ -64,10 +64,10 @@ class Streamed(Keyed):
         """Publishes many at once."""
         while self.goes_on():
             if self._chance(0.5):
-                names, events = self._events(100)
+                names, events = self._events(300)
                 self._result(names, partial(self.stream.publish_many, events))
             else:
-                names, events = self._events(400)
+                names, events = self._events(1500)
                 self._result(names, lambda events=events: [self.stream.load(events)])
             time.sleep(self.random.expovariate(1 / 0.4))
 

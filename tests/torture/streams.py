@@ -77,12 +77,14 @@ class Told(NamedTuple):
     :ivar seen: by subscription, the names of those that were read, in the order in which they were.
     :ivar aside: those that were set aside.
     :ivar left: what must not be.
+    :ivar jobs: of the worker's queue, by their ids: to look at when something was wrong.
     """
 
     truth: list[Truth]
     seen: dict[str, list[str]]
     aside: set[tuple[str, str]]
     left: dict[str, list[str]]
+    jobs: Sequence[str] = ()
 
 
 def set_up(execute: Callable[[str], Any], dsn: str) -> None:
@@ -114,7 +116,9 @@ def read(execute: Callable[[str], list[tuple[Any, ...]]]) -> Told:
     }
     truth = [Truth(*row) for row in execute("select * from truth")]
     aside = {(subscription, name) for subscription, name in execute("select * from aside")}
-    return Told(truth, seen, aside, left)
+    jobs_sql = f"select to_jsonb(queue)::text from queue where starts_with(q_name, '{STREAM}:') order by id"
+    jobs = [row[0] for row in execute(jobs_sql)]
+    return Told(truth, seen, aside, left, jobs)
 
 
 def check_streams(events: Iterable[Event], told: Told) -> Report:
@@ -163,7 +167,8 @@ def check_streams(events: Iterable[Event], told: Told) -> Report:
                         lines[None if subscription in ORDERED else key].append(truth[name])
             in_order += sum(map(len, lines.values()))
             for line in lines.values():
-                wrong["out of order"] |= {f"{name} of {subscription}" for name in overtaken(line, begun, known)}
+                kind = "out of order in a worker" if subscription == "worker" else "out of order"
+                wrong[kind] |= {f"{name} of {subscription}" for name in overtaken(line, begun, known)}
     wrong["too many in a batch"] = {"see the histories"} if count["too many"] else set()
     for kind, what in told.left.items():
         wrong[kind] |= set(what)
