@@ -105,7 +105,8 @@ def run(
     if told is not None:
         (folder / "told.json").write_text(json.dumps(told._replace(aside=sorted(told.aside))))  # type: ignore[arg-type]
         report = streams.check_streams(read(folder), told)
-        report.wrong |= {"not drained": [str(left)]} if left else {}
+        if left:  # what waits is not lost
+            report.wrong["not drained"] = [str(left), *report.wrong.pop("lost", [])]
     elif audited is None:
         report = check(read(folder), rows, effects, orders, faults=bool(faults))
     else:
