@@ -56,6 +56,13 @@ MUTANTS = {
         "is_alone = case when passes_alone then true end\n",
         "is_alone = true\n",
     ),
+    "places of a limit are taken without a lock": Mutant(
+        "../limits/test_limit_races.py::test_never_more_and_no_place_is_lost",
+        "    and place.job is not distinct from slot.job and place.taken_at is not distinct from slot.taken_at\n"
+        "  for update skip locked\n",
+        "",
+        "sql/common.sql",
+    ),
     "an end makes nobody ready": Mutant(
         "test_keys.py::test_a_released_job_is_first_again",
         "  next_id := coalesce(\n",
@@ -122,7 +129,7 @@ def test_a_case_finds_a_mutant(name: str, tmp_path: Path) -> None:
     mutant = MUTANTS[name]
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(pq.__file__).parent, tmp_path / "pq", ignore=ignore)
-    for folder in ("support", "keys"):
+    for folder in ("support", "keys", "limits"):
         shutil.copytree(ROOT / "tests" / folder, tmp_path / "tests" / folder, ignore=ignore)
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

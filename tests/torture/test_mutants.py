@@ -96,15 +96,6 @@ MUTANTS = {
         seconds=12,
         keyed=True,
     ),
-    "places of a limit are taken without a lock": Mutant(
-        "sql/common.sql",
-        "    and place.job is not distinct from slot.job and place.taken_at is not distinct from slot.taken_at\n"
-        "  for update skip locked\n",
-        "",
-        {"more than the limit"},
-        seconds=12,
-        keyed=True,
-    ),
 }
 
 
