@@ -12,6 +12,7 @@ from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
 from .._table import bulk as _bulk
+from .._table.lines import chunks
 from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, when
 from .._unique import JobId, Unique, key_of, unique_of
 from ..errors import JobNotFound
@@ -121,15 +122,15 @@ class Queue(Browse, Control, Groups, Items, Results):
         that number never do. If a trigger of yours drops rows, `RowsDropped` says how many; up to 1,000 jobs are one
         statement, whose other rows were put.
         """
-        chunks = _bulk.chunks(self._encoded_rows(items, schedule_at, expected_at))
-        first, second = next(chunks, None), next(chunks, None)
+        parts = chunks(self._encoded_rows(items, schedule_at, expected_at))
+        first, second = next(parts, None), next(parts, None)
         if first is None:
             return []
         queue = self if conn is None else self._bind(conn)
         if second is None and not any(row.unique for row in first):
             return queue._put_chunk(first)
         with queue._db.grouped():
-            return list(queue._put_chunks(chain([first, second or []], chunks)))
+            return list(queue._put_chunks(chain([first, second or []], parts)))
 
     def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
         """Put jobs by COPY, all of them or none, and return their number. This is faster than `put_many`.
@@ -140,7 +141,7 @@ class Queue(Browse, Control, Groups, Items, Results):
         rows = self._encoded_rows(items, schedule_at, expected_at)
         with self._db.grouped():
             ((now,),) = self._run(self._sql["now"])
-            return self._copy(_bulk.Lines(self.name, rows, now))
+            return self._copy(_bulk.JobLines(self.name, rows, now))
 
     def get(
         self, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from .. import _codec
 from .._args import check_text
+from .._table.lines import Lines, line_of
 from .._text import describe
 from .._times import Delay, delay_of
 from ..errors import DecodeError
@@ -195,32 +196,8 @@ def types_of(types: Iterable[str] | None) -> list[str] | None:
     return sorted(found)
 
 
-class Lines:
-    """A file for COPY: events as lines.
+class EventLines(Lines[Row]):
+    """A file for COPY: events."""
 
-    :ivar count: how many lines have been read.
-    :ivar error: what the iteration raised; the driver replaces it by an error of its own.
-    """
-
-    def __init__(self, rows: Iterator[Row]) -> None:
-        self._rows = rows
-        self.count: int = 0
-        self.error: BaseException | None = None
-
-    def read(self, size: int = 8192) -> str:
-        """Return whole lines, of about `size` characters or of one event that is longer; nothing at the end."""
-        parts: list[str] = []
-        length = 0
-        try:
-            while length < size and (row := next(self._rows, None)) is not None:
-                line = "\t".join("\\N" if value is None else value.translate(_ESCAPES) for value in row)
-                parts += (line, "\n")
-                length += len(line) + 1
-                self.count += 1
-        except BaseException as error:
-            self.error = error
-            raise
-        return "".join(parts)
-
-
-_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+    def line(self, row: Row) -> str:
+        return line_of((row.type, row.key, row.text, row.headers))

@@ -8,29 +8,20 @@ from itertools import chain
 from typing import Any
 
 from .._args import UNSET, Unset, integer, limit_of
+from .._table.lines import chunks
 from .._times import Delay
 from ..errors import EventsLeft
 from ..sql import stream_object
 from . import schema
-from .event import Event, Lines, NewEvent, Row, arrays, new_events, types_of
+from .event import Event, EventLines, NewEvent, Row, arrays, new_events, types_of
 from .info import StreamInfo
 from .position import SubscriptionInfo
 from .subscribing import Subscribing
 from .upkeep import rebase, rotate
 
-#: Events, and characters of data, that are published by one statement.
-EVENTS = 1000
-CHARACTERS = 1_000_000
-
 
 class Stream(Subscribing):
-    """A log of events beside the table of the jobs: ``pq.streams["orders"]``.
-
-    Each subscription reads all events, in order, however many there are. Any thread may use a stream.
-
-    :param name: any text without NUL characters. A name that ends in ``/text`` means the stream before that, with data
-        that is text, or None, in place of JSON.
-    """
+    """The base of `pq.Stream`: all but the functions that workers call."""
 
     # -- the tables
 
@@ -155,15 +146,15 @@ class Stream(Subscribing):
         :param type: as for `publish`, for the items that are no `NewEvent`; likewise `key` and `headers`.
         :param conn: as for `publish`. After an error, your rollback undoes what was published before.
         """
-        chunks = _chunks(self._rows(items, type, key, headers))
-        first, second = next(chunks, None), next(chunks, None)
+        parts = chunks(self._rows(items, type, key, headers))
+        first, second = next(parts, None), next(parts, None)
         if first is None:
             return []
         stream = self if conn is None else self._bind(conn)
         if second is None:
             return stream._publish(first)
         with stream._table.database.grouped():
-            return [id for chunk in chain([first, second], chunks) for id in stream._publish(chunk)]
+            return [id for part in chain([first, second], parts) for id in stream._publish(part)]
 
     def load(
         self,
@@ -176,7 +167,7 @@ class Stream(Subscribing):
 
         The arguments are those of `publish_many`. The connection is busy meanwhile: `items` must not use this PQ.
         """
-        lines = Lines(self._rows(items, type, key, headers))
+        lines = EventLines(self._rows(items, type, key, headers))
         database = self._table.database
         with database.grouped():
             try:
@@ -204,16 +195,3 @@ class Stream(Subscribing):
         integer("after", after)
         rows = self._run("read", after=after, limit=limit_of(limit, 1), types=types_of(types))
         return [self._codec.event(row) for row in rows]
-
-
-def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    chunk: list[Row] = []
-    characters = 0
-    for row in rows:
-        chunk.append(row)
-        characters += len(row.text)
-        if len(chunk) == EVENTS or characters >= CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk

@@ -4,7 +4,8 @@
     rows        the rows of one queue, and how data is encoded there
     tokens      rows with tokens
     after       rows that follow others
-    bulk        many new rows in one statement: arrays for INSERT, lines for COPY
+    lines       many rows, whatever they are: in parts for INSERT, as a file for COPY
+    bulk        many new jobs: as arrays, as lines
     migrations  the steps that make the table, as SQL
     schema      creating, upgrading and dropping the table, by these steps
     retention   how long rows are kept; pruning

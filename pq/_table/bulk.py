@@ -9,11 +9,7 @@ from typing import Any, NamedTuple
 from .._times import NOW, TimeSpec, When, when
 from .._unique import Unique, key_of, unique_of
 from ..sql import array
-
-#: Jobs, and characters of data, that are put in one statement.
-JOBS = 1000
-CHARACTERS = 1_000_000
-
+from .lines import Lines, line_of
 
 #: The parameters that `parameters` leaves out where no job has times.
 NO_TIMES = dict.fromkeys(("schedule_at", "schedule_in", "expected_at", "expected_in"), "{}")
@@ -72,20 +68,6 @@ def _rows(
             yield Row(encode(item), schedule, expected)
 
 
-def chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Split rows into lists, each of as many as one statement puts."""
-    chunk: list[Row] = []
-    characters = 0
-    for row in rows:
-        chunk.append(row)
-        characters += len(row.text)
-        if len(chunk) == JOBS or characters >= CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
-
-
 def parameters(chunk: list[Row]) -> dict[str, Any]:
     """Return arrays of one length, or empty, for ``put_many``; the data alone if no job has times or a key."""
     given = {"data": array([row.text for row in chunk])}
@@ -122,60 +104,34 @@ def interval(delay: timedelta | None) -> str | None:
     return None if delay is None else f"{delay.days} days +{delay.seconds}.{delay.microseconds:06} seconds"
 
 
-class Lines:
-    """A file for COPY: the jobs of one queue as lines.
+class JobLines(Lines[Row]):
+    """A file for COPY: the jobs of one queue.
 
     :param now: the server's clock; naive, in UTC.
-    :ivar count: how many lines have been read.
-    :ivar error: what the iteration raised; the driver replaces it by an error of its own.
     """
 
     def __init__(self, queue: str, rows: Iterator[Row], now: datetime) -> None:
-        self._queue = _escaped(queue)
-        self._rows = rows
+        super().__init__(rows)
+        self._queue = line_of([queue])
         self._now = now.replace(tzinfo=timezone.utc)
-        self.count = 0
-        self.error: BaseException | None = None
 
-    def read(self, size: int = 8192) -> str:
-        """Return whole lines, of about `size` characters or of one job that is longer; nothing at the end.
-
-        Both drivers take more than they have asked for. To cut a line would copy what is left of a large job each time.
+    def line(self, row: Row) -> str:
         """
-        parts: list[str] = []
-        length = 0
-        try:
-            while length < size and (row := next(self._rows, None)) is not None:
-                if row.unique is not None:
-                    raise ValueError(f"load can't look for duplicates: use put or put_many for {row.unique!r}")
-                line = "\t".join(
-                    (
-                        self._queue, _escaped(row.text), self._moment(row.schedule), self._moment(row.expected),
-                        "\\N" if row.key is None else _escaped(row.key),
-                    )
-                )  # fmt: skip
-                parts += (line, "\n")
-                length += len(line) + 1
-                self.count += 1
-        except BaseException as error:
-            self.error = error
-            raise
-        return "".join(parts)
+        :raises ValueError: the job has a token.
+        """
+        if row.unique is not None:
+            raise ValueError(f"load can't look for duplicates: use put or put_many for {row.unique!r}")
+        rest = line_of((row.text, self._moment(row.schedule), self._moment(row.expected), row.key))
+        return f"{self._queue}\t{rest}"
 
-    def _moment(self, when: When) -> str:
+    def _moment(self, when: When) -> str | None:
         if when.delay is not None:
             try:
                 return str(self._now + when.delay)
             except OverflowError:
                 return str(_FIRST)
-        return "\\N" if when.at is None else str(when.at)
+        return None if when.at is None else str(when.at)
 
 
 #: The earliest time of Python. Where a job is read, an earlier time shows as this one.
 _FIRST = datetime.min.replace(tzinfo=timezone.utc)
-
-_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
-
-
-def _escaped(text: str) -> str:
-    return text.translate(_ESCAPES)

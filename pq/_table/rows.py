@@ -173,7 +173,7 @@ class QueueRows:
             raise RowsDropped(queue=self.name, dropped=len(chunk) - len(ids), count=len(chunk), ids=ids)
         return ids
 
-    def _copy(self, lines: _bulk.Lines) -> int:
+    def _copy(self, lines: _bulk.JobLines) -> int:
         """Put rows by COPY; the caller has opened a transaction, and rolls it back after an error."""
         try:
             count = self._db.copy(self._sql["load"], lines)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .._db.given import Given
-from .rows import Lines
+from .rows import RowLines
 
 #: What is known of a batch, as PgQ names it.
 BATCH = (
@@ -19,7 +19,7 @@ BATCH = (
 Fields = tuple[Any, ...]
 
 
-def copy(given: Given, sql: str, lines: Lines) -> None:
+def copy(given: Given, sql: str, lines: RowLines) -> None:
     """COPY lines; raise what reading them has raised, if that is the cause."""
     try:
         given.copy(sql, lines)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..sql import bind, quote, statements
 from .backend import BATCH, Backend, Fields, copy
-from .rows import Lines
+from .rows import RowLines
 
 _SQL = statements("pgqueue.sql")
 
@@ -48,7 +48,7 @@ class Extension(Backend):
         with self.given.atomic():  # the ticker may go on to another table between two transactions
             ((table, now),) = self.given.run(_SQL["table"], {"queue": queue})
             further = {} if "time" in columns else {"time": now}
-            lines = Lines(rows, columns, lambda row: (*row.values(), *further.values()))
+            lines = RowLines(rows, columns, lambda row: (*row.values(), *further.values()))
             words = {"table": table, "columns": ", ".join(f"ev_{name}" for name in (*columns, *further))}
             copy(self.given, bind(_SQL["copy"], words), lines)
 

@@ -11,7 +11,7 @@ from .._db.given import Given
 from ..errors import EventsLost, StreamMissing, StreamRestored, SubscriptionNotFound
 from ..sql import TableName, bind, bound, statements, stream_object
 from .backend import BATCH, Backend, Fields, copy
-from .rows import Lines
+from .rows import RowLines
 from .settings import Settings, checked
 
 #: The table of the jobs, beside which the streams are.
@@ -133,7 +133,7 @@ class Streams(Backend):
             log = stream_object(TABLE, "log", stream_of(queue))
             sql = bind(_SQL["stream_copy"], {"log": log, "columns": ", ".join(targets)})
             try:
-                copy(self.given, sql, Lines(rows, columns, _converted))
+                copy(self.given, sql, RowLines(rows, columns, _converted))
             except self.given.driver.Error as error:
                 raise self._meaning(queue, error) from error
 

@@ -24,7 +24,7 @@ from pq._db import execute as _execute
 from pq._queue import marks as _marks
 from pq._table import Table
 from pq._table import bulk as _bulk
-from pq._table.bulk import JOBS
+from pq._table.lines import ROWS
 from pq._times import NOW
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -119,9 +119,9 @@ def test_each_kind_of_connection(dsn: str, kind: str, write: Any) -> None:
 
 
 def test_put_many_returns_the_ids_in_order(pq: PQ, sql: Sql) -> None:
-    ids = pq["a"].put_many(iter(range(2 * JOBS + 1)))
+    ids = pq["a"].put_many(iter(range(2 * ROWS + 1)))
     assert ids == sorted(ids)
-    assert sql("select id, data from queue order by id") == list(zip(ids, range(2 * JOBS + 1), strict=True))
+    assert sql("select id, data from queue order by id") == list(zip(ids, range(2 * ROWS + 1), strict=True))
 
 
 @WRITERS
@@ -242,7 +242,7 @@ def with_a_bad_one_at_the_end(number: int) -> Iterator[Any]:
     yield {1}
 
 
-@pytest.mark.parametrize("number", [0, 5, 2 * JOBS + 5])
+@pytest.mark.parametrize("number", [0, 5, 2 * ROWS + 5])
 @pytest.mark.parametrize(("items", "error"), [(breaking, Breakdown), (with_a_bad_one_at_the_end, TypeError)])
 @WRITERS
 def test_all_or_none(pq: PQ, sql: Sql, write: Any, items: Any, number: int, error: Any) -> None:
@@ -257,13 +257,13 @@ def test_all_or_none(pq: PQ, sql: Sql, write: Any, items: Any, number: int, erro
 def test_invalid_json_of_an_encoder_is_a_value_error(dsn: str, sql: Sql, write: Any) -> None:
     with PQ(dsn, encode=str) as pq:
         with pytest.raises(ValueError, match="did not return valid JSON") as raised:
-            write(pq["a"], [*range(JOBS + 5), "secret"])
+            write(pq["a"], [*range(ROWS + 5), "secret"])
         assert "secret" not in str(raised.value)
         assert sql("select * from queue") == []
         assert write(pq["a"], [1]) == 1
 
 
-@pytest.mark.parametrize("number", [5, 2 * JOBS + 5])
+@pytest.mark.parametrize("number", [5, 2 * ROWS + 5])
 @WRITERS
 def test_in_a_block_it_is_part_of_the_transaction(pq: PQ, sql: Sql, write: Any, number: int) -> None:
     queue = pq["a"]
@@ -693,7 +693,7 @@ def test_a_large_job_is_read_in_one_piece() -> None:
     """To cut it into pieces would copy what is left of it each time: the square of its size."""
     now = dt.datetime(2026, 1, 1)
     texts = ["1", "x" * 1_000_000, "2", "3"]
-    lines = _bulk.Lines("a", iter([_bulk.Row(text, NOW, NOW) for text in texts]), now)
+    lines = _bulk.JobLines("a", iter([_bulk.Row(text, NOW, NOW) for text in texts]), now)
     found = []
     while text := lines.read(100):
         found.append(text)
