@@ -7,25 +7,24 @@ are kept, as JSON behind ``pq stream``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from importlib.resources import files
 from typing import Any, NamedTuple
 
-from .._args import UNSET, Unset
+from .._args import UNSET
 from .._db import Database
 from .._table import Table
-from .._table.schema import in_turn, lock
+from .._table.migrations import in_transaction, steps
+from .._table.schema import STREAM_PREFIX, in_turn, lock, streams
 from .._table.schema import version as version_of_table
 from .._times import delay_of
 from ..errors import SchemaError, TableMissing
-from ..sql import STREAM_KINDS, TableName, bind, bound, literal, object_name, quote, read, statements, stream_object
+from ..sql import STREAM_KINDS, TableName, bind, bodies, bound, literal, object_name, quote, statements, stream_object
 
 #: How long events are kept once all have read them, unless somebody says otherwise.
 RETAIN = timedelta(days=1)
 
 _SQL = statements("stream_schema.sql")
-_PREFIX = "pq stream "
 
 
 class Settings(NamedTuple):
@@ -45,16 +44,19 @@ class Settings(NamedTuple):
 def settings_of(comment: str | None) -> Settings | None:
     """Read a comment; None if it is not one of a stream."""
     try:
-        found = json.loads((comment or "").removeprefix(_PREFIX))
-        unread = found["retain_unread"]
-        return Settings(
-            str(found["name"]),
-            int(found["version"]),
-            timedelta(seconds=int(found["retain"])),
-            None if unread is None else timedelta(seconds=int(unread)),
-        )
+        return _settings(json.loads((comment or "").removeprefix(STREAM_PREFIX)))
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
+
+
+def _settings(found: Mapping[str, Any]) -> Settings:
+    unread = found["retain_unread"]
+    return Settings(
+        str(found["name"]),
+        int(found["version"]),
+        timedelta(seconds=int(found["retain"])),
+        None if unread is None else timedelta(seconds=int(unread)),
+    )
 
 
 def gate_of(stream: str) -> str:
@@ -62,14 +64,9 @@ def gate_of(stream: str) -> str:
     return f"stream:{stream}"
 
 
-def steps() -> list[tuple[int, str]]:
-    """Return all migrations, in order: the version that each leads to, and its SQL."""
-    folder = files("pq").joinpath("sql", "streams")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(int(name[:4]), read(f"streams/{name}")) for name in names]
-
-
-VERSION = len(steps())
+#: The folder of the migrations of a stream, and the version that these lead to.
+STEPS = "streams"
+VERSION = len(steps(STEPS))
 
 
 def find(table: Table, stream: str) -> Settings | None:
@@ -86,9 +83,7 @@ def find(table: Table, stream: str) -> Settings | None:
     return settings
 
 
-def create(
-    table: Table, stream: str, retain: Any = UNSET, retain_unread: Any = UNSET
-) -> None:
+def create(table: Table, stream: str, retain: Any = UNSET, retain_unread: Any = UNSET) -> None:
     """Create the tables of a stream, upgrade them, or change how long events are kept."""
     changed = _changes(retain, retain_unread)
     found = find(table, stream)
@@ -106,9 +101,9 @@ def _create(table: Table, stream: str, changed: dict[str, Any], inside: bool) ->
         found = find(table, stream)
         settings = (found or Settings(stream, 0, RETAIN, None))._replace(**changed, version=VERSION)
         target = _target(database, table)
-        for version, sql in steps():
-            if found is None or version > found.version:
-                database.execute(for_stream(sql, target, settings))
+        for step in steps(STEPS):
+            if found is None or step.version > found.version:
+                database.execute(for_stream(step.sql, target, settings))
         if found is not None and found.retain != settings.retain:
             database.execute(for_stream(_SQL["set_slot"], target, settings))
         database.execute(for_stream(_SQL["set_comment"], target, settings))
@@ -145,8 +140,8 @@ def script(table: TableName, stream: str, retain: Any = UNSET, retain_unread: An
     """Return the SQL that `create` executes for a new stream, as one transaction."""
     changed = _changes(retain, retain_unread)
     settings = Settings(stream, VERSION, RETAIN, None)._replace(**changed)
-    parts = [*(sql for _, sql in steps()), _SQL["set_comment"] + ";"]
-    return "\n\n".join(["begin;", *(for_stream(part, table, settings).strip() for part in parts), "commit;"]) + "\n"
+    parts = [*(step.sql for step in steps(STEPS)), _SQL["set_comment"] + ";"]
+    return in_transaction(for_stream(part, table, settings) for part in parts)
 
 
 def for_stream(sql: str, table: TableName, settings: Settings) -> str:
@@ -167,15 +162,12 @@ def for_stream(sql: str, table: TableName, settings: Settings) -> str:
         "stream_text": literal(stream),
         "table_name_text": literal(table.name),
         "gate_text": literal(gate_of(stream)),
-        "comment_text": literal(_PREFIX + json.dumps(stored)),
+        "comment_text": literal(STREAM_PREFIX + json.dumps(stored)),
         "publish_trigger": quote(object_name(table.name, "publish_trigger")),
         "period": str(stored["retain"]),
     }
     words["slot_now"] = bind(_SQL["slot_now"], words)
-    tag = "pq"
-    while (mark := f"${tag}$") in table.quoted + stream:
-        tag += "q"
-    return bind(sql.replace("$pq$", mark), words)
+    return bind(bodies(sql, table.quoted, stream), words)
 
 
 def drop(table: Table, stream: str, check: Callable[[], None] | None) -> None:
@@ -198,12 +190,6 @@ def _drop(table: Table, stream: str, check: Callable[[], None] | None, inside: b
         database.execute(bind(_SQL["drop"], words))
 
 
-def all_of(table: Table) -> list[Settings]:
-    """Return the streams beside a table, sorted by their names."""
-    rows = table.execute(bound("stream.sql", table.quoted, "")["all"], {"table": table.quoted})
-    found = [(json.loads(text.removeprefix(_PREFIX)), settings_of(text)) for (text,) in rows]
-    mine = [settings for stored, settings in found if settings and stored["table"] == table.name.name]
-    return sorted(mine, key=lambda settings: settings.name)
-
-
-__all__ = ["RETAIN", "Settings", "Unset", "all_of", "create", "drop", "find", "gate_of", "script"]
+def names_of(table: Table) -> list[str]:
+    """Return the names of the streams beside a table, sorted."""
+    return [stored["name"] for stored in streams(table.database, table.name)]

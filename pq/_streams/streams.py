@@ -34,10 +34,10 @@ class Streams(Mapping[str, S_co]):
         return self._class(self._table, name, self._queue_of)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([settings.name for settings in schema.all_of(self._table)])
+        return iter(schema.names_of(self._table))
 
     def __len__(self) -> int:
-        return len(schema.all_of(self._table))
+        return len(schema.names_of(self._table))
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a stream of that name."""

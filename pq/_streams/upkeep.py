@@ -59,10 +59,9 @@ def rotate(log: Log) -> bool:
         "retain_unread": None if unread is None else unread.total_seconds(),
         "log": stream_object(table.quoted, "log", log.name),
     }
-    sql = table.statements("stream_upkeep.sql", log.name)
-    if not table.execute(sql["at_home"], {})[0][0]:
+    if not log._run("at_home")[0][0]:
         raise StreamRestored(stream=log.name)
-    ((slot, has_events),) = table.execute(sql["next_slot"], params)
+    ((slot, has_events),) = table.execute(table.statements("stream_upkeep.sql", log.name)["next_slot"], params)
     if not has_events:
         return False
     sql = table.statements("stream_upkeep.sql", log.name, slot=_SLOTS[slot])
@@ -108,7 +107,7 @@ def rebase(log: Log) -> bool:
     params = {"event_id": stream_object(table.quoted, "event_id", log.name)}
     with database.transaction():
         table.execute(sql["lock_all"], {})
-        if table.execute(sql["at_home"], {})[0][0]:
+        if log._run("at_home")[0][0]:
             return False
         ((is_possible, _),) = table.execute(sql["rebase"], params)
         if not is_possible:

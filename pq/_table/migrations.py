@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import NamedTuple
 
-from ..sql import BESIDE, CALLED, TableName, array, beside, bind, literal, object_name, quote, read, statements
+from ..sql import BESIDE, CALLED, TableName, array, beside, bind, bodies, literal, object_name, quote, read, statements
 
 #: How long a step waits for a lock. While it waits for that of the table, puts and gets wait, too.
 LOCK_TIMEOUT = "3s"
@@ -52,12 +53,13 @@ class Step(NamedTuple):
     sql: str
 
 
-def steps() -> list[Step]:
-    """Return all migrations, in order."""
-    names = sorted(
-        entry.name for entry in files("pq").joinpath("sql", "migrations").iterdir() if entry.name.endswith(".sql")
-    )
-    return [Step(int(name[:4]), name[5:-4], read(f"migrations/{name}")) for name in names]
+def steps(folder: str = "migrations") -> list[Step]:
+    """Return all migrations, in order.
+
+    :param folder: below ``pq/sql``.
+    """
+    names = sorted(entry.name for entry in files("pq").joinpath("sql", folder).iterdir() if entry.name.endswith(".sql"))
+    return [Step(int(name[:4]), name[5:-4], read(f"{folder}/{name}")) for name in names]
 
 
 #: The version that this library works with, the first one that has tables beside that of the jobs, and the oldest one
@@ -77,7 +79,7 @@ def script(table: TableName, since: int = 0) -> str:
     """
     parts = [] if table.schema is None else [f"create schema if not exists {quote(table.schema)};"]
     parts += [_ANNOUNCE, *(step.sql for step in steps() if step.version > since)]
-    return _script(table, parts)
+    return in_transaction(for_table(part, table) for part in parts)
 
 
 def way_back(table: TableName, version: int) -> str:
@@ -87,12 +89,14 @@ def way_back(table: TableName, version: int) -> str:
     :param version: at least `OLDEST`.
     """
     back = [read(f"migrations/down/{later:04}.sql") for later in range(VERSION, version, -1)]
-    return _script(table, [_ANNOUNCE, *back, *(step.sql for step in steps()[1:version])])
+    parts = [_ANNOUNCE, *back, *(step.sql for step in steps()[1:version])]
+    return in_transaction(for_table(part, table) for part in parts)
 
 
-def _script(table: TableName, parts: list[str]) -> str:
+def in_transaction(parts: Iterable[str]) -> str:
+    """Return statements as a script: one transaction, which waits for a lock no longer than `LOCK_TIMEOUT`."""
     lines = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
-    return "\n\n".join([*lines, *(for_table(part, table).strip() for part in parts), "commit;"]) + "\n"
+    return "\n\n".join([*lines, *(part.strip() for part in parts), "commit;"]) + "\n"
 
 
 def for_table(sql: str, table: TableName) -> str:
@@ -108,12 +112,9 @@ def for_table(sql: str, table: TableName) -> str:
     words |= {word: beside(table.quoted, word) for word in BESIDE + CALLED}
     words["stand"] = statements("common.sql")["stand"]
     words |= {name: bind(text, words) for name, text in statements("line.sql").items()}
-    tag = "pq"
     for kind in _OBJECTS:
         name = quote(object_name(table.name, kind))
         in_schema = kind.endswith("function") and table.schema is not None
         words[kind] = f"{quote(table.schema or '')}.{name}" if in_schema else name
     words["functions"] = ", ".join(words[kind] for kind in (*_OBJECTS, *CALLED) if kind.endswith("function"))
-    while (mark := f"${tag}$") in table.quoted:  # in the body of a function a name would end it
-        tag += "q"
-    return bind(sql.replace("$pq$", mark), words)
+    return bind(bodies(sql, table.quoted), words)

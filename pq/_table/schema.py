@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .._db import Database
 from ..errors import JobsLeft, SchemaError
@@ -21,6 +22,9 @@ from .table import Table
 
 #: How often create() waits for a lock, each time for `LOCK_TIMEOUT`.
 LOCK_ATTEMPTS = 5
+
+#: Stands in the comment of the log of a stream, in front of JSON.
+STREAM_PREFIX = "pq stream "
 
 _SQL = statements("schema.sql")
 _MARK = re.compile(r"\(pq schema ([0-9]+)\)")
@@ -83,11 +87,16 @@ def _refuse_streams(database: Database, table: TableName) -> None:
 
     :raises SchemaError: there is one.
     """
-    rows = database.execute(bound("doctor.sql", table.quoted)["streams"], {"table": table.quoted})
-    stored = [json.loads(comment.partition(" stream ")[2]) for (comment,) in rows]
-    names = [repr(found["name"]) for found in stored if found["table"] == table.name]
-    if names:
-        raise SchemaError(f"table {table.quoted} has streams, drop these first: {', '.join(sorted(names))}")
+    if found := streams(database, table):
+        names = ", ".join(repr(stored["name"]) for stored in found)
+        raise SchemaError(f"table {table.quoted} has streams, drop these first: {names}")
+
+
+def streams(database: Database, table: TableName) -> list[dict[str, Any]]:
+    """Return what is stored of the streams beside a table, sorted by their names; `pq._streams.schema` writes it."""
+    rows = database.execute(_SQL["streams"], {"table": table.quoted})
+    stored = [json.loads(comment.removeprefix(STREAM_PREFIX)) for (comment,) in rows]
+    return sorted((each for each in stored if each["table"] == table.name), key=lambda each: each["name"])
 
 
 def _refuse(database: Database, table: TableName, isolation: str) -> None:

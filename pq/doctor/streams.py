@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .._table import Table
+from .._table import Table, schema
 from ..sql import stream_object
 from .findings import Check
 
@@ -44,12 +43,8 @@ CHECKS = (
 
 def streams(table: Table, at_most: int) -> Iterator[tuple[dict[str, Any], Mapping[str, str]]]:
     """Return for each stream beside a table the parameters of its checks, and its statements."""
-    for (comment,) in table.execute(table.statements("doctor.sql")["streams"], {"table": table.quoted}):
-        stored = json.loads(comment.partition(" stream ")[2])
-        if stored["table"] == table.name.name:
-            name = stored["name"]
-            objects = {kind: stream_object(table.quoted, kind, name) for kind in ("log", "event_id")}
-            yield (
-                {"stream": name, "retain": stored["retain"], "at_most": at_most, **objects},
-                table.statements("stream_doctor.sql", name),
-            )
+    for stored in schema.streams(table.database, table.name):
+        name = stored["name"]
+        objects = {kind: stream_object(table.quoted, kind, name) for kind in ("log", "event_id")}
+        params = {"stream": name, "retain": stored["retain"], "at_most": at_most, **objects}
+        yield params, table.statements("stream_doctor.sql", name)

@@ -14,8 +14,8 @@ from importlib.resources import files
 from .names import BESIDE, CALLED, NAME_BYTES, STREAM_KINDS, TableName, beside, object_name, quote, stream_object
 
 __all__ = [
-    "BESIDE", "CALLED", "NAME_BYTES", "STREAM_KINDS", "TableName", "array", "beside", "bind", "bound", "literal",
-    "object_name", "quote", "read", "statements", "stream_object",
+    "BESIDE", "CALLED", "NAME_BYTES", "STREAM_KINDS", "TableName", "array", "beside", "bind", "bodies", "bound",
+    "literal", "object_name", "quote", "read", "statements", "stream_object",
 ]  # fmt: skip
 
 _NAME_LINE = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
@@ -42,6 +42,14 @@ def _element(text: str) -> str:
 def literal(text: str) -> str:
     """Return a text as an SQL literal that means the same whatever the server's setting for backslashes."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def bodies(sql: str, *names: str) -> str:
+    """Return SQL in which the bodies of functions, which stand between ``$pq$``, can have these names in them."""
+    tag = "pq"
+    while any(f"${tag}$" in name for name in names):
+        tag += "q"
+    return sql.replace("$pq$", f"${tag}$")
 
 
 def bind(sql: str, words: Mapping[str, str]) -> str:

@@ -289,11 +289,3 @@ where pg_is_in_recovery() or current_setting('default_transaction_read_only') = 
 
 -- name: clock
 select extract(epoch from clock_timestamp())::float8 as now
-
--- name: streams
--- The comments of the streams beside the table.
-select description from pg_description
-  join pg_class as log on log.oid = objoid and classoid = 'pg_class'::regclass and objsubid = 0
-  join pg_class as jobs on jobs.relnamespace = log.relnamespace
-where jobs.oid = to_regclass(%(table)s) and log.relkind = 'p' and description like 'pq stream {%%'
-  and description::text like '%%"table": ' || to_json(jobs.relname::text)::text || '%%'

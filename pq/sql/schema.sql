@@ -46,3 +46,10 @@ set local pq.target = :table_text;
 do $pq$ begin
   perform set_config('pq.table_is_new', (to_regclass(current_setting('pq.target')) is null)::text, true);
 end $pq$
+
+-- name: streams
+-- The comments of the logs of streams in the schema of the table.
+select description from pg_description
+  join pg_class as log on log.oid = objoid and classoid = 'pg_class'::regclass and objsubid = 0
+  join pg_class as jobs on jobs.relnamespace = log.relnamespace
+where jobs.oid = to_regclass(%(table)s) and log.relkind = 'p' and description like 'pq stream {%%'

@@ -1,15 +1,8 @@
 -- The statements of a stream: what it is, publishing, subscriptions. Taking events is in stream_take.sql.
 
 -- name: find
--- The comments of a table that may be a stream's log, and of the table of the jobs.
+-- The comment of a table that may be a stream's log, and whether there is such a table.
 select obj_description(to_regclass(%(log)s), 'pg_class'), to_regclass(%(log)s) is not null
-
--- name: all
--- The comments of all logs in the schema of the jobs' table.
-select description from pg_description
-  join pg_class as log on log.oid = objoid and classoid = 'pg_class'::regclass and objsubid = 0
-  join pg_class as jobs on jobs.relnamespace = log.relnamespace
-where jobs.oid = to_regclass(%(table)s) and log.relkind = 'p' and description like 'pq stream {%%'
 
 -- name: publish
 insert into :log (type, key, data, headers)
@@ -104,6 +97,19 @@ with pq_gone as (
   delete from :batches where subscription in (select name from pq_gone)
 )
 select name from pq_gone
+
+-- name: at_home
+-- Whether it is not from a restored dump. One that was restored beside a row that was there leaves two.
+select bool_and(made_by = xmin and home = tableoid) from :origin
+
+-- name: newest
+-- For each partition of each subscription its position.
+select distinct on (subscription, partition) * from :positions
+order by subscription, partition, version desc
+
+-- name: key_hash
+-- Of the key of an event: of so many partitions, which one it is in.
+(hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823)
 
 -- name: now_snapshot
 -- The snapshot of the statement, with this transaction among those that are running: PostgreSQL leaves it out, and what it

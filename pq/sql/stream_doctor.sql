@@ -2,16 +2,14 @@
 -- text.
 
 -- name: stream_restored
-select %(stream)s as stream from :origin where not (made_by = xmin and home = tableoid)
+select %(stream)s as stream where not (:at_home)
 
 -- name: stream_unread
 -- Subscriptions whose first unread event is old. An event is looked for behind the position alone: late ones are young.
 select %(stream)s as stream, position.subscription, event.at::text as since,
   extract(epoch from clock_timestamp() - event.at)::int as age,
   (select id from :log order by id desc limit 1) - greatest(position.mark, position.after) as events
-from (
-  select distinct on (subscription, partition) * from :positions order by subscription, partition, version desc
-) as position
+from (:newest) as position
   join :subscriptions as its on its.name = position.subscription
   cross join lateral (
     select at from :log

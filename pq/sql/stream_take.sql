@@ -9,10 +9,6 @@ pq_now as materialized (
   from :subscriptions where name = %(subscription)s
 )
 
--- name: at_home
--- A dump that was restored beside a row that was there leaves two.
-select bool_and(made_by = xmin and home = tableoid) from :origin
-
 -- name: its_position
 -- Open batches come first: those of a partition are delivered one after the other, unless the subscription is shared. So do
 -- the events that were set aside, and are due again.
@@ -49,7 +45,7 @@ state.at_home and not state.paused and state.lost = 0
 ((select types from pq_window) is null or event.type = any ((select types from pq_window)::text[]))
   and (
     (select partitions from pq_window) = 1
-    or (hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823) %% (select partitions from pq_window)
+    or :key_hash %% (select partitions from pq_window)
       = %(partition)s
   )
 
@@ -374,4 +370,4 @@ order by place.partition
 
 -- name: is_its
 (its.types is null or event.type = any (its.types))
-    and (hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823) %% its.partitions = n
+    and :key_hash %% its.partitions = n

@@ -32,11 +32,6 @@ lock table :slot in access exclusive mode
 -- name: truncate
 truncate :slot
 
--- name: newest
--- For each partition of each subscription its position.
-select distinct on (subscription, partition) * from :positions
-order by subscription, partition, version desc
-
 -- name: is_unread
 -- Whether an event is one that a position has not read.
 not pg_visible_in_snapshot(event.txid, position.seen)
@@ -98,9 +93,6 @@ from (
 where subscription.name = lost.subscription
 returning subscription.name, lost.n
 
--- name: at_home
-select bool_and(made_by = xmin and home = tableoid) from :origin
-
 -- name: lock_all
 lock table :log, :positions, :batches in access exclusive mode
 
@@ -112,16 +104,17 @@ event.txid::text::bigint > pq_restore.txid
 
 -- name: rebase
 -- In a restored dump the numbers of transactions, and so snapshots, mean nothing. But with each other they still tell
--- which events a position has not read, and which are in a batch; what was published here since then nobody has read. So events are numbered anew: those that are unread by
--- the same positions, and in the same batches, get one number, and each snapshot is made of these. All numbers are
--- below those of the transactions of this server.
+-- which events a position has not read, and which are in a batch; what was published here since then nobody has read. So
+-- events are numbered anew: those that are unread by the same positions, and in the same batches, get one number, and each
+-- snapshot is made of these. All numbers are below those of the transactions of this server.
 with pq_restore as materialized (
   select max(now.txid - ((now.txid - xmin::text::bigint) & 4294967295)) as txid
   from :origin, (select pg_current_xact_id()::text::bigint as txid) as now
 ), pq_readers as materialized (
   select row_number() over () as n, reader.* from (
-    select subscription, partition, null::bigint as number, seen, upto, after, null::bigint as first, null::bigint as
-    last from (:newest) as position
+    select subscription, partition, null::bigint as number, seen, upto, after, null::bigint as first,
+      null::bigint as last
+    from (:newest) as position
     union all
     select subscription, partition, number, seen, upto, after, first, last from :batches
   ) as reader
@@ -145,8 +138,10 @@ with pq_restore as materialized (
   select reader.n, reader.subscription, reader.partition, reader.number, reader.first,
     format(
       '3:%%s:%%s', (select txid from pq_top),
-      (select string_agg(given.txid::text, ',' order by given.txid) from pq_numbers as given where reader.n = any
-      (given.readers))
+      (
+        select string_agg(given.txid::text, ',' order by given.txid) from pq_numbers as given
+        where reader.n = any (given.readers)
+      )
     )::pg_snapshot as seen,
     (select min(mark.id) from pq_marks as mark where reader.n = any (mark.readers)) - 1 as before
   from pq_readers as reader
@@ -179,8 +174,7 @@ update :origin set made_by = xmin, home = tableoid
 
 -- name: is_wanted
 (subscription.types is null or event.type = any (subscription.types))
-  and (hashtextextended(coalesce(event.key, '') collate "C", 0) & 1073741823) %% subscription.partitions
-    = position.partition
+  and :key_hash %% subscription.partitions = position.partition
 
 -- name: lag
 -- For each partition of a subscription: by how many ids it is behind the last event; if that is wanted, the exact number of

@@ -10,7 +10,7 @@ import stream_cases as cases
 from stream_cases import Bench, bench
 
 import pq.sql
-from pq._streams import schema
+from pq._table import migrations
 
 
 class Mutant(NamedTuple):
@@ -111,7 +111,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Mutant], None]
             return text
 
         monkeypatch.setattr(pq.sql, "read", mutated)
-        monkeypatch.setattr(schema, "read", mutated)
+        monkeypatch.setattr(migrations, "read", mutated)
         forget()
 
     yield apply
