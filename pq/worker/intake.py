@@ -12,6 +12,7 @@ from .._logs import worker_log as logger
 from .._loop import Loop
 from .._streams import Event, Stream
 from .._streams.schema import gate_of
+from .._streams.upkeep import Upkeep
 from .._table.bulk import NewJob
 from .._text import describe
 from .._unique import MOST_BYTES
@@ -56,7 +57,7 @@ def _key(key: str | None) -> str | None:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-class Taker:
+class IntakeLoop:
     """One thread, which makes jobs of the events of a subscription.
 
     Reading and putting are one transaction, so each event becomes one job, whichever process does it.
@@ -71,6 +72,7 @@ class Taker:
         self._table = intake.queue._table
         self._subscription = intake.stream.subscription(intake.subscription)
         self._waiter = self._table.waiter_for_log(gate, gate)
+        self._upkeep = Upkeep()
         self._is_subscribed = False
         self._told = False
 
@@ -81,6 +83,7 @@ class Taker:
                 self._intake.stream.subscribe(self._intake.subscription, self._intake.start)
                 self._is_subscribed = True
             taken = self._take()
+            self._upkeep.run_if_due(self._intake.stream)
             self._told = False
             if taken == 0:
                 with self._waiter:

@@ -15,7 +15,7 @@ from .events import Events
 from .execution import Execution
 from .heartbeat import Heartbeat
 from .held import Held
-from .intake import Taker
+from .intake import IntakeLoop
 from .queues import TaskQueue
 
 
@@ -40,7 +40,7 @@ class Services:
         self.heartbeat: Heartbeat = Heartbeat(self.held, events, self.backoff, give_up, on_error)
         self._duties = Duties(queues, on_error)
         self._clock = Clock(queues, on_error)
-        self._takers = [Taker(queue._intake, on_error) for queue in queues if queue._intake is not None]
+        self._intakes = [IntakeLoop(queue._intake, on_error) for queue in queues if queue._intake is not None]
         self._table = queues[0]._table
         self._reserve: Table | None = None
         self._lock = threading.Lock()
@@ -55,16 +55,16 @@ class Services:
         self._start(self._reserve or self._table)
         self._duties.loop.start()
         self._clock.loop.start()
-        for taker in self._takers:
-            taker.loop.start()
+        for intake in self._intakes:
+            intake.loop.start()
 
     def stop(self, left: Callable[[], float]) -> None:
         """End all.
 
         :param left: tells for how many seconds they are still to be waited for.
         """
-        for taker in self._takers:
-            taker.stop(max(0.1, left()))
+        for intake in self._intakes:
+            intake.stop(max(0.1, left()))
         for loop in (self.completer.loop, self.heartbeat.loop, self._duties.loop, self._clock.loop):
             loop.stop(max(0.1, left()))
         if self._reserve is not None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from support import wait_until
 
 from pq import PQ, Worker
-from pq._streams import Event
+from pq._streams import Event, upkeep
 from pq.tasks import current
 
 
@@ -19,6 +20,19 @@ def stream(pq: PQ) -> Any:
     stream = pq.streams["orders"]
     stream.create()
     return stream
+
+
+@contextmanager
+def working(pq: PQ, threads: int = 2) -> Iterator[None]:
+    """A worker that runs in a thread."""
+    worker = Worker(pq, threads=threads, capture_signals=False)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        worker.stop()
+        thread.join(30)
 
 
 def test_a_worker_calls_the_functions_of_each_type(pq: PQ, stream: Any) -> None:
@@ -35,15 +49,8 @@ def test_a_worker_calls_the_functions_of_each_type(pq: PQ, stream: Any) -> None:
     id = stream.publish({"n": 1}, "created", "7", {"by": "ada"})
     stream.publish({"n": 2}, "changed")
     stream.publish({"n": 3}, "paid")
-    worker = Worker(pq, threads=2)
-    worker.on("done", lambda event: len(seen) == 3 and worker.stop())
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
+    with working(pq):
         wait_until(lambda: len(seen) == 3, "the events")
-    finally:
-        worker.stop()
-        thread.join(30)
     assert sorted((how, event.data["n"]) for how, event in seen) == [("made", 1), ("made", 2), ("other", 3)]
     (first,) = (event for _, event in seen if event.data["n"] == 1)
     assert (first.id, first.type, first.key, first.headers) == (id, "created", "7", {"by": "ada"})
@@ -61,19 +68,10 @@ def test_an_event_is_done_once_with_what_its_function_writes(pq: PQ, stream: Any
             raise failures.pop()
 
     stream.publish_many(range(10))
-    workers = [Worker(pq, threads=2, capture_signals=False) for _ in range(2)]
-    threads = [threading.Thread(target=worker.run) for worker in workers]
-    for thread in threads:
-        thread.start()
-    try:
+    with working(pq), working(pq):
         wait_until(lambda: sql("select count(*) from seen") == [(10,)], "the events")
         stream.publish(10)
         wait_until(lambda: sql("select count(*) from seen") == [(11,)], "the last event")
-    finally:
-        for worker in workers:
-            worker.stop()
-        for thread in threads:
-            thread.join(30)
     assert sql("select n from seen order by n") == [(n,) for n in range(11)]
 
 
@@ -89,14 +87,8 @@ def test_events_of_one_key_come_in_order(pq: PQ, stream: Any) -> None:
             raise ValueError
 
     stream.publish_many(range(5), key="7" * 600)
-    worker = Worker(pq, threads=4, capture_signals=False)
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
+    with working(pq, threads=4):
         wait_until(lambda: len(seen) == 6, "the events")
-    finally:
-        worker.stop()
-        thread.join(30)
     assert seen == [0, 1, 2, 2, 3, 4]
     assert attempts == [1, 1, 1, 2, 1, 1]
 
@@ -109,3 +101,20 @@ def test_one_function_for_a_type(stream: Any) -> None:
         stream.on(1, subscription="fourth")
     with pytest.raises(ValueError, match="yesterday"):
         stream.on("b", subscription="fourth", start="yesterday")
+
+
+def test_a_worker_removes_old_events_as_other_consumers_do(
+    pq: PQ, stream: Any, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BEGIN", "PAUSE"):
+        monkeypatch.setattr(upkeep, name, 0.0)
+    stream.create(retain="1s")
+    stream.on(subscription="sixth", start="beginning")(str)
+    stream.publish_many(range(3))
+    queue: Any = pq["orders:sixth:jobs"]
+    with working(pq):
+        wait_until(lambda: queue.counts()["finished"] == 3, "the events")
+        sql("update queue_stream_orders set at = at - interval '1 hour'")
+        wait_until(  # which slot comes next depends on the clock
+            lambda: sql("update queue_stream_orders set slot = (slot + 1) % 3 returning 1") == [], "the removal"
+        )
