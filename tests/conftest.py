@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -22,6 +20,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 from support import execute, subsets, wait_until
+from support.downloads import download
 from support.driver import driver
 from support.server import Server
 from support.versions import Library, checkout
@@ -149,6 +148,15 @@ def dsn(make_database: Callable[..., str]) -> str:
     return make_database()
 
 
+@pytest.fixture(scope="module")
+def shared_dsn(server: str, template: str) -> Iterator[str]:
+    """A database for all tests of a module: a new one for each of hundreds of cases would take minutes."""
+    name = f"pq_test_{uuid.uuid4().hex[:8]}"
+    execute(server, f"create database {name} template {template}")
+    yield psycopg2.extensions.make_dsn(server, dbname=name)
+    execute(server, f"drop database {name} with (force)")
+
+
 @pytest.fixture
 def empty_dsn(make_database: Callable[..., str]) -> str:
     """The DSN of a fresh database without the queue table."""
@@ -208,12 +216,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture(scope="session")
 def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pq 1.9.1 in it."""
-    folder = tmp_path_factory.mktemp("pq-1.9.1")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run([*command, "--target", str(folder), "pq==1.9.1"], capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"pq 1.9.1 can't be had from PyPI: {done.stderr.strip().splitlines()[-1:]}")
-    return folder
+    return download(tmp_path_factory, "pq==1.9.1")
 
 
 @pytest.fixture

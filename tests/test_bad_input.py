@@ -6,15 +6,12 @@ import datetime as dt
 import json
 import pickle
 import re
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-import psycopg2
-import psycopg2.extensions
 import pytest
 from support import execute
 from support.driver import driver
@@ -55,15 +52,6 @@ class Untouched:
         job = self.pq["a"].get(block=False)
         assert job is not None
         assert job.data == "as it was"
-
-
-@pytest.fixture(scope="module")
-def shared_dsn(server: str, template: str) -> Iterator[str]:
-    """One database for all: nothing happens in it."""
-    name = f"pq_test_{uuid.uuid4().hex[:8]}"
-    execute(server, f"create database {name} template {template}")
-    yield psycopg2.extensions.make_dsn(server, dbname=name)
-    execute(server, f"drop database {name} with (force)")
 
 
 @pytest.fixture

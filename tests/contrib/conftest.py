@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.downloads import download
 from support.mq import Package
 
 import pq as this_library
@@ -22,12 +21,7 @@ PACKAGES = ["psycopg2_mq==0.13.6", "zope.sqlalchemy", "zope.interface", "transac
 @pytest.fixture(scope="session")
 def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with psycopg2_mq in it."""
-    folder = tmp_path_factory.mktemp("psycopg2_mq")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run([*command, "--target", str(folder), *PACKAGES], capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"psycopg2_mq can't be had from PyPI: {done.stderr.strip().splitlines()[-1:]}")
-    return folder
+    return download(tmp_path_factory, *PACKAGES)
 
 
 @pytest.fixture

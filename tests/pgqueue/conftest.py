@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 from support import execute
+from support.downloads import download
 from support.driver import driver
 from support.pgqueue import Package
 from support.server import Server
@@ -67,12 +66,7 @@ def conn(pgq: str) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pgqueue in it."""
-    folder = tmp_path_factory.mktemp("pgqueue")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run([*command, "--target", str(folder), "pgqueue==0.6"], capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"pgqueue can't be had from PyPI: {done.stderr.strip().splitlines()[-1:]}")
-    return folder
+    return download(tmp_path_factory, "pgqueue==0.6")
 
 
 @pytest.fixture

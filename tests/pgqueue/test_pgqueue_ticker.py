@@ -92,13 +92,16 @@ def test_a_lock_that_the_lost_session_still_has_is_waited_for(
 
     ticker = Ticker(pgq)
     pauses: list[float] = []
+    real_sleep = time.sleep
     other = driver.connect(pgq, autocommit=True)
 
     def sleep(pause: float) -> None:
         pauses.append(pause)
         if len(pauses) == 1:  # the lock is somebody else's from now on
             ticker.close()
-            wait_until(lambda: Ticker(pgq).try_lock(other.cursor()), "the lock")
+            with monkeypatch.context() as waiting:  # which sleeps, too
+                waiting.setattr(time, "sleep", real_sleep)
+                wait_until(lambda: Ticker(pgq).try_lock(other.cursor()), "the lock")
         elif len(pauses) == 4:
             other.close()
         elif len(pauses) == 7:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import psycopg2.extensions
 import pytest
-from support import execute
 
 from pq import PQ
 from pq._streams import Stream, Subscription
@@ -51,12 +48,3 @@ class Take:
 @pytest.fixture(params=HOWS)
 def take(request: pytest.FixtureRequest, pq: PQ, connect: Callable[..., Any]) -> Take:
     return Take(pq, request.param, connect)
-
-
-@pytest.fixture(scope="module")
-def shared_dsn(server: str, template: str) -> Iterator[str]:
-    """A database for all tests of a module: a new one for each of hundreds of cases would take minutes."""
-    name = f"pq_test_{uuid.uuid4().hex[:8]}"
-    execute(server, f"create database {name} template {template}")
-    yield psycopg2.extensions.make_dsn(server, dbname=name)
-    execute(server, f"drop database {name} with (force)")
