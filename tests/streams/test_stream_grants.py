@@ -16,6 +16,7 @@ from support.driver import driver
 
 from pq import PQ, NewEvent, SchemaError
 from pq._streams.upkeep import rotate
+from pq.sql import TableName
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "howto", "streams.rst").read_text("utf-8")
 
@@ -85,13 +86,21 @@ def test_a_consumer_reads_and_does_not_publish(role: Callable[[str], PQ], pq: PQ
     assert pq.streams["orders"].info().events == 0
 
 
-def test_a_table_with_streams_is_not_dropped(pq: PQ) -> None:
-    pq.streams["orders"].create()
-    for force in (False, True):
-        with pytest.raises(SchemaError, match="'orders'"):
-            pq.drop(force)
-    pq.streams["orders"].drop()
-    pq.drop()
+@pytest.mark.parametrize("table", ["queue", "jöbs", 'a"b\\c'])
+def test_a_table_with_streams_is_not_dropped(dsn: str, sql: Callable[..., Any], table: str) -> None:
+    with PQ(dsn, table=table) as pq:
+        pq.create()
+        stream = pq.streams["orders"]
+        stream.create()
+        assert list(pq.streams) == ["orders"]
+        for force in (False, True):
+            with pytest.raises(SchemaError, match="'orders'"):
+                pq.drop(force)
+        sequence = TableName(table + "_event_orders")
+        sql(f"alter sequence {sequence.quoted} cache 20")
+        assert "stream_sequence_cache" in [finding.name for finding in pq.doctor()]
+        stream.drop()
+        pq.drop()
 
 
 def test_jobs_go_on_where_all_tables_are_published(pq: PQ, sql: Callable[..., Any]) -> None:
