@@ -24,7 +24,7 @@ from pq._db.loan import Loan
 from pq._db.sources.single import SingleConnection
 from pq._db.sources.turns import FairLock
 from pq._db.watchdog import Guard
-from pq._table import bulk
+from pq._table import lines
 
 FOLDER = str(Path(package.__file__).parent)
 
@@ -192,7 +192,7 @@ def taken(pq: PQ, kind: str) -> int:
 def test_interrupted_anywhere(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str, deed: Callable[[PQ, Any], None]
 ) -> None:
-    monkeypatch.setattr(bulk, "JOBS", 2)
+    monkeypatch.setattr(lines, "ROWS", 2)
     first = (KINDS.index(kind) + DEEDS.index(deed)) % STEP
     last = ""
 
