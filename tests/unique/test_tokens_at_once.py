@@ -48,6 +48,7 @@ def test_each_put_that_joined_is_followed_by_a_start(dsn: str, sql: Sql, on_dupl
     sql("create table started (token text, at timestamptz default clock_timestamp(), data json)")
     sql("create table puts (token text, at timestamptz, value int, job bigint, created bool)")
     until = time.monotonic() + 4
+    all_put = threading.Event()  # which a producer on a slow machine is later than that
     tokens = ["a", "b", "c"]
 
     def produce(seed: int) -> None:
@@ -94,12 +95,16 @@ def test_each_put_that_joined_is_followed_by_a_start(dsn: str, sql: Sql, on_dupl
                         execute(dsn, insert, (str(job.id), str(job.data)))
                         job.done()
                 left = ("ready", "scheduled", "running")
-                if job is None and time.monotonic() > until and not sum(pq["q"].counts()[state] for state in left):
+                if job is None and all_put.is_set() and not sum(pq["q"].counts()[state] for state in left):
                     return
                 time.sleep(0.002)
 
-    threads = [Background(produce, seed) for seed in range(1, 5)] + [Background(consume, seed) for seed in (7, 8)]
-    for thread in threads:
+    producers = [Background(produce, seed) for seed in range(1, 5)]
+    consumers = [Background(consume, seed) for seed in (7, 8)]
+    for thread in producers:
+        thread.result(60)
+    all_put.set()
+    for thread in consumers:
         thread.result(60)
     ((puts, joined),) = sql("select count(*), count(*) filter (where not created) from puts")
     assert puts > 100
