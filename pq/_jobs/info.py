@@ -26,6 +26,10 @@ class JobInfo:
     :ivar attempts: how often it was delivered under a lease.
     :ivar error: the `Failure` of its last attempt, or None.
     :ivar first_failed_at: when an attempt failed for the first time, or None.
+    :ivar finished_at: when it ended, whether finished, cancelled or dead; for a job that was taken without a lease, when
+        that was. Else None.
+    :ivar worker: who has it under a lease, or had it last: the name of the host and the process id, ``'host:pid'``. Or
+        None.
     :ivar cancelled: whether `Queue.cancel` finished it.
     :ivar key: the jobs of a queue with one key run one after the other; or None.
     :ivar waits_for: for how many jobs it still waits, if it was put to run after others; dead ones count. Else None.
@@ -44,6 +48,8 @@ class JobInfo:
     attempts: int
     error: Failure | None
     first_failed_at: datetime | None
+    finished_at: datetime | None
+    worker: str | None
     cancelled: bool
     key: str | None
     waits_for: int | None
@@ -56,7 +62,7 @@ class JobInfo:
     @classmethod
     def of(cls, queue: QueueRows, row: tuple[Any, ...]) -> JobInfo:
         """Read a row of ``browse.sql``."""
-        error, failed_at, due_at, state, place, waits_for, parents, stopped = row[OWN:]
+        error, failed_at, due_at, state, place, waits_for, parents, stopped, finished_at, worker = row[OWN:]
         cancelled = state == "finished" and failed_at is not None  # only that leaves the time without the error
         return cls(
             id=row[ID],
@@ -69,6 +75,8 @@ class JobInfo:
             attempts=row[ATTEMPTS],
             error=None if error is None else Failure.loads(error),
             first_failed_at=None if cancelled else failed_at,
+            finished_at=finished_at,
+            worker=worker,
             cancelled=cancelled,
             key=row[KEY],
             waits_for=waits_for,

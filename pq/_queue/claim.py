@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from .._db import Rows
+from .._jobs.holder import holder
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, EXPIRIES, ID, KEY, SCHEDULE_AT, TEXT
@@ -99,7 +100,9 @@ class Claim:
 
     def _taken_rows(self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None) -> Rows:
         """Execute claims until there are enough rows, or an exact look has found no more."""
-        params = {"queue": queue.name, "lease": None if lease is None else lease.total_seconds()}
+        params: dict[str, Any] = {"queue": queue.name}
+        if lease is not None:
+            params |= {"lease": lease.total_seconds(), "worker": holder()}
         in_transaction = queue._db.in_transaction
         rows: Rows = []
         exact = in_transaction

@@ -22,9 +22,10 @@
 update :table set dequeued_at = (select clock_timestamp()), due_at = null, error = null, failed_at = null :holds :slot
 
 -- name: leased
--- In place of "taken": count the delivery, and set when the row is due again.
+-- In place of "taken": count the delivery, set when the row is due again, and say who has it.
 update :table set dequeued_at = (select clock_timestamp()),
-  due_at = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1, expiries = :expiries :holds :slot
+  due_at = clock_timestamp() + make_interval(secs => %(lease)s), attempts = attempts + 1, expiries = :expiries,
+  worker = %(worker)s :holds :slot
 
 -- name: holds
 -- Jobs with a key are taken one after the other; the trigger that guards them may hold a row back by this statement,

@@ -155,7 +155,8 @@ error,
 -- name: row
 -- The columns of the table that "columns" and "failure" read, for a query around another one. It is not "*": a table may
 -- have columns of the user's, of any name.
-id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, error, failed_at, due_at, waits_for, on_failed
+id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, error, failed_at, due_at, waits_for, on_failed,
+finished_at, worker
 
 -- name: gate
 -- The key of the gate of the queue `changed.q_name` in the table `changed.tableoid`. It must be the key that the notify

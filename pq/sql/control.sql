@@ -45,7 +45,8 @@ with :free, pq_removed as (
   returning id
 ), pq_changed as (
   update :table set
-    dequeued_at = clock_timestamp(), due_at = null, error = null, failed_at = clock_timestamp()
+    dequeued_at = clock_timestamp(), due_at = null, error = null, failed_at = clock_timestamp(),
+    finished_at = clock_timestamp()
   where id = any (array(select free.id from pq_free as free)) and not :removes
   returning id
 ), pq_done as (

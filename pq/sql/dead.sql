@@ -40,7 +40,7 @@ with pq_changed as (
     dequeued_at = null,
     due_at = statement_timestamp() + make_interval(secs => %(delay)s),
     schedule_at = coalesce(statement_timestamp() + make_interval(secs => %(delay)s), schedule_at),
-    attempts = 0, expiries = 0, error = null, failed_at = null
+    attempts = 0, expiries = 0, error = null, failed_at = null, finished_at = null
   where :some
   returning tableoid, q_name
 )

@@ -48,6 +48,7 @@ job.id = any (array[given.id]) and job.attempts = given.attempts and job.dequeue
 -- A retry sets schedule_at, too, so that pq 1.9.1 waits as well.
 update :table as job set
     dequeued_at = case given.outcome when 'done' then job.dequeued_at when 'dead' then statement_timestamp() end,
+    finished_at = case when given.outcome in ('done', 'dead') then statement_timestamp() end,
     due_at = statement_timestamp() + make_interval(secs => given.delay),
     schedule_at = coalesce(statement_timestamp() + make_interval(secs => given.delay), job.schedule_at),
     attempts = job.attempts - case given.outcome when 'released' then 1 else 0 end,

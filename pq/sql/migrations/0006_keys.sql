@@ -54,8 +54,8 @@ comment on column :table.follower is 'The job that waits for this one. (pq)';
 comment on column :table.waits_for is 'The jobs that this one was put to wait for, while it waits. (pq)';
 comment on column :table.on_failed is 'What a waiting job does if one that it waits for has failed; null: hold. (pq)';
 comment on column :table.steps is 'What the steps of the job have returned. (pq)';
-comment on column :table.finished_at is 'When the last delivery ended. (pq)';
-comment on column :table.worker is 'Who had the last delivery. (pq)';
+comment on column :table.finished_at is 'When the job ended: done under a lease, dead or cancelled. Else dequeued_at tells it. (pq)';
+comment on column :table.worker is 'Who has or had the last lease: host and process. (pq)';
 comment on column :table.headers is 'What goes with the job beside its data. (pq)';
 
 -- The rows of each key: those in line, which are ready, run, or have begun and wait for their retry (0); those that are
@@ -643,7 +643,8 @@ begin
     waits_for = case when fails and not cancels then waits_for end,
     on_failed = case when fails and not cancels then 'stopped' end,
     dequeued_at = case when cancels then pg_catalog.clock_timestamp() end,
-    failed_at = case when cancels then pg_catalog.clock_timestamp() end
+    failed_at = case when cancels then pg_catalog.clock_timestamp() end,
+    finished_at = case when cancels then pg_catalog.clock_timestamp() end
   where id = (
     select id from :table
     where id = its_follower and due_at = 'infinity' and dequeued_at is null and waits_for is not null
