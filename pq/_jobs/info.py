@@ -26,10 +26,9 @@ class JobInfo:
     :ivar attempts: how often it was delivered under a lease.
     :ivar error: the `Failure` of its last attempt, or None.
     :ivar first_failed_at: when an attempt failed for the first time, or None.
-    :ivar finished_at: when it ended, whether finished, cancelled or dead; for a job that was taken without a lease, when
-        that was. Else None.
-    :ivar worker: who has it under a lease, or had it last: the name of the host and the process id, ``'host:pid'``. Or
-        None.
+    :ivar finished_at: when it ended, whether finished, cancelled or dead; for a job that was taken without a lease,
+        when that was. Else None.
+    :ivar worker: who has it under a lease, or had it last: the host and the process id, ``'host:pid'``. Or None.
     :ivar cancelled: whether `Queue.cancel` finished it.
     :ivar key: the jobs of a queue with one key run one after the other; or None.
     :ivar waits_for: for how many jobs it still waits, if it was put to run after others; dead ones count. Else None.

@@ -109,7 +109,10 @@ CLAIMS = {
     f"{statement}, {limit}{', at marks' if slow else ''}": (
         "claim.sql",
         statement,
-        {"limit": limit, "mark": -(2**63), "lease": 30, "worker": "host:1", "urgent_mark": "-infinity", "due_mark": "-infinity"},
+        {
+            "limit": limit, "mark": -(2**63), "urgent_mark": "-infinity", "due_mark": "-infinity",
+            "lease": 30, "worker": "host:1",
+        },
         {"taken": "leased", **({"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {})},
     )
     for statement in ("claim", "claim_in_transaction")
