@@ -17,10 +17,22 @@ from ._jobs.failure import Failure
 from ._jobs.info import JobInfo, QueueInfo
 from ._jobs.job import Job
 from ._jobs.lease import LeasedJob
+from ._looks import (
+    Count,
+    DeadGroup,
+    History,
+    Minute,
+    Overview,
+    QueueOverview,
+    RunningJob,
+    TableOverview,
+    WorkerOverview,
+)
 from ._queue.dead import Dead
 from ._queue.group import Group
 from ._queue.iterators import QueueIterator
 from ._queue.limits import Limit
+from ._queue.why import Why
 from ._schedules import Schedule, ScheduleInfo
 from ._streams import Batch, Event, Lag, LeasedEvent, NewEvent, StreamInfo, Subscription, SubscriptionInfo
 from ._table.bulk import NewJob
@@ -78,7 +90,9 @@ __all__ = [
     "CommitUnknown",
     "ConnectionFailed",
     "ConnectionLost",
+    "Count",
     "Dead",
+    "DeadGroup",
     "DeadJob",
     "DecodeError",
     "Discard",
@@ -90,6 +104,7 @@ __all__ = [
     "Failure",
     "ForkedConnection",
     "Group",
+    "History",
     "Job",
     "JobCancelled",
     "JobFailed",
@@ -106,15 +121,19 @@ __all__ = [
     "LeasesLost",
     "Limit",
     "LoopLeft",
+    "Minute",
     "NewEvent",
     "NewJob",
+    "Overview",
     "PQError",
     "Queue",
     "QueueFull",
     "QueueInfo",
     "QueueIterator",
+    "QueueOverview",
     "Retry",
     "RowsDropped",
+    "RunningJob",
     "Schedule",
     "ScheduleInfo",
     "ScheduleNotFound",
@@ -128,9 +147,12 @@ __all__ = [
     "SubscriptionInfo",
     "SubscriptionNotFound",
     "TableMissing",
+    "TableOverview",
     "TaskNotFound",
     "TaskTimeout",
     "Unique",
+    "Why",
     "Worker",
+    "WorkerOverview",
     "retry",
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _codec
 from .._args import UNSET, Unset, check_text, integer, timeout_seconds
 from .._db import Database
+from .._looks import Looks
 from .._queue import Queue
 from .._queue.all_jobs import AllJobs
 from .._queue.kept import KeptQueues
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PQ(AllJobs, Mappings):
+class PQ(AllJobs, Looks, Mappings):
     """The queues of one table: ``pq["name"]`` is a queue.
 
     :param conn: a connection of psycopg2 or psycopg 3, or a DSN: ``postgresql://…`` or ``key=value …``. With a DSN pq

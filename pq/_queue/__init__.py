@@ -13,6 +13,7 @@
     browse      looking at jobs
     control     cancelling, rescheduling, moving, pausing
     dead        dead jobs
+    why         why a job does not run
     kept        the queue objects that a PQ has handed out
 """
 

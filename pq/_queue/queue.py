@@ -16,17 +16,16 @@ from .._table.lines import chunks
 from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, when
 from .._unique import JobId, Unique, key_of, unique_of
 from ..errors import JobNotFound
-from .browse import Browse
 from .claim import Claim
-from .control import Control
 from .dead import Dead
 from .group import Groups
 from .item import Items
 from .iterators import BatchIterator, QueueIterator
 from .results import Results, number_of
+from .why import Whys
 
 
-class Queue(Browse, Control, Groups, Items, Results):
+class Queue(Whys, Groups, Items, Results):
     """A queue in the table; ``pq["name"]`` makes one.
 
     Several threads can use a queue at once. `get` outside of a transaction takes a job *at most once*: the job has left

@@ -9,6 +9,7 @@
     migrations  the steps that make the table, as SQL
     schema      creating, upgrading and dropping the table, by these steps
     retention   how long rows are kept; pruning
+    look        statements that look at the table, within a time limit
 """
 
 from .table import Table

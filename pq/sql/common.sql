@@ -184,3 +184,40 @@ where pg_class.oid = changed.tableoid
   from (:gate) as gate
   where case when pg_try_advisory_lock(gate.key) then not pg_advisory_unlock(gate.key) else true end
 )
+
+-- name: names_found
+-- Go from one name to the next in each of the three indexes; finished rows are in none. "order by" repeats the whole key,
+-- as in claim.sql.
+pq_ready as (
+  (select q_name from :table where :is_ready order by q_name, expected_at, id limit 1)
+  union all
+  select (
+    select job.q_name from :table as job where :is_ready and job.q_name > before.q_name
+    order by job.q_name, expected_at, id limit 1
+  ) from pq_ready as before where before.q_name is not null
+), pq_due as (
+  (select q_name from :table where :in_due order by q_name, due_at limit 1)
+  union all
+  select (
+    select job.q_name from :table as job where :in_due and job.q_name > before.q_name
+    order by job.q_name, due_at limit 1
+  ) from pq_due as before where before.q_name is not null
+), pq_dead as (
+  (select q_name from :table where :is_dead order by q_name, dequeued_at, id limit 1)
+  union all
+  select (
+    select job.q_name from :table as job where :is_dead and job.q_name > before.q_name
+    order by job.q_name, dequeued_at, id limit 1
+  ) from pq_dead as before where before.q_name is not null
+), pq_names as materialized (
+  select found.q_name from (
+    select ready.q_name from pq_ready as ready
+    union select due.q_name from pq_due as due
+    union select dead.q_name from pq_dead as dead
+  ) as found
+  where found.q_name is not null
+)
+
+-- name: in_due
+-- In the index of due rows, and not the marker of a limit.
+due_at is not null and due_at <> '200000-01-02 00:00:00+00'

@@ -32,7 +32,7 @@ RANKS = [
     {"_table"},
     {"_jobs"},
     {"_queue"},
-    {"_schedules", "_streams", "doctor"},
+    {"_looks", "_schedules", "_streams", "doctor"},
     {"_manager", "worker"},
     {"tasks", "utils"},
     {"__init__", "_cli"},

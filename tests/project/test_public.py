@@ -25,12 +25,14 @@ BUDGET = {
     # After, Group: jobs that run after others
     # Stream, Subscription, Batch, Event, NewEvent, what they tell (StreamInfo, SubscriptionInfo, Lag) and their errors
     # LeasedEvent: what Subscription.events yields
-    "pq": 63,
+    # Overview and the others up to WorkerOverview, Why: what looks at all queues, and at one job, return
+    "pq": 73,
     # key_state; limits, schedules: nouns with a mapping behind; results: one wait for jobs of many queues
     # streams: likewise
-    "pq.PQ": 21,
+    # overview, running, workers, dead_groups, history: what the page, top and metrics show
+    "pq.PQ": 26,
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
-    "pq.Queue": 52,
+    "pq.Queue": 53,  # why
     "pq.Job": 7,  # key
     # track: progress of a loop, at most once a second; step: what a retry does not do again; key_state
     "pq.LeasedJob": 26,
@@ -57,24 +59,24 @@ BUDGET = {
 
 PUBLIC = {
     "pq": """
-        After Batch BatchLost BlockError CommitUnknown ConnectionFailed ConnectionLost Dead DeadJob DecodeError
-        Discard Duplicate EmbeddedError Event EventsLeft EventsLost Failure ForkedConnection Group Job
-        JobCancelled JobFailed JobId JobInfo JobNotFound JobPending JobsLeft Lag LeaseExpired LeaseLost
-        LeasedEvent LeasedJob LeasesLost Limit LoopLeft NewEvent NewJob PQ PQError Queue QueueFull QueueInfo
-        QueueIterator
-        Retry RowsDropped Schedule ScheduleInfo ScheduleNotFound SchemaError StatementTimeout Stream StreamInfo
-        StreamMissing StreamRestored Subscription SubscriptionInfo SubscriptionNotFound TableMissing
-        TaskNotFound TaskTimeout Unique Worker retry
+        After Batch BatchLost BlockError CommitUnknown ConnectionFailed ConnectionLost Count Dead DeadGroup DeadJob
+        DecodeError Discard Duplicate EmbeddedError Event EventsLeft EventsLost Failure ForkedConnection Group History
+        Job JobCancelled JobFailed JobId JobInfo JobNotFound JobPending JobsLeft Lag LeaseExpired LeaseLost
+        LeasedEvent LeasedJob LeasesLost Limit LoopLeft Minute NewEvent NewJob Overview PQ PQError Queue QueueFull
+        QueueInfo QueueIterator QueueOverview Retry RowsDropped RunningJob Schedule ScheduleInfo ScheduleNotFound
+        SchemaError StatementTimeout Stream StreamInfo StreamMissing StreamRestored Subscription SubscriptionInfo
+        SubscriptionNotFound TableMissing TableOverview TaskNotFound TaskTimeout Unique Why Worker WorkerOverview
+        retry
     """,
     "pq.PQ": """
-        bind close create debug doctor done drop embedded key_state limits prune queue_class queues reset results
-        retention schedules settle streams using version
+        bind close create dead_groups debug doctor done drop embedded history key_state limits overview prune
+        queue_class queues reset results retention running schedules settle streams using version workers
     """,
     "pq.Queue": """
         batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
         get get_many group handler_registry item items jobs keep_traceback list load loads logger max_attempts max_ready
         max_retries max_size move name pause paused peek perform pool progress put put_many reschedule result resume
-        retry_in settle table task timeout update work
+        retry_in settle table task timeout update why work
     """,
     "pq.Job": "data enqueued_at expected_at id key schedule_at size",
     "pq.LeasedJob": """

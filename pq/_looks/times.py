@@ -1,0 +1,27 @@
+"""Times and names as the statements of ``looks.sql`` return them. Pure."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Any
+
+
+def aware(time: Any) -> Any:
+    """Return a naive time in UTC, as a driver reads it, with its time zone; None stays None."""
+    return None if time is None else time.replace(tzinfo=timezone.utc)
+
+
+def seconds_between(earlier: datetime | None, later: datetime) -> float | None:
+    """Return the seconds from one time to another, 0 if it is the other way round; None if there is no earlier one."""
+    return None if earlier is None else max(0.0, (later - earlier).total_seconds())
+
+
+def task_name(escaped: str | None) -> str | None:
+    """Return the name of a task, of which the statement returns what stands in the JSON."""
+    if escaped is None or "\\" not in escaped:
+        return escaped
+    try:
+        return str(json.loads(f'"{escaped}"'))
+    except ValueError:
+        return escaped
