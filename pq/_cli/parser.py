@@ -108,6 +108,11 @@ def time_or_none(text: str) -> TimeSpec:
     return None if text == "none" else time(text)
 
 
+def span_or_none(text: str) -> str | int | None:
+    """Read how long something is kept; ``none``: for ever."""
+    return {"none": None, "0": 0}.get(text, text)
+
+
 def json_value(text: str, what: str) -> Any:
     """Read JSON, from the standard input if the text is ``-``.
 

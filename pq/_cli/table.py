@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .._args import check_text
+from .._args import UNSET, check_text
 from .._streams import script
 from .._table import migrations
 from .._version import __version__
 from ..sql import TableName
 from .output import print_text
-from .parser import Commands, database_options, opened, table_options
+from .parser import Commands, database_options, opened, span_or_none, table_options
 
 
 def add(commands: Any) -> None:
     """Declare the commands."""
     with_table = Commands(commands, [database_options(), table_options()])
-    with_table.add(_create, "create", "create the table, or upgrade it")
+    create = with_table.add(_create, "create", "create the table, or upgrade it")
+    span: dict[str, Any] = {"type": span_or_none, "default": UNSET, "metavar": "TIME"}
+    create.add_argument("--retain", **span, help="keep finished jobs so long, as 7d; 0: not at all; none: for ever")
+    create.add_argument("--retain-dead", **span, help="keep dead jobs so long; none: for ever")
     sql = Commands(commands, [table_options()]).add(_sql, "sql", "print the SQL that create executes")
     sql.add_argument("--stream", metavar="NAME", help="print the SQL that creates a stream instead")
     direction = sql.add_mutually_exclusive_group()
@@ -48,7 +51,7 @@ def name_of(args: argparse.Namespace) -> str:
 
 def _create(args: argparse.Namespace) -> None:
     with opened(args) as pq:
-        pq.create()
+        pq.create(retain=args.retain, retain_dead=args.retain_dead)
         print_text(f"table {name_of(args)}: version {pq.version()}")
 
 

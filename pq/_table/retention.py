@@ -37,6 +37,7 @@ IN_VAIN = 100_000
 
 _ALWAYS = "always"
 _MARK = re.compile(r" ?\(pq keeps finished (\w+), dead (\w+)\)")
+_ANY_MARK = re.compile(r" ?\(pq keeps[^)]*\)?")
 
 #: For how long: ``'7d'`` or a timedelta; 0: not at all; None: for ever.
 Span = Delay | int | None
@@ -61,15 +62,19 @@ class Retention:
     @classmethod
     def of(cls, comment: str | None) -> Retention:
         """Read a comment. One that can't be read means that everything is kept."""
+        return cls._read(comment) or cls()
+
+    @classmethod
+    def _read(cls, comment: str | None) -> Retention | None:
         mark = _MARK.search(comment or "")
         try:
-            return cls(*map(_parsed, mark.groups())) if mark else cls()
+            return cls(*map(_parsed, mark.groups())) if mark else None
         except ValueError:
-            return cls()
+            return None
 
     def noted(self, comment: str | None) -> str:
         """Return the comment with this retention in it, and with the text that the owner wrote there."""
-        text = _MARK.sub("", comment or "")
+        text = _ANY_MARK.sub("", comment or "")
         return f"{text} (pq keeps finished {_text(self.finished)}, dead {_text(self.dead)})".lstrip()
 
 
@@ -98,8 +103,8 @@ class Change:
     def make(self, database: Database) -> None:
         """Change the table, inside of a transaction. Its lock lets puts and gets go on."""
         if self.wanted(database):
-            comment = _comment(database)
-            new = self._applied(Retention.of(comment)).noted(comment)
+            old = comment(database)
+            new = self._applied(Retention.of(old)).noted(old)
             database.execute(_statements(database)["note"], {"comment": new})
 
     def _applied(self, old: Retention) -> Retention:
@@ -111,7 +116,12 @@ def read(database: Database, timeout: float | None = None) -> Retention:
 
     :param timeout: as for `Database.execute`.
     """
-    return Retention.of(_comment(database, timeout))
+    return Retention.of(comment(database, timeout))
+
+
+def is_garbled(comment: str | None) -> bool:
+    """Return whether a comment is meant to say how long rows are kept, and can't be read."""
+    return _ANY_MARK.search(comment or "") is not None and Retention._read(comment) is None
 
 
 class Pruner:
@@ -181,7 +191,11 @@ def _statements(database: Database) -> Mapping[str, str]:
     return bound("retention.sql", database.table)
 
 
-def _comment(database: Database, timeout: float | None = None) -> str | None:
+def comment(database: Database, timeout: float | None = None) -> str | None:
+    """Return the comment that says how long rows are kept, as it stands there.
+
+    :param timeout: as for `Database.execute`.
+    """
     rows = database.execute(_statements(database)["read"], {"table": database.table}, timeout=timeout)
     return rows[0][0] if rows else None
 

@@ -15,17 +15,20 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from .._table import Table, migrations, schema
+from .._table import Table, migrations, retention, schema
 from ..errors import ConnectionLost, SchemaError
 from ..sql import BESIDE, TableName, beside, object_name
 from . import findings as _findings
+from . import jobs as _jobs
 from . import streams as _streams
 from .findings import Check, Finding
 
 __all__ = ["LIMITS", "Finding", "examine"]
 
-#: The time limit of each statement. The doctor is to find out why a server is slow, and must not add to that.
+#: The time limit of each statement, and that of its locks. The doctor is to find out why a server is slow, and must not
+#: add to that.
 TIMEOUT = "3s"
+LOCK_TIMEOUT = "1s"
 
 #: The limits beyond which something is wrong; they are parameters of the statements.
 LIMITS: dict[str, Any] = {
@@ -43,19 +46,30 @@ LIMITS: dict[str, Any] = {
     "overdue_age": timedelta(minutes=10),
     # longer than for due jobs, because a backlog may be normal
     "waiting_age": timedelta(hours=1),
+    # whoever changes a table, or makes an index, is mostly done by then
+    "lock_age": timedelta(seconds=10),
     # a limit is for jobs that end; many are shorter than this
     "full_age": timedelta(minutes=10),
     # the rest is used up quickly when every process opens one more
     "connections": 0.9,
     # changing the column's type rewrites the table, so it must begin in time
     "ids": 0.8,
+    # workers delete once a minute, but nobody may have worked over night
+    "prune_age": timedelta(days=1),
+    # half a gigabyte of small jobs
+    "many_rows": 1_000_000,
     # seconds; NTP keeps clocks far closer, and times that an application computes rarely need more
     "clock_skew": 2.0,
     # more findings of one kind would say nothing more
     "at_most": 10,
+    # jobs are counted up to this number; of the oldest rows so many are looked at
+    "counted": 1000,
     # the doctor looks at the first queues only, to stay within the time limit
     "queues": 10_000,
 }
+
+#: Findings without whose cure the jobs can't be looked at.
+_NEEDED = ("beside_missing", "index_missing", "index_invalid")
 
 _PART = re.compile(
     r"^(create|drop) (?:unique )?(index|trigger) (?:if (?:not )?exists )?(:?\w+)(?:[^;]*? on (:\w+))?[^;]*;",
@@ -81,23 +95,30 @@ class _Examination:
         self._words = {"table": table.quoted, "arguments": _arguments(table.name)}
         self._params: dict[str, Any] = {**LIMITS, "table": table.quoted}
         self._version = 0
+        self._is_hidden = False  # nobody can look at the jobs now
 
     def findings(self) -> Iterator[Finding]:
         yield from self._carefully("the table", self._look_for_table)
         found: list[Finding] = []
         if 0 < self._version <= migrations.VERSION:
             self._params |= parts(self._table.name, self._version)
-            found = self._all(_findings.PARTS)
-        if self._version >= migrations.VERSION and not any(each.name.startswith(("index", "beside")) for each in found):
-            found += self._all(_findings.JOBS)  # these would read the whole table, or fail
-            found += self._carefully("streams", self._look_at_streams)
-        yield from found
+            found = list(self._all(_findings.PARTS))
+            yield from found
+        if self._version:
+            self._params |= {"beside": [beside(self._table.quoted, word) for word in BESIDE]}
+            yield from self._look_for_locks(LIMITS["lock_age"])
+        # without an index these would read the whole table, and without a table beside it fail
+        if self._version >= migrations.VERSION and not any(each.name in _NEEDED for each in found):
+            for what, look in self._looks_at_jobs():
+                if not self._is_hidden:
+                    yield from self._carefully(what, look)
         yield from self._all(_findings.SERVER)
         yield from self._carefully(_findings.CLOCK_SKEW.name, self._look_at_clocks)
         yield from self._carefully(_findings.POOLER.name, self._look_for_pooler)
 
-    def _all(self, checks: Iterable[Check]) -> list[Finding]:
-        return [finding for check in checks for finding in self._carefully(check.name, partial(self._look, check))]
+    def _all(self, checks: Iterable[Check]) -> Iterator[Finding]:
+        for check in checks:
+            yield from self._carefully(check.name, partial(self._look, check))
 
     def _carefully(self, what: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
         """Run one look in a short transaction.
@@ -109,21 +130,27 @@ class _Examination:
         with self._database.transaction():
             try:
                 with self._database.transaction():
-                    ((timeout,),) = run("show statement_timeout")
-                    run(f"set local statement_timeout = '{TIMEOUT}'; set local transaction_read_only = on")
+                    ((timeout, lock_timeout),) = run(self._sql["timeouts"])
+                    run(
+                        f"set local statement_timeout = '{TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
+                        " set local transaction_read_only = on"
+                    )
                     found = list(look())
-                    run("select set_config('statement_timeout', %(timeout)s, true)", {"timeout": timeout})
+                    run(self._sql["restore"], {"timeout": timeout, "lock_timeout": lock_timeout})
                     return found
             except self._database.driver.Error as error:
                 if isinstance(error, ConnectionLost):
                     raise
-                return [self._say(_findings.NOT_SEEN, finding=what, error=str(error).partition("\n")[0])]
+                not_seen = self._say(_findings.NOT_SEEN, finding=what, error=str(error).partition("\n")[0])
+                if not self._database.driver.lock_timed_out(error) or what == _findings.TABLE_LOCKED.name:
+                    return [not_seen]
+        return self._look_for_locks(timedelta(0)) or [not_seen]  # by now the transaction is back before the error
 
     def _say(self, check: Check, **data: Any) -> Finding:
         return check.finding(data, self._words)
 
     def _look(
-        self, check: Check, sql: Mapping[str, str] | None = None, params: dict[str, Any] | None = None
+        self, check: Check, sql: Mapping[str, str] | None = None, *, params: dict[str, Any] | None = None
     ) -> Iterator[Finding]:
         statement = (sql or self._sql)[check.name]
         rows = self._database.execute(
@@ -143,6 +170,33 @@ class _Examination:
             which = _findings.TABLE_OUTDATED if self._version < migrations.VERSION else _findings.TABLE_NEWER
             yield self._say(which, version=self._version, expected=migrations.VERSION)
 
+    def _look_for_locks(self, age: timedelta) -> list[Finding]:
+        """Return the locks that are this old. If one of them hides the jobs, no look at these is of use."""
+        params = {**self._params, "lock_age": age}
+        found = self._carefully(
+            _findings.TABLE_LOCKED.name, lambda: self._look(_findings.TABLE_LOCKED, params=params)
+        )
+        self._is_hidden |= any(finding.data.get("hides") for finding in found)
+        return found
+
+    def _looks_at_jobs(self) -> Iterator[tuple[str, Callable[[], Iterable[Finding]]]]:
+        for check in _jobs.JOBS:
+            yield check.name, partial(self._look, check)
+        yield "retention", self._look_at_retention
+        yield "streams", self._look_at_streams
+
+    def _look_at_retention(self) -> Iterator[Finding]:
+        comment = retention.comment(self._database)
+        if retention.is_garbled(comment):
+            yield self._say(_jobs.RETENTION_UNREADABLE, comment=comment)
+            return
+        kept = retention.Retention.of(comment)
+        if kept.finished is None:
+            yield from self._look(_jobs.RETENTION_UNLIMITED)
+        spans = {"finished_kept": kept.finished, "dead_kept": kept.dead}
+        seconds = {name: None if span is None else span.total_seconds() for name, span in spans.items()}
+        yield from self._look(_jobs.RETENTION_OVERDUE, params={**self._params, **seconds})
+
     def _look_at_clocks(self) -> Iterator[Finding]:
         before = time.time()
         ((now,),) = self._database.execute(self._sql["clock"])
@@ -155,7 +209,7 @@ class _Examination:
         for params, sql in _streams.streams(self._table, LIMITS["at_most"]):
             self._words["event_id"] = params["event_id"]
             for check in _streams.CHECKS:
-                yield from self._look(check, sql, params)
+                yield from self._look(check, sql, params=params)
 
     def _look_for_pooler(self) -> Iterator[Finding]:
         with self._database.transaction() as cursor:

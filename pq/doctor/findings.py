@@ -89,6 +89,14 @@ POOLER = Check(
     "Name a direct connection by PQ(…, listen_dsn=…), unless you do so already.",
 )
 
+#: About locks of the table, or of one beside it. With some of them nobody can even look at the jobs.
+TABLE_LOCKED = Check(
+    "table_locked",
+    "error",
+    "{who} {has} {mode} on the table {name} since {since} ({age}): {effect}. Its statement: {query}",
+    "Let it end, or end it: {command}",
+)
+
 #: Findings about the tables beside it, the indexes and the triggers that a table of this version must have.
 PARTS = (
     Check(
@@ -130,50 +138,11 @@ PARTS = (
         " sends a notification, and so commits wait for each other.",
         "drop trigger {quoted} on {table};",
     ),
-)
-
-#: Findings about the jobs. Their statements use the columns of this version.
-JOBS = (
     Check(
-        "overdue_job",
-        "error",
-        "Queue {queue!r}: job {id}, {kind}, has been due since {since} ({age}), and no consumer has taken it. The"
-        " queue has no consumers, or they don't keep up, or a transaction holds the job.",
-        "Start a worker for this queue, or more of them; end transactions that have been idle for long.",
-    ),
-    Check(
-        "waiting_job",
+        "index_obsolete",
         "warning",
-        "Queue {queue!r}: the next job, {id}, has been waiting since {since} ({age}). The queue has no consumers, or"
-        " they don't keep up, or the job was retried often, or a transaction holds it.",
-        "Start a worker for this queue, or more of them; end transactions that have been idle for long.",
-    ),
-    Check(
-        "full_limit",
-        "warning",
-        "All {running} places of the limit {name!r} have been taken since {since} ({age}), while jobs of queue"
-        " {queue!r} are ready: the jobs that run don't end.",
-        "See which run: python -m pq list {queue}{arguments} --state running. Give tasks a timeout, or raise the"
-        " limit: python -m pq limit{arguments} {name} --running N",
-    ),
-    Check(
-        "overdue_schedule",
-        "error",
-        "Schedule {name!r} of queue {queue!r} has been due since {since} ({age}), and no program has put its job.",
-        "Start a worker, of any queue; or: python -m pq schedules run{arguments}",
-    ),
-    Check(
-        "failed_schedule",
-        "error",
-        "Schedule {name!r} of queue {queue!r} can't put its job, due since {since}{state}: {error}",
-        "Remove the cause, or assign another schedule; then: python -m pq schedules resume{arguments} {name!r}",
-    ),
-    Check(
-        "ids",
-        "warning",
-        "The last id was {last}, and the largest possible id is {largest}: after that no job can be put.",
-        "Widen the column, which rewrites the table under a lock, and then the sequence, if that is too narrow as well:"
-        " alter table {table} alter column id type bigint;",
+        "The index {name} is of pq 1.9.1, and no later version uses it: each put and get has to write it.",
+        "When no process of pq 1.9.1 uses the table any more: drop index concurrently {name};",
     ),
 )
 

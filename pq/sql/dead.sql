@@ -34,12 +34,13 @@ q_name = %(queue)s and :is_dead
 q_name = %(queue)s and (error is null) is false and dequeued_at is not null and due_at is null
 
 -- name: retry
--- Make the jobs ready as if they were newly put: with no attempt made. "some" stands for "these" or "all".
+-- Make the jobs ready as if they were newly put: with no attempt made. "some" stands for "these" or "all". schedule_at is
+-- from when on they wait: without it, one that was put days ago would seem to have waited for days.
 with pq_changed as (
   update :table set
     dequeued_at = null,
     due_at = statement_timestamp() + make_interval(secs => %(delay)s),
-    schedule_at = coalesce(statement_timestamp() + make_interval(secs => %(delay)s), schedule_at),
+    schedule_at = statement_timestamp() + make_interval(secs => coalesce(%(delay)s, 0)),
     attempts = 0, expiries = 0, error = null, failed_at = null, finished_at = null
   where :some
   returning tableoid, q_name

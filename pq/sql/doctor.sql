@@ -1,6 +1,13 @@
 -- A statement for each check of pq/doctor/findings.py, whose texts name the columns; each row is a finding. No statement
 -- reads more of the table than the ends of its indexes. What a role may not see of other sessions is null here.
 
+-- name: timeouts
+select current_setting('statement_timeout'), current_setting('lock_timeout')
+
+-- name: restore
+select
+  set_config('statement_timeout', %(timeout)s, true), set_config('lock_timeout', %(lock_timeout)s, true)
+
 -- name: beside_missing
 select name from unnest(%(beside)s::text[]) as expected (name) where to_regclass(name) is null
 
@@ -33,6 +40,50 @@ where tgrelid = to_regclass(%(table)s) and tgname = any (%(triggers)s) and tgena
 select tgname as name, quote_ident(tgname) as quoted
 from pg_trigger
 where tgrelid = to_regclass(%(table)s) and tgname = any (%(obsolete)s) and tgenabled in ('O', 'A')
+
+-- name: index_obsolete
+select indexrelid::regclass::text as name
+from pg_index join pg_class on pg_class.oid = indexrelid
+where indrelid = to_regclass(%(table)s) and relname in ('priority_idx_', 'priority_idx_no_')
+
+-- name: table_locked
+-- Sessions that lock out all puts and gets, and those that wait for such a lock, since all others wait behind these. What
+-- is not known of a session, or of a prepared transaction, is taken to be old.
+select
+  coalesce(session.pid, 0) as pid, name,
+  case
+    when lock.pid is null then 'The prepared transaction ' || quote_literal(prepared.gid)
+    else format('Session %%s (role %%s, application %%s)', lock.pid, usename, quote_literal(application_name))
+  end as who,
+  case
+    when granted then 'has held'
+    else format('waits, behind session %%s, for', array_to_string(pg_blocking_pids(lock.pid), ', '))
+  end as has,
+  regexp_replace(mode, '(.*)Lock', 'the lock \1') as mode, mode = 'AccessExclusiveLock' as hides,
+  case mode when 'AccessExclusiveLock' then 'nobody can put, take or see jobs' else 'nobody can put or take jobs' end
+    as effect,
+  coalesce(date_trunc('second', began)::text, 'an unknown time') as since,
+  coalesce(date_trunc('second', clock_timestamp() - began)::text, 'unknown') as age,
+  coalesce(left(regexp_replace(query, '\s+', ' ', 'g'), 200), 'unknown') as query,
+  case
+    when lock.pid is null then format('rollback prepared %%L;', prepared.gid)
+    else format('select pg_terminate_backend(%%s);', lock.pid)
+  end as command
+from unnest(%(table)s::text || %(beside)s::text[]) as tables (name)
+  join pg_locks as lock on relation = to_regclass(name)
+  left join pg_stat_activity as session on session.pid = lock.pid
+  left join lateral (
+    select gid, prepared from pg_prepared_xacts join pg_locks as own on own.transactionid = transaction
+    where own.pid is null and own.virtualtransaction = lock.virtualtransaction
+    limit 1
+  ) as prepared on lock.pid is null,
+  lateral (select case when granted then coalesce(xact_start, prepared.prepared) else waitstart end) as since (began)
+where lock.database = (select oid from pg_database where datname = current_database())
+  and mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  and lock.pid is distinct from pg_backend_pid()
+  and (began < clock_timestamp() - %(lock_age)s::interval) is not false
+order by granted desc, began
+limit %(at_most)s
 
 -- name: old_transaction
 -- A vacuum holds nothing back, and a parallel worker has its leader's snapshot. Of other databases only those count that
@@ -157,7 +208,7 @@ select
   date_trunc('second', clock_timestamp() - due_at)::text as age,
   case when dequeued_at is null then 'which was scheduled' else 'whose lease has expired' end as kind
 from (select * from pq_head limit %(queues)s) as heads
-where due_at < clock_timestamp() - %(overdue_age)s::interval
+where due_at < clock_timestamp() - %(overdue_age)s::interval and not exists (:mark)
 order by due_at
 limit %(at_most)s
 
@@ -182,9 +233,79 @@ select
   q_name as queue, id, date_trunc('second', ready_at) as since,
   date_trunc('second', clock_timestamp() - ready_at)::text as age
 from (select *, greatest(enqueued_at, schedule_at) as ready_at from pq_head limit %(queues)s) as heads
-where ready_at < clock_timestamp() - %(waiting_age)s::interval
+where ready_at < clock_timestamp() - %(waiting_age)s::interval and not exists (:mark)
 order by ready_at
 limit %(at_most)s
+
+-- name: mark
+-- That the queue is paused.
+select dequeued_at from :table as mark where mark.q_name = heads.q_name and :pause_marker
+
+-- name: paused_queue
+-- A queue that is paused has a row with a due_at.
+with recursive pq_head as (
+  (select q_name from :table where due_at is not null order by q_name, due_at limit 1)
+  union all
+  select following.* from pq_head, lateral (
+    select q_name from :table where due_at is not null and q_name > pq_head.q_name order by q_name, due_at limit 1
+  ) as following
+)
+select
+  q_name as queue, date_trunc('second', since) as since, date_trunc('second', clock_timestamp() - since)::text as age,
+  case when count > %(counted)s then %(counted)s || ' or more' else count::text end as jobs
+from (
+  select heads.q_name, mark.dequeued_at as since
+  from (select * from pq_head limit %(queues)s) as heads, lateral (:mark limit 1) as mark
+) as paused, lateral (
+  select count(*) as count from (
+    (
+      select 1 from :table as job where job.q_name = paused.q_name and :is_ready
+      order by job.q_name, job.expected_at, job.id
+      limit %(counted)s + 1
+    )
+    union all
+    (
+      select 1 from :table as job where job.q_name = paused.q_name and :is_due
+      order by job.q_name, job.due_at
+      limit %(counted)s + 1
+    )
+  ) as jobs
+) as counted
+where count > 0
+order by since
+limit %(at_most)s
+
+-- name: dead_jobs
+-- The queues in which a job died last.
+with recursive pq_head as (
+  (
+    select q_name, id, dequeued_at from :table
+    where :is_dead
+    order by q_name desc, dequeued_at desc, id desc
+    limit 1
+  )
+  union all
+  select following.* from pq_head, lateral (
+    select q_name, id, dequeued_at from :table
+    where :is_dead and q_name < pq_head.q_name
+    order by q_name desc, dequeued_at desc, id desc
+    limit 1
+  ) as following
+)
+select
+  q_name as queue, id, date_trunc('second', dequeued_at) as since,
+  date_trunc('second', clock_timestamp() - dequeued_at)::text as age,
+  case when count > %(counted)s then %(counted)s || ' or more' else count::text end as jobs
+from (
+  select * from (select * from pq_head limit %(queues)s) as heads order by dequeued_at desc limit %(at_most)s
+) as heads, lateral (
+  select count(*) as count from (
+    select 1 from :table as job where job.q_name = heads.q_name and :is_dead
+    order by job.q_name, job.dequeued_at, job.id
+    limit %(counted)s + 1
+  ) as jobs
+) as counted
+order by dequeued_at desc
 
 -- name: full_limit
 -- Limits whose places are all taken, the last one long ago, while a job of their queues is ready.
@@ -264,6 +385,70 @@ from (
   where attrelid = to_regclass(%(table)s) and attname = 'id'
 ) as ids
 where last > %(ids)s * largest
+
+-- name: sequence_behind
+-- The snapshot, in which max(id) is read, is older than the look at the sequence: a put between the two does not count.
+select sequence::text as sequence, last, largest, format(
+    'select setval(%%L, (select max(id) from %%s));', sequence::text, to_regclass(%(table)s)
+  ) as command
+from (
+  select sequence, coalesce(pg_sequence_last_value(sequence), seqstart - seqincrement) as last,
+    (select max(id) from :table) as largest
+  from cast(pg_get_serial_sequence(%(table)s, 'id') as regclass) as sequence join pg_sequence on seqrelid = sequence
+  where has_sequence_privilege(sequence, 'usage, select')
+) as ids
+where last < largest
+
+-- name: retention_unlimited
+-- The number of rows is the planner's estimate. Ids are by and large in the order of time.
+select reltuples::bigint as rows, date_trunc('second', since) as since
+from pg_class, lateral (
+  select min(dequeued_at) as since
+  from (select dequeued_at, due_at, error from :table order by id limit %(counted)s) as oldest
+  where :is_finished
+) as finished
+where pg_class.oid = to_regclass(%(table)s) and reltuples >= %(many_rows)s and since is not null
+
+-- name: retention_overdue
+-- Of the oldest rows one that is finished, and the job that is dead for the longest time, of the first queues that have
+-- some. "kept" is null for what is kept for ever.
+select
+  id, q_name as queue, state, date_trunc('second', dequeued_at) as since, justify_hours(make_interval(secs => kept))::text as kept,
+  date_trunc('second', clock_timestamp() - dequeued_at)::text as age
+from (
+  (
+    select id, q_name, dequeued_at, 'finished' as state, %(finished_kept)s::float8 as kept
+    from (
+      select id, q_name, dequeued_at, due_at, error, unique_until from :table order by id limit %(counted)s
+    ) as oldest
+    where :is_finished and not (:in_window)
+    order by dequeued_at
+    limit 1
+  )
+  union all
+  (
+    select id, q_name, dequeued_at, 'dead', %(dead_kept)s::float8 from (
+      with recursive pq_head as (
+        (
+          select id, q_name, dequeued_at, unique_until from :table where :is_dead
+          order by q_name, dequeued_at, id
+          limit 1
+        )
+        union all
+        select following.* from pq_head, lateral (
+          select id, q_name, dequeued_at, unique_until from :table where :is_dead and q_name > pq_head.q_name
+          order by q_name, dequeued_at, id
+          limit 1
+        ) as following
+      )
+      select * from pq_head limit %(queues)s
+    ) as heads
+    where not (:in_window)
+    order by dequeued_at
+    limit 1
+  )
+) as oldest
+where dequeued_at < clock_timestamp() - make_interval(secs => kept) - %(prune_age)s::interval
 
 -- name: rights
 select current_user::text as role, missing, command

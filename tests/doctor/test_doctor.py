@@ -27,6 +27,7 @@ from pq._schedules import Ticker
 from pq._table import migrations
 from pq.doctor import LIMITS, Finding, parts
 from pq.doctor import findings as _findings
+from pq.doctor import jobs as _jobs
 from pq.doctor import streams as _streams
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -39,6 +40,14 @@ FEATURES = "-c wal_level=logical -c max_prepared_transactions=5"
 OLD_TRIGGER = """
     create function pq_notify() returns trigger as $$ begin return null; end $$ language plpgsql;
     create trigger pq_insert after insert on queue for each row execute procedure pq_notify();
+"""
+
+
+OLD_INDEXES = """
+    create index priority_idx_ on queue (schedule_at nulls first, expected_at nulls first, q_name)
+    where dequeued_at is null and q_name = '';
+    create index priority_idx_no_ on queue (schedule_at nulls first, expected_at nulls first, q_name)
+    where dequeued_at is null and q_name != '';
 """
 
 
@@ -182,6 +191,7 @@ BROKEN = {
         "drop function queue_arrive_function() cascade; drop trigger queue_line_trigger on queue",
     "trigger_disabled": "alter table queue disable trigger queue_arrive_trigger",
     "trigger_obsolete": OLD_TRIGGER,
+    "index_obsolete index_obsolete": OLD_INDEXES,
     "autovacuum_off": "alter table queue set (autovacuum_enabled = off)",
     "table_unlogged": "alter table queue set unlogged",
     "ids": "alter table queue alter id type integer; select setval('queue_id_seq', 2000000000)",
@@ -310,6 +320,150 @@ def test_a_job_that_was_ready_only_after_its_schedule_has_not_waited_since_it_wa
     pq["a"].put(1)
     sql("update queue set enqueued_at = now() - interval '1 day', schedule_at = now(), due_at = null")
     sql("update queue set due_at = null")
+    assert look(pq) == []
+
+
+def test_a_dead_job_that_is_retried_has_not_waited_since_it_was_put(pq: PQ, sql: Sql) -> None:
+    for _ in range(2):
+        pq["a"].put(1)
+    sql("update queue set enqueued_at = now() - interval '3 days'")
+    assert found(pq, "waiting_job")
+    for _ in range(2):
+        (job := pq["a"].get(lease="1m")).fail("no")
+    pq["a"].dead.retry(job.id)
+    pq["a"].dead.retry(all=True, in_="0s")
+    assert look(pq) == []
+
+
+def test_jobs_of_a_paused_queue_are_noted_and_not_missed(
+    pq: PQ, dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for queue in ("empty", "other", "it's"):
+        pq[queue].pause()
+    pq["other"].put(1, schedule_at="1h")
+    pq["it's"].put(1)
+    pq["it's"].put(1, schedule_at="1h")
+    sql(
+        "update queue set enqueued_at = now() - interval '2 hours', due_at = due_at - interval '2 hours'"
+        " where q_name = 'it''s' and due_at is distinct from '200000-01-01 00:00:00+00'"
+    )
+    (finding,) = look(pq)
+    assert (finding.name, finding.severity, finding.data["queue"]) == ("paused_queue", "note", "it's")
+    assert finding.data["jobs"] == "2" and finding.data["since"] in finding.what
+    monkeypatch.setitem(LIMITS, "counted", 1)
+    (finding,) = look(pq)
+    assert finding.data["jobs"] == "1 or more"
+    cure(dsn, finding, capsys)
+    assert set(names(pq)) == {"overdue_job", "waiting_job"}
+
+
+def test_dead_jobs(pq: PQ, dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for queue in ("a", "it's"):
+        for _ in range(2):
+            pq[queue].put(1)
+            job = pq[queue].get(lease="1m")
+            assert look(pq) == [] or queue == "it's" or _
+            job.fail("no")
+    first, second = look(pq)
+    assert (first.name, first.severity, first.data["queue"]) == ("dead_jobs", "warning", "it's")
+    assert (first.data["id"], first.data["jobs"]) == (job.id, "2")
+    assert second.data["queue"] == "a"
+    cure(dsn, first, capsys)  # which shows them
+    assert f"{job.id}  " in capsys.readouterr().out
+    monkeypatch.setitem(LIMITS, "counted", 1)
+    monkeypatch.setitem(LIMITS, "at_most", 1)
+    (first,) = look(pq)
+    assert (first.data["queue"], first.data["jobs"]) == ("it's", "1 or more")
+    for queue in ("a", "it's"):
+        pq[queue].dead.retry(all=True)
+    assert look(pq) == []
+
+
+def finished(pq: PQ, sql: Sql, age: str, **retain: Any) -> int:
+    """Make a finished job of that age, in a table that keeps such jobs so long; return its id."""
+    pq.create(**retain)
+    id: int = pq["a"].put(1)
+    assert pq["a"].get(block=False)
+    sql("update queue set dequeued_at = now() - %s::interval where id = %s", (age, id))
+    return id
+
+
+@pytest.mark.parametrize("comment", ["(pq keeps finished 7 days, dead 30d)", "mine (pq keeps finished 7x, dead 30d)"])
+def test_a_retention_that_can_not_be_read(
+    pq: PQ, dsn: str, sql: Sql, comment: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sql(f"comment on column queue.result is '{comment}'")
+    (finding,) = look(pq)
+    assert (finding.name, finding.severity, finding.data) == ("retention_unreadable", "warning", {"comment": comment})
+    cure(dsn, finding, capsys)
+    assert look(pq) == []
+    assert (pq.retention.finished, pq.retention.dead) == (timedelta(days=7), timedelta(days=30))
+    ((kept,),) = sql("select col_description('queue'::regclass, attnum) from pg_attribute"
+                     " where attrelid = 'queue'::regclass and attname = 'result'")
+    assert kept.count("pq keeps") == 1 and kept.startswith("mine") is comment.startswith("mine")
+
+
+def test_a_large_table_that_keeps_everything(
+    pq: PQ, dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sql("insert into queue (q_name, data) select 'a', '1' from generate_series(1, 99)")
+    monkeypatch.setitem(LIMITS, "many_rows", 100)
+    pq.create(retain=None)
+    sql("analyze queue")
+    assert look(pq) == []
+    pq["b"].put(1)
+    sql("analyze queue")
+    assert look(pq) == []  # nothing is finished
+    assert pq["b"].get(block=False)
+    (finding,) = look(pq)
+    assert (finding.name, finding.severity, finding.data["rows"]) == ("retention_unlimited", "warning", 100)
+    cure(dsn, finding, capsys)
+    assert look(pq) == []
+
+
+def test_finished_jobs_that_nobody_deletes(
+    pq: PQ, dsn: str, sql: Sql, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(pq, sql, "100 days", retain=None)
+    assert look(pq) == []
+    sql("delete from queue")
+    finished(pq, sql, "7 days 23 hours", retain="7d")
+    assert look(pq) == []
+    id = finished(pq, sql, "8 days 1 hour")
+    (finding,) = look(pq)
+    assert (finding.name, finding.severity) == ("retention_overdue", "warning")
+    assert (finding.data["id"], finding.data["state"], finding.data["kept"]) == (id, "finished", "7 days")
+    cure(dsn, finding, capsys)
+    assert look(pq) == []
+
+
+def test_dead_jobs_that_nobody_deletes(pq: PQ, dsn: str, sql: Sql, capsys: pytest.CaptureFixture[str]) -> None:
+    for queue in "ab":
+        for _ in range(2):
+            pq[queue].put(1)
+            (job := pq[queue].get(lease="1m")).fail("no")
+    assert not found(pq, "retention_overdue")
+    sql("update queue set dequeued_at = now() - interval '32 days' where id = %s", (job.id,))
+    (finding,) = found(pq, "retention_overdue")
+    assert (finding.data["id"], finding.data["queue"], finding.data["state"]) == (job.id, "b", "dead")
+    cure(dsn, finding, capsys)
+    assert not found(pq, "retention_overdue")
+
+
+def test_a_sequence_that_is_behind_the_ids(
+    pq: PQ, dsn: str, sql: Sql, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sql("insert into queue (id, q_name, data) values (1, 'a', '1')")  # before the sequence was used at all
+    (finding,) = look(pq)
+    assert (finding.name, finding.severity, finding.data["last"]) == ("sequence_behind", "error", 0)
+    sql("insert into queue (id, q_name, data) values (7, 'a', '1'); select setval('queue_id_seq', 6)")
+    (finding,) = look(pq)
+    assert (finding.data["last"], finding.data["largest"]) == (6, 7)
+    with pytest.raises(driver.Error):
+        pq["a"].put(1)
+    sql("select setval('queue_id_seq', 3)")
+    cure(dsn, found(pq, "sequence_behind")[0], capsys)
+    assert pq["a"].put(1) == 8
     assert look(pq) == []
 
 
@@ -601,12 +755,86 @@ def test_an_ordinary_role_finds_what_is_wrong_with_the_table(role: str, sql: Sql
         assert {"trigger_disabled", "autovacuum_off"} <= set(names(pq))
 
 
-def test_a_table_that_is_locked_is_not_waited_for(
+def test_a_table_that_is_in_use_for_a_moment_is_no_finding(pq: PQ, connect: Callable[..., Any]) -> None:
+    connect().cursor().execute("lock table queue in share mode")
+    assert look(pq) == []
+
+
+def test_a_table_that_is_locked_is_one_finding(
+    pq: PQ, dsn: str, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However short the lock: what nobody may look at can't be told from what has been locked for long."""
+    monkeypatch.setattr("pq.doctor.LOCK_TIMEOUT", "50ms")
+    holder = connect(application_name="it's")
+    holder.cursor().execute("lock table queue")
+    (finding,) = look(pq)
+    assert (finding.name, finding.severity, finding.data["pid"]) == (
+        "table_locked", "error", holder.info.backend_pid
+    )  # fmt: skip
+    assert finding.data["since"] in finding.what and "lock table queue" in finding.what and "it''s" in finding.what
+    cure(dsn, finding, capsys)
+    wait_until(lambda: look(pq) == [], "the end of the session")
+
+
+@pytest.mark.parametrize(
+    ("lock", "hides"),
+    [("lock table queue", True), ("lock table queue in share mode", False), ("lock table queue_slots", True)],
+)
+def test_who_has_had_a_lock_for_long_is_told_and_nothing_waits_for_it(
+    pq: PQ, sql: Sql, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, lock: str, hides: bool
+) -> None:
+    pq["a"].put(1)
+    sql("update queue set enqueued_at = now() - interval '2 hours'")
+    monkeypatch.setitem(LIMITS, "lock_age", timedelta(0))
+    connect().cursor().execute(lock)
+    began = time.monotonic()
+    assert [finding.name for finding in look(pq)] == ["table_locked", *([] if hides else ["waiting_job"])]
+    assert time.monotonic() - began < 1  # which is what a look at a locked table takes
+
+
+def test_who_waits_for_a_lock_has_all_others_wait_behind_him(
+    pq: PQ, dsn: str, connect: Callable[..., Any], impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, "lock_age", timedelta(0))
+    reader, waiter = connect(), connect()
+    reader.cursor().execute("select from queue")
+    running = Background(waiter.cursor().execute, "alter table queue add column it int")
+    (finding,) = wait_until(lambda: found(pq, "table_locked"), "the session that waits")
+    assert finding.data["pid"] == waiter.info.backend_pid
+    assert f"behind session {reader.info.backend_pid}" in finding.what
+    execute(dsn, "select pg_terminate_backend(%s)", (waiter.info.backend_pid,))
+    with pytest.raises(driver.Error):
+        running.result()
+    wait_until(lambda: not found(pq, "table_locked"), "the end of the session")
+
+
+def test_a_prepared_transaction_may_have_the_lock(
+    pq: PQ, dsn: str, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(LIMITS, "lock_age", timedelta(0))
+    connect().cursor().execute("lock table queue; prepare transaction 'it''s'")
+    try:
+        (finding,) = found(pq, "table_locked")
+        assert "'it''s'" in finding.what
+        cure(dsn, finding, capsys)
+        assert look(pq) == []
+    finally:
+        for (command,) in execute(dsn, "select format('rollback prepared %L', gid) from pg_prepared_xacts"):
+            execute(dsn, command)
+
+
+def test_another_lock_that_a_look_waits_for_is_a_note(
     pq: PQ, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pq.doctor.TIMEOUT", "50ms")
-    connect().cursor().execute("lock table queue")
-    assert {"overdue_job", "waiting_job"} <= {finding.data["finding"] for finding in found(pq, "not_seen")}
+    monkeypatch.setattr("pq.doctor.LOCK_TIMEOUT", "50ms")
+    monkeypatch.setitem(pq._table.statements("doctor.sql"), "read_only", "select from other")  # type: ignore[arg-type]
+    conn = connect()
+    conn.cursor().execute("create table other (x int)")
+    conn.commit()
+    conn.cursor().execute("lock table other")
+    (finding,) = look(pq)
+    assert (finding.name, finding.data["finding"]) == ("not_seen", "read_only")
+    assert "lock timeout" in finding.what
 
 
 @pytest.mark.parametrize("failing", [False, True])
@@ -614,12 +842,12 @@ def test_the_transaction_of_the_caller_goes_on(pq: PQ, failing: bool, monkeypatc
     if failing:
         monkeypatch.setitem(LIMITS, "transaction_age", "no interval")
     with pq["a"] as cursor:
-        cursor.execute("set local statement_timeout = '59s'")
+        cursor.execute("set local statement_timeout = '59s'; set local lock_timeout = '58s'")
         pq["a"].put(1)
         assert bool(found(pq, "not_seen")) is failing
         pq["a"].put(2)
-        cursor.execute("show statement_timeout")
-        assert cursor.fetchone() == ("59s",)
+        cursor.execute("select current_setting('statement_timeout'), current_setting('lock_timeout')")
+        assert cursor.fetchone() == ("59s", "58s")
     assert len(pq["a"]) == 2
 
 
@@ -669,12 +897,13 @@ def test_the_command_tells_what_is_wrong(dsn: str, durable: None, sql: Sql, caps
 
 def test_the_command_prints_json(dsn: str, durable: None, sql: Sql, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--dsn", dsn, "--json"]) == 0
-    assert capsys.readouterr().out == ""
-    sql(BROKEN["index_missing"])
+    assert json.loads(capsys.readouterr().out) == []
+    sql(BROKEN["index_missing index_missing"])
     assert main(["doctor", "--dsn", dsn, "--json"]) == 1
-    (line,) = capsys.readouterr().out.splitlines()
+    document = json.loads(capsys.readouterr().out)
     with PQ(dsn) as pq:
-        assert Finding(**json.loads(line)) == look(pq)[0]
+        assert [Finding(**each) for each in document] == look(pq)
+    assert len(document) == 2
 
 
 def test_a_note_is_no_failure_of_the_command(role: str, durable: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -691,7 +920,9 @@ def test_the_command_fails_like_the_others(dsn: str, args: list[str], code: int)
 
 def test_the_documentation_has_all_findings() -> None:
     page = Path(__file__).parents[2].joinpath("docs", "howto", "doctor.rst").read_text("utf-8")
-    kinds = (_findings.PARTS, _findings.JOBS, _findings.SERVER, _streams.CHECKS, vars(_findings).values())
+    kinds = (
+        _findings.PARTS, _jobs.JOBS, _findings.SERVER, _streams.CHECKS, vars(_findings).values(), vars(_jobs).values()
+    )  # fmt: skip
     checks = {check for group in kinds for check in group if isinstance(check, _findings.Check)}
     assert len(checks) > 25
     for check in checks:
