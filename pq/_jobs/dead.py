@@ -31,10 +31,9 @@ class DeadJob(Job):
         :param retry: makes the dead job of an id ready again, and returns whether there was one.
         """
         text = row[TEXT]
-        super().__init__(
-            queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT], row[KEY]
-        )
-        error, failed_at, place = row[OWN:]
+        error, failed_at, place, headers = row[OWN:]
+        times = row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT]
+        super().__init__(queue, row[ID], text, len(text), *times, row[KEY], headers)
         self.attempts: int = row[ATTEMPTS]
         self.error: Failure = Failure.loads(error)
         self.died_at: datetime = row[DEQUEUED_AT]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from .._table.instruments import headers_of
 from .._table.rows import QueueRows
 from .failure import Failure
 from .row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, ID, KEY, OWN, SCHEDULE_AT, TEXT
@@ -34,6 +35,7 @@ class JobInfo:
     :ivar waits_for: for how many jobs it still waits, if it was put to run after others; dead ones count. Else None.
     :ivar parents: for how many it was put to wait; None if it does not wait any more.
     :ivar stopped: whether one of these was cancelled or deleted, so that the job waits for a decision.
+    :ivar headers: what instruments have put beside its data, such as a ``traceparent``; or None. See `PQ.instrument`.
     :ivar text: its data as it stands in the table.
     """
 
@@ -54,6 +56,7 @@ class JobInfo:
     waits_for: int | None
     parents: int | None
     stopped: bool
+    headers: dict[str, str] | None = field(hash=False)
     text: str = field(repr=False)
     _queue: QueueRows = field(repr=False, compare=False)
     _place: str | None = field(repr=False, compare=False)
@@ -61,7 +64,7 @@ class JobInfo:
     @classmethod
     def of(cls, queue: QueueRows, row: tuple[Any, ...]) -> JobInfo:
         """Read a row of ``browse.sql``."""
-        error, failed_at, due_at, state, place, waits_for, parents, stopped, finished_at, worker = row[OWN:]
+        error, failed_at, due_at, state, place, waits_for, parents, stopped, finished_at, worker, headers = row[OWN:]
         cancelled = state == "finished" and failed_at is not None  # only that leaves the time without the error
         return cls(
             id=row[ID],
@@ -81,6 +84,7 @@ class JobInfo:
             waits_for=waits_for,
             parents=parents,
             stopped=stopped,
+            headers=headers_of(headers),
             text=row[TEXT],
             _queue=queue,
             _place=place,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
+from .._table.instruments import headers_of
 from .._table.rows import QueueRows
 
 
@@ -18,7 +19,9 @@ class Job:
     :ivar key: the jobs of a queue with one key run one after the other; or None.
     """
 
-    __slots__ = ("__weakref__", "_data", "_queue", "_size", "enqueued_at", "expected_at", "id", "key", "schedule_at")
+    __slots__ = (
+        "__weakref__", "_data", "_headers", "_queue", "_size", "enqueued_at", "expected_at", "id", "key", "schedule_at",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class Job:
         schedule_at: datetime | None,
         expected_at: datetime | None,
         key: str | None = None,
+        headers: str | None = None,
     ) -> None:
         self._queue = queue
         self.id: int = id
@@ -39,6 +43,7 @@ class Job:
         self.schedule_at: datetime | None = schedule_at
         self.expected_at: datetime | None = expected_at
         self.key: str | None = key
+        self._headers = headers
 
     @property
     def data(self) -> Any:
@@ -63,6 +68,12 @@ class Job:
     def size(self) -> int:
         """The length of the encoded data, in characters."""
         return self._size
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """What instruments have put beside the data, such as a ``traceparent``; see `PQ.instrument`. None if there is
+        nothing, or if the job was taken without a lease: then it is not read."""
+        return headers_of(self._headers)
 
     def __repr__(self) -> str:
         times = " ".join(

@@ -19,13 +19,14 @@ from .._table.retention import BATCH, Change, Pruner, Retention, Span, read
 from ..doctor import Finding, examine
 from ..embedded import Embedded
 from ..sql import TableName
+from .instrument import Instrumented
 from .mappings import Mappings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PQ(AllJobs, Looks, Mappings):
+class PQ(AllJobs, Instrumented, Looks, Mappings):
     """The queues of one table: ``pq["name"]`` is a queue.
 
     :param conn: a connection of psycopg2 or psycopg 3, or a DSN: ``postgresql://…`` or ``key=value …``. With a DSN pq

@@ -9,12 +9,12 @@ from typing import Any
 
 from .._args import integer
 from .._db import block_of
-from .._table.after import AfterRows
+from .._table.puts import PutRows
 from ..errors import BlockError
 from ..retry import Policy, RetryIn, exponential
 
 
-class QueueBase(AfterRows):
+class QueueBase(PutRows):
     """The options of a queue."""
 
     #: Seconds that `get` and iteration wait for a job; None waits without end.

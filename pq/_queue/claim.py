@@ -179,6 +179,8 @@ def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
 @lru_cache(maxsize=512)
 def _statement(table: str, how: str, slow: bool, in_transaction: bool, is_limited: bool) -> str:
     instead = {"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {}
+    if how == "leased":
+        instead |= {"returned": "returned_with_headers", "headers": "headers_read"}
     if how == "removed":
         instead |= {
             "takes": "does_remove", "removes": "does_remove", "no_others": "others", "all_taken": "all_with_others",
@@ -207,6 +209,7 @@ def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any
         row[SCHEDULE_AT],
         row[EXPECTED_AT],
         row[KEY],
+        row[-1],
         attempts=row[ATTEMPTS],
         expiries=row[EXPIRIES],
         dequeued_at=row[DEQUEUED_AT].replace(tzinfo=timezone.utc),

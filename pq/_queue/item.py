@@ -29,7 +29,7 @@ class ItemJob(LeasedJob):
 
     @classmethod
     def of(cls, job: LeasedJob, cursor: Any) -> ItemJob:
-        columns = (job.id, job.data, job.size, job.enqueued_at, job.schedule_at, job.expected_at, job.key)
+        columns = (job.id, job.data, job.size, job.enqueued_at, job.schedule_at, job.expected_at, job.key, job._headers)
         delivery: dict[str, Any] = {name: getattr(job, name) for name in ("attempts", "expiries", "dequeued_at")}
         made = cls(job.queue, *columns, **delivery, lease=job.lease, policy=job.policy)
         made.cursor = cursor

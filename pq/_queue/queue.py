@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, overload
 
-from .._after import After, after_of
+from .._after import After
 from .._args import integer, timeout_seconds
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
 from .._table import bulk as _bulk
 from .._table.lines import chunks
-from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, when
-from .._unique import JobId, Unique, key_of, unique_of
+from .._times import Delay, TimeSpec, delay_of, positive_delay, when
+from .._unique import JobId, Unique
 from ..errors import JobNotFound
 from .claim import Claim
 from .dead import Dead
@@ -92,19 +92,12 @@ class Queue(Whys, Groups, Items, Results):
         """
         schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
         queue = self if conn is None else self._bind(conn)
-        if after is not None and (others := after_of(after)).ids:
-            row = _bulk.Row(queue._text(data), schedule, expected, key_of(key, self.name), unique_of(unique, self.name))
-            return queue._put_after(row, others)
-        if unique is not None:
-            row = _bulk.Row(queue._text(data), schedule, expected, key_of(key, self.name), unique_of(unique, self.name))
-            return queue._put_unique(row)
-        if queue.max_ready is not None:
-            return queue._put_chunk([_bulk.Row(queue._text(data), schedule, expected, key_of(key, self.name))])[0]
-        if key is not None:
-            return queue._put("put_keyed", data, key=key_of(key, self.name), **_bulk.times(schedule, expected))
-        if schedule is expected is NOW:
-            return queue._put("put", data)
-        return queue._put("put_timed", data, **_bulk.times(schedule, expected))
+        if queue._table.instruments.puts:
+            with queue._table.instruments.sending(self.name) as sending:
+                id = queue._put_one(data, schedule, expected, key, unique, after, sending.headers)
+                sending.sent([id], int(id))
+            return id
+        return queue._put_one(data, schedule, expected, key, unique, after)
 
     def put_many(
         self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None, *, conn: Any = None
@@ -121,15 +114,19 @@ class Queue(Whys, Groups, Items, Results):
         that number never do. If a trigger of yours drops rows, `RowsDropped` says how many; up to 1,000 jobs are one
         statement, whose other rows were put.
         """
-        parts = chunks(self._encoded_rows(items, schedule_at, expected_at))
-        first, second = next(parts, None), next(parts, None)
-        if first is None:
-            return []
         queue = self if conn is None else self._bind(conn)
-        if second is None and not any(row.unique for row in first):
-            return queue._put_chunk(first)
-        with queue._db.grouped():
-            return list(queue._put_chunks(chain([first, second or []], parts)))
+        with queue._table.instruments.sending(self.name) as sending:
+            parts = chunks(self._encoded_rows(items, schedule_at, expected_at, sending.headers))
+            first, second = next(parts, None), next(parts, None)
+            if first is None:
+                ids = []
+            elif second is None and not any(row.unique for row in first):
+                ids = queue._put_chunk(first)
+            else:
+                with queue._db.grouped():
+                    ids = list(queue._put_chunks(chain([first, second or []], parts)))
+            sending.sent(ids)
+        return ids
 
     def load(self, items: Iterable[Any], schedule_at: TimeSpec = None, expected_at: TimeSpec = None) -> int:
         """Put jobs by COPY, all of them or none, and return their number. This is faster than `put_many`.
@@ -137,10 +134,13 @@ class Queue(Whys, Groups, Items, Results):
         The arguments and errors are those of `put_many`. The connection is busy meanwhile: `items` must not use this
         PQ. Relative times count from the start of the call.
         """
-        rows = self._encoded_rows(items, schedule_at, expected_at)
-        with self._db.grouped():
-            ((now,),) = self._run(self._sql["now"])
-            return self._copy(_bulk.JobLines(self.name, rows, now))
+        with self._table.instruments.sending(self.name) as sending:
+            rows = self._encoded_rows(items, schedule_at, expected_at, sending.headers)
+            with self._db.grouped():
+                ((now,),) = self._run(self._sql["now"])
+                count = self._copy(_bulk.JobLines(self.name, rows, now, sending.headers))
+            sending.sent(count)
+        return count
 
     def get(
         self, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None

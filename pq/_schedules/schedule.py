@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from .._args import check_text, check_word
 from .._table import Table
+from .._table.instruments import with_headers
 from .._table.rows import QueueRows
 from .._times import Delay, delay_of, positive_delay
 from .._unique import Unique, key_of, tag, unique_of
@@ -183,12 +184,15 @@ class ScheduleInfo:
         :returns: the id of the job; None if one with the token `unique` waits already.
         :raises ScheduleNotFound: it was removed.
         """
-        sql, params = self._table.statements("schedules.sql"), {"name": self.name, "times": array([None])}
+        params = {"name": self.name, "times": array([None])}
         if self.unique is not None:
             release(self._table, self.name)
-        ((found, id),) = self._table.execute(sql["fire_now"], params)
-        if not found:
-            raise ScheduleNotFound(schedule=self.name)
+        with self._table.instruments.sending(self.queue) as sending:
+            sql = self._table.statements("schedules.sql", **with_headers(sending.headers))
+            ((found, id),) = self._table.execute(sql["fire_now"], {**params, "headers": sending.headers})
+            if not found:
+                raise ScheduleNotFound(schedule=self.name)
+            sending.sent(int(id is not None), id)
         return None if id is None else int(id)
 
     def _run(self, statement: str) -> None:

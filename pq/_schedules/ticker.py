@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .._logs import queue_log as logger
 from .._table import Table
+from .._table.instruments import with_headers
 from .._text import describe
 from ..errors import PQError
 from ..sql import array
@@ -45,6 +46,7 @@ class Due(NamedTuple):
     """A schedule as the look has found it. Times are in UTC."""
 
     name: str
+    queue: str
     rule: str
     zone: str | None
     missed: str
@@ -88,9 +90,9 @@ class Ticker:
         self._not_before = {name: until for name, until in self._not_before.items() if until > now}
         rows = self._run("look", skipped=array(self._not_before), limit=ROWS)
         pause = PAUSE
-        for name, rule, zone, policy, jitter, has_token, *moments in rows:
+        for name, queue, rule, zone, policy, jitter, has_token, *moments in rows:
             anchor, was, now_there = (moment.replace(tzinfo=timezone.utc) for moment in moments)
-            due = Due(name, rule, zone, policy, jitter, has_token, anchor, was, now_there)
+            due = Due(name, queue, rule, zone, policy, jitter, has_token, anchor, was, now_there)
             if due.was > due.now:
                 return min(pause, (due.was - due.now).total_seconds())
             following = self._fire(due)
@@ -117,20 +119,21 @@ class Ticker:
         try:
             if due.has_token:
                 release(self._table, due.name, LOCK_TIMEOUT)
-            fired = self._run(
-                "fire",
-                lock_timeout=LOCK_TIMEOUT,
-                **self._guard(due),
-                following=following,
-                last=moments[-1] if moments else None,
-                times=array(starts),
-            )
+            guard = {**self._guard(due), "following": following, "last": moments[-1] if moments else None}
+            fired = bool(self._put(due.queue, starts, guard) if starts else self._run("fire", **guard, times="{}"))
         except PQError:
             raise  # of the connection: it concerns all
         except self._table.database.driver.Error as error:  # a trigger of the user's, say
             self._skip(due, error)
             return None
         return following if fired else due.now + LOST
+
+    def _put(self, queue: str, starts: list[datetime], guard: dict[str, Any]) -> Any:
+        """Fire a schedule whose jobs are to start at these times."""
+        with self._table.instruments.sending(queue) as sending:
+            fired = self._run("fire", sending.headers, **guard, times=array(starts))
+            sending.sent(len(starts) if fired else 0)
+        return fired
 
     def _skip(self, due: Due, error: BaseException) -> None:
         """Note why it can't be fired here and now, and go on with the others."""
@@ -145,9 +148,11 @@ class Ticker:
     def _guard(self, due: Due) -> dict[str, Any]:
         return {"name": due.name, "rule": due.rule, "zone": due.zone, "was": due.was}
 
-    def _run(self, statement: str, lock_timeout: float | None = None, **params: Any) -> Any:
-        sql = self._table.statements("schedules.sql")[statement]
-        return self._table.execute(sql, params, lock_timeout=lock_timeout)
+    def _run(self, statement: str, headers: str | None = None, **params: Any) -> Any:
+        sql = self._table.statements("schedules.sql", **with_headers(headers))[statement]
+        return self._table.execute(
+            sql, {**params, "headers": headers}, lock_timeout=LOCK_TIMEOUT if statement == "fire" else None
+        )
 
 
 def delay(due: Due, at: datetime) -> timedelta:

@@ -5,6 +5,8 @@
     tokens      rows with tokens
     after       rows that follow others
     lines       many rows, whatever they are: in parts for INSERT, as a file for COPY
+    puts        one more row
+    instruments what is told of puts and calls; headers of rows
     bulk        many new jobs: as arrays, as lines
     migrations  the steps that make the table, as SQL
     schema      creating, upgrading and dropping the table, by these steps

@@ -8,6 +8,7 @@ from .._times import NOW
 from ..errors import JobNotFound, RowsDropped
 from ..sql import array
 from . import bulk as _bulk
+from .instruments import with_headers
 from .tokens import UniqueRows
 
 
@@ -29,13 +30,14 @@ class AfterRows(UniqueRows):
                 raise JobNotFound(f"There is no job {id}.", job_id=id, queue=None)
         times = _bulk.times(row.schedule, row.expected)
         (found,) = self._run(
-            self._statements("after.sql")["put"],
+            self._statements("after.sql", **with_headers(row.headers))["put"],
             data=row.text,
             key=row.key,
             expected_at=times["expected_at"],
             expected_in=times["expected_in"],
             parents=array(after.ids),
             on_failed=after.on_failed,
+            headers=row.headers,
         )
         id, missing, taken = found
         if missing is not None:

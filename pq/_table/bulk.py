@@ -36,25 +36,31 @@ class Row(NamedTuple):
     expected: When
     key: str | None = None
     unique: Unique | None = None
+    headers: str | None = None
 
 
 def rows(
-    queue: str, items: Iterable[Any], encode: Callable[[Any], str], schedule_at: TimeSpec, expected_at: TimeSpec
-) -> Iterator[Row]:
+    queue: str, items: Iterable[Any], encode: Callable[[Any], str], schedule_at: TimeSpec, expected_at: TimeSpec,
+    headers: str | None = None,
+) -> Iterator[Row]:  # fmt: skip
     """Encode jobs.
 
     :param queue: the name of their queue.
     :param items: data, or a `NewJob`, whose times take precedence.
     :param schedule_at: for the jobs that have no such time of their own; likewise `expected_at`.
 
+    :param headers: of all of them, as JSON.
+
     The times are checked now, and the items as they are read.
     """
-    return _rows(queue, iter(items), encode, when("schedule_at", schedule_at), when("expected_at", expected_at))
+    times = when("schedule_at", schedule_at), when("expected_at", expected_at)
+    return _rows(queue, iter(items), encode, *times, headers)
 
 
 def _rows(
-    queue: str, items: Iterator[Any], encode: Callable[[Any], str], schedule: When, expected: When
-) -> Iterator[Row]:
+    queue: str, items: Iterator[Any], encode: Callable[[Any], str], schedule: When, expected: When,
+    headers: str | None,
+) -> Iterator[Row]:  # fmt: skip
     for item in items:
         if isinstance(item, NewJob):
             yield Row(
@@ -63,14 +69,18 @@ def _rows(
                 expected if item.expected_at is None else when("expected_at", item.expected_at),
                 key_of(item.key, queue),
                 unique_of(item.unique, queue),
+                headers,
             )
         else:
-            yield Row(encode(item), schedule, expected)
+            yield Row(encode(item), schedule, expected, headers=headers)
 
 
 def parameters(chunk: list[Row]) -> dict[str, Any]:
-    """Return arrays of one length, or empty, for ``put_many``; the data alone if no job has times or a key."""
+    """Return arrays of one length, or empty, for ``put_many``; the data, and
+    perhaps headers, alone if no job has times or a key."""
     given = {"data": array([row.text for row in chunk])}
+    if chunk[0].headers is not None:  # those of all
+        given["headers"] = chunk[0].headers
     if any(row.key is not None for row in chunk):
         given["key"] = array([row.key for row in chunk])
     elif all(row.schedule == NOW and row.expected == NOW for row in chunk):
@@ -108,10 +118,13 @@ class JobLines(Lines[Row]):
     """A file for COPY: the jobs of one queue.
 
     :param now: the server's clock; naive, in UTC.
+    :ivar headers: of all jobs, as JSON; or None.
     """
 
-    def __init__(self, queue: str, rows: Iterator[Row], now: datetime) -> None:
+    def __init__(self, queue: str, rows: Iterator[Row], now: datetime, headers: str | None = None) -> None:
         super().__init__(rows)
+        self.headers = headers
+        self._end = "" if headers is None else f"\t{line_of([headers])}"
         self._queue = line_of([queue])
         self._now = now.replace(tzinfo=timezone.utc)
 
@@ -122,7 +135,7 @@ class JobLines(Lines[Row]):
         if row.unique is not None:
             raise ValueError(f"load can't look for duplicates: use put or put_many for {row.unique!r}")
         rest = line_of((row.text, self._moment(row.schedule), self._moment(row.expected), row.key))
-        return f"{self._queue}\t{rest}"
+        return f"{self._queue}\t{rest}{self._end}"
 
     def _moment(self, when: When) -> str | None:
         if when.delay is not None:

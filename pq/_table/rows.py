@@ -14,6 +14,7 @@ from .._times import TimeSpec
 from ..errors import DecodeError, JobNotFound, QueueFull, RowsDropped
 from ..sql import TableName
 from . import bulk as _bulk
+from .instruments import with_headers
 from .table import Table
 
 if TYPE_CHECKING:
@@ -156,13 +157,16 @@ class QueueRows:
     def _encoded(self, data: Any) -> str | None:
         return None if data is None else self.encode(self.dumps(data))
 
-    def _encoded_rows(self, items: Iterable[Any], schedule_at: TimeSpec, expected_at: TimeSpec) -> Iterator[_bulk.Row]:
-        return _bulk.rows(self.name, items, self._text, schedule_at, expected_at)
+    def _encoded_rows(
+        self, items: Iterable[Any], schedule_at: TimeSpec, expected_at: TimeSpec, headers: str | None = None
+    ) -> Iterator[_bulk.Row]:  # fmt: skip
+        return _bulk.rows(self.name, items, self._text, schedule_at, expected_at, headers)
 
     def _put_chunk(self, chunk: list[_bulk.Row]) -> list[int]:
         parameters = _bulk.parameters(chunk)
-        statement = "put_untimed" if len(parameters) == 1 else "put_many"
-        sql = self._statements("queue.sql", insert_given="insert_keyed") if "key" in parameters else self._sql
+        statement = "put_many" if "schedule_at" in parameters else "put_untimed"
+        keyed = {"insert_given": "insert_keyed"} if "key" in parameters else {}
+        sql = self._statements("queue.sql", **keyed, **with_headers(chunk[0].headers))
         if self.max_ready is not None:
             statement = "put_bounded"
             parameters = {**_bulk.NO_TIMES, **parameters, "room": max(self.max_ready - len(chunk), -1)}
@@ -176,7 +180,7 @@ class QueueRows:
     def _copy(self, lines: _bulk.JobLines) -> int:
         """Put rows by COPY; the caller has opened a transaction, and rolls it back after an error."""
         try:
-            count = self._db.copy(self._sql["load"], lines)
+            count = self._db.copy(self._statements("queue.sql", **with_headers(lines.headers))["load"], lines)
         except self._db.driver.Error as error:
             if lines.error is not None:
                 raise lines.error from lines.error.__cause__
@@ -190,8 +194,12 @@ class QueueRows:
                 raise QueueFull(queue=self.name, max_ready=self.max_ready)
         return count
 
-    def _put(self, statement: str, data: Any, **params: Any) -> int:
-        rows = self._run(self._sql[statement], prepare=True, data=self._text(data), **params)
+    def _put(self, statement: str, data: Any, headers: str | None = None, **params: Any) -> int:
+        sql = self._sql
+        if headers is not None:
+            sql = self._statements("queue.sql", **with_headers(headers))
+            params["headers"] = headers
+        rows = self._run(sql[statement], prepare=True, data=self._text(data), **params)
         if not rows:
             raise RowsDropped(queue=self.name, dropped=1, count=1, ids=[])
         return int(rows[0][0])

@@ -9,6 +9,7 @@ from typing import Any
 from .._db import Database, Outside, Rows, aside_of
 from .._wait import Polling, ResultRoom, Wait, Waiter, WaitingRoom, wait_alone
 from ..sql import TableName, array, bound
+from .instruments import Instruments
 from .retention import Retention, read
 
 #: Seconds for which `Table.retention` answers from memory.
@@ -42,6 +43,7 @@ class Table:
     :param poll_interval: seconds; a waiter looks at least this often.
     :param listen_dsn: a DSN for the connection that listens; default: the parameters of the other connections.
     :ivar quoted: the name as it stands in SQL.
+    :ivar instruments: what is told of puts and of calls.
     :raises ValueError: `listen_dsn` is malformed.
     """
 
@@ -58,6 +60,7 @@ class Table:
         self._room = WaitingRoom(database.source, name.quoted, poll_interval, listen_dsn, self._aside)
         self._results = ResultRoom(self._look_aside, database.source.driver, poll_interval)
         self._memory = _Memory()
+        self.instruments: Instruments = Instruments()
         self.outside: Outside = Outside(database.source)
         self.closed: bool = False
 

@@ -12,6 +12,7 @@ from .._times import NOW
 from .._unique import UNTIL_TIMES, JobId, Unique, digest, mergeable
 from ..errors import Duplicate, QueueFull, RowsDropped
 from . import bulk as _bulk
+from .instruments import with_headers
 from .rows import QueueRows
 
 #: Of a row without a token, which stands among others that have one.
@@ -37,11 +38,14 @@ class UniqueRows(QueueRows):
         token = self._token(row) or None
         is_plain = row.schedule is row.expected is NOW and row.key is None and unique.window is None and new_id is None
         if is_plain and not open and unique.on_duplicate == "keep" and unique.until == "started" and not self.max_ready:
-            rows = self._run_with_rights(self._first, {"data": row.text, "unique": token})  # what most puts need
+            first = self._first
+            if row.headers is not None:
+                first = self._statements("unique.sql", **with_headers(row.headers))["put"]
+            rows = self._run_with_rights(first, {"data": row.text, "unique": token, "headers": row.headers})
             if rows:
                 return JobId(*rows[0])
-        words: dict[str, str] = {}
-        params: dict[str, Any] = {"data": row.text, "unique": token}
+        words = with_headers(row.headers)
+        params: dict[str, Any] = {"data": row.text, "unique": token, "headers": row.headers}
         changes = unique.on_duplicate in ("replace", "merge")
         if changes:
             params |= {"time": unique.time, "kind": None, "part": "{}"}

@@ -26,11 +26,11 @@ with pq_parents as materialized (
     ) as missing
   from pq_parents as parents
 ), pq_put as (
-  insert into :table (q_name, data, expected_at, key, schedule_at, due_at, waits_for, on_failed)
+  insert into :table (q_name, data, expected_at, key, schedule_at, due_at, waits_for, on_failed:headers_column)
   select
     %(queue)s, %(data)s::json, :new_expected, %(key)s, asked.until, asked.until,
     case when asked.until is not null then %(parents)s::bigint[] end,
-    case when asked.until is not null then nullif(%(on_failed)s, 'hold') end
+    case when asked.until is not null then nullif(%(on_failed)s, 'hold') end:headers_value
   from (
     select case when asked.holding + asked.failed > 0 then 'infinity'::timestamptz end as until from pq_asked as asked
     where asked.taken is null and asked.missing is null

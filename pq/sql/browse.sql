@@ -13,7 +13,8 @@ end
 -- name: job
 -- After the state comes what jobs of this state are ordered by, exact, for the page after this job. Then, of a job that
 -- waits for others: for how many, of how many; and whether one of these has failed. At last when it ended, which for one
--- that was taken without a lease is when that was; and who has it, or had it, under a lease.
+-- that was taken without a lease is when that was; and who has it, or had it, under a lease; and its
+-- headers.
 :columns, :failure,
   case when due_at is not null then
     least(greatest(due_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
@@ -36,7 +37,8 @@ end
     least(greatest(coalesce(finished_at, dequeued_at), '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
       at time zone 'utc'
   end,
-  worker
+  worker,
+  headers::text
 
 -- name: find
 select :job

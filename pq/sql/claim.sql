@@ -96,6 +96,15 @@ pq_open as materialized (
 -- name: best
 %(limit)s::bigint
 
+-- name: returned_with_headers
+-- In place of "returned", under a lease.
+id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, headers
+
+-- name: headers
+
+-- name: headers_read
+, headers::text
+
 -- name: told
 -- What a claim of a limited queue tells beside the jobs.
 
@@ -172,7 +181,7 @@ with :open, pq_due as materialized (
   where id = any (array(select best.id from pq_best as best)) and :takes
   returning :returned
 ) :no_others :noted
-select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted) :told
+select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted) :told:headers
 from pq_open as state left join :all_taken on true
 where id is not null or state.open = 0
 order by expected_at, id
@@ -234,7 +243,7 @@ with :open, pq_first as materialized (
   where id = any (array(select best.id from pq_best as best)) and :takes
   returning :returned
 ) :no_others :noted
-select :columns, :removes, null::bigint :told
+select :columns, :removes, null::bigint :told:headers
 from pq_open as state left join :all_taken on true
 where id is not null or state.open = 0
 order by expected_at, id

@@ -129,6 +129,18 @@ coalesce(
   (statement_timestamp() at time zone 'utc' + %(expected_in)s::interval) at time zone 'utc'
 )
 
+-- name: headers_column
+-- What a put says of the headers of its jobs, where it has none.
+
+-- name: headers_value
+
+-- name: headers_column_given
+-- In place of "headers_column", along with "headers_value_given".
+, headers
+
+-- name: headers_value_given
+, %(headers)s::json
+
 -- name: columns
 -- A job as pq/_jobs/row.py reads it, which has to be changed along with this. Data is text, for the codec. Times are
 -- naive and in UTC, which drivers can read whatever the session's DateStyle, and clamped to what Python can hold.
@@ -156,7 +168,7 @@ error,
 -- The columns of the table that "columns" and "failure" read, for a query around another one. It is not "*": a table may
 -- have columns of the user's, of any name.
 id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, error, failed_at, due_at, waits_for, on_failed,
-finished_at, worker
+finished_at, worker, headers
 
 -- name: gate
 -- The key of the gate of the queue `changed.q_name` in the table `changed.tableoid`. It must be the key that the notify

@@ -1,19 +1,19 @@
 -- Dead jobs: the last attempt failed, and nobody has decided on them yet.
 
 -- name: newest
-select :columns, :failure, (dequeued_at at time zone 'utc')::text from :table where :dead
+select :columns, :failure, (dequeued_at at time zone 'utc')::text, headers::text from :table where :dead
 order by q_name desc, dequeued_at desc, id desc
 limit %(limit)s
 
 -- name: oldest
-select :columns, :failure, (dequeued_at at time zone 'utc')::text from :table where :dead
+select :columns, :failure, (dequeued_at at time zone 'utc')::text, headers::text from :table where :dead
 order by q_name, dequeued_at, id
 limit %(limit)s
 
 -- name: next
 -- The page after a job, from the oldest to the newest. A job that was retried and has died again since "begun" is passed
 -- over: else a loop that retries the jobs might never end. One that died while the clock was ahead is not.
-select :columns, :failure, (dequeued_at at time zone 'utc')::text from :table
+select :columns, :failure, (dequeued_at at time zone 'utc')::text, headers::text from :table
 where :dead and (dequeued_at, id) > (%(died_at)s::timestamp at time zone 'utc', %(id)s)
   and (dequeued_at <= %(begun)s::timestamp at time zone 'utc' or dequeued_at > statement_timestamp())
 order by q_name, dequeued_at, id
@@ -23,7 +23,7 @@ limit %(limit)s
 select (statement_timestamp() at time zone 'utc')::text
 
 -- name: find
-select :columns, :failure, (dequeued_at at time zone 'utc')::text from :table where :dead_one and id = %(id)s
+select :columns, :failure, (dequeued_at at time zone 'utc')::text, headers::text from :table where :dead_one and id = %(id)s
 
 -- name: dead
 q_name = %(queue)s and :is_dead

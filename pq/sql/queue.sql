@@ -2,43 +2,43 @@
 
 -- name: put
 -- A trigger of the table wakes those who wait.
-insert into :table (q_name, data) values (%(queue)s, %(data)s)
+insert into :table (q_name, data:headers_column) values (%(queue)s, %(data)s:headers_value)
 returning id
 
 -- name: put_keyed
-insert into :table (q_name, data, schedule_at, expected_at, key)
-values (%(queue)s, %(data)s, :new_schedule, :new_expected, %(key)s)
+insert into :table (q_name, data, schedule_at, expected_at, key:headers_column)
+values (%(queue)s, %(data)s, :new_schedule, :new_expected, %(key)s:headers_value)
 returning id
 
 -- name: put_timed
 -- Another trigger of the table sets due_at.
-insert into :table (q_name, data, schedule_at, expected_at)
-values (%(queue)s, %(data)s, :new_schedule, :new_expected)
+insert into :table (q_name, data, schedule_at, expected_at:headers_column)
+values (%(queue)s, %(data)s, :new_schedule, :new_expected:headers_value)
 returning id
 
 -- name: put_untimed
 -- Jobs without times, as an array; the ids are returned in its order.
-insert into :table (q_name, data)
-select %(queue)s, item::json from unnest(%(data)s::text[]) as item
+insert into :table (q_name, data:headers_column)
+select %(queue)s, item::json:headers_value from unnest(%(data)s::text[]) as item
 returning id
 
 -- name: insert_given
 -- Jobs with times, as arrays that are of one length, or empty. An empty text is a null.
-insert into :table (q_name, data, schedule_at, expected_at)
+insert into :table (q_name, data, schedule_at, expected_at:headers_column)
 select
   %(queue)s, item.data::json,
-  :item_times
+  :item_times:headers_value
 from unnest(
   %(data)s::text[], %(schedule_at)s::text[], %(schedule_in)s::text[], %(expected_at)s::text[], %(expected_in)s::text[]
 ) as item (data, schedule_at, schedule_in, expected_at, expected_in)
 
 -- name: insert_keyed
 -- The same with keys.
-insert into :table (q_name, data, schedule_at, expected_at, key)
+insert into :table (q_name, data, schedule_at, expected_at, key:headers_column)
 select
   %(queue)s, item.data::json,
   :item_times,
-  nullif(item.key, '')
+  nullif(item.key, ''):headers_value
 from unnest(
   %(data)s::text[], %(schedule_at)s::text[], %(schedule_in)s::text[], %(expected_at)s::text[], %(expected_in)s::text[],
   %(key)s::text[]
@@ -73,7 +73,7 @@ select null from pq_room as room where not room.is_there
 select :room
 
 -- name: load
-copy :table (q_name, data, schedule_at, expected_at, key) from stdin
+copy :table (q_name, data, schedule_at, expected_at, key:headers_column) from stdin
 
 -- name: now
 select clock_timestamp() at time zone 'utc'

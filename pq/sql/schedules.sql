@@ -62,7 +62,7 @@ returning name
 -- name: look
 -- Those that come next, the late ones first.
 select
-  name, rule, zone, missed, jitter, unique_key is not null, anchor at time zone 'utc', next_at at time zone 'utc',
+  name, q_name, rule, zone, missed, jitter, unique_key is not null, anchor at time zone 'utc', next_at at time zone 'utc',
   statement_timestamp() at time zone 'utc'
 from :schedules_table
 where not paused and next_at is not null and name <> all(%(skipped)s::text[])
@@ -88,8 +88,8 @@ update :table as job set unique_key = null from :schedules_table as schedule whe
 -- name: put_due
 -- One job for each moment; an empty text: now.
 pq_put as (
-  insert into :table (q_name, data, schedule_at, key, unique_key, unique_until)
-  select due.q_name, due.data, nullif(moment, '')::timestamptz, due.key, due.unique_key, due.unique_until
+  insert into :table (q_name, data, schedule_at, key, unique_key, unique_until:headers_column)
+  select due.q_name, due.data, nullif(moment, '')::timestamptz, due.key, due.unique_key, due.unique_until:headers_value
   from pq_due as due, unnest(%(times)s::text[]) as moment
   on conflict (q_name, unique_key) where unique_key is not null do nothing
   returning id

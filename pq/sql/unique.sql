@@ -114,22 +114,22 @@ select id from :table where :has_token
 
 -- name: insert_row
 -- Of a job that has a token until it is taken, and nothing else.
-insert into :table (q_name, data, unique_key, unique_until)
-select %(queue)s, %(data)s::json, %(unique)s::text, '-infinity'
+insert into :table (q_name, data, unique_key, unique_until:headers_column)
+select %(queue)s, %(data)s::json, %(unique)s::text, '-infinity':headers_value
 
 -- name: insert_full_row
 -- In place of "insert_row", with all that can be given.
-insert into :table (q_name, data, schedule_at, expected_at, key, unique_key, unique_until)
+insert into :table (q_name, data, schedule_at, expected_at, key, unique_key, unique_until:headers_column)
 select
   %(queue)s, %(data)s::json, :new_schedule, :new_expected, %(key)s::text, %(unique)s::text,
-  coalesce(statement_timestamp() + %(window)s::interval, %(until)s::timestamptz)
+  coalesce(statement_timestamp() + %(window)s::interval, %(until)s::timestamptz):headers_value
 
 -- name: insert_row_as
 -- The same with an id that was made before.
-insert into :table (id, q_name, data, schedule_at, expected_at, key, unique_key, unique_until)
+insert into :table (id, q_name, data, schedule_at, expected_at, key, unique_key, unique_until:headers_column)
 select
   %(id)s::bigint, %(queue)s, %(data)s::json, :new_schedule, :new_expected, %(key)s::text, %(unique)s::text,
-  coalesce(statement_timestamp() + %(window)s::interval, %(until)s::timestamptz)
+  coalesce(statement_timestamp() + %(window)s::interval, %(until)s::timestamptz):headers_value
 
 -- name: ids
 -- Nulls where the ids don't come from a sequence that belongs to the column.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, overload
 
 from .._args import check_text
@@ -19,7 +20,8 @@ from .._times import Delay, TimeSpec, positive_delay, when
 from ..errors import TaskNotFound
 from ..retry import Policy, RetryIn
 from ..worker import Worker
-from ..worker.execution import Call, Execution, Options
+from ..worker.call import Call, Options
+from ..worker.execution import Execution
 from ..worker.heartbeat import lease_of
 from ..worker.intake import Intake
 from . import tags
@@ -205,8 +207,8 @@ class Queue(BaseQueue):
         except Exception as error:
             return self.fail(job, job.data, error)
         try:
-            result = call.handler(job.id, *call.args, **call.kwargs)
-            check_finished(f"task `{call.name}`", result)
+            run = partial(call.handler, job.id, *call.args, **call.kwargs)
+            check_finished(f"task `{call.name}`", self._table.instruments.call(job, call.name, run))
         except Exception as error:
             return self.fail(job, job.data, error)
         return True

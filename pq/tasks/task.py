@@ -12,8 +12,9 @@ from .._table.bulk import NewJob
 from .._text import describe
 from .._times import TimeSpec
 from .._unique import JobId, Unique, digest
-from ..worker.execution import Options, retry_in_text
+from ..worker.call import Options
 from .names import MAIN
+from .pauses import retry_in_text
 from .signature import Signature
 from .tags import Key, Tags, UniqueSpec
 

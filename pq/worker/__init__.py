@@ -3,6 +3,7 @@
     worker       fetch, run, settle, and what keeps that honest
     fetcher      which jobs are fetched next, and how many
     execution    one delivery of a job, from its fetch to how it is to be settled
+    call         what a job asks for
     handler      the call of a handler, fenced off from the worker
     thread       threads that perform one job after the other
     held         the jobs that the worker holds

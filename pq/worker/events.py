@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from .._calls import check_finished, check_plain
 from .._jobs.lease import LeasedJob
 from .._logs import worker_log as logger
+from .._table.instruments import Instruments
 from .._text import NAME, cut, printable
 from .execution import Execution
 
@@ -53,11 +54,13 @@ class Events:
     """The hooks of a worker.
 
     :param exited: called with the ``SystemExit`` or ``KeyboardInterrupt`` that a function raised.
+    :param instruments: those that are told of each event, too.
     :ivar counts: how often each event happened.
     """
 
-    def __init__(self, exited: Callable[[BaseException], object]) -> None:
+    def __init__(self, exited: Callable[[BaseException], object], instruments: Instruments) -> None:
         self._exited = exited
+        self._instruments = instruments
         self._lock = threading.Lock()
         self._functions: dict[str, list[Callable[[Event], Any]]] = {name: [] for name in LEVELS}
         self.counts: dict[str, int] = dict.fromkeys(LEVELS, 0)
@@ -82,7 +85,7 @@ class Events:
             log(LEVELS[name], name, execution, error)
         with self._lock:
             self.counts[name] += 1
-        for function in self._functions[name]:
+        for function in (*self._functions[name], *self._instruments.events):
             try:
                 event = Event(name, execution.job, execution.task, execution.seconds, error)
                 check_finished("the function", function(event))

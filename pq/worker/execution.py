@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from .. import errors
 from .._jobs import outcome
 from .._jobs.lease import LeasedJob
 from .._jobs.settlement import Settlement
+from .._table.instruments import Instruments
 from .._text import NAME, attribute, cut, fields_of, is_a, message_of
-from .._times import delay_of
 from .._traceback import stack_of
-from ..retry import Policy, RetryIn
+from ..retry import Policy
+from .call import Call, Options
 from .handler import call_handler
 
 #: How often in a row the lease of a job may expire, unless the job is allowed more retries than that. A job that kills
@@ -37,27 +37,6 @@ DECISIONS = (errors.Retry, errors.Discard, errors.LeaseLost)
 BEATS = 3
 
 _NEVER = float("inf")
-
-
-class Options(NamedTuple):
-    """How a task is to be run; see `pq.Queue.task`."""
-
-    max_retries: int = 0
-    retry_in: RetryIn = "30s"
-    transactional: bool = False
-    lease: timedelta | None = None
-    timeout: timedelta | None = None
-    result: bool = False
-
-
-class Call(NamedTuple):
-    """What a job asks for: a handler and its arguments."""
-
-    name: str
-    handler: Callable[..., Any]
-    args: Any
-    kwargs: Any
-    options: Options
 
 
 class Runner(Protocol):
@@ -167,15 +146,38 @@ class Execution:
             if self._problem is not None:
                 raise self._problem
             assert call is not None
-            if self.options.transactional:
-                return self._run_in_transaction(call, watch)
-            result = self._handle(call)
-            return outcome.done(job, result if self.options.result else None)
+            instruments = job.queue._table.instruments
+            if instruments.arounds:
+                return self._run_instrumented(instruments, call, watch)
+            return self._run_call(call, watch)
         except Exception as error:
             lost = attribute(error, "job_id") if is_a(error, errors.LeaseLost) else None
             if is_a(lost, int) and lost == job.id:
                 raise
             return self.failed(error)
+
+    def _run_call(self, call: Call, watch: Callable[[Execution], object]) -> Settlement | None:
+        if self.options.transactional:
+            return self._run_in_transaction(call, watch)
+        result = self._handle(call)
+        return outcome.done(self.job, result if self.options.result else None)
+
+    def _run_instrumented(
+        self, instruments: Instruments, call: Call, watch: Callable[[Execution], object]
+    ) -> Settlement | None:
+        ended: list[Settlement | None] = []
+
+        def run() -> None:
+            ended.append(self._run_call(call, watch))
+            if self.error is not None:  # the database broke off the transaction, which instruments are to see
+                raise self.error
+
+        try:
+            instruments.call(self.job, call.name, run)
+        except BaseException:
+            if not ended:
+                raise
+        return ended[0]
 
     def _handle(self, call: Call) -> Any:
         return call_handler(self.job, call.name, call.handler, call.args, call.kwargs)
@@ -270,17 +272,6 @@ class Execution:
             "attempt": self.job.attempts,
             "seconds": round(self.seconds, 3),
         }
-
-
-def retry_in_text(retry_in: RetryIn) -> str | None:
-    """Return a pause as a job stores it for any version of pq: of a list the first one, of a function none."""
-    if isinstance(retry_in, (list, tuple)):
-        return retry_in_text(retry_in[0])
-    if isinstance(retry_in, str) and "ms" in retry_in:  # pq 1.9.1 has no such unit
-        retry_in = delay_of("retry_in", retry_in)
-    if isinstance(retry_in, timedelta):
-        return f"{math.ceil(retry_in.total_seconds())}s"
-    return retry_in if isinstance(retry_in, str) else None
 
 
 def _policy(max_retries: Any, retry_in: Any, options: Options) -> Policy:

@@ -93,8 +93,8 @@ class Worker:
         self.queues: list[Any] = choose(pq, queues)
         self.threads: int = integer("threads", threads, 1)
         self._stop = stop = Stop(name)
-        self.events: Events = Events(stop.exit)
         self._table = self.queues[0]._table
+        self.events: Events = Events(stop.exit, self._table.instruments)
         self._batch = integer("batch", batch, 1)
         self._max_idle = float("inf") if max_idle is None else timeout_seconds(max_idle, "max_idle")
         self._grace = delay_of("shutdown_timeout", shutdown_timeout).total_seconds()

@@ -1,0 +1,202 @@
+"""Instruments: objects of the application's that are told of each put and each call of a handler; see `PQ.instrument`.
+
+Nothing here is paid for where there are none: who puts or runs a job looks at an empty tuple.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._args import check_text
+from .._logs import queue_log as logger
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+#: What an instrument may have.
+METHODS = ("headers", "sending", "around", "event")
+
+#: The largest size of the headers of a job, in bytes of JSON.
+MOST_BYTES = 16_384
+
+#: Names that begin like this are pq's own.
+RESERVED = "pq."
+
+
+class Instruments:
+    """Those of a table, in the order in which they were given.
+
+    :ivar puts: those that have to do with puts.
+    :ivar arounds: the methods of that name; likewise `events`.
+    """
+
+    def __init__(self) -> None:
+        self.puts: tuple[Any, ...] = ()
+        self.arounds: tuple[Callable[[Any, str], Any], ...] = ()
+        self.events: tuple[Callable[[Any], Any], ...] = ()
+
+    def add(self, instrument: Any) -> None:
+        """
+        :raises TypeError: it has none of the `METHODS`, or one of them can't be called.
+        """
+        found = {name: getattr(instrument, name) for name in METHODS if hasattr(instrument, name)}
+        if not found or isinstance(instrument, type) or not all(map(callable, found.values())):
+            raise TypeError(
+                f"an instrument must be an object with at least one of the methods {', '.join(METHODS)}, not "
+                f"{reprlib.repr(instrument)}"
+            )
+        if "headers" in found or "sending" in found:
+            self.puts = (*self.puts, instrument)
+        if "around" in found:
+            self.arounds = (*self.arounds, found["around"])
+        if "event" in found:
+            self.events = (*self.events, found["event"])
+
+    def sending(self, queue: str) -> Sending:
+        """Return a context manager for a put into a queue."""
+        return Sending(self.puts, queue)
+
+    def call(self, job: Any, task: str, function: Callable[[], T]) -> T:
+        """Call a function that performs a job, in this thread.
+
+        :param task: the name of the task.
+        """
+        if not self.arounds:
+            return function()
+        with ExitStack() as stack:
+            for around in self.arounds:
+                stack.enter_context(_Guarded(around, job, task))
+            return function()
+
+
+class Sending:
+    """One put, of any number of jobs.
+
+    :ivar headers: the headers of its jobs as JSON, or None.
+    """
+
+    def __init__(self, instruments: tuple[Any, ...], queue: str) -> None:
+        self._instruments = instruments
+        self._queue = queue
+        self._stack = ExitStack()
+        self._told: list[Callable[[int, int | None], Any]] = []
+        self.headers: str | None = None
+
+    def __enter__(self) -> Self:
+        """
+        :raises TypeError: the headers of an instrument are no mapping of str to str.
+        :raises ValueError: one of them can't be stored, or all are too long.
+        """
+        if not self._instruments:
+            return self
+        with ExitStack() as stack:
+            for instrument in self._instruments:
+                if hasattr(instrument, "sending"):
+                    told = stack.enter_context(_Guarded(instrument.sending, self._queue))
+                    if callable(told):
+                        self._told.append(told)
+            found: dict[str, str] = {}
+            for instrument in self._instruments:
+                if hasattr(instrument, "headers"):
+                    _add(found, instrument.headers(self._queue), instrument)
+            self.headers = _encoded(found)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def sent(self, jobs: int | Sequence[int], id: int | None = None) -> None:
+        """Tell how many jobs were put.
+
+        :param jobs: their number, or what was returned for them: a `JobId` may be that of a job that was there.
+        :param id: of a single job.
+        """
+        if not self._told:
+            return
+        count = jobs if isinstance(jobs, int) else sum(getattr(each, "created", True) for each in jobs)
+        for told in self._told:
+            try:
+                told(count, id)
+            except Exception:
+                logger.exception("an instrument failed")
+
+
+class _Guarded:
+    """A context manager of an instrument's that neither fails nor swallows an exception: what goes wrong is logged."""
+
+    def __init__(self, make: Callable[..., Any], *args: Any) -> None:
+        self._make = make
+        self._args = args
+        self._manager: Any = None
+
+    def __enter__(self) -> Any:
+        try:
+            manager = self._make(*self._args)
+            value = manager.__enter__()
+        except Exception:
+            logger.exception("an instrument failed")
+            return None
+        self._manager = manager
+        return value
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if self._manager is None:
+            return
+        try:
+            self._manager.__exit__(kind, error, traceback)
+        except Exception as problem:
+            if problem is not error:
+                logger.exception("an instrument failed")
+
+
+def with_headers(headers: str | None) -> dict[str, str]:
+    """Return the fragments of SQL that a put with these headers has in place of others; without, its text stays."""
+    if headers is None:
+        return {}
+    return {"headers_column": "headers_column_given", "headers_value": "headers_value_given"}
+
+
+def headers_of(text: str | None) -> dict[str, str] | None:
+    """Read what stands in a row, which anybody may have written; what is no text is left out."""
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return {name: value for name, value in found.items() if type(value) is str} if type(found) is dict else None
+
+
+def _add(found: dict[str, str], headers: Any, instrument: Any) -> None:
+    if headers is None:
+        return
+    if not isinstance(headers, Mapping):
+        kind = type(headers).__name__
+        raise TypeError(f"the headers of {instrument!r} must be a dict of str, not {kind}: {reprlib.repr(headers)}")
+    for name, value in headers.items():
+        check_text("the name of a header", name)
+        if name.startswith(RESERVED):
+            raise ValueError(f"header {name!r} of {instrument!r} begins with {RESERVED!r}, which is reserved for pq")
+        if value != "":
+            check_text(f"header {name!r}", value)
+        # the one list among them, of which each instrument has a part
+        found[name] = f"{found[name]},{value}" if name == "baggage" and found.get(name) else value
+
+
+def _encoded(headers: dict[str, str]) -> str | None:
+    if not headers:
+        return None
+    text = json.dumps(headers)
+    if len(text) > MOST_BYTES:
+        sizes = ", ".join(f"{name} {len(value):,}" for name, value in headers.items())
+        raise ValueError(
+            f"the headers of a job can have {MOST_BYTES:,} bytes of JSON, and these have {len(text):,} ({sizes})"
+        )
+    return text

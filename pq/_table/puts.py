@@ -1,0 +1,37 @@
+"""One put of one job, by the statement that writes no more than was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._after import after_of
+from .._times import NOW, When
+from .._unique import key_of, unique_of
+from . import bulk as _bulk
+from .after import AfterRows
+
+
+class PutRows(AfterRows):
+    """The rows of one queue, and how one more is put."""
+
+    def _put_one(
+        self, data: Any, schedule: When, expected: When, key: str | None, unique: Any, after: Any,
+        headers: str | None = None,
+    ) -> int:  # fmt: skip
+        """Put a job, and return its id; the arguments and errors are those of `Queue.put`.
+
+        :param headers: as JSON.
+        """
+        if unique is not None or (after is not None and (after := after_of(after)).ids):
+            tags = key_of(key, self.name), unique_of(unique, self.name)
+            row = _bulk.Row(self._text(data), schedule, expected, *tags, headers)
+            return self._put_unique(row) if after is None or not after.ids else self._put_after(row, after)
+        if self.max_ready is not None:
+            row = _bulk.Row(self._text(data), schedule, expected, key_of(key, self.name), None, headers)
+            return self._put_chunk([row])[0]
+        if key is not None:
+            times = _bulk.times(schedule, expected)
+            return self._put("put_keyed", data, headers, key=key_of(key, self.name), **times)
+        if schedule is expected is NOW:
+            return self._put("put", data, headers)
+        return self._put("put_timed", data, headers, **_bulk.times(schedule, expected))
