@@ -22,10 +22,11 @@ class PutRows(AfterRows):
 
         :param headers: as JSON.
         """
-        if unique is not None or (after is not None and (after := after_of(after)).ids):
+        others = None if after is None else after_of(after)
+        if unique is not None or (others is not None and others.ids):
             tags = key_of(key, self.name), unique_of(unique, self.name)
             row = _bulk.Row(self._text(data), schedule, expected, *tags, headers)
-            return self._put_unique(row) if after is None or not after.ids else self._put_after(row, after)
+            return self._put_after(row, others) if others is not None and others.ids else self._put_unique(row)
         if self.max_ready is not None:
             row = _bulk.Row(self._text(data), schedule, expected, key_of(key, self.name), None, headers)
             return self._put_chunk([row])[0]

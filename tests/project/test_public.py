@@ -30,13 +30,14 @@ BUDGET = {
     # key_state; limits, schedules: nouns with a mapping behind; results: one wait for jobs of many queues
     # streams: likewise
     # overview, running, workers, dead_groups, history: what the page, top and metrics show
-    "pq.PQ": 26,
+    # instrument: the one hook for traces, metrics and what else is to be told of puts and calls
+    "pq.PQ": 27,
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
     "pq.Queue": 53,  # why
-    "pq.Job": 7,  # key
+    "pq.Job": 8,  # key, headers
     # track: progress of a loop, at most once a second; step: what a retry does not do again; key_state
-    "pq.LeasedJob": 26,
-    "pq.DeadJob": 13,
+    "pq.LeasedJob": 27,
+    "pq.DeadJob": 14,
     "pq.Dead": 4,
     "pq.Worker": 9,
     "pq.Stream": 15,
@@ -69,8 +70,8 @@ PUBLIC = {
         retry
     """,
     "pq.PQ": """
-        bind close create dead_groups debug doctor done drop embedded history key_state limits overview prune
-        queue_class queues reset results retention running schedules settle streams using version workers
+        bind close create dead_groups debug doctor done drop embedded history instrument key_state limits overview
+        prune queue_class queues reset results retention running schedules settle streams using version workers
     """,
     "pq.Queue": """
         batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
@@ -78,13 +79,13 @@ PUBLIC = {
         max_retries max_size move name pause paused peek perform pool progress put put_many reschedule result resume
         retry_in settle table task timeout update why work
     """,
-    "pq.Job": "data enqueued_at expected_at id key schedule_at size",
+    "pq.Job": "data enqueued_at expected_at headers id key schedule_at size",
     "pq.LeasedJob": """
-        attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail id key key_state
-        lease policy progress queue release retry schedule_at settle settled size step track
+        attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail headers id key
+        key_state lease policy progress queue release retry schedule_at settle settled size step track
     """,
     "pq.DeadJob": """
-        attempts data died_at enqueued_at error expected_at first_failed_at id key retry schedule_at size text
+        attempts data died_at enqueued_at error expected_at first_failed_at headers id key retry schedule_at size text
     """,
     "pq.Dead": "discard get list retry",
     "pq.Worker": "events name on queues run run_once status stop threads",
