@@ -12,7 +12,7 @@ from .. import errors
 from .._db import interruptible, own_driver
 from .._text import printable
 from .._version import __version__
-from . import call, dead, doctor, jobs, limits, queues, schedules, streams, table, work
+from . import call, dead, doctor, jobs, limits, queues, schedules, streams, table, trial, work
 from .app import UsageError
 from .parser import Parser
 
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pq {__version__}")
     parser.set_defaults(run=None)
     commands: Any = parser.add_subparsers(metavar="COMMAND")
-    for module in (table, doctor, jobs, queues, limits, work, call, dead, schedules, streams):
+    for module in (table, doctor, jobs, queues, limits, work, call, trial, dead, schedules, streams):
         module.add(commands)
     demo = commands.add_parser("demo", help="watch jobs go through a PostgreSQL of its own, for a few seconds")
     demo.add_argument("folder", nargs="?", metavar="DIR", help="keep the database here (default: a temporary folder)")

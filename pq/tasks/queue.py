@@ -30,9 +30,10 @@ from .names import MAIN, check_name, normal, path_of
 from .streams import Stream, Streams
 from .tags import Key, UniqueSpec
 from .task import P, R, Task
+from .trying import TriedQueue
 
 
-class Queue(BaseQueue):
+class Queue(TriedQueue):
     __doc__ = BaseQueue.__doc__
 
     #: Tasks by name. One that is missing here is imported by its path, and called only if it was decorated. A plain

@@ -16,10 +16,12 @@
     stop         how a worker is told to stop
     signals      SIGTERM, SIGINT and SIGUSR1 for the main thread
     queues       which queues are meant, and whether their connections suffice
+    trial        a job's task is tried, and rolled back
     supervisor   several processes, each with a worker
 """
 
 from .events import Event
+from .trial import Trial, TriedPut, TriedWrites
 from .worker import Worker
 
-__all__ = ["Event", "Worker"]
+__all__ = ["Event", "Trial", "TriedPut", "TriedWrites", "Worker"]

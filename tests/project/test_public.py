@@ -33,7 +33,7 @@ BUDGET = {
     # instrument: the one hook for traces, metrics and what else is to be told of puts and calls
     "pq.PQ": 27,
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
-    "pq.Queue": 53,  # why
+    "pq.Queue": 54,  # why, try_
     "pq.Job": 8,  # key, headers
     # track: progress of a loop, at most once a second; step: what a retry does not do again; key_state
     "pq.LeasedJob": 27,
@@ -77,7 +77,7 @@ PUBLIC = {
         batches cancel clear close conn converters count counts cursor_kwargs dead decode done dumps encode fail find
         get get_many group handler_registry item items jobs keep_traceback list load loads logger max_attempts max_ready
         max_retries max_size move name pause paused peek perform pool progress put put_many reschedule result resume
-        retry_in settle table task timeout update why work
+        retry_in settle table task timeout try_ update why work
     """,
     "pq.Job": "data enqueued_at expected_at headers id key schedule_at size",
     "pq.LeasedJob": """
