@@ -146,6 +146,8 @@ def run(command: list[str]) -> None:
             assert main(command[3:]) == 1  # the server of the tests has fsync off
         case ["python", "-m", "pq", "dead", "retry", _, "17", "18"]:
             assert main(command[3:]) == 1  # there are no such jobs
+        case ["python", "-m", "pq", "try", "orders", "17", *_]:
+            assert main(command[3:]) in (1, 2)  # there is no such job, nor the application
         case ["python", "-m", "pq", "schedules", _, "nightly"]:
             assert main(command[3:]) == 1  # there is no such schedule
         case ["python", "-m", "pq", *arguments]:
@@ -208,7 +210,7 @@ def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: py
     options = set()
     commands = ["create", "sql", "version", "doctor", "put", "list", "count", "show", "cancel", "reschedule", "move"]
     commands += ["pause", "resume", "clear", "queues", "prune", "limit", "work", "call", "dead", "schedules", "streams"]
-    commands += ["stream", "demo"]
+    commands += ["stream", "demo", "try"]
     parts = [f"schedules {action}" for action in ("list", "run", "pause", "resume", "fire", "remove")]
     parts += [f"dead {action}" for action in ("list", "retry", "discard")]
     actions = ("create", "info", "read", "publish", "seek", "pause", "resume", "rotate", "rebase", "drop")
