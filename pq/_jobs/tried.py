@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,8 +27,9 @@ class TriedJob(LeasedJob):
     __slots__ = ("ending",)
 
     def __init__(self, queue: Any, info: JobInfo, now: datetime) -> None:
+        headers = None if info.headers is None else json.dumps(info.headers)
         super().__init__(
-            queue, info.id, info.data, info.size, info.enqueued_at, info.schedule_at, info.expected_at, info.key,
+            queue, info.id, info.data, info.size, info.enqueued_at, info.schedule_at, info.expected_at, info.key, headers,
             attempts=info.attempts + 1, expiries=0, dequeued_at=now, lease=LEASE, policy=Policy(0, "30s"),
         )  # fmt: skip
         self.ending: Settlement | None = None
