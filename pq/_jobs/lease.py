@@ -67,11 +67,6 @@ class LeasedJob(Job):
         self._steps: Steps | None = None
         self._key_state: KeyState | None = None
 
-    @property
-    def queue(self) -> Any:
-        """The `Queue` that the job is in."""
-        return self._queue
-
     # -- ending the job
 
     def done(self, result: Any = None, *, conn: Any = None) -> None:

@@ -34,10 +34,10 @@ BUDGET = {
     "pq.PQ": 27,
     # progress: of a running job; result waits, and is for the end alone. max_ready: a limit of the queue's own
     "pq.Queue": 54,  # why, try_
-    "pq.Job": 8,  # key, headers
+    "pq.Job": 9,  # key, headers, queue
     # track: progress of a loop, at most once a second; step: what a retry does not do again; key_state
     "pq.LeasedJob": 27,
-    "pq.DeadJob": 14,
+    "pq.DeadJob": 15,
     "pq.Dead": 4,
     "pq.Worker": 9,
     "pq.Stream": 15,
@@ -79,13 +79,14 @@ PUBLIC = {
         max_retries max_size move name pause paused peek perform pool progress put put_many reschedule result resume
         retry_in settle table task timeout try_ update why work
     """,
-    "pq.Job": "data enqueued_at expected_at headers id key schedule_at size",
+    "pq.Job": "data enqueued_at expected_at headers id key queue schedule_at size",
     "pq.LeasedJob": """
         attempts cancelled cursor data dequeued_at done enqueued_at expected_at expiries extend fail headers id key
         key_state lease policy progress queue release retry schedule_at settle settled size step track
     """,
     "pq.DeadJob": """
-        attempts data died_at enqueued_at error expected_at first_failed_at headers id key retry schedule_at size text
+        attempts data died_at enqueued_at error expected_at first_failed_at headers id key queue retry
+        schedule_at size text
     """,
     "pq.Dead": "discard get list retry",
     "pq.Worker": "events name on queues run run_once status stop threads",

@@ -1,0 +1,10 @@
+"""Spans and metrics by OpenTelemetry: ``pip install "pq[otel]"``.
+
+    from pq.contrib import otel
+
+    pq.instrument(otel.Instrument())
+"""
+
+from .instrument import Instrument
+
+__all__ = ["Instrument"]
