@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import Any
 
+from support import Background, execute, wait_until
 from support.driver import driver
 
 from pq import PQ
@@ -152,6 +154,21 @@ def own_before(b: Bench) -> None:
     assert b.all() == ["own"]
 
 
+def above_xmax_at_the_end_of_a_window(b: Bench) -> None:
+    """The same, where the window is cut: whoever takes its end knows what was running when it began."""
+    b.publish("first")
+    assert b.take() == ["first"]
+    y, x = b.session(), b.session()
+    b.number(y)
+    b.publish("x", conn=x)
+    b.publish("y", conn=y)
+    b.publish("z", conn=y)
+    y.commit()
+    assert [b.take(1), b.take(1)] == [["y"], ["z"]]
+    x.commit()
+    assert b.all() == ["x"]
+
+
 def unknown_top(b: Bench) -> None:
     """The take is in a transaction that had a number; a younger one runs, and its id is below the mark."""
     mine, y, x = b.session(), b.session(), b.session()
@@ -269,11 +286,43 @@ def two_at_once(b: Bench) -> None:
     assert b.all() == []
 
 
+def overtaken(b: Bench) -> None:
+    """Between the look of a take and its lock another one takes, and commits: the slower one gets nothing."""
+    b.publish(1)
+    gate, slow = b.session(), b.session()
+    b.one(gate, "select pg_advisory_xact_lock(7)::text")
+    sql = b.stream._table.statements("stream_take.sql", b.stream.name)["take"]
+    sql, found = re.subn(
+        r"(pq_free as materialized \(.*?where )", r"\1(select pg_advisory_xact_lock_shared(7)::text) is not null and ",
+        sql, flags=re.DOTALL,
+    )  # fmt: skip
+    assert found == 1
+    params = {
+        "subscription": b.reader.name, "partition": 0, "n": 10, "queue": "", "past_retries": False, "past_open": False,
+    }  # fmt: skip
+
+    def take() -> list[Any]:
+        with slow.cursor() as cursor:
+            cursor.execute(sql, params)
+            return list(cursor.fetchall())
+
+    thread = Background(take)
+    waits = "select from pg_stat_activity where datname = current_database() and wait_event = 'advisory'"
+    wait_until(lambda: execute(b._dsn, waits), "the take's wait")
+    assert b.take() == [1]
+    gate.rollback()
+    ((*_, event_id, _, _, _, _, _),) = thread.result()
+    slow.rollback()
+    assert event_id is None
+
+
 def capped(b: Bench) -> None:
     b.stream.publish_many(range(10))
     assert [len(b.take(4)) for _ in range(4)] == [4, 4, 2, 0]
     b.stream.publish_many(range(8))
     assert [b.take(4) for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], []]
+    # or each take would read all that there is since the subscription began
+    assert b.one(b.session(), f"select max(mark) from {b.table('positions')}") == 18
 
 
 def savepoints(b: Bench) -> None:
@@ -453,10 +502,10 @@ def own_that_are_not_wanted(b: Bench) -> None:
 
 
 CASES = [
-    above_xmax, in_xip, own_after, own_before, unknown_top, unknown_top_inside, subscribed_late, sought_late, id_first,
-    late_and_above, rolled_back, two_at_once, capped, savepoints, taken_in_a_savepoint, cut_inside_of_late_ones,
-    cut_between_late_and_fresh, halves_with_late_ones, repeatable_read, repeatable_read_too_late, idle, filtered,
-    filtered_and_cut, own_that_are_not_wanted,
+    above_xmax, above_xmax_at_the_end_of_a_window, in_xip, own_after, own_before, unknown_top, unknown_top_inside,
+    subscribed_late, sought_late, id_first, late_and_above, rolled_back, two_at_once, overtaken, capped, savepoints,
+    taken_in_a_savepoint, cut_inside_of_late_ones, cut_between_late_and_fresh, halves_with_late_ones, repeatable_read,
+    repeatable_read_too_late, idle, filtered, filtered_and_cut, own_that_are_not_wanted,
 ]  # fmt: skip
 
 WAYS = ["take", "block", "lease", "again"]

@@ -14,14 +14,18 @@ from pq._table import migrations
 
 
 class Mutant(NamedTuple):
-    """:ivar case: what fails.
-    :ivar way: in which the stream is read there."""
+    """
+    :ivar case: what fails.
+    :ivar way: in which the stream is read there.
+    :ivar also: a second thing to break, where each of two is enough.
+    """
 
     case: Callable[[Bench], None]
     old: str
     new: str
     way: str = "take"
     file: str = "stream_take.sql"
+    also: tuple[str, str] = ("", "")
 
 
 NOW = "stream.sql"
@@ -85,6 +89,25 @@ MUTANTS = {
     "what is not wanted is never passed": Mutant(
         cases.filtered, "offset 100 limit 1\n      ) is not null", "offset 100 limit 1\n      ) is not null and false"
     ),
+    "neither the version of the position is looked at, nor its row": Mutant(
+        cases.overtaken,
+        "    and position.version = (select version from pq_window)\n",
+        "",
+        also=(
+            "where position.ctid = (select row from pq_free)",
+            "where subscription = %(subscription)s and (select row from pq_free) is not null",
+        ),
+    ),
+    "the end of a window does not bring its top": Mutant(
+        cases.above_xmax_at_the_end_of_a_window, "when its.inside then its.upto_top else :top end,\n    after",
+        "when its.inside then its.top else :top end,\n    after",
+    ),
+    "the mark stays": Mutant(cases.capped, "greatest(its.mark, size.last, :end_of_window)", "its.mark"),
+    "the mark is the last of all": Mutant(
+        cases.cut_inside_of_late_ones,
+        "greatest(its.mark, size.last, :end_of_window)",
+        "(select max(id) from :log)",
+    ),
     "a batch that comes again is not halved where its next part begins": Mutant(
         cases.halves_with_late_ones, "half.last,\n    half.next", "batch.after,\n    half.next", "again"
     ),
@@ -107,7 +130,9 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Mutant], None]
             text = read(path)
             if path == mutant.file:
                 assert mutant.old in text
+                assert mutant.also[0] in text
                 text = text.replace(mutant.old, mutant.new)
+                text = text.replace(*mutant.also) if mutant.also[0] else text
             return text
 
         monkeypatch.setattr(pq.sql, "read", mutated)

@@ -35,7 +35,7 @@ class Mutant(NamedTuple):
     shows: set[str]
     faults: str = ""
     seconds: int = 6
-    keyed: bool = False
+    option: str = ""
 
 
 MUTANTS = {
@@ -94,7 +94,24 @@ MUTANTS = {
         "select %(limit)s::bigint * 0",
         {"stuck", "lost"},
         seconds=12,
-        keyed=True,
+        option="--keyed",
+    ),
+    "what comes late in a stream is not looked for": Mutant(
+        "sql/stream_take.sql",
+        "event.txid = any (array(\n",
+        "false and event.txid = any (array(\n",
+        {"lost"},
+        seconds=12,
+        option="--streams",
+    ),
+    "a batch of a stream can be ended by a delivery that is over": Mutant(
+        "sql/stream_take.sql",
+        "delete from :batches where number = %(number)s and delivery = %(delivery)s",
+        "delete from :batches where number = %(number)s",
+        {"twice"},
+        faults="freeze-long,terminate",
+        seconds=25,
+        option="--streams",
     ),
 }
 
@@ -121,7 +138,7 @@ def torture(mutant: Mutant, folder: Path) -> list[str]:
             [
                 *[sys.executable, "-m", "tests.torture", "--small", "--json", "--drain", "5", "--seed", str(seed)],
                 *["--seconds", str(mutant.seconds), "--faults", mutant.faults, "--interval", "0.4"],
-                *(["--keyed"] if mutant.keyed else []),
+                *filter(None, [mutant.option]),
             ],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(folder)},
