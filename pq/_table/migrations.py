@@ -18,6 +18,7 @@ _OBJECTS = (
     "dead_index",
     "due_index",
     "ready_index",
+    "running_index",
     "taken_function",
     "taken_trigger",
     "notify_function",

@@ -65,6 +65,11 @@ comment on column :table.headers is 'What goes with the job beside its data. (pq
 create index if not exists :key_index on :table (q_name, key, :stand, expected_at, id) where key is not null;
 create unique index if not exists :unique_index on :table (q_name, unique_key) where unique_key is not null;
 
+-- The jobs of each queue that run, or whose lease has expired: who looks at these would else go past all that are scheduled.
+-- It is not put into, and left, by jobs that are taken without a lease. The markers of queues are no jobs.
+create index if not exists :running_index on :table (q_name, dequeued_at, id)
+  where dequeued_at is not null and due_at < '200000-01-01 00:00:00+00';
+
 -- Keys and followers that have to be looked at again: whoever held a row, or passed over one, could not know whether
 -- another transaction was about to end what it waits for. job: the follower, and as the key, whether one that it follows
 -- has failed; else the key. late: the row that was held, which may have come too late for its place.
