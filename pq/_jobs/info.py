@@ -114,8 +114,9 @@ class QueueInfo:
     :ivar held: how many wait for other jobs: of their key, or those that they are to follow.
     :ivar running: how many run under a lease.
     :ivar dead: how many are dead.
-    :ivar ready_since: when the job that has been ready for the longest became ready, or None; naive, in UTC. A job that
-        was given back counts from when it was put.
+    :ivar ready_since: when that job became ready which has been so for longest of those that are taken next: of the
+        first with a priority, the first without one, and the first that has become due; or None. A job that was given
+        back counts from when it was put. Naive, in UTC.
     :ivar next_due: when the first of the scheduled jobs becomes ready, or None; naive, in UTC.
     :ivar paused: whether it is paused.
     """

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from .._jobs.failure import Failure
 from .._queue import Queue
 from .._table import Table
 from .._table.look import look
@@ -17,6 +17,9 @@ from .times import aware, task_name
 
 #: What is masked in messages: addresses, UUIDs, numbers.
 _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|[0-9]+")
+
+#: The beginning of what `Failure.dumps` writes.
+_ERROR = re.compile(r'\{"type"\s*:\s*"((?:[^"\\]|\\.)*)",\s*"message"\s*:\s*"((?:[^"\\]|\\(?:u[0-9a-f]{4}|[^u]))*)')
 
 #: How many jobs one statement retries or deletes.
 BATCH = 1000
@@ -70,27 +73,40 @@ def groups(table: Table, queue_of: Callable[[str], Queue], queue: str | None, ca
     """Return the groups, the largest first."""
     rows = look(table, table.statements("looks.sql")["dead"], {"queue": queue, "cap": cap})
     seen: dict[str, int] = {}
+    reasons: dict[str, tuple[str, str]] = {}
     found: dict[tuple[str, str | None, str, str], list[tuple[int, datetime]]] = {}
-    for id, name, task, error, died_at in rows:
+    for id, name, task, error, died_at, most in rows:
         seen[name] = seen.get(name, 0) + 1
-        if seen[name] <= cap:
-            kind, message = reason(error)
+        if seen[name] <= most:
+            if error not in reasons:
+                reasons[error] = reason(error)
+            kind, message = reasons[error]
             found.setdefault((name, task_name(task), kind, message), []).append((id, died_at))
     made = []
-    for (name, task, kind, message), jobs in found.items():
+    for parts, jobs in found.items():
+        ids = tuple(id for id, _ in jobs)
+        count = Count(len(jobs), seen[parts[0]] > rows[0][-1])
+        last, first = jobs[0][1], jobs[-1][1]
         made.append(
-            DeadGroup(
-                key_of(name, task, kind, message), name, task, kind, message, Count(len(jobs), seen[name] > cap),
-                aware(jobs[-1][1]), aware(jobs[0][1]), jobs[0][0], tuple(id for id, _ in jobs), queue_of(name),
-            )
+            DeadGroup(key_of(*parts), *parts, count, aware(first), aware(last), ids[0], ids, queue_of(parts[0]))
         )
     return sorted(made, key=lambda group: (-group.count, group.queue, group.key))
 
 
 def reason(error: str) -> tuple[str, str]:
-    """Return the type of a stored error, and its message with numbers masked."""
-    failure = Failure.loads(error)
-    return failure.type, _NUMBERS.sub("#", failure.message[:MESSAGE])
+    """Return the type of a stored error, of which this may be the beginning, and its message with numbers masked."""
+    match = _ERROR.match(error)
+    kind, message = ("Failure", error) if match is None else (_unescaped(match[1]), _unescaped(match[2]))
+    return kind, _NUMBERS.sub("#", message[:MESSAGE])
+
+
+def _unescaped(text: str) -> str:
+    if "\\" not in text:
+        return text
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError:
+        return text
 
 
 def key_of(*parts: str | None) -> str:

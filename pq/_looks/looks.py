@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from .._args import check_text, integer, limit_of
+from .._jobs.info import QueueInfo
 from .._queue import Queue
 from .._table import Table
 from . import groups as _groups
 from . import history as _history
 from . import overview as _overview
 from . import running as _running
+from .times import naive
 
 #: Seconds for which `PQ.overview` answers from memory.
 FRESH = 1.0
@@ -49,6 +51,19 @@ class Looks:
             return _overview.read(self._table, most)
         return _recent.setdefault(self._table, _Recent()).get(self._table, most)
 
+    def queues(self) -> list[QueueInfo]:
+        """Return the queues that iteration names, with their numbers of jobs, and since and until when these wait.
+
+        This counts all jobs that are not finished, within the indexes; `overview` is quicker, and says more.
+        """
+        return [
+            QueueInfo(
+                each.name, int(each.ready), int(each.scheduled), int(each.held), int(each.running), int(each.dead),
+                naive(each.ready_since), naive(each.next_due), each.paused,
+            )
+            for each in _overview.read(self._table, None).queues
+        ]
+
     def running(self, limit: int = 100) -> list[_running.RunningJob]:
         """Return jobs of all queues that run under a lease, those that have run for longest first.
 
@@ -71,29 +86,33 @@ class Looks:
         error, with the same message but for numbers.
 
         :param queue: the name of a queue; None: all queues.
-        :param cap: look at this many jobs of each queue at most, the newest; from 1 to 100,000.
+        :param cap: look at this many jobs of each queue at most, the newest, and at five times as many in all, of which
+            each queue has its share; from 1 to 100,000.
         :raises TypeError: the queue is not a str, `cap` is not an int.
         :raises ValueError: `cap` is out of range; no queue can have that name.
         :raises StatementTimeout: the server took longer than a second.
         """
-        if queue is not None:
-            queue = self[check_text("queue name", queue)].name
-        return _groups.groups(self._table, self.__getitem__, queue, _cap(cap))
+        return _groups.groups(self._table, self.__getitem__, self._stored_name(queue), _cap(cap))
 
-    def history(self, minutes: int = 60, cap: int = 10_000) -> _history.History:
+    def history(self, queue: str | None = None, minutes: int = 60, cap: int = 10_000) -> _history.History:
         """Return what has ended lately, by minute, queue and task: how many jobs, and how long they had waited and run.
 
-        No index leads to finished jobs: this looks at the newest rows of the table, and says at how many.
+        No index leads to finished jobs. So this looks at the rows that were put just before those that are taken next,
+        or were taken or died last, and says at how many.
 
+        :param queue: the name of a queue; None: all queues.
         :param minutes: how far to look back, from 1 to 1,440.
         :param cap: look at this many rows at most, from 1 to 100,000.
-        :raises TypeError: an argument is not an int.
-        :raises ValueError: an argument is out of range.
+        :raises TypeError: the queue is not a str, or another argument not an int.
+        :raises ValueError: an argument is out of range; no queue can have that name.
         :raises StatementTimeout: the server took longer than a second.
         """
         if integer("minutes", minutes, 1) > 1440:
             raise ValueError(f"minutes must be at most 1,440: {minutes}")
-        return _history.history(self._table, minutes, _cap(cap))
+        return _history.history(self._table, self._stored_name(queue), minutes, _cap(cap))
+
+    def _stored_name(self, queue: str | None) -> str | None:
+        return None if queue is None else self[check_text("queue name", queue)].name
 
 
 def _cap(cap: int) -> int:

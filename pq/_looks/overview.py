@@ -26,9 +26,12 @@ class Count(int):
         return count
 
     @classmethod
-    def up_to(cls, number: int, cap: int | None) -> Count:
-        """Return a number that was counted up to one more than a cap; None: there was none."""
-        return cls(number) if cap is None or number <= cap else cls(cap, True)
+    def up_to(cls, number: int, cap: int | None, is_cut: bool = False) -> Count:
+        """Return a number that was counted up to one more than a cap; None: there was none.
+
+        :param is_cut: whether the look that counted has ended before.
+        """
+        return cls(number, is_cut) if cap is None or number <= cap else cls(cap, True)
 
     def __str__(self) -> str:
         return f"{int(self):,}+" if self.is_cut else f"{int(self):,}"
@@ -47,8 +50,10 @@ class QueueOverview:
     :ivar held: how many wait for other jobs.
     :ivar running: how many run under a lease.
     :ivar dead: how many are dead.
-    :ivar next_age: seconds for which the job has been ready that has waited longest: of those that are taken next, with
-        a priority or without one; None if none is ready. A job that was given back counts from when it was put.
+    :ivar ready_since: when that job became ready which has been so for longest of those that are taken next: of the
+        first with a priority, the first without one, and the first that has become due; or None. A job that was given
+        back counts from when it was put. In UTC.
+    :ivar next_age: the seconds since then, or None.
     :ivar next_due: when the first of the scheduled jobs becomes ready, or None; in UTC.
     :ivar paused: whether it is paused.
     :ivar limited: whether it has a limit; see `PQ.limits`.
@@ -63,6 +68,7 @@ class QueueOverview:
     held: Count
     running: Count
     dead: Count
+    ready_since: datetime | None
     next_age: float | None
     next_due: datetime | None
     paused: bool
@@ -121,9 +127,19 @@ def read(table: Table, cap: int | None) -> Overview:
 
 
 def _queue(row: tuple[Any, ...], cap: int | None, now: datetime) -> QueueOverview:
-    name, *numbers, since, next_due, paused, limited, waiting = row
-    ready, scheduled, held, running, dead = (Count.up_to(number, cap) for number in numbers)
-    age = seconds_between(aware(since), now)
+    name, ready, scheduled, held, running, dead, scheduled_is_cut, running_is_cut, *rest = row
+    since, next_due, paused, limited, waiting = rest
     return QueueOverview(
-        name, ready, scheduled, held, running, dead, age, aware(next_due), paused, limited, waiting
+        name,
+        Count.up_to(ready, cap),
+        Count.up_to(scheduled, cap, scheduled_is_cut),
+        Count.up_to(held, cap),
+        Count.up_to(running, cap, running_is_cut),
+        Count.up_to(dead, cap),
+        aware(since),
+        seconds_between(aware(since), now),
+        aware(next_due),
+        paused,
+        limited,
+        waiting,
     )

@@ -12,6 +12,11 @@ def aware(time: Any) -> Any:
     return None if time is None else time.replace(tzinfo=timezone.utc)
 
 
+def naive(time: datetime | None) -> datetime | None:
+    """Return an aware time in UTC without its time zone."""
+    return None if time is None else time.replace(tzinfo=None)
+
+
 def seconds_between(earlier: datetime | None, later: datetime) -> float | None:
     """Return the seconds from one time to another, 0 if it is the other way round; None if there is no earlier one."""
     return None if earlier is None else max(0.0, (later - earlier).total_seconds())

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from .._args import UNSET, Unset, job_ids
 from .._codec import encode
 from .._db import Database
-from .._jobs.info import QueueInfo
 from .._jobs.key_state import KeyState, checked
 from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
@@ -100,10 +99,3 @@ class AllJobs:
         text = encode(checked(state))
         table.execute(sql["write"], {**params, "state": text})
         return KeyState(text).data
-
-    def queues(self) -> list[QueueInfo]:
-        """Return the queues that iteration names, with their numbers of jobs, and since and until when these wait.
-
-        This reads the jobs that it counts; finished jobs are not among them.
-        """
-        return [QueueInfo(*row) for row in self._db.execute(self._sql["queues"], {})]

@@ -17,7 +17,8 @@ due_at > statement_timestamp() and due_at < 'infinity' and dequeued_at is null
 due_at = 'infinity' and dequeued_at is null
 
 -- name: is_running
-due_at > statement_timestamp() and dequeued_at is not null and (:marker) is not true
+-- Markers are due later. The upper bound says that the row is in the index of running rows.
+due_at > statement_timestamp() and due_at < '200000-01-01 00:00:00+00' and dequeued_at is not null
 
 -- name: is_dead
 error is not null and dequeued_at is not null and due_at is null

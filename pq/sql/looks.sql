@@ -16,15 +16,18 @@ select
 from (select) as pq_one left join lateral (
   select
     changed.q_name, counted.ready, counted.scheduled, counted.held, counted.running, counted.dead,
+    counted.scheduled_is_cut, counted.running_is_cut,
     :since at time zone 'utc' as since,
     (
-      select :due_time at time zone 'utc' from :table as job
-      where job.q_name = changed.q_name and :is_scheduled
-      order by job.q_name, job.due_at
-      limit 1
+      select min(:due_time) filter (where :is_scheduled) at time zone 'utc' from (
+        select job.due_at, job.dequeued_at from :table as job
+        where job.q_name = changed.q_name and job.due_at > statement_timestamp() and job.due_at < '200000-01-01 00:00:00+00'
+        order by job.q_name, job.due_at
+        limit (select counted.running + 1)
+      ) as job
     ),
-    exists (select from :table as job where job.q_name = changed.q_name and :pause_marker),
-    exists (select from :table as job where job.q_name = changed.q_name and :limit_marker),
+    (select id from :table as job where job.q_name = changed.q_name and :pause_marker order by job.q_name, job.due_at limit 1) is not null,
+    (select id from :table as job where job.q_name = changed.q_name and :limit_marker order by job.q_name, job.due_at limit 1) is not null,
     coalesce((
       select waits.count from pq_waits as waits where waits.key = (select gate.key from (:gate) as gate)
     ), 0)
@@ -82,86 +85,135 @@ least(greatest(job.enqueued_at, job.schedule_at, '0001-01-01 00:00:00+00'), '999
 -- name: due_time
 least(greatest(job.due_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
 
+-- name: has_lease
+-- In the index of running rows, with those whose lease has expired.
+due_at < '200000-01-01 00:00:00+00' and dequeued_at is not null
+
 -- name: count_parts
 
 -- name: counted
--- Each number is one more than the cap at most.
+-- Each number is one more than the cap at most; of two it is told, too, whether the look was cut. Within the indexes
+-- alone, but for the running rows: what is due later and does not run is scheduled. The newest running rows are looked at
+-- first, since those in front of them may have expired.
 , lateral (
+    select count(*) filter (where :is_running) as count, count(*) as seen, count(*) > %(cap)s as is_cut
+    from (
+      select job.due_at, job.dequeued_at from :table as job
+      where job.q_name = changed.q_name and :has_lease
+      order by job.q_name desc, job.dequeued_at desc, job.id desc
+      limit (select %(cap)s::bigint + 1)
+    ) as pq_some
+  ) as running, lateral (
     select
-      (
+      :ready_number + :due_number as ready,
+      case when running.is_cut then pq_pending.scheduled else pq_later.number - running.count end as scheduled,
+      running.is_cut and pq_pending.is_cut as scheduled_is_cut,
+      :held_number as held, running.count as running, running.is_cut as running_is_cut, :dead_number as dead
+    from (
+        select count(*) as number from (
+          select from :table as job
+          where not running.is_cut and job.q_name = changed.q_name
+            and job.due_at > statement_timestamp() and job.due_at < '200000-01-01 00:00:00+00'
+          order by job.q_name, job.due_at
+          limit (select running.count + %(cap)s::bigint + 1)
+        ) as pq_some
+      ) as pq_later, (
+        select count(*) filter (where dequeued_at is null) as scheduled, count(*) > %(cap)s as is_cut
+        from (
+          select job.dequeued_at from :table as job
+          where running.is_cut and job.q_name = changed.q_name
+            and job.due_at > statement_timestamp() and job.due_at < '200000-01-01 00:00:00+00'
+          order by job.q_name, job.due_at
+          limit (select %(cap)s::bigint + 1)
+        ) as pq_some
+      ) as pq_pending
+  ) as counted
+
+-- name: ready_number
+(
         select count(*) from (
           select from :table as job where job.q_name = changed.q_name and :is_ready
           order by job.q_name, job.expected_at, job.id
           limit (select %(cap)s::bigint + 1)
         ) as pq_some
-      ) + (
+      )
+
+-- name: due_number
+(
         select count(*) from (
           select from :table as job where job.q_name = changed.q_name and :is_due
           order by job.q_name, job.due_at
           limit (select %(cap)s::bigint + 1)
         ) as pq_some
-      ) as ready,
-      pending.scheduled, pending.running,
-      (
+      )
+
+-- name: held_number
+-- No row that is taken has this time.
+(
         select count(*) from (
-          select from :table as job where job.q_name = changed.q_name and :is_held
+          select from :table as job where job.q_name = changed.q_name and job.due_at = 'infinity'
           order by job.q_name, job.due_at
           limit (select %(cap)s::bigint + 1)
         ) as pq_some
-      ) as held,
-      (
+      )
+
+-- name: dead_number
+(
         select count(*) from (
           select from :table as job where job.q_name = changed.q_name and :is_dead
           order by job.q_name, job.dequeued_at, job.id
           limit (select %(cap)s::bigint + 1)
         ) as pq_some
-      ) as dead
-    from (
-      select
-        count(*) filter (where dequeued_at is null) as scheduled,
-        count(*) filter (where dequeued_at is not null) as running
-      from (
-        select job.dequeued_at from :table as job
-        where job.q_name = changed.q_name and job.due_at > statement_timestamp() and job.due_at < 'infinity'
-          and (:marker) is not true
-        order by job.q_name, job.due_at
-        limit (select %(cap)s::bigint + 1)
-      ) as pq_some
-    ) as pending
-  ) as counted
+      )
 
 -- name: count_exactly
--- In place of "count_parts".
+-- In place of "count_parts". Each index is read to its end, in its order.
 , pq_ready_number as materialized (
-  select job.q_name, count(*) as count from :table as job where :is_ready group by job.q_name
+  select counted.q_name, count(*) as count from (
+    select q_name from :table where :is_ready order by q_name, expected_at, id limit (select null::bigint)
+  ) as counted
+  group by counted.q_name
 ), pq_due_number as materialized (
   select
-    job.q_name,
-    count(*) filter (where :is_due) as due,
-    count(*) filter (where :is_scheduled) as scheduled,
-    count(*) filter (where :is_held) as held,
-    count(*) filter (where :is_running) as running
-  from :table as job where job.due_at is not null group by job.q_name
+    counted.q_name,
+    count(*) filter (where due_at <= statement_timestamp()) as due,
+    count(*) filter (where due_at > statement_timestamp() and due_at < '200000-01-01 00:00:00+00') as later,
+    count(*) filter (where due_at = 'infinity') as held
+  from (
+    select q_name, due_at from :table where due_at is not null order by q_name, due_at limit (select null::bigint)
+  ) as counted
+  group by counted.q_name
+), pq_running_number as materialized (
+  select counted.q_name, count(*) as count from (
+    select q_name from :table where :is_running order by q_name, dequeued_at, id limit (select null::bigint)
+  ) as counted
+  group by counted.q_name
 ), pq_dead_number as materialized (
-  select job.q_name, count(*) as count from :table as job where :is_dead group by job.q_name
+  select counted.q_name, count(*) as count from (
+    select q_name from :table where :is_dead order by q_name, dequeued_at, id limit (select null::bigint)
+  ) as counted
+  group by counted.q_name
 )
 
 -- name: counted_exactly
 -- In place of "counted".
 left join lateral (
     select
-      coalesce(ready.count, 0) + coalesce(due.due, 0) as ready, coalesce(due.scheduled, 0) as scheduled,
-      coalesce(due.held, 0) as held, coalesce(due.running, 0) as running, coalesce(dead.count, 0) as dead
+      coalesce(ready.count, 0) + coalesce(due.due, 0) as ready,
+      coalesce(due.later, 0) - coalesce(running.count, 0) as scheduled, false as scheduled_is_cut,
+      coalesce(due.held, 0) as held, coalesce(running.count, 0) as running, false as running_is_cut,
+      coalesce(dead.count, 0) as dead
     from (select) as pq_one
       left join pq_ready_number as ready on ready.q_name = changed.q_name
       left join pq_due_number as due on due.q_name = changed.q_name
+      left join pq_running_number as running on running.q_name = changed.q_name
       left join pq_dead_number as dead on dead.q_name = changed.q_name
   ) as counted on true
 
 -- name: task
 -- The task that a job calls, as pq writes it: the first member of an object. Not by ->>, which reads all of the data, and
--- fails at what JSON allows and a text can't hold. The rest of the name stays escaped.
-substring(left(job.data::text, 1000) from E'^\\s*\\{\\s*"function"\\s*:\\s*"((?:[^"\\\\]|\\\\.)*)"')
+-- fails at what JSON allows and a text can't hold. What is escaped in the name stays so.
+case when left(job.data::text, 11) = '{"function"' then split_part(left(job.data::text, 300), '"', 4) end
 
 -- name: shown
 -- What a running job has told of its progress, unless it is long.
@@ -169,32 +221,36 @@ case when pg_column_size(job.result) <= 10000 then job.result::text end
 
 -- name: running
 -- The jobs that run under a lease, of all queues, the longest first.
-with recursive :names_found
+with recursive :names_found, pq_longest as materialized (
+  select longest.id from pq_names as names, lateral (
+    select job.id, job.dequeued_at from :table as job
+    where job.q_name = names.q_name and :is_running
+    order by job.q_name, job.dequeued_at, job.id
+    limit (select %(limit)s::bigint)
+  ) as longest
+  order by longest.dequeued_at, longest.id
+  limit %(limit)s
+)
 select
-  job.id, job.q_name, job.task, job.worker, job.attempts, job.dequeued_at at time zone 'utc', job.due_at at time zone 'utc',
-  job.progress
-from pq_names as names, lateral (
-  select job.id, job.q_name, :task as task, job.worker, job.attempts, job.dequeued_at, job.due_at, :shown as progress
-  from :table as job
-  where job.q_name = names.q_name and :is_running
-  order by job.q_name, job.due_at
-  limit (select %(limit)s::bigint)
-) as job
+  job.id, job.q_name, :task, job.worker, job.attempts, job.dequeued_at at time zone 'utc', job.due_at at time zone 'utc', :shown
+from :table as job
+where job.id = any (array(select longest.id from pq_longest as longest)) and :is_running
 order by job.dequeued_at, job.id
-limit %(limit)s
 
 -- name: dead
--- The newest dead jobs of each queue, with the beginning of their errors.
-with recursive :dead_names
-select job.id, job.q_name, job.task, job.error, job.died_at at time zone 'utc'
-from pq_names as names, lateral (
-  select job.id, job.q_name, :task as task, left(job.error, 4000) as error, job.dequeued_at as died_at
+-- The newest dead jobs of each queue, or of one, with the beginning of their errors; how many of a queue may count, of which
+-- there is one more. All queues share five times as many as are looked at of one.
+with recursive :dead_names, pq_most as materialized (
+  select least(%(cap)s, greatest(1, 5 * %(cap)s / greatest(count(*), 1))) as most from pq_names
+)
+select job.id, job.q_name, job.task, job.error, job.died_at at time zone 'utc', state.most
+from pq_most as state, pq_names as names, lateral (
+  select job.id, job.q_name, :task as task, left(job.error, 400) as error, job.dequeued_at as died_at
   from :table as job
   where job.q_name = names.q_name and :is_dead
   order by job.q_name desc, job.dequeued_at desc, job.id desc
-  limit (select %(cap)s::bigint + 1)
+  limit (select state.most + 1)
 ) as job
-where %(queue)s::text is null or names.q_name = %(queue)s
 
 -- name: dead_names
 pq_dead as (
@@ -205,7 +261,8 @@ pq_dead as (
     order by job.q_name, dequeued_at, id limit 1
   ) from pq_dead as before where before.q_name is not null
 ), pq_names as materialized (
-  select dead.q_name from pq_dead as dead where dead.q_name is not null
+  select dead.q_name from pq_dead as dead
+  where dead.q_name is not null and coalesce(dead.q_name = %(queue)s, %(queue)s::text is null)
 )
 
 -- name: sessions
@@ -226,24 +283,73 @@ where locks.locktype = 'advisory' and locks.objsubid = 1 and locks.granted and l
 group by 1, 2, 3
 order by 1
 
+-- name: fronts
+-- Ids next to which jobs have ended lately, by the order in which jobs are taken, the highest first: those of the newest
+-- row; and of each queue, of the first ready job without a priority, and of the last ones that were taken, or died.
+with recursive :names_found, pq_newest as materialized (
+  select id from :table order by id desc limit 1
+)
+select distinct front.id from (
+  select newest.id from pq_newest as newest
+  union all
+  select front.id from pq_names as names, lateral (
+    (
+      select job.id from :table as job
+      where job.q_name = names.q_name and :is_ready and job.expected_at is null
+      order by job.q_name, job.expected_at, job.id
+      limit 1
+    )
+    union all
+    (
+      select job.id from :table as job
+      where job.q_name = names.q_name and :has_lease
+      order by job.q_name desc, job.dequeued_at desc, job.id desc
+      limit 1
+    )
+    union all
+    (
+      select job.id from :table as job
+      where job.q_name = names.q_name and :is_dead
+      order by job.q_name desc, job.dequeued_at desc, job.id desc
+      limit 1
+    )
+  ) as front
+  where coalesce(names.q_name = %(queue)s, %(queue)s::text is null)
+) as front
+order by 1 desc
+
 -- name: history
--- What has ended among the newest rows, by minute, queue and task.
+-- What has ended among so many rows up to each of these ids, by minute, queue and task. Two looks may meet. A first row,
+-- without a minute, says how many rows were seen; how many of these up to the first id, and when the oldest of these was put.
+with pq_seen as materialized (
+  select distinct on (seen.id) seen.*, front.number
+  from unnest(%(ids)s::bigint[], %(limits)s::bigint[]) with ordinality as front (id, most, number), lateral (
+    select
+      job.id, job.q_name, job.enqueued_at, job.attempts, :is_finished as is_finished, :is_dead as is_dead,
+      case when (:is_finished) and failed_at is null or (:is_dead) then :task end as task,
+      case when (:is_finished) and failed_at is null or (:is_dead) then coalesce(job.finished_at, job.dequeued_at) end as at,
+      case when (:is_finished) and failed_at is null
+      then extract(epoch from job.dequeued_at - greatest(job.enqueued_at, job.schedule_at)) end as waited,
+      case when (:is_finished) and failed_at is null then extract(epoch from job.finished_at - job.dequeued_at) end as ran
+    from :table as job where job.id <= front.id
+    order by job.id desc
+    limit (select front.most)
+  ) as seen
+  order by seen.id, front.number
+)
 select
-  date_trunc('minute', ended.at) at time zone 'utc', ended.q_name, ended.task, count(*),
-  count(*) filter (where ended.is_dead), count(*) filter (where ended.attempts > 1),
-  avg(ended.waited)::float8, max(ended.waited)::float8, avg(ended.ran)::float8, max(ended.ran)::float8,
-  max(ended.looked), min(ended.lowest)
-from (
-  select
-    coalesce(job.finished_at, job.dequeued_at) as at, job.q_name, :task as task, job.attempts, false as is_dead,
-    extract(epoch from job.dequeued_at - greatest(job.enqueued_at, job.schedule_at)) as waited,
-    extract(epoch from job.finished_at - job.dequeued_at) as ran,
-    count(*) over () as looked, min(job.id) over () as lowest
-  from (
-    select * from :table order by id desc limit (select %(cap)s::bigint)
-  ) as job
-  where :is_finished
-) as ended
-where ended.at > statement_timestamp() - make_interval(mins => %(minutes)s)
+  null::timestamp, null, null, count(*), count(*) filter (where seen.number = 1), null, null, null, null, null,
+  least(
+    greatest(min(seen.enqueued_at) filter (where seen.number = 1), '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00'
+  ) at time zone 'utc'
+from pq_seen as seen
+union all
+select
+  ended.minute at time zone 'utc', ended.q_name, ended.task, count(*) filter (where ended.is_finished),
+  count(*) filter (where ended.is_finished and ended.attempts > 1), count(*) filter (where ended.is_dead),
+  avg(ended.waited)::float8, max(ended.waited)::float8, avg(ended.ran)::float8, max(ended.ran)::float8, null
+from (select seen.*, date_trunc('minute', seen.at) as minute from pq_seen as seen where seen.at is not null) as ended
+where ended.minute > statement_timestamp() - make_interval(mins => %(minutes)s) and ended.at <= statement_timestamp()
+  and coalesce(ended.q_name = %(queue)s, %(queue)s::text is null)
 group by 1, 2, 3
-order by 1, 2, 3
+order by 1 nulls first, 2, 3

@@ -104,40 +104,6 @@ delete from :table where q_name = %(queue)s and (:marker) is not true
 with recursive :names_found
 select names.q_name from pq_names as names order by names.q_name
 
--- name: queues
--- The counts read what they count, and that within the indexes, but for the times of the ready jobs. Times are clamped to
--- what Python can hold, here before min(), since greatest() of null and a time is that time.
-with recursive :names_found
-select
-  names.q_name, ready.count + due.count, scheduled.count, held.count, running.count, dead.count,
-  least(ready.since, due.since) at time zone 'utc',
-  (
-    select least(job.due_at, '9999-12-31 23:59:59.999999+00') at time zone 'utc' from :table as job
-    where job.q_name = names.q_name and :is_scheduled
-    order by job.q_name, job.due_at
-    limit 1
-  ),
-  exists (select from :table as job where job.q_name = names.q_name and :pause_marker)
-from pq_names as names,
-  lateral (
-    select
-      count(*),
-      min(
-        least(greatest(job.enqueued_at, job.schedule_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
-      ) as since
-    from :table as job
-    where job.q_name = names.q_name and :is_ready
-  ) as ready,
-  lateral (
-    select count(*), min(greatest(job.due_at, '0001-01-01 00:00:00+00')) as since from :table as job
-    where job.q_name = names.q_name and :is_due
-  ) as due,
-  lateral (select count(*) from :table as job where job.q_name = names.q_name and :is_scheduled) as scheduled,
-  lateral (select count(*) from :table as job where job.q_name = names.q_name and :is_held) as held,
-  lateral (select count(*) from :table as job where job.q_name = names.q_name and :is_running) as running,
-  lateral (select count(*) from :table as job where job.q_name = names.q_name and :is_dead) as dead
-order by names.q_name
-
 -- name: has_jobs
 -- Written like this, no plan but a look into each index seems cheap.
 select coalesce(

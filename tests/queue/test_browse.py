@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -414,10 +415,11 @@ def test_many_queues_are_found_without_reading_the_finished(pq: PQ, sql: Sql, an
     sql("insert into queue (q_name, data, dequeued_at) select 'q1', '1', now() from generate_series(1, 30000) as i")
     if analyzed:
         sql("analyze queue")
-    query = _sql.bound("queue.sql", '"queue"')["queues"]
-    (((plan,),),) = sql(f"explain (analyze, format json) {query}", {})
+    exact = {"count_parts": "count_exactly", "counted": "counted_exactly"}
+    query = _sql.bound("looks.sql", '"queue"', **exact)["overview"]
+    (((plan,),),) = sql(f"explain (analyze, format json) {query}", {"table": "queue"})
     for node in nodes(plan["Plan"]):
-        assert node["Node Type"] != "Seq Scan"
-        assert node.get("Index Name") in (None, "queue_ready_index", "queue_due_index", "queue_dead_index")
+        if node.get("Relation Name") == "queue":
+            assert re.fullmatch("queue_(ready|due|running|dead)_index", node["Index Name"])
         assert node["Actual Rows"] * node["Actual Loops"] <= 4000
     assert [info.ready for info in pq.queues()] == [3] * 1000
