@@ -115,7 +115,8 @@ def for_table(sql: str, table: TableName) -> str:
     words |= {name: bind(text, words) for name, text in statements("line.sql").items()}
     for kind in _OBJECTS:
         name = quote(object_name(table.name, kind))
-        in_schema = kind.endswith("function") and table.schema is not None
-        words[kind] = f"{quote(table.schema or '')}.{name}" if in_schema else name
+        there = name if table.schema is None else f"{quote(table.schema)}.{name}"
+        words[kind] = there if kind.endswith("function") else name
+        words[f"{kind}_there"] = there  # an index is created by its name alone, and dropped by this
     words["functions"] = ", ".join(words[kind] for kind in (*_OBJECTS, *CALLED) if kind.endswith("function"))
     return bind(bodies(sql, table.quoted), words)
