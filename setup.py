@@ -14,6 +14,7 @@ prometheus = ["prometheus-client>=0.17"]
 psycopg3 = ["psycopg[binary]>=3.2", "psycopg_pool>=3.2"]
 schedules = ["cronsim>=2.6", "python-dateutil>=2.8"]
 sentry = ["sentry-sdk>=2.0"]
+web = ["jinja2>=3.0", "waitress>=2.1"]
 test = [
     *embedded,
     *mq,
@@ -22,9 +23,12 @@ test = [
     *psycopg3,
     *schedules,
     *sentry,
+    *web,
+    "a2wsgi",
     "asyncpg",
     "django",
     "fastapi",
+    "flask",
     "greenlet",
     "httpx",
     "hypothesis",
@@ -57,7 +61,7 @@ setup(
     license="BSD-3-Clause",
     license_files=["LICENSE"],
     packages=find_packages(include=["pq", "pq.*"]),
-    package_data={"pq": ["py.typed", "sql/**/*.sql"]},
+    package_data={"pq": ["py.typed", "sql/**/*.sql", "web/templates/*.html", "web/static/*"]},
     entry_points={"console_scripts": ["pq = pq._cli.main:main"]},
     python_requires=">=3.10",
     install_requires=["psycopg2-binary>=2.9; platform_python_implementation != 'PyPy'"],
@@ -69,6 +73,7 @@ setup(
         "psycopg3": psycopg3,
         "schedules": schedules,
         "sentry": sentry,
+        "web": web,
         "test": test,
         "docs": docs,
         "dev": [*test, *docs, *tools],

@@ -12,7 +12,7 @@ from .. import errors
 from .._db import interruptible, own_driver
 from .._text import printable
 from .._version import __version__
-from . import call, dead, doctor, jobs, limits, queues, schedules, streams, table, trial, work
+from . import call, dead, doctor, jobs, limits, queues, schedules, streams, table, trial, web, work
 from .app import UsageError
 from .parser import Parser
 
@@ -57,7 +57,8 @@ def _run(argv: list[str] | None) -> int:
         parser.print_help()
         return 0
     try:
-        with interruptible() if hasattr(args, "dsn") else nullcontext():  # the others have threads
+        # the others have threads
+        with interruptible() if hasattr(args, "dsn") and not hasattr(args, "own_signals") else nullcontext():
             return int(args.run(args) or 0)
     except (ValueError, TypeError, UsageError) as error:
         _complain(error)
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pq {__version__}")
     parser.set_defaults(run=None)
     commands: Any = parser.add_subparsers(metavar="COMMAND")
-    for module in (table, doctor, jobs, queues, limits, work, call, trial, dead, schedules, streams):
+    for module in (table, doctor, jobs, queues, limits, work, call, trial, dead, schedules, streams, web):
         module.add(commands)
     demo = commands.add_parser("demo", help="watch jobs go through a PostgreSQL of its own, for a few seconds")
     demo.add_argument("folder", nargs="?", metavar="DIR", help="keep the database here (default: a temporary folder)")

@@ -239,3 +239,78 @@ select
 -- name: counts
 -- In one look at all rows of the table, since there are the finished ones.
 select :state as state, count(*) from :table where q_name = %(queue)s and (:marker) is not true group by 1
+
+-- name: start_of_data
+-- In place of "data_text", for lists on a page: the data of a job may have a gigabyte.
+left(data::text, 500)
+
+-- name: no_data
+''::text
+
+-- name: most_of_data
+left(data::text, 65536)
+
+-- name: place
+-- Where a job is, whatever its queue; how long its data is; and what it has left.
+select q_name, octet_length(data::text), left(result::text, 65536), octet_length(result::text), finished_at, worker
+from :table where id = %(id)s and (:marker) is not true
+
+-- name: these
+select q_name, :job
+from (select q_name, :row, :state as state from :table where id = any (%(ids)s::bigint[]) and (:marker) is not true) as job
+order by id
+
+-- name: newest_dead
+select q_name, :job
+from (
+  select q_name, :row, :state as state from :table
+  where :dead and (dequeued_at, id) < (
+    coalesce((select dequeued_at from :table where id = %(after)s and :dead), 'infinity'), coalesce(%(after)s, 0)
+  )
+  order by q_name desc, dequeued_at desc, id desc
+  limit (select %(limit)s::bigint)
+) as job
+order by dequeued_at desc, id desc
+
+-- name: retrying
+-- Jobs that have failed and wait for their next attempt, among the first scheduled ones of each queue.
+select q_name, :job
+from (
+  select q_name, :row, :state as state
+  from unnest(%(queues)s::text[]) as given (name) cross join lateral (
+    select q_name, :row from :table
+    where q_name = given.name and due_at > statement_timestamp() and due_at < 'infinity'
+    order by q_name, due_at
+    limit (select %(cap)s::bigint)
+  ) as pending
+  where dequeued_at is null and error is not null
+  order by due_at, id
+  limit (select %(limit)s::bigint)
+) as job
+order by due_at, id
+
+-- name: newest
+-- Jobs in a state, or with a text in their data, among the newest rows before one. No index leads to either.
+select q_name, :job
+from (
+  select q_name, :row, :state as state from (:newest_rows) as newest
+  where (:marker) is not true and q_name = coalesce(%(queue)s, q_name) and (:state) = coalesce(%(state)s, :state)
+    and (%(text)s::text is null or position(lower(%(text)s) in lower(data::text)) > 0)
+  order by id desc
+  limit (select %(limit)s::bigint)
+) as job
+order by id desc
+
+-- name: newest_rows
+select q_name, :row from :table where id < %(before)s order by id desc limit (select %(cap)s::bigint)
+
+-- name: reach
+-- How far down the newest rows go; null: to the first one.
+select min(id), count(*) from (:newest_rows) as newest
+
+-- name: matching
+select given.id from unnest(%(ids)s::bigint[]) with ordinality as given (id, number)
+  join :table as job on job.id = any (array[given.id]) and position(lower(%(text)s) in lower(data::text)) > 0
+where given.number = abs(given.number) and given.number = given.number + 0
+order by number
+limit %(limit)s

@@ -145,7 +145,7 @@ coalesce(
 -- name: columns
 -- A job as pq/_jobs/row.py reads it, which has to be changed along with this. Data is text, for the codec. Times are
 -- naive and in UTC, which drivers can read whatever the session's DateStyle, and clamped to what Python can hold.
-id, data::text,
+id, :data_text,
   least(greatest(enqueued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc',
   case when schedule_at is not null then
     least(greatest(schedule_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
@@ -157,6 +157,9 @@ id, data::text,
     least(greatest(dequeued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
   end,
   attempts, expiries, key
+
+-- name: data_text
+data::text
 
 -- name: failure
 -- What stands behind the columns where the error is wanted, too.

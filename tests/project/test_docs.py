@@ -142,6 +142,8 @@ def run(command: list[str]) -> None:
     match command:
         case ["python", "-m", "pq", "demo"]:
             pass  # has its own tests, and the page of the commands its options
+        case ["python", "-m", "pq", "web", *_]:
+            pass  # goes on until it is stopped, and has its own tests
         case ["python", "-m", "pq", "doctor", *_]:
             assert main(command[3:]) == 1  # the server of the tests has fsync off
         case ["python", "-m", "pq", "dead", "retry", _, "17", "18"]:
@@ -210,7 +212,7 @@ def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: py
     options = set()
     commands = ["create", "sql", "version", "doctor", "put", "list", "count", "show", "cancel", "reschedule", "move"]
     commands += ["pause", "resume", "clear", "queues", "prune", "limit", "work", "call", "dead", "schedules", "streams"]
-    commands += ["stream", "demo", "try"]
+    commands += ["stream", "web", "demo", "try"]
     parts = [f"schedules {action}" for action in ("list", "run", "pause", "resume", "fire", "remove")]
     parts += [f"dead {action}" for action in ("list", "retry", "discard")]
     actions = ("create", "info", "read", "publish", "seek", "pause", "resume", "rotate", "rebase", "drop")

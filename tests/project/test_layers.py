@@ -34,7 +34,7 @@ RANKS = [
     {"_queue"},
     {"_looks", "_schedules", "_streams", "doctor"},
     {"_manager", "worker"},
-    {"tasks", "utils"},
+    {"tasks", "utils", "web"},
     {"__init__", "_cli"},
 ]
 #: A program of one line, above all of them, and what only those import who need it.

@@ -10,9 +10,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def _files(folder: Path) -> set[str]:
-    return {
-        str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".py", ".sql", ".typed")
-    }
+    kinds = (".py", ".sql", ".typed", ".html", ".css", ".js", ".svg")
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in kinds}
 
 
 def test_each_file_of_the_package_is_installed(tmp_path: Path) -> None:

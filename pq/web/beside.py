@@ -1,0 +1,31 @@
+"""The pages of what stands beside the queues: schedules, limits, streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from .view import Page, View
+
+
+def schedules(view: View) -> Page:
+    """Show the schedules."""
+    found = [schedule for schedule in view.pq.schedules.list() if view.may("look", schedule.queue)]
+    return Page("schedules.html", {"schedules": found})
+
+
+def limits(view: View) -> Page:
+    """Show the limits, and how many jobs run under each."""
+    found = [(name, limit) for name, limit in view.pq.limits.items() if _seen(view, limit.queues or [name])]
+    return Page("limits.html", {"limits": found, "taken": view.pq.limits.taken()})
+
+
+def streams(view: View) -> Page:
+    """Show the streams and their subscriptions."""
+    return Page("streams.html", {"streams": [view.pq.streams[name].info() for name in view.pq.streams]})
+
+
+def _seen(view: View, queues: object) -> bool:
+    return isinstance(queues, (list, tuple)) and all(view.may("look", queue) for queue in queues)
+
+
+PAGES: Mapping[str, Callable[[View], Page | str]] = {"/schedules": schedules, "/limits": limits, "/streams": streams}

@@ -1,0 +1,113 @@
+"""The page of a job."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from .._jobs.info import JobInfo
+from .._jobs.track import ratio
+from .._text import printable
+from .jobs import Detail
+from .request import Refused
+from .view import Page, View
+from .words import aware
+
+
+class Moment(NamedTuple):
+    """A point of a job's life.
+
+    :ivar what: what happened then.
+    :ivar at: when.
+    :ivar since: seconds since the moment before; None: this is the first one.
+    :ivar kind: ``'past'``, ``'now'`` or ``'future'``.
+    """
+
+    what: str
+    at: datetime
+    since: float | None
+    kind: str
+
+
+def job(view: View) -> Page:
+    """Show a job."""
+    id = view.number("id")
+    found = None if id is None else view.jobs.job(id)
+    if found is None or not view.may("look", found.queue):
+        raise Refused(404, f"There is no job {id}, or none any more.")
+    words = {
+        "detail": found, "job": found.job, "name": found.queue, "moments": moments(found, view.now),
+        "progress": progress_of(found), "command": command(found), "reasons": reasons(view, found),
+    }  # fmt: skip
+    return Page("job.html", words)
+
+
+def reasons(view: View, found: Detail) -> list[str]:
+    """Return why the job does not run."""
+    if found.job.state in ("running", "finished", "dead"):
+        return []
+    return [text for _, text in view.jobs.queue(found.queue).why(found.job.id).reasons]
+
+
+def moments(found: Detail, now: datetime) -> list[Moment]:
+    """Return what has happened to a job, and what will, in order."""
+    job = found.job
+    events: list[tuple[datetime | None, str]] = [(job.enqueued_at, "put")]
+    if job.schedule_at is not None and job.attempts == 0:
+        events.append((job.schedule_at, "due"))
+    if job.first_failed_at is not None and job.attempts > 1 and not job.cancelled:
+        events.append((job.first_failed_at, "first failure"))
+    if job.state in ("running", "finished", "dead"):
+        last = "taken" if job.state == "running" else _end(job)
+        # the row of a job under a lease keeps when it was taken; any other end is noted there
+        if found.finished_at is not None and job.state == "finished" and not job.cancelled:
+            events += [(job.dequeued_at, "taken"), (found.finished_at, last)]
+        else:
+            events.append((job.dequeued_at, last))
+    if job.state == "running":
+        events.append((job.due_at, "lease ends"))
+    elif job.state == "scheduled" and job.attempts:
+        events.append((job.due_at, "next attempt"))
+    made: list[Moment] = []
+    before: datetime | None = None
+    for moment, what in sorted((aware(at), what) for at, what in events if at is not None):
+        since = None if before is None else (moment - before).total_seconds()
+        made.append(Moment(what, moment, since, "future" if moment > now else "past"))
+        before = moment
+    return made
+
+
+def _end(job: JobInfo) -> str:
+    if job.state == "dead":
+        return "died"
+    return "cancelled" if job.cancelled else "finished"
+
+
+def progress_of(found: Detail) -> float | None:
+    """Return how far a running job is, from 0 to 1, or None."""
+    if found.job.state != "running" or found.result is None:
+        return None
+    return ratio(value(found.result))
+
+
+def value(text: str) -> Any:
+    """Parse JSON; None if it can't be."""
+    import json
+
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def command(found: Detail) -> str | None:
+    """Return the command that puts such a job again; None if not all of its data is here, or a shell can't say it."""
+    text, key = found.job.text, found.job.key
+    parts = ["pq", "put", found.queue, text] + ([] if key is None else ["--key", key])
+    made = shlex.join(parts)
+    return None if found.is_cut or printable(made, newlines=True) != made else made
+
+
+PAGES: Mapping[str, Callable[[View], Page | str]] = {"/job": job}

@@ -1,0 +1,38 @@
+"""What is looked at every few seconds at most, however many pages show it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from ..errors import StatementTimeout
+
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """Keeps what a function returns for a while.
+
+    :param make: the function.
+    :param seconds: for how long.
+    """
+
+    def __init__(self, make: Callable[[], T], seconds: float) -> None:
+        self._make = make
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._value: T | None = None
+        self._end = 0.0
+
+    def get(self) -> T | None:
+        """Return it; None if the server has taken too long."""
+        with self._lock:  # one look at a time: who comes meanwhile gets its answer
+            if time.monotonic() >= self._end:
+                try:
+                    self._value = self._make()
+                except StatementTimeout:
+                    self._value = None
+                self._end = time.monotonic() + self._seconds
+            return self._value

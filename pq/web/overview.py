@@ -1,0 +1,104 @@
+"""The page of all queues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from .._looks import Count, History, QueueOverview
+from .view import Page, View
+from .words import span
+
+#: Queues on a page.
+QUEUES = 100
+
+#: How queues can be sorted: by which figure, the largest first.
+ORDERS = {each: each for each in ("ready", "scheduled", "held", "running", "dead")} | {"age": "next_age"}
+
+#: Minutes that the pictures show.
+MINUTES = 60
+
+
+class Picture(NamedTuple):
+    """A small picture.
+
+    :ivar title: what it shows.
+    :ivar latest: the figure beside the title.
+    :ivar values: one for each minute.
+    :ivar labels: likewise.
+    """
+
+    title: str
+    latest: str
+    values: Sequence[float]
+    labels: Sequence[str]
+
+
+def overview(view: View) -> Page:
+    """Show the queues."""
+    found = view.overview()
+    seen = [queue for queue in found.queues if view.may("look", queue.name)]
+    wanted, order = view.request.get("name"), view.request.get("sort")
+    queues = [queue for queue in seen if wanted.casefold() in queue.name.casefold()]
+    queues.sort(key=lambda queue: queue.name)
+    if order in ORDERS:
+        queues.sort(key=lambda queue: getattr(queue, ORDERS[order]) or 0, reverse=True)
+    first = min(view.number("from", 0) or 0, len(queues))
+    words = {
+        "overview": found, "queues": queues[first : first + QUEUES], "count": len(queues), "seen": len(seen),
+        "wanted": wanted, "order": order, "first": first, "page": QUEUES, "sums": sums(seen),
+        "waiting": sum(queue.waiting for queue in seen), "findings": view.findings(), "pictures": pictures(view),
+    }  # fmt: skip
+    return Page("overview.html", words)
+
+
+def sums(queues: Sequence[QueueOverview]) -> dict[str, Count]:
+    """Return the numbers of jobs in all queues together."""
+    made = {}
+    for state in ("ready", "running", "scheduled", "held", "dead"):
+        counts: list[Count] = [getattr(queue, state) for queue in queues]
+        made[state] = Count(sum(counts), any(count.is_cut for count in counts))
+    return made
+
+
+def pictures(view: View) -> list[Picture]:
+    """Return the pictures of the last hour; none if the server has taken too long to tell."""
+    found = view.history()
+    if found is None:
+        return []
+    return drawn(found, view.now, lambda name: view.may("look", name))
+
+
+def drawn(found: History, now: datetime, seen: Callable[[str], bool]) -> list[Picture]:
+    """Return the pictures of the last hour.
+
+    :param seen: whether a queue is shown.
+    """
+    finished: dict[datetime, int] = {}
+    waited: dict[datetime, float] = {}
+    allowed: dict[str, bool] = {}
+    for minute in found:
+        if minute.queue not in allowed:
+            allowed[minute.queue] = seen(minute.queue)
+        if allowed[minute.queue]:
+            finished[minute.at] = finished.get(minute.at, 0) + minute.finished
+            waited[minute.at] = max(waited.get(minute.at, 0.0), minute.waited_most or 0.0)
+    last = now.replace(second=0, microsecond=0)
+    times = [last - timedelta(minutes=back) for back in range(MINUTES - 1, -1, -1)]
+    sign = "+" if found.is_cut else ""
+    made = [finished.get(at, 0) for at in times]
+    longest = [waited.get(at, 0.0) for at in times]
+    return [
+        Picture(
+            "Finished per minute", f"{sum(made):,}{sign} in an hour", made,
+            [f"{at:%H:%M}: {count:,} finished" for at, count in zip(times, made, strict=True)],
+        ),
+        Picture(
+            "Longest wait before that", span(max(longest)) if any(longest) else "–", longest,
+            [f"{at:%H:%M}: {span(most)}" for at, most in zip(times, longest, strict=True)],
+        ),
+    ]  # fmt: skip
+
+
+PAGES: Mapping[str, Callable[[View], Any]] = {"/": overview}

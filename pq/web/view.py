@@ -1,0 +1,150 @@
+"""What a page is made with: the request, the table, and what the user may do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from .._args import check_text, queue_name
+from .._looks import History, Overview
+from .._looks.overview import read
+from .._manager import PQ
+from ..doctor import Finding
+from .jobs import Jobs
+from .kept import Kept
+from .request import Refused, Request
+from .security import Signer
+
+#: Jobs of a queue and state that are counted.
+CAP = 1000
+
+#: Says whether a user may do something in a queue.
+Can = Callable[["str | None", str, "str | None"], object]
+
+
+class Page(NamedTuple):
+    """What is to be shown.
+
+    :ivar template: the name of the file.
+    :ivar words: what it needs.
+    :ivar status: such as 200.
+    """
+
+    template: str
+    words: dict[str, Any]
+    status: int = 200
+
+
+class Site(NamedTuple):
+    """What all requests have in common."""
+
+    pq: PQ
+    can: Can
+    read_only: bool
+    signer: Signer
+    findings: Kept[list[Finding]]
+    history: Kept[History]
+
+
+class View:
+    """What a page is made with.
+
+    :ivar request: the request.
+    :ivar pq: the queues.
+    :ivar jobs: their jobs.
+    :ivar findings: returns what the doctor says; None if the server has taken too long.
+    :ivar history: returns what has happened in the last hour; likewise.
+    """
+
+    def __init__(self, request: Request, site: Site) -> None:
+        self.request = request
+        self.pq = site.pq
+        self.jobs = Jobs(site.pq)
+        self.read_only = site.read_only
+        self.findings = site.findings.get
+        self.history = site.history.get
+        self._can = site.can
+        self._signer = site.signer
+
+    @cached_property
+    def now(self) -> datetime:
+        """The time."""
+        return datetime.now(timezone.utc)
+
+    @property
+    def table(self) -> str:
+        """The name of the table, for people."""
+        return self.pq._table.quoted.replace('"', "")
+
+    def may(self, action: str, queue: str | None = None) -> bool:
+        """Whether the user may do that."""
+        if self.read_only and action != "look":
+            return False
+        return bool(self._can(self.request.user, action, queue))
+
+    def require(self, action: str, queue: str | None = None) -> None:
+        """
+        :raises Refused: the user may not do that.
+        """
+        if not self.may(action, queue):
+            where = "" if queue is None else f" in queue {queue!r}"
+            why = "These pages are read-only" if self.read_only and action != "look" else "You may not do that"
+            raise Refused(403, f"{why}: {action}{where}.")
+
+    def queue_asked_for(self) -> str:
+        """Return the name of the queue of a page."""
+        return self.allowed("look", self.request.get("q"))
+
+    def allowed(self, action: str, name: str) -> str:
+        """Return the name of a queue in which the user may do something.
+
+        :raises Refused: there can be no such queue, or the user may not do that.
+        """
+        try:
+            queue_name(check_text("queue name", name))
+        except ValueError as error:
+            raise Refused(404, str(error)) from None
+        self.require(action, name)
+        return name
+
+    def number(self, name: str, default: int | None = None) -> int | None:
+        """Return a field of the query that is a number."""
+        text = self.request.get(name)
+        if not text:
+            return default
+        try:
+            found = int(text) if len(text) < 20 else None
+        except ValueError:
+            found = None
+        if found is None or not 0 <= found < 2**63:
+            raise Refused(400, f"{name} is no number of this kind: {text[:40]}")
+        return found
+
+    def overview(self) -> Overview:
+        """Return the figures of the queues; after an action they are new, else perhaps a second old."""
+        return read(self.pq._table, CAP) if self.said else self.pq.overview(CAP)
+
+    # -- what the templates call
+
+    def url(self, path: str, **fields: Any) -> str:
+        """Return a link to a page."""
+        return self.request.url(path, **fields)
+
+    @cached_property
+    def token(self) -> str:
+        """The token of the page's forms."""
+        return self._signer.token(self.request.user)
+
+    @property
+    def said(self) -> str:
+        """What the last action has said, if it was us."""
+        text = self.request.get("say")
+        return text if text and self._signer.is_signed(self.request.get("sign"), "say", text) else ""
+
+    def saying(self, path: str, text: str) -> str:
+        """Return a link, from the root on, to a page that says something."""
+        address, _, query = path.partition("?")
+        both = self.request.url("/", say=text, sign=self._signer.sign("say", text)).partition("?")[2]
+        return f"{self.request.root}{address}?{query + '&' if query else ''}{both}"
