@@ -36,10 +36,11 @@ due_at = '200000-01-01 00:00:00+00' and dequeued_at is not null
 
 -- name: stand
 -- Where a row with a key stands, as the index of keys has it: in line (0), held (1), dead (2), scheduled, or waiting for
--- those that it follows (3).
+-- those that it follows (3). What began stays in line while it waits for its retry; and so does what is to be tried again
+-- in a moment as if it had not begun (is_alone is false).
 (case
   when dequeued_at is null then case
-    when due_at = 'infinity' and waits_for is null then 1 when due_at is null or attempts > 0 then 0 else 3
+    when due_at = 'infinity' and waits_for is null then 1 when due_at is null or attempts > 0 or is_alone is false then 0 else 3
   end
   when due_at is not null then 0
   when error is not null then 2

@@ -11,13 +11,13 @@ order by q_name, key, :stand, expected_at, id
 
 -- name: is_in_line
 -- A job that waits for its retry is in line, unless it lets the others pass.
-:stand = 0 and (dequeued_at is not null or due_at is null or passes is not true)
+:stand = 0 and (dequeued_at is not null or due_at is null or attempts = 0 or passes is not true)
 
 -- name: is_late
 -- A row that the ends of others would not make ready: next_function would look behind it; or it is due.
 dequeued_at is null and waits_for is null and is_alone is not true and (
   (expected_at is null and id < newest - 1000 and (due_at = 'infinity' or (due_at is null and attempts = 0)))
-  or (due_at <= pg_catalog.clock_timestamp() and attempts = 0)
+  or (due_at <= pg_catalog.clock_timestamp() and :stand = 3)
 )
 
 -- name: read_rules

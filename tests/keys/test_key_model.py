@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from pq import PQ, After, LeasedJob, Unique
+from pq._jobs.settlement import Settlement, settle
 
 keys = st.sampled_from(["k", "k", "l", None])
 numbers = st.integers(0, 50)
@@ -117,6 +119,9 @@ class Machine(RuleBasedStateMachine):
         found = [row for row in self.model.rows.values() if row.state in states]
         return found[number % len(found)] if found else None
 
+    def has_follower(self, row: Row) -> bool:
+        return any(row.id in other.parents for other in self.model.rows.values())
+
     def ready(self, queue: str) -> list[Row]:
         """What others than the block may take."""
         if self.paused and queue == "a":
@@ -169,6 +174,8 @@ class Machine(RuleBasedStateMachine):
     @rule(queue=st.sampled_from("aab"), how=st.sampled_from(["get", "lease", "lease", "batch"]))
     def take(self, queue: str, how: str) -> None:
         expected = self.ready(queue)
+        if self.block is not None and any(self.has_follower(row) for row in expected[:1]):
+            how = "lease"  # while another's end is open, a follower waits for a check
         if how == "get":
             job = self.pq[queue].get(timeout=0)
             assert [row.id for row in expected[:1]] == ([] if job is None else [job.id])
@@ -224,8 +231,7 @@ class Machine(RuleBasedStateMachine):
     @contextmanager
     def ended(self, number: int) -> Iterator[tuple[Row, LeasedJob] | None]:
         row = self.some(number, "running")
-        follows = row is not None and any(row.id in other.parents for other in self.model.rows.values())
-        if row is None or (self.block is not None and follows):
+        if row is None or (self.block is not None and self.has_follower(row)):
             yield None
         else:
             yield row, self.running.pop(row.id)
@@ -244,13 +250,16 @@ class Machine(RuleBasedStateMachine):
                 found[1].fail("no")
                 self.model.end(found[0], "dead")
 
-    @rule(number=numbers, later=st.booleans())
-    def try_again(self, number: int, later: bool) -> None:
+    @rule(number=numbers, how=st.sampled_from(["retry", "release", "give back"]))
+    def try_again(self, number: int, how: str) -> None:
         row = self.some(number, "running")
         if row is not None:
             job = self.running.pop(row.id)
-            job.retry("1h") if later else job.release()
-            row.state = "retries" if later else "waiting"
+            if how == "give back":  # for a while, as workers do
+                settle([Settlement(job, "released", timedelta(hours=1))])
+            else:
+                job.release() if how == "release" else job.retry("1h")
+            row.state = "waiting" if how == "release" else "retries"
 
     # -- others
 
@@ -278,7 +287,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.block is None)
     @rule(number=numbers)
     def later(self, number: int) -> None:
-        row = self.some(number, "waiting")
+        row = self.some(number, "waiting", "retries")
         if row is not None and self.pq[row.queue].find(row.id).attempts == 0:  # type: ignore[union-attr]
             assert self.pq[row.queue].reschedule(row.id, "1h")
             row.state = "scheduled"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from support import taken, wait_until
 from support.driver import driver
 
 from pq import PQ, Queue
+from pq._jobs.settlement import Settlement, settle
 
 TAKE_191 = """
     update queue set dequeued_at = current_timestamp where id = (
@@ -202,6 +204,28 @@ def test_a_released_job_is_first_again(queue: Queue) -> None:
     put(queue, 1, 2)
     queue.get(lease="30s").release()
     assert [taken(queue), taken(queue), taken(queue)] == [1, 2, None]
+
+
+def test_a_job_that_is_given_back_for_a_while_keeps_its_place(queue: Queue) -> None:
+    """As a worker does that has no connection for the transaction of the task, or does not know the task."""
+    put(queue, 1, 2)
+    job = queue.get(lease="30s")
+    settle([Settlement(job, "released", timedelta(seconds=0.3))])
+    queue.put(3, None, "0s", key="k")
+    assert queue.counts() == {"ready": 0, "scheduled": 1, "held": 2, "running": 0, "dead": 0, "finished": 0}
+    assert [each.data for each in queue.list(key="k")] == [1, 3, 2]
+    assert taken(queue) is None
+    wait_until(lambda: taken(queue) == 1, "the end of the pause")
+    assert [taken(queue), taken(queue)] == [3, 2]
+
+
+def test_one_that_was_given_back_leaves_the_line_as_one_that_had_not_begun(queue: Queue) -> None:
+    ids = put(queue, 1, 2)
+    settle([Settlement(queue.get(lease="30s"), "released", timedelta(hours=1))])
+    assert queue.reschedule(ids[0], "50ms")
+    assert queue.count("ready") == 1
+    wait_until(lambda: queue.find(ids[0]).state == "ready", "its time")
+    assert sorted([taken(queue), taken(queue)]) == [1, 2]
 
 
 def test_a_dead_job_lets_the_next_go(queue: Queue) -> None:

@@ -33,23 +33,23 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "the guard takes no lock": Mutant(
         "test_keys.py::test_what_a_block_may_not_take_does_not_hide_what_it_may",
-        "may_begin := pg_catalog.pg_try_advisory_xact_lock(",
-        "may_begin := pg_catalog.pg_try_advisory_xact_lock_shared(",
+        "if not pg_catalog.pg_try_advisory_xact_lock(",
+        "if not pg_catalog.pg_try_advisory_xact_lock_shared(",
     ),
     "the guard looks once, and then takes the lock": Mutant(
         "test_races.py::test_who_begins_between_the_first_look_and_the_lock_is_seen",
-        "(locks + 1)::text, true);\n    end if;\n    may_begin := (",
-        "(locks + 1)::text, true);\n      exit;\n    end if;\n    may_begin := (",
+        "(locks + 1)::text, true);\n    end if;\n    if (",
+        "(locks + 1)::text, true);\n      exit;\n    end if;\n    if (",
     ),
     "a retry leaves the line": Mutant(
         "test_keys.py::test_while_a_job_waits_for_its_retry_the_others_stay_held",
-        "leaves := leaves or passes is true or new.attempts = 0;",
+        "leaves := leaves or passes is true or not stays;",
         "leaves := true;",
     ),
     "the guard takes each row for one that is alone": Mutant(
         "test_keys.py::test_jobs_that_overlapping_transactions_have_put_run_one_after_the_other",
-        "  if its_alone then\n    return true;",
-        "  if true then\n    return true;",
+        "  if its_alone then\n    return found_out;",
+        "  if true then\n    return found_out;",
     ),
     "who comes next is alone, also where several may run": Mutant(
         "test_keys.py::test_after_the_number_was_lowered_no_more_than_that_run",
@@ -108,7 +108,7 @@ MUTANTS = {
     ),
     "who is passed over in a block is not checked": Mutant(
         "test_late.py::test_a_ready_job_whose_commit_comes_late_is_not_passed_over_for_ever[in_block]",
-        "  if notes and not may_begin and its_attempts = 0 then",
+        "  if notes and found_out <> 'begins' and its_attempts = 0 then",
         "  if false then",
     ),
     "the order goes on behind an urgent job": Mutant(
@@ -118,8 +118,18 @@ MUTANTS = {
     ),
     "a retry that can't be taken now is held": Mutant(
         "test_races.py::test_a_retry_that_cannot_be_taken_for_a_moment_keeps_its_place",
-        "      if may_begin is false and old.attempts > 0 and passes is not true then",
-        "      if false then",
+        "        or (found_out is not null and old.attempts > 0 and passes is not true)\n",
+        "",
+    ),
+    "one in line whose key is busy is held": Mutant(
+        "test_races.py::test_one_in_line_that_cannot_be_taken_for_a_moment_lets_no_later_one_pass",
+        "(found_out = 'busy' and was_in_line and old.attempts = 0)",
+        "(false)",
+    ),
+    "what is given back for a while leaves the line": Mutant(
+        "test_keys.py::test_a_job_that_is_given_back_for_a_while_keeps_its_place",
+        "stays := new.attempts > 0 or (old.dequeued_at is not null and old.due_at is not null)",
+        "stays := new.attempts > 0",
     ),
 }
 

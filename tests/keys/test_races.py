@@ -80,6 +80,27 @@ def test_a_retry_that_cannot_be_taken_for_a_moment_keeps_its_place(dsn: str, que
     assert [data for data in found if data] == ["first", "urgent"]
 
 
+def test_one_in_line_that_cannot_be_taken_for_a_moment_lets_no_later_one_pass(
+    dsn: str, queue: Queue, connect: Any
+) -> None:
+    """Two are in line, since the put of the second has not seen the first. A block has locked the key, but not got the
+    first one, which another transaction had locked. A claim finds it just then; the next one comes when the block is
+    over."""
+    conn = connect()
+    first = queue.put("first", key="k", conn=conn)
+    queue.put("second", key="k")
+    conn.commit()
+    with PQ(dsn, timeout=0) as another, another["a"]:
+        conn.cursor().execute("select from queue where id = %s for update", (first,))
+        assert another["a"].get() is None
+        conn.rollback()
+        claim = f"update queue set dequeued_at = clock_timestamp(), schedule_at = 'infinity' where id = {first}"
+        assert queue._run(f"{claim} returning dequeued_at") == [(None,)]
+    found: list[Any] = []
+    wait_until(lambda: found.append(taken(queue)) or len([data for data in found if data]) == 2, "both")
+    assert [data for data in found if data] == ["first", "second"]
+
+
 def test_the_end_of_a_job_counts_on_one_in_line_that_is_about_to_leave(queue: Queue, connect: Any) -> None:
     """The one that is in line too is deleted by a transaction that was there before the third was put."""
     conn = connect()

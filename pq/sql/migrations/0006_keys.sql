@@ -46,7 +46,7 @@ alter table :table
   add column if not exists headers json;
 
 comment on column :table.key is 'Jobs with the same one run one at a time, in order. (pq)';
-comment on column :table.is_alone is 'Nobody else of its key is in line. (pq)';
+comment on column :table.is_alone is 'Nobody else of its key is in line; false: in line, though its time has not come. (pq)';
 comment on column :table.unique_key is 'A token that one row has at most; given by a put, and only taken away. (pq)';
 comment on column :table.unique_until is 'The end of the token; -infinity: when it is taken; infinity: when it has ended. (pq)';
 comment on column :table.slot is 'The limit whose place the delivery takes. (pq)';
@@ -227,21 +227,22 @@ $pq$;
 -- The guard: whether a row of a key may be taken now. A row that is alone may: the end of the one before it, which was
 -- alone, has made it ready, and nobody else may begin before it does. For others one has to look twice, the second time
 -- with the key locked until the transaction ends: each statement of this function has a snapshot of its own, and so sees
--- what was committed before it had the lock. A transaction locks only so many keys, since the server's table of locks is
--- small: null says that it has. notes: a row that is refused stays as it is, and is not one of those that ends make ready: so
+-- what was committed before it had the lock. Returned is "begins"; "behind", if others are in front of it; or "busy": another
+-- transaction looks at that moment, or has taken one. A transaction locks only so many keys, since the server's table of
+-- locks is small: null says that it has. notes: a row that is refused stays as it is, and is not one of those that ends make ready: so
 -- it is checked later, lest a line that is never empty passes it over for ever. So many rows a transaction: others follow.
 create or replace function :guard_function(
   its_queue text, its_key text, its_id bigint, its_expected timestamptz, its_attempts integer, its_alone boolean,
   most integer, passes boolean, stops boolean, most_locks integer, notes boolean
-) returns boolean
+) returns text
 language plpgsql as $pq$
 declare
   locks integer;
   noted integer;
-  may_begin boolean;
+  found_out text := 'begins';
 begin
   if its_alone then
-    return true;
+    return found_out;
   end if;
   for step in 1..2 loop
     if step = 2 then
@@ -249,40 +250,44 @@ begin
       if locks >= most_locks then
         return null;
       end if;
-      may_begin := pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(
+      if not pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(
         pg_catalog.format('%s key %s %s', :table_text::pg_catalog.regclass::oid, its_queue, its_key) collate "C", 0
-      ));
-      exit when not may_begin;
+      )) then
+        found_out := 'busy';
+        exit;
+      end if;
       perform pg_catalog.set_config('pq.key_locks', (locks + 1)::text, true);
     end if;
-    may_begin := (
-      select count(*) < most from (
+    if (
+      select count(*) >= most from (
         select id from :table
         where :of_key and :stand = 0 and id <> its_id and case
           when dequeued_at is not null or is_alone then true
-          when due_at is not null then passes is not true
+          when due_at is not null and attempts > 0 then passes is not true
           else (attempts = 0, coalesce(expected_at, 'infinity'), id)
             < (its_attempts = 0, coalesce(its_expected, 'infinity'), its_id)
         end
         :newest_first
         limit most
       ) as line
-    ) and (stops is not true or (
+    ) or (stops and (
       select id from :table
       where :of_key and :stand = 2 and id <> its_id
       :oldest_first
       limit 1
-    ) is null);
-    exit when not may_begin;
+    ) is not null) then
+      found_out := 'behind';
+      exit;
+    end if;
   end loop;
-  if notes and not may_begin and its_attempts = 0 then
+  if notes and found_out <> 'begins' and its_attempts = 0 then
     noted := coalesce(nullif(pg_catalog.current_setting('pq.refused', true), ''), '0')::integer;
     if noted < 60 then
       perform :check_function(its_queue, its_key, null, its_id);
       perform pg_catalog.set_config('pq.refused', (noted + 1)::text, true);
     end if;
   end if;
-  return may_begin;
+  return found_out;
 end
 $pq$;
 
@@ -294,7 +299,7 @@ language sql security definer set search_path from current as $pq$
   select :guard_function(
     its_queue, its_key, its_id, its_expected, its_attempts, its_alone, coalesce(given.per_key, 1),
     given.on_retry = 'pass', given.on_dead = 'stop', 60, true
-  ) is true
+  ) is not distinct from 'begins'
   from (select) as one left join :limits_table as given on given.name = its_queue and given.queues is null
 $pq$;
 
@@ -332,13 +337,15 @@ create or replace function :line_function() returns trigger
 language plpgsql security definer set search_path from current as $pq$
 declare
   may_hold boolean;
-  may_begin boolean;
+  found_out text;
   most integer;
   passes boolean;
   stops boolean;
-  was_in_line boolean := (old.dequeued_at is null) = (old.due_at is null) or (old.attempts > 0 and old.due_at < 'infinity');
+  was_in_line boolean := (old.dequeued_at is null) = (old.due_at is null)
+    or ((old.attempts > 0 or old.is_alone is false) and old.due_at < 'infinity');
   was_dead boolean := old.error is not null and old.dequeued_at is not null and old.due_at is null;
   leaves boolean := false;
+  stays boolean := false;
   noted text;
 begin
   if old.slot is not null and old.dequeued_at is not null and old.due_at is not null
@@ -374,10 +381,10 @@ begin
     end if;
     :read_rules new.q_name;
     most := coalesce(most, 1);
-    may_begin := :guard_function(
+    found_out := :guard_function(
       old.q_name, old.key, old.id, old.expected_at, old.attempts, old.is_alone, most, passes, stops, 120, not may_hold
     );
-    if may_begin then
+    if found_out = 'begins' then
       new.is_alone := case when most = 1 then true end;
       if new.due_at = 'infinity' then  -- plain SQL has taken a held row
         new.due_at := null;
@@ -387,12 +394,18 @@ begin
       return null;
     else
       new := old;
-      if may_begin is false and old.attempts > 0 and passes is not true then  -- among those held it would lose its place
+      -- One that was in line is not held, unless others are in front of it: a later one that is in line, too, would pass it.
+      -- Nor is one that has begun, which would lose its place among those held.
+      if (found_out = 'busy' and was_in_line and old.attempts = 0)
+        or (found_out is not null and old.attempts > 0 and passes is not true)
+      then
         new.due_at := pg_catalog.clock_timestamp() + interval '200 ms';
         new.schedule_at := new.due_at;
-      elsif may_begin is false then
+        new.is_alone := case when old.attempts = 0 then false end;
+      elsif found_out is not null then
         new.due_at := 'infinity';
         new.schedule_at := 'infinity';
+        new.is_alone := null;
         perform :check_function(new.q_name, new.key, null, new.id);
       end if;
     end if;
@@ -413,7 +426,7 @@ begin
     else
       if new.due_at is null and (
         leaves or (new.q_name, new.key) is distinct from (old.q_name, old.key)
-        or (old.due_at < 'infinity' and old.dequeued_at is null and old.attempts = 0) or old.waits_for is not null
+        or (old.due_at < 'infinity' and old.dequeued_at is null and not was_in_line) or old.waits_for is not null
         or (old.due_at is null and old.dequeued_at is not null)
       ) and :behind_function(new.q_name, new.key, new.id) then
         new.due_at := 'infinity';
@@ -422,7 +435,8 @@ begin
       end if;
       if was_in_line and new.due_at < 'infinity' then
         select on_retry = 'pass' into passes from :limits_table where name = new.q_name and queues is null;
-        leaves := leaves or passes is true or new.attempts = 0;
+        stays := new.attempts > 0 or (old.dequeued_at is not null and old.due_at is not null);  -- it was given back
+        leaves := leaves or passes is true or not stays;
       elsif was_in_line and old.dequeued_at is not null and old.due_at is null then
         leaves := true;  -- it was dead
       end if;
@@ -454,7 +468,7 @@ begin
     return old;
   end if;
   if new.dequeued_at is null and (old.dequeued_at is not null or leaves) then
-    new.is_alone := null;
+    new.is_alone := case when stays and not leaves and new.attempts = 0 then false end;
   end if;
   if old.due_at = 'infinity' and new.due_at is distinct from old.due_at then
     new.expected_at := nullif(new.expected_at, 'infinity');  -- it came late
