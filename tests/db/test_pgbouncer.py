@@ -127,10 +127,14 @@ def test_the_doctor_tells_of_the_pooler_and_leaves_nothing_in_the_session(bounce
         assert "pooler" not in [finding.name for finding in direct.doctor()]
 
 
+#: A look at a gate: the lock is given back at once.
+GATE = "pg_try_advisory_lock(gate.key) then not pg_advisory_unlock(gate.key)"
+
+
 def state_left_by(statements: list[str]) -> list[str]:
     """Those that leave something behind in the session. (pgbouncer itself says SET, in capitals.)"""
-    pattern = re.compile(r"listen|advisory_lock|prepare |\btemp|(^|; *)set (?!local)")
-    return [text for text in statements if pattern.search(text)]
+    pattern = re.compile(r"listen|advisory_lock|prepare |\btemp|(^|; *)set (?!local|transaction)")
+    return [text for text in statements if pattern.search(text.replace(GATE, ""))]
 
 
 def test_a_get_that_waits_polls(bounced: PQ, bouncer: str, proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
@@ -158,6 +162,69 @@ def test_many_threads(bouncer: str, sql: Sql) -> None:
         for thread in [Background(work) for _ in range(12)]:
             thread.result()
     assert sorted(seen) == list(range(1, 61))
+
+
+def test_streams(bounced: PQ, bouncer: str, dsn: str, proxy: Proxy) -> None:
+    stream = bounced.streams["orders"]
+    stream.create()
+    proxy.seen.clear()  # of the functions it made, too
+    billing = stream.subscribe("billing", max_retries=1, retry_in=None)
+    parted = stream.subscribe("parted", partitions=2)
+    late = driver.connect(dsn)
+    stream.publish("late", conn=late)
+    assert stream.publish_many(range(5)) == [2, 3, 4, 5, 6]
+    with bounced["a"]:
+        stream.publish("block", "x", "k", {"a": 1})
+        assert stream.load([7, 8]) == 2
+    with pytest.raises(ZeroDivisionError), billing.batch(3, timeout=0) as batch:
+        assert [event.data for event in batch] == [0, 1, 2]
+        batch.cursor.execute("select 1")
+        raise ZeroDivisionError
+    late.commit()
+    late.close()
+    seen: list[Any] = []
+    while True:
+        with billing.batch(2, timeout=0) as batch:
+            seen += [event.data for event in batch]
+            if not batch:
+                break
+    assert seen == [0, 1, 2, 3, 4, "block", 7, 8, "late"]
+    for batch in parted.batches(timeout=0):
+        if not batch:
+            break
+        batch.extend()
+        batch.done()
+    assert parted.lag(exact=True).events == 0
+    billing.seek("beginning")
+    with bounced["a"]:
+        taken = billing.take(2)
+        assert [event.data for event in taken] == ["late", 0]
+        taken[1].retry("0s")
+    with next(billing.batches(1, timeout=0)) as retried:
+        assert [event.data for event in retried] == [0]
+    stream.rotate()
+    assert not stream.rebase()
+    assert not state_left_by(proxy.seen)
+
+
+def test_a_consumer_of_a_stream_polls(
+    bounced: PQ, bouncer: str, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = bounced.streams["orders"]
+    stream.create()
+    proxy.seen.clear()  # of the functions it made, too
+    billing = stream.subscribe("billing")
+
+    def wait() -> list[Any]:
+        with billing.batch(timeout=30) as batch:
+            return [event.data for event in batch]
+
+    waiting = Background(wait)
+    wait_until(lambda: "polling" in caplog.text, "the warning")
+    with PQ(bouncer) as other:
+        other.streams["orders"].publish(1)
+    assert waiting.result() == [1]
+    assert not state_left_by(proxy.seen)
 
 
 def test_listen_dsn_wakes(bouncer: str, dsn: str, caplog: pytest.LogCaptureFixture) -> None:

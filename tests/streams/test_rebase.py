@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.server import Server
 
 from pq import PQ
 from pq.errors import StreamRestored
 
 
+@pytest.fixture(params=["the same server", "another server"])
+def other_dsn(request: pytest.FixtureRequest, pg_bin: Path) -> Iterator[str]:
+    """Of an empty database: on the same server, whose numbers of transactions are larger than those in the dump; or on
+    a new one, which begins to count."""
+    if not (pg_bin / "pg_dump").exists():
+        pytest.skip("there is no pg_dump here")
+    if request.param == "the same server":
+        yield request.getfixturevalue("make_database")(table=False)
+        return
+    with Server(bin=pg_bin) as server:
+        yield f"host=127.0.0.1 port={server.settings['port']} user=postgres dbname=postgres"
+
+
 @pytest.fixture
-def restored(pg_bin: Path, make_database: Callable[..., str]) -> Callable[[str], str]:
+def restored(pg_bin: Path, other_dsn: str) -> Callable[[str], str]:
     """Dump a database, and restore the dump into another one."""
 
     def copy(dsn: str) -> str:
-        if not (pg_bin / "pg_dump").exists():
-            pytest.skip("there is no pg_dump here")
-        other = make_database(table=False)
         environment = {**os.environ, "LC_ALL": "C"}
-        dump = subprocess.run([pg_bin / "pg_dump", "-d", dsn], capture_output=True, check=True, env=environment)
-        psql = [pg_bin / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", other]
-        subprocess.run(psql, input=dump.stdout, capture_output=True, check=True, env=environment)
-        return other
+        dump = subprocess.run([pg_bin / "pg_dump", "-Fc", "-d", dsn], capture_output=True, check=True, env=environment)
+        restore = [pg_bin / "pg_restore", "--exit-on-error", "-d", other_dsn]
+        subprocess.run(restore, input=dump.stdout, capture_output=True, check=True, env=environment)
+        return other_dsn
 
     return copy
 
