@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .._args import job_ids, limit_of
@@ -11,6 +11,7 @@ from .._jobs.dead import DeadJob
 from .._table.rows import QueueRows
 from .._times import Delay, delay_of
 from ..errors import JobNotFound
+from ..sql import array
 
 #: How many jobs iteration reads at a time.
 PAGE = 100
@@ -74,6 +75,10 @@ class Dead:
         """
         delay = None if in_ is None else delay_of("in_", in_).total_seconds()
         return self._act("retry", ids, all, delay=delay)
+
+    def _retry_each(self, ids: Sequence[int], delays: Sequence[float]) -> int:
+        """Make jobs ready again, each after so many seconds, and return how many these were."""
+        return len(self._run("retry_each", "these", patient=True, ids=array(ids), delays=array(delays)))
 
     def discard(self, ids: int | Iterable[int] | None = None, *, all: bool = False) -> int:
         """Delete jobs.

@@ -54,7 +54,7 @@ class Limit:
         if self.running is not None and integer("running", self.running, 1) > MAX_PLACES:
             raise ValueError(f"running must be at most {MAX_PLACES:,}: {self.running}")
         if self.rate is not None:
-            _read(self.rate)
+            rate_of(self.rate)
         if self.per_key is not None and integer("per_key", self.per_key, 1) > MAX_PLACES:
             raise ValueError(f"per_key must be at most {MAX_PLACES:,}: {self.per_key}")
         if self.on_retry is not None:
@@ -70,12 +70,13 @@ class Limit:
             raise ValueError("a limit needs running, rate, per_key, on_retry or on_dead; or remove it")
 
 
-class _Rate(NamedTuple):
+class Rate(NamedTuple):
     number: int
     period: float  # seconds
 
 
-def _read(rate: object) -> _Rate:
+def rate_of(rate: object) -> Rate:
+    """Read a number and a period, such as ``'100/m'``; the errors are those of `Limit`."""
     if not isinstance(rate, str):
         raise TypeError(f"rate must be a str such as '100/m', not {type(rate).__name__}: {reprlib.repr(rate)}")
     match = _RATE.fullmatch(rate)
@@ -90,10 +91,10 @@ def _read(rate: object) -> _Rate:
     parts = -(-number // MAX_PLACES)
     if parts > period:
         raise ValueError(f"rate must be at most {MAX_PLACES:,} in a millisecond, not {rate!r}")
-    return _Rate(number // parts, -(-period // parts) / 1000)
+    return Rate(number // parts, -(-period // parts) / 1000)
 
 
-def _text(rate: _Rate) -> str:
+def _text(rate: Rate) -> str:
     milliseconds = round(rate.period * 1000)
     unit, length = next(each for each in UNITS.items() if milliseconds % each[1] == 0)
     count = milliseconds // length
@@ -135,7 +136,7 @@ class Limits(MutableMapping[str, Limit]):
         if not isinstance(limit, Limit):
             raise TypeError(f"a limit must be a Limit, not {type(limit).__name__}: {reprlib.repr(limit)}")
         queue_name(check_text("the name of a limit", name))
-        number, period = (None, None) if limit.rate is None else _read(limit.rate)
+        number, period = (None, None) if limit.rate is None else rate_of(limit.rate)
         with self._table.database.grouped():
             self._run("lock")
             before = self._run("list", name=name)
@@ -208,7 +209,7 @@ def trim(table: Table, names: str) -> None:
 
 def _limit(row: tuple[Any, ...]) -> Limit:
     _, queues, running, number, period, per_key, on_retry, on_dead = row
-    rate = None if number is None else _text(_Rate(number, period))
+    rate = None if number is None else _text(Rate(number, period))
     return Limit(running=running, rate=rate, per_key=per_key, on_retry=on_retry, on_dead=on_dead, queues=queues)
 
 

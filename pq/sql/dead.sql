@@ -47,6 +47,25 @@ with pq_changed as (
 )
 select :wake from pq_changed as changed
 
+-- name: retry_each
+-- Make each of these jobs ready after a delay of its own. Why the join and the conditions on numbers look like this is told
+-- in lease.sql.
+with pq_given as materialized (
+  select given.id as given_id, given.delay from unnest(%(ids)s::bigint[], %(delays)s::float8[])
+    with ordinality as given (id, delay, number)
+  where given.number = abs(given.number) and given.number = given.number + 0
+), pq_changed as (
+  update :table set
+    dequeued_at = null,
+    due_at = statement_timestamp() + make_interval(secs => given.delay),
+    schedule_at = statement_timestamp() + make_interval(secs => given.delay),
+    attempts = 0, expiries = 0, error = null, failed_at = null, finished_at = null
+  from pq_given as given
+  where id = any (array[given.given_id]) and :dead_one
+  returning tableoid, q_name
+)
+select :wake from pq_changed as changed
+
 -- name: discard
 delete from :table where :some
 returning id

@@ -252,6 +252,15 @@ from pq_most as state, pq_names as names, lateral (
   limit (select state.most + 1)
 ) as job
 
+-- name: dead_before
+-- The dead jobs of a queue that died before one of them, the newest first.
+select job.id, job.q_name, :task, left(job.error, 400), job.dequeued_at at time zone 'utc'
+from :table as job
+where job.q_name = %(queue)s and :is_dead
+  and (job.dequeued_at, job.id) < (%(died_at)s::timestamp at time zone 'utc', %(id)s::bigint)
+order by job.q_name desc, job.dequeued_at desc, job.id desc
+limit %(limit)s
+
 -- name: dead_names
 pq_dead as (
   (select job.q_name from :table as job where :is_dead order by q_name, dequeued_at, id limit 1)

@@ -51,6 +51,7 @@ SHARED = {
     "_update": "of a queue, for its jobs: replaces the data in the row",
     "_transaction": "of a queue, for transactional tasks: a block with the cursor that the queue is to give",
     "_place": "of a job: its place in the order in which jobs are listed",
+    "_retry_each": "of the dead jobs of a queue, for groups of them",
     "_with_tasks": "of a PQ with tasks, for a worker",
     "_packages": "of a queue with tasks, for the command line: where functions may be found",
 }
