@@ -35,6 +35,8 @@ def add(commands: Any) -> None:
     show = command(_show, "show", "show everything about a job", "queue", "id", "--json")
     show.add_argument("--follow", action="store_true", help="first wait until it has ended, and show how far it is")
 
+    command(_why, "why", "say why a job does not run", "queue", "id", "--json")
+
     cancel = command(_cancel, "cancel", "end jobs without running them", "queue", "--yes")
     cancel.add_argument("ids", nargs="*", type=int, metavar="ID", help="ids of the jobs")
     cancel.add_argument("--key", help="all jobs of this key")
@@ -103,6 +105,16 @@ def _show(args: argparse.Namespace) -> None:
         _print(job, result)
     if args.follow and (job.state == "dead" or job.cancelled):
         raise PQError(f"job {job.id} {'was cancelled' if job.cancelled else 'is dead'}")
+
+
+def _why(args: argparse.Namespace) -> None:
+    with _queue(args) as queue:
+        why = queue.why(args.id)
+    if args.json:
+        reasons = [reason._asdict() for reason in why.reasons]
+        print_json({"id": why.id, "queue": why.queue, "state": why.state, "reasons": reasons})
+    else:
+        print_text(str(why))
 
 
 def _print(job: JobInfo, result: str | None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from .._jobs.info import JobInfo, QueueInfo
+from .._jobs.info import JobInfo
 from .._jobs.job import utc_format
 from .._text import cut, printable
 from ..errors import PQError
@@ -19,8 +19,8 @@ from ..errors import PQError
 WIDTH = 60
 
 
-def members(info: JobInfo | QueueInfo) -> dict[str, Any]:
-    """Return the fields of a job or queue, by name."""
+def members(info: JobInfo) -> dict[str, Any]:
+    """Return the fields of a job, by name."""
     found = {each.name: getattr(info, each.name) for each in fields(info)}
     return {name: value for name, value in found.items() if not name.startswith("_")}
 
@@ -63,6 +63,17 @@ def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value.isoformat(' ', 'seconds')}Z"
     return printable(str(value))
+
+
+def call_of(text: str) -> tuple[str | None, str]:
+    """Return what a table shows of a job's data: the task that it calls and the arguments; or None, and the data."""
+    data = value_of(text)
+    if not isinstance(data, dict) or not isinstance(data.get("function"), str):
+        return None, one_line(text)
+    args, kwargs = data.get("args"), data.get("kwargs")
+    shown = [json.dumps(each) for each in args] if isinstance(args, list) else []
+    shown += [f"{name}={json.dumps(each)}" for name, each in kwargs.items()] if isinstance(kwargs, dict) else []
+    return data["function"], one_line(", ".join(shown))
 
 
 def one_line(text: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from typing import Any
 
-from .._jobs.info import QueueInfo
-from .output import confirm, members, print_json, print_table, print_text
+from .._looks.times import naive
+from .output import confirm, print_json, print_table, print_text
 from .parser import Commands, database_options, opened, table_options
+
+_STATES = ("ready", "scheduled", "held", "running", "dead")
+_NAMES = ("name", *_STATES, "ready_since", "next_due", "paused", "limited", "waiting")
 
 
 def add(commands: Any) -> None:
@@ -17,7 +19,8 @@ def add(commands: Any) -> None:
     command(_pause, "pause", "stop handing out jobs of a queue", "queue")
     command(_resume, "resume", "hand out jobs of a paused queue again", "queue")
     command(_clear, "clear", "delete all jobs of a queue", "queue", "--yes")
-    command(_queues, "queues", "show the queues and how many jobs they have", "--json")
+    queues = command(_queues, "queues", "show the queues and how many jobs they have", "--json")
+    queues.add_argument("--exact", action="store_true", help="count all jobs (default: up to 1,000 of each state)")
     command(_prune, "prune", "delete the jobs whose retention is over")
 
 
@@ -42,11 +45,23 @@ def _clear(args: argparse.Namespace) -> None:
 
 def _queues(args: argparse.Namespace) -> None:
     with opened(args) as pq:
-        queues = [members(queue) for queue in pq.queues()]
+        overview = pq.overview(exact=args.exact)
+    queues = [
+        {
+            "name": each.name,
+            **{state: getattr(each, state) for state in _STATES},
+            "ready_since": naive(each.ready_since),
+            "next_due": naive(each.next_due),
+            "paused": each.paused,
+            "limited": each.limited,
+            "waiting": each.waiting,
+        }
+        for each in overview.queues
+    ]
     if args.json:
-        print_json(queues)
+        print_json([queue | {"cut": [name for name in _STATES if queue[name].is_cut]} for queue in queues])
     else:
-        heading = [each.name.replace("_", " ") for each in fields(QueueInfo)]
+        heading = [name.replace("_", " ") for name in _NAMES]
         print_table([heading, *(queue.values() for queue in queues)])
 
 

@@ -56,6 +56,11 @@ class History:
     looked_at: int
     since: datetime | None
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether there are further rows."""
+        return self.since is not None
+
     def __iter__(self) -> Iterator[Minute]:
         return iter(self.minutes)
 

@@ -250,7 +250,17 @@ def test_queues_has_all_queues(call: Calls, pq: PQ) -> None:
     assert second.items() >= {"name": "b\x1b[2J", "paused": True, "ready_since": None, "next_due": None}.items()
     lines = call("queues").splitlines()
     assert lines[1].split()[:6] == ["a", "1", "1", "1", "1", "1"]
-    assert lines[2].split() == ["b\\x1b[2J", "0", "0", "0", "0", "0", "-", "-", "yes"]
+    assert lines[2].split() == ["b\\x1b[2J", "0", "0", "0", "0", "0", "-", "-", "yes", "no", "0"]
+
+
+def test_queues_counts_up_to_a_thousand_unless_it_is_to_be_exact(call: Calls, pq: PQ) -> None:
+    pq["a"].put_many(range(1234))
+    assert call("queues").splitlines()[1].split()[:2] == ["a", "1,000+"]
+    assert call("queues", "--exact").splitlines()[1].split()[:2] == ["a", "1,234"]
+    (queue,) = call.json("queues")
+    assert (queue["ready"], queue["cut"]) == (1000, ["ready"])
+    (queue,) = call.json("queues", "--exact")
+    assert (queue["ready"], queue["cut"]) == (1234, [])
 
 
 class Bomb:
@@ -310,14 +320,47 @@ def test_dead_jobs_are_listed_the_newest_first(call: Calls, pq: PQ) -> None:
     for number in range(3):
         pq["a"].put({"number": number})
         pq["a"].get(block=False, lease="1h").fail(ValueError(f"rotten\x1b[2J\n{number}"))  # type: ignore[union-attr]
-    lines = call("dead", "list", "a", "--limit", "2").splitlines()
-    assert [line.partition("attempts")[2] for line in lines] == [f"  ValueError: rotten\\x1b[2J {n}" for n in (2, 1)]
+    lines = call("dead", "list", "a", "--limit", "2").splitlines()[1:]
+    assert [re.split("  +", line)[3:] for line in lines] == [
+        ["1", "-", f'{{"number": {n}}}', f"ValueError: rotten\\x1b[2J {n}"] for n in (2, 1)
+    ]
     found = call.json("dead", "list", "a")
     assert call.json("dead", "list", "none") == []
     for job, known in zip(found, pq["a"].dead.list(), strict=True):
         assert (job["id"], job["attempts"], job["data"]) == (known.id, 1, known.data)
         assert job["error"] == known.error._asdict()
         assert (moment(job["first_failed_at"]), moment(job["died_at"])) == (known.first_failed_at, known.died_at)
+
+
+def test_dead_jobs_of_all_queues_are_listed_with_their_tasks(call: Calls, pq: PQ) -> None:
+    for name, args, kwargs in [("a", [1], {}), ("b", ["x"], {"kind": "Cox"}), ("a", [], {})]:
+        pq[name].put({"function": "garden.eat", "args": args, "kwargs": kwargs})
+        pq[name].get(block=False, lease="1h").fail(ValueError("rotten"))  # type: ignore[union-attr]
+    lines = call("dead", "list").splitlines()[1:]
+    assert [re.split("  +", line)[1] for line in lines] == ["a", "b", "a"]
+    assert [re.split("  +", line)[4:] for line in lines[1:]] == [
+        ["garden.eat", '"x", kind="Cox"', "ValueError: rotten"],
+        ["garden.eat", "1", "ValueError: rotten"],
+    ]
+    assert [job["queue"] for job in call.json("dead", "list", "--limit", "2")] == ["a", "b"]
+
+
+def test_groups_of_dead_jobs_are_shown_retried_and_deleted(call: Calls, pq: PQ) -> None:
+    for n, error in enumerate([ValueError("row 1"), ValueError("row 22"), KeyError("x"), ValueError("row 3")]):
+        pq["a"].put({"function": "garden.eat", "args": [n], "kwargs": {}})
+        pq["a"].get(block=False, lease="1h").fail(error)  # type: ignore[union-attr]
+    first, second = call.json("dead", "groups")
+    assert (first["count"], first["error"], first["message"], first["task"]) == (3, "ValueError", "row #", "garden.eat")
+    lines = call("dead", "groups", "a").splitlines()
+    assert lines[1].startswith(f"{first['group']}  a      3")
+    assert lines[1].endswith("garden.eat  ValueError: row #")
+    output, errors = call.both("dead", "retry-group", "none", code=1)
+    assert (output, "no group 'none'" in errors) == ("", True)
+    assert call("dead", "retry-group", first["group"], "--rate", "1/h") == "3 will be tried again\n"
+    assert pq["a"].count("scheduled") == 2
+    call.both("dead", "discard-group", second["group"], code=2)
+    assert call("dead", "discard-group", second["group"], "--queue", "a", "--yes") == "1 deleted\n"
+    assert call.json("dead", "groups") == []
 
 
 @pytest.mark.parametrize(("action", "left"), [("retry", {"ready": 2}), ("discard", {})])
@@ -467,6 +510,7 @@ COMMANDS = {
     "list": ["a"],
     "count": ["a"],
     "show": ["a", "1"],
+    "why": ["a", "1"],
     "cancel": ["a", "1", "--yes"],
     "reschedule": ["a", "1", "--at", "1s"],
     "move": ["a", "1", "b"],
