@@ -10,7 +10,7 @@ from typing import Any
 from .._traceback import traceback_of
 
 #: What the worker says of a job, as fields of the record.
-FIELDS = ("event", "queue", "job_id", "task", "attempt", "seconds")
+FIELDS = ("event", "queue", "job_id", "task", "attempt", "seconds", "worker", "trace_id")
 
 
 class JSONFormatter(logging.Formatter):

@@ -6,6 +6,7 @@ Nothing here is paid for where there are none: who puts or runs a job looks at a
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -172,6 +173,21 @@ def headers_of(text: str | None) -> dict[str, str] | None:
     except (ValueError, RecursionError):
         return None
     return {name: value for name, value in found.items() if type(value) is str} if type(found) is dict else None
+
+
+def trace_of(headers: Mapping[str, str] | None) -> str | None:
+    """Return the id of the trace in which a job was put, by the headers of OpenTelemetry or of Sentry."""
+    for name, form in _TRACES.items() if headers else ():
+        match = form.match((headers or {}).get(name, ""))
+        if match is not None:
+            return match[1]
+    return None
+
+
+_TRACES = {
+    "traceparent": re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-"),
+    "sentry-trace": re.compile("([0-9a-f]{32})-[0-9a-f]{16}"),
+}
 
 
 def _add(found: dict[str, str], headers: Any, instrument: Any) -> None:

@@ -36,8 +36,8 @@ REPORTED = {"dead": ("dead",), "failed": ("dead", "retry"), "nothing": ()}
 class Instrument:
     """Errors and traces for Sentry, for `PQ.instrument`.
 
-    Each attempt has an isolation scope of its own, with the tags ``pq.queue`` and ``pq.task``, and is a transaction with
-    the name of the task, in the trace of the put. The data of jobs is not sent.
+    Each attempt has an isolation scope of its own, with the tags ``pq.queue`` and ``pq.task``, and is a transaction
+    with the name of the task, in the trace of the put. The data of jobs is not sent.
 
     :param report: ``'dead'``: the error of a job that is given up, ``'failed'``: of each attempt that fails, or
         ``'nothing'``. Only a worker reports.

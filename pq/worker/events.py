@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .._calls import check_finished, check_plain
+from .._jobs.holder import holder
 from .._jobs.lease import LeasedJob
 from .._logs import worker_log as logger
-from .._table.instruments import Instruments
+from .._table.instruments import Instruments, trace_of
 from .._text import NAME, cut, printable
 from .execution import Execution
 
@@ -107,6 +108,10 @@ def log(level: int, what: str, execution: Execution, error: BaseException | None
     seconds = round(execution.seconds, 6)
     queue = printable(job.queue.name)
     fields = {"event": what, "queue": queue, "job_id": job.id, "task": task, "attempt": job.attempts}
+    fields["worker"] = holder()
+    trace_id = trace_of(job.headers)
+    if trace_id is not None:
+        fields["trace_id"] = trace_id
     text = "%(queue)s: job %(job_id)s, %(task)s, attempt %(attempt)s: %(event)s"
     if what != "start":
         fields["seconds"] = seconds
