@@ -13,7 +13,7 @@ from .view import View
 #: Bytes of data of a job that can be put again.
 LARGEST = 16 * 1024 * 1024
 
-log = Log("pq.web")
+log: Log = Log("pq.web")
 
 
 class Done(NamedTuple):

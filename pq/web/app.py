@@ -30,7 +30,7 @@ STATIC = {"pq.css": "text/css", "pq.js": "text/javascript", "pq.svg": "image/svg
 #: Seconds for which pages show what the doctor has said, and what has happened in the last hour.
 DOCTOR, HISTORY = 30.0, 5.0
 
-log = Log("pq.web")
+log: Log = Log("pq.web")
 
 
 class App:

@@ -26,12 +26,14 @@ class Picture(NamedTuple):
     :ivar title: what it shows.
     :ivar latest: the figure beside the title.
     :ivar values: one for each minute.
+    :ivar bad: what stands on top of these, in red.
     :ivar labels: likewise.
     """
 
     title: str
     latest: str
     values: Sequence[float]
+    bad: Sequence[float]
     labels: Sequence[str]
 
 
@@ -76,6 +78,7 @@ def drawn(found: History, now: datetime, seen: Callable[[str], bool]) -> list[Pi
     :param seen: whether a queue is shown.
     """
     finished: dict[datetime, int] = {}
+    died: dict[datetime, int] = {}
     waited: dict[datetime, float] = {}
     allowed: dict[str, bool] = {}
     for minute in found:
@@ -83,19 +86,25 @@ def drawn(found: History, now: datetime, seen: Callable[[str], bool]) -> list[Pi
             allowed[minute.queue] = seen(minute.queue)
         if allowed[minute.queue]:
             finished[minute.at] = finished.get(minute.at, 0) + minute.finished
+            died[minute.at] = died.get(minute.at, 0) + minute.dead
             waited[minute.at] = max(waited.get(minute.at, 0.0), minute.waited_most or 0.0)
     last = now.replace(second=0, microsecond=0)
     times = [last - timedelta(minutes=back) for back in range(MINUTES - 1, -1, -1)]
-    sign = "+" if found.is_cut else ""
     made = [finished.get(at, 0) for at in times]
+    dead = [died.get(at, 0) for at in times]
     longest = [waited.get(at, 0.0) for at in times]
+    is_cut = found.since is not None and found.since > times[0]
+    text = f"{sum(made):,}{'+' if is_cut else ''}" + (f" and {sum(dead):,} dead" if any(dead) else "")
     return [
         Picture(
-            "Finished per minute", f"{sum(made):,}{sign} in an hour", made,
-            [f"{at:%H:%M}: {count:,} finished" for at, count in zip(times, made, strict=True)],
+            "Finished per minute", text, made, dead,
+            [
+                f"{at:%H:%M}: {count:,} finished" + (f", {bad:,} died" if bad else "")
+                for at, count, bad in zip(times, made, dead, strict=True)
+            ],
         ),
         Picture(
-            "Longest wait before that", span(max(longest)) if any(longest) else "–", longest,
+            "Longest wait before that", span(max(longest)) if any(longest) else "–", longest, [],
             [f"{at:%H:%M}: {span(most)}" for at, most in zip(times, longest, strict=True)],
         ),
     ]  # fmt: skip

@@ -32,7 +32,7 @@ class Refused(Exception):
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
-        self.status = status
+        self.status: int = status
 
 
 class Request:
@@ -46,17 +46,17 @@ class Request:
     """
 
     def __init__(self, environ: Mapping[str, Any], at: str, user: str | None) -> None:
-        self.environ = environ
+        self.environ: Mapping[str, Any] = environ
         self.method: str = environ["REQUEST_METHOD"]
-        self.user = user
+        self.user: str | None = user
         root, path = _text(environ.get("SCRIPT_NAME", "")), _text(environ.get("PATH_INFO", ""))
         at = at.rstrip("/")
         if at and path.startswith(at):
             root, path = root + at, path[len(at) :]
-        self.root = quote(root.rstrip("/"))
-        self.path = path or "/"
-        self.query = _fields(environ.get("QUERY_STRING", ""))
-        self.form = self._read() if self.method == "POST" else {}
+        self.root: str = quote(root.rstrip("/"))
+        self.path: str = path or "/"
+        self.query: dict[str, list[str]] = _fields(environ.get("QUERY_STRING", ""))
+        self.form: dict[str, list[str]] = self._read() if self.method == "POST" else {}
 
     def get(self, name: str, default: str = "") -> str:
         """Return the first field of that name of the query."""

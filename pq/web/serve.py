@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import os
+import socket
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
@@ -49,13 +50,15 @@ def serve(
     app: Any = App(pq, can=lambda user, action, queue: True, read_only=read_only, hosts=hosts)
     if passwords:
         app = Password(app, passwords)
-    server = create_server(app, host=host, port=port, threads=THREADS, ident=None, clear_untrusted_proxy_headers=True)
-    try:
-        shown = f"[{host}]" if ":" in host else host
-        started(f"http://{shown}:{getattr(server, 'effective_port', port)}/")
-        server.run()
-    finally:
-        server.close()
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.create_server(address[:2], family=family) as listening:  # by waitress it would fail with threads left
+        server = create_server(app, sockets=[listening], threads=THREADS, ident=None)
+        try:
+            shown = f"[{host}]" if ":" in host else host
+            started(f"http://{shown}:{listening.getsockname()[1]}/")
+            server.run()
+        finally:
+            server.close()
 
 
 def is_loopback(host: str) -> bool:

@@ -21,7 +21,7 @@ from .security import Signer
 CAP = 1000
 
 #: Says whether a user may do something in a queue.
-Can = Callable[["str | None", str, "str | None"], object]
+Can = Callable[[str | None, str, str | None], object]
 
 
 class Page(NamedTuple):
@@ -59,12 +59,12 @@ class View:
     """
 
     def __init__(self, request: Request, site: Site) -> None:
-        self.request = request
-        self.pq = site.pq
-        self.jobs = Jobs(site.pq)
-        self.read_only = site.read_only
-        self.findings = site.findings.get
-        self.history = site.history.get
+        self.request: Request = request
+        self.pq: PQ = site.pq
+        self.jobs: Jobs = Jobs(site.pq)
+        self.read_only: bool = site.read_only
+        self.findings: Callable[[], list[Finding] | None] = site.findings.get
+        self.history: Callable[[], History | None] = site.history.get
         self._can = site.can
         self._signer = site.signer
 
