@@ -16,6 +16,25 @@ PAUSE = 1.0
 _NEVER = float("inf")
 
 
+class _Marks(threading.local):
+    """Whether the current thread is one that pq started."""
+
+    own = False
+
+
+_marks = _Marks()
+
+
+def mark_own_thread() -> None:
+    """Note that pq has started the current thread."""
+    _marks.own = True
+
+
+def is_own_thread() -> bool:
+    """Return whether pq has started the current thread: a `Loop`, or a thread of a worker."""
+    return _marks.own
+
+
 class Loop:
     """A daemon thread around `run_once`.
 
@@ -100,6 +119,7 @@ class Loop:
     # -- in the thread
 
     def _work(self) -> None:
+        mark_own_thread()
         pause: float | None = 0.0
         while True:
             try:

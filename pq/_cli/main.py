@@ -31,15 +31,16 @@ exit codes:
 """
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "pq") -> int:
     """Run a command.
 
     :param argv: the arguments; default: those of the process.
+    :param prog: what the help calls the program.
     :returns: the exit code, as the help text lists them.
     """
     try:
         try:
-            return _run(argv)
+            return _run(argv, prog)
         finally:
             print(end="", flush=True)  # now, while an error can still be told
     except OSError as error:
@@ -50,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _run(argv: list[str] | None) -> int:
-    parser = _parser()
+def _run(argv: list[str] | None, prog: str) -> int:
+    parser = _parser(prog)
     args = parser.parse_args(argv)
     if args.run is None:
         parser.print_help()
@@ -82,9 +83,9 @@ def _complain(error: object) -> None:
     print(f"pq: {printable(text, newlines=True)}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = Parser(
-        prog="pq",
+        prog=prog,
         description="A transactional job queue for PostgreSQL.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -6,9 +6,10 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from .._manager import PQ
 from .._queue.browse import STATES
@@ -25,18 +26,37 @@ class Parser(argparse.ArgumentParser):
         super().error(re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", message))
 
 
+class Where(NamedTuple):
+    """Which table the commands are for, where no option says it.
+
+    :ivar dsn: a DSN, or a function that returns it; None: the environment says it.
+    """
+
+    dsn: str | Callable[[], str] | None = None
+    table: str = "queue"
+    schema: str | None = None
+
+
+#: What a framework has set in place of the options.
+_NOWHERE = Where()
+where: ContextVar[Where] = ContextVar("pq_where", default=_NOWHERE)
+
+
 def database_options() -> Parser:
     """Return the options that say where the database is."""
     parser = Parser(add_help=False)
-    parser.add_argument("--dsn", help="the database (default: PQ_DSN, DATABASE_URL, or libpq's PG* variables)")
+    default = "PQ_DSN, DATABASE_URL, or libpq's PG* variables" if where.get().dsn is None else "that of the settings"
+    parser.add_argument("--dsn", default=where.get().dsn, help=f"the database (default: {default})")
     return parser
 
 
 def table_options() -> Parser:
     """Return the options that say which table of the database."""
+    _, table, schema = where.get()
     parser = Parser(add_help=False)
-    parser.add_argument("--table", default="queue", help="name of the table (default: queue)")
-    parser.add_argument("--schema", help="schema of the table (default: the search path decides)")
+    parser.add_argument("--table", default=table, help=f"name of the table (default: {table})".replace("%", "%%"))
+    default = (schema or "the search path decides").replace("%", "%%")
+    parser.add_argument("--schema", default=schema, help=f"schema of the table (default: {default})")
     return parser
 
 

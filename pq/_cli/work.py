@@ -25,6 +25,9 @@ DEFAULTS: dict[str, Any] = {
     "shutdown_timeout": 30,
 }
 
+#: The worker that `run` runs now, for who stops it other than by a signal.
+running: list[Worker] = []
+
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -74,12 +77,15 @@ def run(args: argparse.Namespace) -> int:
         driver = worker.queues[0]._table.database.source.driver
         try:
             _ = worker.queues[0].paused  # any statement on the table
+            running.append(worker)
             worker.run()  # raises these only before the database has served it for the first time
         except (TableMissing, driver.Error) as error:
             forbidden = driver.is_refused(error) and not driver.is_read_only(error)  # a standby may be promoted
             if not forbidden and not isinstance(error, TableMissing):
                 raise
             raise UsageError(str(error).partition("\n")[0]) from error  # which a supervisor does not try again
+        finally:
+            running.clear()
     return 0
 
 

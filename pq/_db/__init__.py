@@ -32,7 +32,7 @@
 from .aside import Aside, aside_of
 from .database import Database
 from .drivers.base import Rows
-from .drivers.detect import check_source, interruptible, own_driver
+from .drivers.detect import check_source, interruptible, is_dsn, own_driver
 from .drivers.literal import Literal
 from .outside import Outside
 from .scope import block_of
@@ -49,6 +49,7 @@ __all__ = [
     "block_of",
     "check_source",
     "interruptible",
+    "is_dsn",
     "own_driver",
     "wait_readable",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 from .._args import timeout_seconds
 from .block import Block, Using
 from .drivers.base import PING, Driver, Params, Rows
-from .drivers.detect import driver_of, is_engine
+from .drivers.detect import driver_of, is_dsn, is_engine
 from .execute import Executor
 from .joined import Joined
 from .scope import current
@@ -27,7 +27,7 @@ from .sources.sqlalchemy import EnginePool
 class Database:
     """What the rest of pq knows of a database.
 
-    :param conn: a connection of psycopg2 or psycopg 3, or a DSN.
+    :param conn: a connection of psycopg2 or psycopg 3, or a DSN, or a function that returns one.
     :param pool: a pool of psycopg2, or of psycopg_pool; takes precedence.
     :param table: the quoted name of the queue table, for error messages.
     :param max_connections: for a DSN: how many connections pq opens at most.
@@ -55,7 +55,7 @@ class Database:
             self.source = EnginePool.of(given)
         elif pool is not None:
             self.source = source_of(pool)
-        elif isinstance(conn, str):
+        elif is_dsn(conn):
             self.source = DsnPool(conn, max_connections, None if limit == math.inf else limit)
         else:
             driver_of(conn)  # before `of`, which needs an object that can be a key

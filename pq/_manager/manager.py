@@ -31,7 +31,8 @@ class PQ(AllJobs, Instrumented, Looks, Mappings):
 
     :param conn: a connection of psycopg2 or psycopg 3, or a DSN: ``postgresql://…`` or ``key=value …``. With a DSN pq
         opens and closes connections itself, one for each thread that is at work. Without `conn` and `pool` pq reads the
-        environment: ``PQ_DSN``, else ``DATABASE_URL``, else libpq's ``PG*`` variables.
+        environment: ``PQ_DSN``, else ``DATABASE_URL``, else libpq's ``PG*`` variables. In place of a DSN you can give a
+        function that returns it, where the password changes: pq calls it for each connection that it opens.
     :param pool: a pool of psycopg2 or psycopg_pool; takes precedence over `conn`.
     :param table: the name of the table. A plain name is folded to lower case; ``schema.table`` is understood.
     :param schema: the schema of the table; default: the server's search path decides.
@@ -53,6 +54,9 @@ class PQ(AllJobs, Instrumented, Looks, Mappings):
     """
 
     queue_class: type[Queue] | None = None
+
+    #: `pq.contrib.django` has another one.
+    _database_class: type[Database] = Database
 
     def __init__(
         self,
@@ -83,7 +87,7 @@ class PQ(AllJobs, Instrumented, Looks, Mappings):
             raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
         self.debug = debug
         name = TableName(table, schema)
-        self._db = Database(conn, pool, name.quoted, max_connections, statement_timeout)
+        self._db = self._database_class(conn, pool, name.quoted, max_connections, statement_timeout)
         self._table = Table(name, self._db, poll_interval=poll_interval, listen_dsn=listen_dsn)
         self._sql = self._table.statements("queue.sql")
         self._pruner = Pruner(self._db)

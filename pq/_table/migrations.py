@@ -11,6 +11,8 @@ from ..sql import BESIDE, CALLED, TableName, array, beside, bind, bodies, litera
 #: How long a step waits for a lock. While it waits for that of the table, puts and gets wait, too.
 LOCK_TIMEOUT = "3s"
 
+_LIMIT = f"set local lock_timeout = '{LOCK_TIMEOUT}';"
+
 _OBJECTS = (
     "due_function",
     "due_insert_trigger",
@@ -78,9 +80,22 @@ def script(table: TableName, since: int = 0) -> str:
 
     :param since: leave out the steps up to this version.
     """
+    return in_transaction(_parts(table, since, VERSION))
+
+
+def _parts(table: TableName, since: int, until: int) -> list[str]:
     parts = [] if table.schema is None else [f"create schema if not exists {quote(table.schema)};"]
-    parts += [_ANNOUNCE, *(step.sql for step in steps() if step.version > since)]
-    return in_transaction(for_table(part, table) for part in parts)
+    parts += [_ANNOUNCE, *(step.sql for step in steps() if since < step.version <= until)]
+    return [for_table(part, table).strip() for part in parts]
+
+
+def statements_of(table: TableName, since: int, until: int) -> str:
+    """Return the SQL of some steps, for a transaction that somebody else begins and ends.
+
+    :param since: leave out the steps up to this version.
+    :param until: leave out the steps after this version.
+    """
+    return "\n\n".join([_LIMIT, *_parts(table, since, until)]) + "\n"
 
 
 def way_back(table: TableName, version: int) -> str:
@@ -96,7 +111,7 @@ def way_back(table: TableName, version: int) -> str:
 
 def in_transaction(parts: Iterable[str]) -> str:
     """Return statements as a script: one transaction, which waits for a lock no longer than `LOCK_TIMEOUT`."""
-    lines = ["begin;", f"set local lock_timeout = '{LOCK_TIMEOUT}';"]
+    lines = ["begin;", _LIMIT]
     return "\n\n".join([*lines, *(part.strip() for part in parts), "commit;"]) + "\n"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import _codec
 from .._args import check_text, integer, queue_name
-from .._db import Database, Literal, Rows, check_source
+from .._db import Database, Literal, Rows, check_source, is_dsn
 from .._text import describe
 from .._times import TimeSpec
 from ..errors import DecodeError, JobNotFound, QueueFull, RowsDropped
@@ -130,7 +130,7 @@ class QueueRows:
     @property
     def conn(self) -> Any:
         """The connection that the PQ was given, or None."""
-        return None if isinstance(self._db.conn, str) else self._db.conn  # a DSN may hold a password
+        return None if is_dsn(self._db.conn) else self._db.conn  # a DSN may hold a password
 
     @property
     def pool(self) -> Any:

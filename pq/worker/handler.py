@@ -30,6 +30,11 @@ def current() -> LeasedJob:
     return job
 
 
+def is_handling() -> bool:
+    """Return whether this thread is running a task."""
+    return _running.get() is not None
+
+
 def call_handler(job: LeasedJob, name: str, handler: Any, args: Any, kwargs: Any) -> Any:
     """Call the handler of a job, in a context of its own, and return what it returned.
 

@@ -108,7 +108,7 @@ class IntakeLoop:
         has_room = self._table.statements("queue.sql")["has_room"]
         if not self._table.execute(has_room, {"queue": queue.name, "room": READY})[0][0]:
             return None
-        with queue._transaction():
+        with self._table.database.transaction():
             events = self._subscription.take(EVENTS)
             queue.put_many(self._intake.jobs_of(events))
         return len(events)

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from itertools import count
 
+from .._loop import mark_own_thread
+
 
 class WorkerThread:
     """Holds a thread instead of being one: `threading.Thread` has private names, which differ between Pythons.
@@ -43,6 +45,7 @@ class WorkerThread:
 
     def _run(self) -> None:
         error: BaseException | None = None
+        mark_own_thread()
         try:
             while not self.abandoned and self._perform_next(self):
                 pass

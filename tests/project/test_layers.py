@@ -32,7 +32,7 @@ RANKS = [
     {"_table"},
     {"_jobs"},
     {"_queue"},
-    {"_looks", "_schedules", "_streams", "doctor"},
+    {"_looks", "_schedules", "_streams", "doctor", "schema"},
     {"_manager", "worker"},
     {"tasks", "utils", "web"},
     {"__init__", "_cli"},

@@ -29,10 +29,14 @@ TO_BE_SUBCLASSED = [
 ]
 
 
+#: What needs Django's settings; these subclass Django's classes, which expect it.
+SETTINGS = "pq.contrib.django."
+
+
 def classes_of_pq() -> list[type]:
     found: dict[type, None] = {}
     for module in pkgutil.walk_packages(pq.__path__, "pq."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and not module.name.startswith(SETTINGS):
             names = vars(importlib.import_module(module.name)).values()
             found |= dict.fromkeys(v for v in names if isinstance(v, type) and v.__module__.split(".")[0] == "pq")
     return list(found)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
+from types import FunctionType, MethodType
 from typing import Any
 
 from .base import Driver
@@ -36,6 +37,11 @@ def driver_of(conn: object) -> Driver:
         "a psycopg2 or psycopg connection, a DSN, an Engine of SQLAlchemy or pool= is needed, "
         f"not {type(conn).__name__}{hint}"
     )
+
+
+def is_dsn(given: object) -> bool:
+    """Return whether it is a DSN, or a function that returns one."""
+    return isinstance(given, (str, FunctionType, MethodType, partial))
 
 
 def is_engine(given: object) -> bool:
@@ -82,6 +88,8 @@ def check_source(conn: Any, pool: Any) -> None:
         driver_of_pool(conn if pool is None else pool)
     elif isinstance(conn, str):
         own_driver().parameters(conn)
+    elif is_dsn(conn):
+        own_driver()
     else:
         driver_of(conn)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -41,11 +42,16 @@ class DsnPool(Source):
     owned = True
 
     def __init__(
-        self, dsn: str, limit: int, statement_timeout: float | None = None, driver: Driver | None = None
+        self,
+        dsn: str | Callable[[], str],
+        limit: int,
+        statement_timeout: float | None = None,
+        driver: Driver | None = None,
     ) -> None:
         self._driver = driver or own_driver()
         self.driver = self._driver if statement_timeout is None else self._driver.limited(weakref.proxy(self))
-        self.driver.parameters(dsn)  # raises now if the DSN is malformed, not at the first connection
+        if isinstance(dsn, str):
+            self.driver.parameters(dsn)  # raises now if the DSN is malformed, not at the first connection
         if limit < 1:
             raise ValueError(f"max_connections must be at least 1: {limit}")
         super().__init__()
@@ -106,10 +112,13 @@ class DsnPool(Source):
                 return conn
 
     def _open(self) -> Any:
-        conn = self.driver.connect(self._dsn)
+        conn = self.driver.connect(self._find_dsn())
         with self.watchdog.guard(conn, ANSWER_TIMEOUT):
             self.session(conn)  # at once, since it sets the limit there
         return conn
+
+    def _find_dsn(self) -> str:
+        return self._dsn if isinstance(self._dsn, str) else self._dsn()
 
     def _pop(self) -> Any:
         """Return the idle connection that was used last; None if there is none."""
@@ -183,7 +192,7 @@ class DsnPool(Source):
     def _is_working(self, conn: Any) -> bool:
         began = time.monotonic()
         try:
-            with closing(self._driver.connect(self._dsn)) as other, self.watchdog.guard(other, ANSWER_TIMEOUT):
+            with closing(self._driver.connect(self._find_dsn())) as other, self.watchdog.guard(other, ANSWER_TIMEOUT):
                 if self.session(conn).hidden:
                     self._driver.run(other, PING)
                     return True
@@ -207,7 +216,7 @@ class DsnPool(Source):
             self._discard(conn)
 
     def open_listening_connection(self) -> Any:
-        return self.driver.connect(self._dsn)
+        return self.driver.connect(self._find_dsn())
 
     def retire(self) -> None:
         """Keep no connections: close those that are idle now, and others when they come back. Whoever comes late gets

@@ -1,0 +1,44 @@
+"""The app."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core import checks
+from django.db.migrations.loader import MigrationLoader
+from django.db.models.signals import pre_migrate
+
+from .bases import AppConfig
+
+
+class PQConfig(AppConfig):
+    """The app of pq: its label is ``pq``."""
+
+    name: str = "pq.contrib.django"
+    label: str = "pq"
+    verbose_name: str = "Jobs"
+    default_auto_field: str = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from .checks import check_settings, check_tables
+        from .queues import backends
+
+        backends()  # are imported, so that workers know how to run their tasks
+        checks.register(check_settings, "pq")
+        checks.register(check_tables, checks.Tags.database)
+        pre_migrate.connect(_create_without_migrations, sender=self)
+
+
+def _create_without_migrations(using: str, **kwargs: Any) -> None:
+    """Create the tables where migrations are switched off, as for tests: otherwise Django would make them of the model.
+
+    :param using: the alias of the database.
+    """
+    module, _ = MigrationLoader.migrations_module("pq")
+    if module is not None:
+        return
+    from . import conf
+    from .queues import pqs
+
+    for setting in conf.of_database(using):
+        pqs[setting.alias].create()

@@ -1,0 +1,54 @@
+"""Classes of Django's to inherit from. Django has no types: for type checkers they are classes that can do anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+
+    class Django:
+        """A class of Django's."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+    AppConfig = Django
+    BaseCommand = Django
+    BaseTaskBackend = Django
+    Manager = Django
+    Migration = Django
+    Model = Django
+    ModelAdmin = Django
+    Operation = Django
+
+    class Task:
+        """A task of ``django.tasks``."""
+
+else:
+    from importlib import import_module
+
+    from django.apps import AppConfig
+    from django.core.management.base import BaseCommand
+    from django.db.migrations import Migration
+    from django.db.migrations.operations.base import Operation
+    from django.db.models import Manager, Model
+
+    def __getattr__(name):
+        """Import what not every project has: Django's admin, and its tasks."""
+        if name == "ModelAdmin":
+            return import_module("django.contrib.admin").ModelAdmin
+        compat = import_module("pq.contrib.django.compat")
+        return getattr(compat, name)
+
+
+__all__ = [
+    "AppConfig",
+    "BaseCommand",
+    "BaseTaskBackend",
+    "Manager",
+    "Migration",
+    "Model",
+    "ModelAdmin",
+    "Operation",
+    "Task",
+]

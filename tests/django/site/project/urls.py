@@ -1,0 +1,10 @@
+"""The admin, a page that puts a job, and pq's page."""
+
+from django.contrib import admin
+from django.urls import path
+from shop import views
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("order/<customer>", views.order),
+]
