@@ -29,8 +29,8 @@ class TriedJob(LeasedJob):
     def __init__(self, queue: Any, info: JobInfo, now: datetime) -> None:
         headers = None if info.headers is None else json.dumps(info.headers)
         super().__init__(
-            queue, info.id, info.data, info.size, info.enqueued_at, info.schedule_at, info.expected_at, info.key, headers,
-            attempts=info.attempts + 1, expiries=0, dequeued_at=now, lease=LEASE, policy=Policy(0, "30s"),
+            queue, info.id, info.data, info.size, info.enqueued_at, info.schedule_at, info.expected_at, info.key,
+            headers, attempts=info.attempts + 1, expiries=0, dequeued_at=now, lease=LEASE, policy=Policy(0, "30s"),
         )  # fmt: skip
         self.ending: Settlement | None = None
 
