@@ -12,7 +12,7 @@ from .. import errors
 from .._db import interruptible, own_driver
 from .._text import printable
 from .._version import __version__
-from . import call, dead, doctor, jobs, limits, queues, schedules, streams, table, trial, web, work
+from . import call, dead, doctor, jobs, limits, queues, schedules, streams, table, top, trial, web, work
 from .app import UsageError
 from .parser import Parser
 
@@ -93,7 +93,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pq {__version__}")
     parser.set_defaults(run=None)
     commands: Any = parser.add_subparsers(metavar="COMMAND")
-    for module in (table, doctor, jobs, queues, limits, work, call, trial, dead, schedules, streams, web):
+    for module in (table, doctor, top, jobs, queues, limits, work, call, trial, dead, schedules, streams, web):
         module.add(commands)
     demo = commands.add_parser("demo", help="watch jobs go through a PostgreSQL of its own, for a few seconds")
     demo.add_argument("folder", nargs="?", metavar="DIR", help="keep the database here (default: a temporary folder)")

@@ -212,7 +212,7 @@ def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: py
     options = set()
     commands = ["create", "sql", "version", "doctor", "put", "list", "count", "show", "cancel", "reschedule", "move"]
     commands += ["pause", "resume", "clear", "queues", "prune", "limit", "work", "call", "try", "dead", "schedules"]
-    commands += ["streams", "stream", "web", "demo"]
+    commands += ["streams", "stream", "web", "demo", "top"]
     parts = [f"schedules {action}" for action in ("list", "run", "pause", "resume", "fire", "remove")]
     parts += [f"dead {action}" for action in ("list", "retry", "discard")]
     actions = ("create", "info", "read", "publish", "seek", "pause", "resume", "rotate", "rebase", "drop")

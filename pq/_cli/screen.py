@@ -1,0 +1,224 @@
+"""The screen of `pq top`: what the keys do, and the lines that are shown. Pure but for what `Actions` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from .._looks import DeadGroup, QueueOverview
+from .cells import Line, fit
+from .tables import age, dead_lines, finding_lines, job_lines, queue_table, running_lines, size, style_of
+from .watch import Snapshot
+
+#: By what the queues can be sorted; names ascend, numbers descend.
+SORTS = ("name", "ready", "age", "running", "dead")
+
+#: Lines for running jobs below many queues.
+RUNNING_LINES = 6
+
+KEYS = {
+    "queues": "s sort  / filter  p pause  Enter jobs  d dead groups  ? doctor  q quit",
+    "jobs": "Esc back  q quit",
+    "dead": "Esc back  q quit",
+    "doctor": "Esc back  q quit",
+}
+
+
+class Actions(Protocol):
+    """What keys ask for, beside another page."""
+
+    def jobs(self, queue: str) -> Sequence[Any]: ...
+    def dead_groups(self) -> Sequence[DeadGroup]: ...
+    def set_paused(self, queue: str, paused: bool) -> None: ...
+
+
+class Screen:
+    """What a person looks at: a page, a selected line, a sort and a filter.
+
+    :ivar page: ``'queues'``, ``'jobs'``, ``'dead'`` or ``'doctor'``.
+    :ivar over: the person wants to leave.
+    """
+
+    def __init__(self, table_name: str, actions: Actions) -> None:
+        self.page: str = "queues"
+        self.over: bool = False
+        self.sort: str = "name"
+        self.filter: str = ""
+        self._table_name = table_name
+        self._actions = actions
+        self._selected = ""  # a name, since the order changes
+        self._typing = False
+        self._asked: tuple[str, bool] | None = None  # a queue that is to be paused or resumed
+        self._top = 0  # the first line that is shown of a long page
+        self._jobs: Sequence[Any] = ()
+        self._groups: Sequence[DeadGroup] = ()
+        self._message = ""
+
+    @property
+    def is_typing(self) -> bool:
+        """Whether keys are characters of a filter."""
+        return self._typing
+
+    # -- keys
+
+    def press(self, key: str, snapshot: Snapshot | None) -> None:
+        """Do what a key asks for.
+
+        :param key: a character, or ``'up'``, ``'down'``, ``'page up'``, ``'page down'``, ``'enter'``, ``'escape'``,
+            ``'backspace'``.
+        """
+        self._message = ""
+        queues = [] if snapshot is None else self._queues(snapshot)
+        if self._typing:
+            self._type(key)
+        elif self._asked is not None:
+            (queue, paused), self._asked = self._asked, None
+            if key == "y":
+                self._actions.set_paused(queue, paused)
+                self._message = f"queue {queue!r} is {'paused' if paused else 'not paused any more'}"
+        elif key == "q":
+            self.over = True
+        elif key in ("up", "down", "page up", "page down"):
+            self._move(key, queues)
+        elif self.page != "queues":
+            if key in ("escape", "backspace"):
+                self._open("queues")
+        else:
+            self._press(key, self._chosen(queues))
+
+    def _press(self, key: str, chosen: QueueOverview | None) -> None:
+        if key == "s":
+            self.sort = SORTS[(SORTS.index(self.sort) + 1) % len(SORTS)]
+        elif key == "/":
+            self._typing = True
+        elif key == "escape":
+            self.filter = ""
+        elif key == "p" and chosen is not None:
+            self._asked = chosen.name, not chosen.paused
+        elif key == "enter" and chosen is not None:
+            self._jobs = self._actions.jobs(chosen.name)
+            self._selected = chosen.name
+            self._open("jobs")
+        elif key == "d":
+            self._groups = self._actions.dead_groups()
+            self._open("dead")
+        elif key == "?":
+            self._open("doctor")
+
+    def _type(self, key: str) -> None:
+        if key in ("enter", "escape"):
+            self._typing = False
+            self.filter = self.filter if key == "enter" else ""
+        elif key == "backspace":
+            self.filter = self.filter[:-1]
+        elif len(key) == 1:
+            self.filter += key
+
+    def _move(self, key: str, queues: Sequence[QueueOverview]) -> None:
+        step = {"up": -1, "down": 1, "page up": -10, "page down": 10}[key]
+        if self.page != "queues":
+            self._top = max(0, self._top + step)
+        elif queues:
+            names = [queue.name for queue in queues]
+            at = names.index(self._selected) if self._selected in names else 0
+            self._selected = names[min(max(at + step, 0), len(names) - 1)]
+
+    def _open(self, page: str) -> None:
+        self.page, self._top = page, 0
+
+    def fail(self, text: str) -> None:
+        """Show that what a key has asked for has failed."""
+        self._message = text
+
+    # -- lines
+
+    def lines(self, snapshot: Snapshot | None, width: int, height: int | None) -> list[Line]:
+        """Return what is to be shown.
+
+        :param width: cells of a line.
+        :param height: how many lines at most; None: all there are, without the line about the keys.
+        """
+        if snapshot is None:
+            return [Line(fit(f"{self._table_name}: looking ...", width), "title")]
+        head = self._head(snapshot, width)
+        if height is None:
+            return [*head, *self._body(snapshot, width, None)]
+        room = height - len(head) - 1
+        body = self._body(snapshot, width, max(room, 1))[: max(room, 0)]
+        empty = [Line(" " * width)] * (room - len(body))
+        return [*head, *body, *empty, self._foot(width)][:height]
+
+    def _head(self, snapshot: Snapshot, width: int) -> list[Line]:
+        overview = snapshot.overview
+        about = overview.table
+        parts = [
+            f"pq  table {self._table_name}", f"{overview.at:%H:%M:%S}Z", size(about.bytes),
+            f"{about.dead_rows:,} dead rows",
+        ]  # fmt: skip
+        if about.oldest_transaction is not None:
+            parts.append(f"oldest transaction {age(about.oldest_transaction)}")
+        parts.append(f"PostgreSQL {about.server_version}")
+        lines = [Line(fit("  ".join(parts), width), "title")]
+        if snapshot.error:
+            lines.append(Line(fit(f"no answer since then: {snapshot.error}", width), "error"))
+        elif snapshot.findings:
+            names: dict[str, None] = dict.fromkeys(finding.name for finding in snapshot.findings)
+            style = snapshot.findings[0].severity
+            count = len(snapshot.findings)
+            text = f"{count} finding{'s' * (count > 1)}: {', '.join(names)}"
+            lines.append(Line(fit(text, width), style if style != "note" else "quiet"))
+        else:
+            looks = "the doctor looks ..." if snapshot.findings is None else "the doctor finds nothing wrong"
+            lines.append(Line(fit(looks, width), "quiet"))
+        return lines
+
+    def _foot(self, width: int) -> Line:
+        if self._typing:
+            return Line(fit(f"filter: {self.filter}_  (Enter, Esc)", width), "heading")
+        if self._asked is not None:
+            queue, paused = self._asked
+            return Line(fit(f"{'Pause' if paused else 'Resume'} queue {queue!r}? y/n", width), "heading")
+        return Line(fit(self._message or KEYS[self.page], width), "warning" if self._message else "quiet")
+
+    def _body(self, snapshot: Snapshot, width: int, room: int | None) -> list[Line]:
+        if self.page == "queues":
+            return self._main(snapshot, width, room)
+        if self.page == "jobs":
+            lines = job_lines(self._selected, self._jobs, width)
+        elif self.page == "dead":
+            lines = dead_lines(self._groups, snapshot.overview.at, width)
+        else:
+            lines = finding_lines(snapshot.findings or (), width)
+        if room is not None:
+            self._top = max(0, min(self._top, len(lines) - room))
+        return lines[self._top :]
+
+    def _queues(self, snapshot: Snapshot) -> list[QueueOverview]:
+        found = [queue for queue in snapshot.overview.queues if self.filter.lower() in queue.name.lower()]
+        if self.sort == "age":
+            return sorted(found, key=lambda queue: -(queue.next_age or 0.0))
+        return found if self.sort == "name" else sorted(found, key=lambda queue: -int(getattr(queue, self.sort)))
+
+    def _chosen(self, queues: Sequence[QueueOverview]) -> QueueOverview | None:
+        return next((queue for queue in queues if queue.name == self._selected), next(iter(queues), None))
+
+    def _main(self, snapshot: Snapshot, width: int, room: int | None) -> list[Line]:
+        queues = self._queues(snapshot)
+        running = running_lines(snapshot, width)
+        heading, *rows = queue_table(queues, snapshot, self.sort, width)
+        if room is not None:
+            below = min(len(running), RUNNING_LINES + 2)
+            space = max(1, room - 1 - min(below, max(room - 6, 0)))
+        else:
+            space = len(rows)
+        chosen = self._chosen(queues)
+        at = queues.index(chosen) if chosen is not None else 0
+        first = 0 if len(rows) <= space else max(0, min(at - space // 2, len(rows) - space))
+        lines = [Line(heading, "heading")]
+        for number, (queue, row) in enumerate(zip(queues, rows, strict=True)):
+            if first <= number < first + space:
+                is_chosen = queue is chosen and room is not None
+                lines.append(Line(row, "selected" if is_chosen else style_of(queue)))
+        if not queues:
+            lines.append(Line(fit("no queue has that in its name" if self.filter else "no jobs", width), "quiet"))
+        return [*lines, *running]
