@@ -28,7 +28,7 @@ class Snapshot:
 
     :ivar growth: by queue: how many jobs a second it has more, or less, than at the look before. A queue is not there
         if that is not known, because its numbers are cut.
-    :ivar finished: by queue: how many jobs were finished in the last whole minute, among the newest rows of the table.
+    :ivar finished: by queue: how many jobs were finished in the last whole minute, of those looked at.
     :ivar findings: of the doctor; None: it has not looked yet.
     :ivar error: why the last look failed, or ``''``; the rest is as it was before.
     """
@@ -86,7 +86,7 @@ class Watch:
     def _finished(self, overview: Overview) -> dict[str, int]:
         minute = overview.at.replace(second=0, microsecond=0) - timedelta(minutes=1)
         found: dict[str, int] = {}
-        for each in self._pq.history(2):
+        for each in self._pq.history(minutes=2):
             if each.at == minute:
                 found[each.queue] = found.get(each.queue, 0) + each.finished
         return found

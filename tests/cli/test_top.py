@@ -33,7 +33,8 @@ NASTY = ["a", "日本語キュー" * 5, "e\u0301" * 40, "bad\x1b[2J\nname", "x" 
 
 def queue(name: str, ready: int = 0, cut: bool = False, **given: Any) -> QueueOverview:
     counts = {each: Count(given.pop(each, 0)) for each in ("scheduled", "held", "running", "dead")}
-    rest = {"next_age": None, "next_due": None, "paused": False, "limited": False, "waiting": 0, **given}
+    rest: dict[str, Any] = dict.fromkeys(("ready_since", "next_age", "next_due"))
+    rest |= {"paused": False, "limited": False, "waiting": 0, **given}
     return QueueOverview(name=name, ready=Count(ready, cut), **counts, **rest)
 
 
@@ -375,7 +376,7 @@ class Tmux:
     def start(self, dsn: str, width: int, height: int, **environment: str) -> None:
         pairs = {"PQ_DSN": dsn, "PYTHONPATH": ROOT, "LC_ALL": "C.UTF-8", **environment}
         given = [word for name, value in pairs.items() for word in ("-e", f"{name}={value}")]
-        program = f"{sys.executable} -m pq top --interval 0.5; echo code $?; exec cat"
+        program = f"trap : INT; {sys.executable} -m pq top --interval 0.5; echo code $?; exec cat"
         self("-f", os.devnull, "new-session", "-d", "-x", str(width), "-y", str(height), *given, "sh", "-c", program)
 
     def sees(self, *texts: str, colours: bool = False) -> str:
