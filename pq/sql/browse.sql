@@ -1,15 +1,5 @@
 -- What is in a queue. Nothing here locks a row, or waits for one that is locked.
 
--- name: state
-case
-  when (:is_ready) or :is_due then 'ready'
-  when :is_scheduled then 'scheduled'
-  when :is_held then 'held'
-  when :is_dead then 'dead'
-  when :is_finished then 'finished'
-  else 'running'
-end
-
 -- name: job
 -- After the state comes what jobs of this state are ordered by, exact, for the page after this job. Then, of a job that
 -- waits for others: for how many, of how many; and whether one of these has failed. At last when it ended, which for one

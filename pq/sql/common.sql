@@ -26,6 +26,16 @@ error is not null and dequeued_at is not null and due_at is null
 -- name: is_finished
 dequeued_at is not null and due_at is null and error is null
 
+-- name: state
+case
+  when (:is_ready) or :is_due then 'ready'
+  when :is_scheduled then 'scheduled'
+  when :is_held then 'held'
+  when :is_dead then 'dead'
+  when :is_finished then 'finished'
+  else 'running'
+end
+
 -- name: marker
 -- Not a job: a row that says that its queue is paused, or limited. It is taken, so that nobody takes it, pq 1.9.1
 -- included; and due in a year to which no time of Python's reaches, so that it stands behind all jobs in the index.
