@@ -48,9 +48,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def _tasks_of_one_test_only() -> Iterator[None]:
     """Tasks are known in the whole process, by names that another test may use, too."""
-    known, Queue.handler_registry = Queue.handler_registry, dict(Queue.handler_registry)
+    classes = (this_library.Queue, Queue)
+    known = [each.handler_registry for each in classes]
+    for each in classes:
+        each.handler_registry = dict(each.handler_registry)
     yield  # not by monkeypatch, which would then be the last to be undone, after a test's PQ is closed
-    Queue.handler_registry = known
+    for each, registry in zip(classes, known, strict=True):
+        each.handler_registry = registry
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from .drivers.base import Driver, Params, Rows
 from .sources.base import Source
 from .transaction import Transaction
-from .unwrap import begins, connection_of, note_error
+from .unwrap import begins, connection_of, is_marked, note_error, unmark
 
 
 class Joined(Transaction):
@@ -38,6 +38,14 @@ class Joined(Transaction):
         self._find()
         with self._source.exclusive(self.conn):
             return super().copy(sql, file)
+
+    @property
+    def failed(self) -> bool:
+        self._find()
+        return super().failed or is_marked(self._given)
+
+    def went_back(self) -> None:
+        unmark(self._given)
 
     def _find(self) -> None:
         """A session that has committed meanwhile has given its connection back, and somebody else may have it."""

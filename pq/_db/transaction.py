@@ -75,6 +75,14 @@ class Transaction(Scope):
     def _fail(self, error: Exception) -> NoReturn:
         self.driver.raise_meaning(self.conn, error, False, self._table)
 
+    @property
+    def failed(self) -> bool:
+        """Whether it refuses all statements, since one has failed."""
+        return not (self.driver.idle(self.conn) or self.driver.works(self.conn))
+
+    def went_back(self) -> None:
+        """A savepoint that was made before it failed was rolled back."""
+
     def _check_process(self) -> None:
         if self._pid != os.getpid():
             self.driver.raise_forked("the transaction belongs to the process that this one was forked from")
@@ -93,6 +101,7 @@ class Savepoint(Scope):
         self._in_context = in_context
         self._below: Any = None
         self._made = False
+        self._had_failed = False
         self.level = 0
 
     @property
@@ -107,6 +116,7 @@ class Savepoint(Scope):
         transaction.top = self
         if self._in_context:
             self.enter()
+        self._had_failed = transaction.failed
         transaction.run(f"savepoint pq_{self.level}")
         self._made = True
 
@@ -142,6 +152,8 @@ class Savepoint(Scope):
         try:
             transaction.run(f"rollback to savepoint pq_{self.level}")
             transaction.run(f"release savepoint pq_{self.level}")
+            if not self._had_failed:
+                transaction.went_back()
         except transaction.driver.Error:
             # the transaction was ended in the block, or the connection is lost: nothing is left to be undone
             logger.warning("could not go back to a savepoint", exc_info=True)

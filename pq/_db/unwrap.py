@@ -49,6 +49,17 @@ def note_error(given: Any) -> None:
         given.errors_occurred = True
 
 
+def is_marked(given: Any) -> bool:
+    """Return whether Django is to roll the transaction back, and until then refuses all statements."""
+    return bool(getattr(given, "needs_rollback", False))
+
+
+def unmark(given: Any) -> None:
+    """Tell Django that what failed was rolled back."""
+    if is_marked(given):
+        given.set_rollback(False)
+
+
 def begins(given: object) -> bool:
     """Return whether looking for the connection begins a transaction, as of a Session or Connection of SQLAlchemy."""
     return _is_of_sqlalchemy(given) and (hasattr(given, "get_bind") or hasattr(given, "in_transaction"))

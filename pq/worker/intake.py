@@ -49,6 +49,24 @@ class Intake:
             if task is not None:
                 yield task.new_job(event.as_dict())._replace(key=_key(event.key))
 
+    def take(self) -> int | None:
+        """Make jobs of the next events that the subscription reads, in one transaction.
+
+        :returns: the number of events; None if there are too many jobs.
+        """
+        table = self.queue._table
+        has_room = table.statements("queue.sql")["has_room"]
+        if not table.execute(has_room, {"queue": self.queue.name, "room": READY})[0][0]:
+            return None
+        with table.database.transaction():
+            events = self.stream.subscription(self.subscription).take(EVENTS)
+            self.queue.put_many(self.jobs_of(events))
+        return len(events)
+
+    def subscribe(self) -> None:
+        """Make the subscription, unless there is one."""
+        self.stream.subscribe(self.subscription, self.start)
+
 
 def _key(key: str | None) -> str | None:
     """Return the key of an event as one of a job, which has a limit."""
@@ -70,7 +88,6 @@ class IntakeLoop:
         self._intake = intake
         gate = gate_of(intake.stream.name)
         self._table = intake.queue._table
-        self._subscription = intake.stream.subscription(intake.subscription)
         self._waiter = self._table.waiter_for_log(gate, gate)
         self._upkeep = Upkeep()
         self._is_subscribed = False
@@ -80,9 +97,9 @@ class IntakeLoop:
         """Do the next step; return the seconds until this is to be called again."""
         try:
             if not self._is_subscribed:
-                self._intake.stream.subscribe(self._intake.subscription, self._intake.start)
+                self._intake.subscribe()
                 self._is_subscribed = True
-            taken = self._take()
+            taken = self._intake.take()
             self._upkeep.run_if_due(self._intake.stream)
             self._told = False
             if taken == 0:
@@ -101,14 +118,3 @@ class IntakeLoop:
         """End the thread."""
         self._waiter.cancel()
         self.loop.stop(timeout)
-
-    def _take(self) -> int | None:
-        """Make jobs of events; return the number of events, or None if there are too many jobs."""
-        queue = self._intake.queue
-        has_room = self._table.statements("queue.sql")["has_room"]
-        if not self._table.execute(has_room, {"queue": queue.name, "room": READY})[0][0]:
-            return None
-        with self._table.database.transaction():
-            events = self._subscription.take(EVENTS)
-            queue.put_many(self._intake.jobs_of(events))
-        return len(events)

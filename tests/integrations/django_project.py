@@ -14,7 +14,7 @@ if driver == "psycopg2":
 
 import django
 from django.conf import settings
-from django.db import close_old_connections, connection, connections, models, transaction
+from django.db import IntegrityError, close_old_connections, connection, connections, models, transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import path
@@ -37,6 +37,7 @@ settings.configure(
 django.setup()
 
 from pq import PQ, LeaseLost
+from pq.testing import drain
 
 
 class Order(models.Model):
@@ -71,6 +72,9 @@ def raises(kind, text=""):
         raise AssertionError(f"no {kind.__name__}")
 
 
+known = []
+
+
 def customers():
     return list(Order.objects.order_by("id").values_list("customer", flat=True))
 
@@ -102,6 +106,12 @@ def check(given):
             mails.put("Fay")
             raise ZeroDivisionError
     assert customers() == ["Ann", "Cid"]
+    # the same after an error of the database
+    with transaction.atomic(), pq.using(given):
+        with raises(IntegrityError), pq.using(given, savepoint=True):
+            mails.put("Fay")
+            Order.objects.create(customer=None)
+        assert customers() == ["Ann", "Cid"]
     # a job, and what comes of it
     with raises(ZeroDivisionError), transaction.atomic():
         mails.get(conn=given)
@@ -129,6 +139,18 @@ def check(given):
     mails.put(1, conn=given)
     with raises(ValueError, "autocommit"):
         mails.get(conn=given)
+    # a test, whose transaction is rolled back
+    with raises(ZeroDivisionError), transaction.atomic(), pq.using(given):
+        done = []
+        pq["tasks"].task(name=f"order {len(known)}")(lambda id, customer: done.append(Order(customer=customer).save()))
+        known.append(pq["tasks"].handler_registry[f"order {len(known)}"])
+        known[-1]("Gus")
+        known[-1](None)
+        performed = drain(pq, given, raises=False)
+        assert [each.outcome for each in performed] == ["done", "dead"], performed
+        assert customers()[-1] == "Gus"
+        raise ZeroDivisionError
+    assert "tasks" not in pq
     # a cursor will do
     with transaction.atomic(using=given.alias), given.cursor() as cursor:
         assert mails.get(conn=cursor).data == 1

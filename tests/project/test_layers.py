@@ -38,7 +38,7 @@ RANKS = [
     {"__init__", "_cli"},
 ]
 #: A program of one line, above all of them, and what only those import who need it.
-TOP = {"__main__", "contrib", "pgqueue"}
+TOP = {"__main__", "contrib", "pgqueue", "testing"}
 
 #: Names with an underscore that packages use of each other, and why. The classes are public: a public name in them
 #: would be a promise (test_public.py).
