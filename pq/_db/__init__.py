@@ -31,7 +31,7 @@
 
 from .aside import Aside, aside_of
 from .database import Database
-from .drivers.base import Rows
+from .drivers.base import Rows, Statement
 from .drivers.detect import check_source, interruptible, is_dsn, own_driver
 from .drivers.literal import Literal
 from .outside import Outside
@@ -44,6 +44,7 @@ __all__ = [
     "Literal",
     "Outside",
     "Rows",
+    "Statement",
     "Waker",
     "aside_of",
     "block_of",

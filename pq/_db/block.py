@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from .drivers.base import Rows, Statement
 from .joined import Joined
 from .scope import tell
 from .transaction import OwnTransaction, Savepoint
@@ -33,11 +34,17 @@ class Block:
     :param opener: who enters it.
     :ivar frame: for the opener: the frame of the code that entered it. It is the object, since an id may be used again.
     :param cursor_kwargs: arguments of the connection's ``cursor()``.
+    :param first: the statement that it begins with.
+    :ivar rows: of that.
     """
 
-    def __init__(self, database: Home, opener: object, cursor_kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, database: Home, opener: object, cursor_kwargs: Mapping[str, Any], first: Statement | None = None
+    ) -> None:
         self.opener = opener
         self.frame: Any = None
+        self.rows: Rows = []
+        self._first = first
         self._database = database
         self._cursor_kwargs = cursor_kwargs
         self._cursor: Any = None
@@ -53,7 +60,7 @@ class Block:
                 database.require_transaction("a block")
                 self._scope = Savepoint(outer, not database.is_view)
             self._scope.block = self if self.opener is not None else None
-            self._scope.begin()
+            self.rows = self._scope.begin(self._first)
             self._cursor = self._scope.transaction.conn.cursor(**self._cursor_kwargs)
             return self._cursor
         except BaseException as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .._args import timeout_seconds
 from .block import Block, Using
-from .drivers.base import PING, Driver, Params, Rows
+from .drivers.base import PING, Driver, Params, Rows, Statement
 from .drivers.detect import driver_of, is_dsn, is_engine
 from .execute import Executor
 from .joined import Joined
@@ -186,15 +186,16 @@ class Database:
 
     # -- transactions
 
-    def transaction(self, opener: object = None, **cursor_kwargs: Any) -> Block:
+    def transaction(self, opener: object = None, first: Statement | None = None, **cursor_kwargs: Any) -> Block:
         """Return a context manager: one transaction for all that this context does inside; its value is a cursor.
 
         Inside of another transaction it is a savepoint.
 
         :param opener: who enters the block, for `scope.block_of`.
+        :param first: the statement that it begins with, in the same message; `Block.rows` has its rows.
         :param cursor_kwargs: arguments of the connection's ``cursor()``.
         """
-        return Block(self, opener, cursor_kwargs)
+        return Block(self, opener, cursor_kwargs, first)
 
     def grouped(self) -> AbstractContextManager[Any]:
         """Return a context manager for statements that belong together: a transaction, or the one that the application

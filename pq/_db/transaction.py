@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from .._logs import queue_log as logger
 from ..errors import BlockError
-from .drivers.base import Driver, Params, Rows
+from .drivers.base import Driver, Params, Rows, Statement
 from .loan import Loan
 from .scope import Scope, tell
 from .sources.base import Source
@@ -108,8 +108,8 @@ class Savepoint(Scope):
     def transaction(self) -> Transaction:
         return self._transaction
 
-    def begin(self) -> None:
-        """Make the savepoint. Call `end` whatever this raises."""
+    def begin(self, first: Statement | None = None) -> Rows:
+        """Make the savepoint, and execute a first statement; return its rows. Call `end` whatever this raises."""
         transaction = self._transaction
         self._below = transaction.top
         self.level = self._below.level + 1
@@ -119,6 +119,7 @@ class Savepoint(Scope):
         self._had_failed = transaction.failed
         transaction.run(f"savepoint pq_{self.level}")
         self._made = True
+        return [] if first is None else transaction.run(*first)
 
     def end(self, error: BaseException | None) -> None:
         """Release the savepoint or, after an error, go back to it. A second call does nothing.
@@ -179,15 +180,16 @@ class OwnTransaction(Transaction):
         self._asked_to_commit = False
         self._last: dict[tuple[Any, ...], tuple[str, Params]] = {}
 
-    def begin(self) -> None:
-        """Begin, on another connection if the first turns out to be lost. Call `end` whatever this raises."""
+    def begin(self, first: Statement | None = None) -> Rows:
+        """Begin with a first statement, and return its rows; on another connection if the first turns out to be lost.
+        Call `end` whatever this raises."""
         source = self._source
         once_more = source.replaceable
         while True:
             try:
                 self.conn = self._loan.acquire()
                 source.begun[self] = threading.get_ident()
-                self.driver.begin(self.conn, now=source.replaceable)
+                rows = self.driver.begin(self.conn, now=source.replaceable, first=first)
                 break
             except BaseException as error:
                 conn = self._loan.conn
@@ -200,6 +202,7 @@ class OwnTransaction(Transaction):
                     self.driver.raise_meaning(self.conn, error, False, self._table)
             once_more = False
         self.enter()
+        return rows
 
     def before_commit(self, name: tuple[Any, ...], sql: str, params: Params) -> None:
         """Execute a statement at the end of the transaction, if it is committed; under one name once."""

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, overload
 
+from .._db import Rows, Statement
 from .._logs import queue_log as logger
 from .._text import is_a
 from .._times import Delay, delay_of, positive_delay
 from ..errors import BatchLost
 from .aside import Aside, Entry, parameters
 from .event import Event
-from .hold import Hold, Owner
+from .hold import BatchHold, Hold, Owner
 from .retries import retries_of
 
 if TYPE_CHECKING:
@@ -128,13 +129,21 @@ class Batch(Sequence[Event]):
 
     # -- inside of pq
 
-    def _begin(self) -> None:
+    def _first(self) -> Statement | None:
+        """Return the statement that finishes the batch, for a transaction to begin with; None if it is another one."""
+        hold = self._hold
+        return hold.statement("done") if isinstance(hold, BatchHold) and not self._aside.entries else None
+
+    def _begin(self, rows: Rows | None = None) -> None:
         """Finish the batch in the transaction that is open, in which events may be set aside from now on.
 
+        :param rows: of `_first`, with which the transaction began.
         :raises BatchLost: as for `done`.
         """
         entries = list(self._aside.entries.values())
-        if self._hold is not None:
+        if rows is not None and isinstance(self._hold, BatchHold):
+            self._hold.check(rows)
+        elif self._hold is not None:
             self._hold.done(entries, None)
         elif entries:
             self._put(*entries)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
+from .._db import Rows, Statement
 from .._jobs import outcome
 from .._jobs.failure import Failure
 from .._jobs.lease import LeasedJob
@@ -95,12 +96,22 @@ class BatchHold:
         seconds = 0.0 if pause is None else pause.total_seconds()
         self._run("failed", conn, pause=seconds, error=Failure.of(error).dumps())
 
-    def _run(self, statement: str, conn: Any, **params: Any) -> None:
+    def statement(self, name: str, **params: Any) -> Statement:
+        """Return one of the statements of a batch, for `check` to see what it returns."""
         log = self._owner.log
-        table = log._table if conn is None else log._table.bind(conn)
-        sql = table.statements("stream_take.sql", log.name)[statement]
-        if not table.execute(sql, {"number": self._number, "delivery": self._delivery, **params}):
+        sql = log._table.statements("stream_take.sql", log.name)[name]
+        return sql, {"number": self._number, "delivery": self._delivery, **params}
+
+    def check(self, rows: Rows) -> None:
+        """
+        :raises BatchLost: the statement has found that this delivery no longer holds the batch.
+        """
+        if not rows:
             raise self._owner.lost(self._number, self.attempts)
+
+    def _run(self, name: str, conn: Any, **params: Any) -> None:
+        table = self._owner.log._table
+        self.check((table if conn is None else table.bind(conn)).execute(*self.statement(name, **params)))
 
 
 class JobHold:

@@ -188,10 +188,11 @@ class BatchBlock:
             batch = self._subscription._next(self._n, BLOCK_LEASE, max(0.0, deadline - time.monotonic()))
             if not batch:
                 return batch
-            self._block = self._subscription.stream._table.database.transaction()
+            first = batch._first()
+            self._block = self._subscription.stream._table.database.transaction(first=first)
             try:
                 batch.cursor = self._block.__enter__()
-                batch._begin()
+                batch._begin(None if first is None else self._block.rows)
                 self._batch = batch
                 return batch
             except BatchLost as error:  # this process has stood still

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support import Background, wait_until
 from support.driver import driver
+from support.proxy import Proxy
 
 import pq as library
 from pq import PQ, errors
@@ -399,15 +401,15 @@ def test_one_that_stood_still_takes_the_next(stream: Stream, sql: Sql, monkeypat
     subscription = subscribe(stream)
     stream.publish_many(range(2))
     calls = []
-    begin = library._streams.Batch._begin
+    first = library._streams.Batch._first
 
-    def late(self: Any) -> None:
+    def late(self: Any) -> Any:
         if not calls:
             sql("delete from queue_batches_orders")
         calls.append(self)
-        begin(self)
+        return first(self)
 
-    monkeypatch.setattr(library._streams.Batch, "_begin", late)
+    monkeypatch.setattr(library._streams.Batch, "_first", late)
     with subscription.batch(1, timeout=0) as batch:
         assert [event.data for event in batch] == [1]
     assert len(calls) == 2
@@ -457,3 +459,20 @@ def test_waiting_consumers_share_the_partitions(stream: Stream, dsn: str) -> Non
         for reader in readers:
             reader.result()
     wait_until(lambda: sorted(found) == list(range(40)), "each event, once")
+
+
+def test_a_block_takes_three_messages(dsn: str) -> None:
+    """The take, the begin with the end of the batch, the commit: a consumer waits for the first two."""
+    with Proxy(dsn) as proxy, PQ(proxy.dsn) as through:
+        stream = through.streams["orders"]
+        stream.create()
+        billing = stream.subscribe("billing")
+        stream.publish_many([1, 2])
+        for _ in range(2):  # the first time it looks how many partitions there are
+            proxy.seen.clear()
+            with billing.batch(1, timeout=0) as batch:
+                assert len(batch) == 1
+        take, begin, commit = proxy.seen
+        assert "pq_moved" in take
+        assert re.match(r"begin.*; delete from .*batches_orders", begin, re.DOTALL)
+        assert commit == "commit"

@@ -20,6 +20,9 @@ from .limits import Limits, Timed
 Params = Mapping[str, Any]
 Rows = list[tuple[Any, ...]]
 
+#: SQL and its parameters.
+Statement = tuple[str, Params]
+
 # libpq's, which all drivers have
 _IDLE, _ACTIVE, _OPEN, _FAILED = range(4)
 
@@ -253,16 +256,20 @@ class Driver(Errors, ABC):
         """Whether a transaction is open in which no statement has failed."""
         return self._status(conn) == _OPEN
 
-    def begin(self, conn: Any, now: bool) -> None:
+    def begin(self, conn: Any, now: bool, first: Statement | None = None) -> Rows:
         """Begin a transaction, unless the application has one open.
 
         :param now: outside of autocommit mode a driver begins with the first statement: execute one.
+        :param first: the first statement, in the same message.
+        :returns: the rows of that.
         """
         if conn.autocommit and self.idle(conn):
             lift = "" if self.limits is None else self.limits.lift(conn)
-            self.run(conn, self._begin(conn) + lift)
-        elif now:
-            self.run(conn, PING)
+            begin = self._begin(conn) + lift
+            return self.run(conn, begin) if first is None else self.run(conn, f"{begin}; {first[0]}", first[1])
+        if first is not None:
+            return self.run(conn, *first)
+        return self.run(conn, PING) if now else []
 
     def _by_sql(self, conn: Any) -> bool:
         """Whether a transaction of this connection was begun by a statement, and not by the driver."""
