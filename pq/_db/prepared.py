@@ -29,6 +29,12 @@ LOSS_PAUSE = 60.0
 #: statements and functions may be executed, too.
 GENERIC = "set local plan_cache_mode = force_generic_plan; "
 
+#: Before the plan is made, and after it: pq's statements go by indexes, though a small table may seem to be read more
+#: quickly as a whole; it may have grown before the plan is renewed. EXPLAIN makes the plan and executes nothing, so that
+#: the plans of the application's triggers are not concerned.
+PLANNED = "set local enable_seqscan = off; set local jit = off; explain "
+BACK = "; set local enable_seqscan to default; set local jit to default; "
+
 _PARAMETER = re.compile(r"%%|%\((\w+)\)s")
 
 
@@ -76,7 +82,8 @@ class Prepared:
             del self.made[oldest]
             drop = f"deallocate {oldest}; "
         self.made[name] = now
-        return f"{drop}{prepare}; {generic}{execute}"
+        plan = f"{PLANNED}{_nulls(execute)}{BACK}" if generic else ""
+        return f"{drop}{prepare}; {generic}{plan}{execute}"
 
     def lost(self) -> bool:
         """Forget all: the server does not know what was prepared. Return False if nothing was."""
@@ -97,3 +104,8 @@ def _prepared(sql: str, losses: int = 0) -> tuple[str, str, str]:
     body = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}" if match[1] else match[0], sql)
     arguments = ", ".join(f"%({name})s" for name in names)
     return name, f"prepare {name} as {body}", f"execute {name}({arguments})"
+
+
+def _nulls(execute: str) -> str:
+    """Return EXECUTE without parameters, on which a plan for all values does not depend."""
+    return _PARAMETER.sub("null", execute)

@@ -24,6 +24,11 @@ from .refusal import REMOVED, Refusal, decode_all
 MAX_JOBS = 1000
 MAX_DUE = 100
 
+#: After so many claims in a row that have found all that they wanted, the shorter statement is tried; and after it has
+#: found too little, not for so many claims.
+HITS = 2
+MISS_PAUSE = 16
+
 #: Behind the columns of a job and `REMOVED`: the lowest id of the jobs that the claim has made ready.
 PROMOTED = REMOVED + 1
 
@@ -38,6 +43,7 @@ class Claim:
     def __init__(self) -> None:
         self._marks = Marks()
         self.limited: Limited = Limited()
+        self._hits = 0  # claims in a row that could have been "claim_ready"; negative: it is not to be tried yet
 
     def wait_for(self, queue: QueueBase, limit: int, patience: float, lease: timedelta | None) -> list[Any]:
         """Take jobs as `take` does; if there are none, wait for the first.
@@ -105,6 +111,7 @@ class Claim:
             params |= {"lease": lease.total_seconds(), "worker": holder()}
         in_transaction = queue._db.in_transaction
         rows: Rows = []
+        may_be_short = self._hits >= HITS
         exact = in_transaction
         try:
             if in_transaction:
@@ -118,8 +125,9 @@ class Claim:
                 look = self._marks.look(exact)
                 wanted = min(limit - len(rows), MAX_JOBS)
                 asked = {**params, **look.parameters, "limit": wanted}
+                is_short = may_be_short and not (look.slow or self.limited.known)
                 try:
-                    given, most = self._execute(queue, how, look.slow, asked, timeout)
+                    given, most = self._execute(queue, how, look.slow, asked, timeout, is_short)
                 except queue._db.driver.Error as error:
                     if in_transaction or not queue._db.driver.is_unsupported(error):
                         raise
@@ -131,6 +139,13 @@ class Claim:
                 # the others were held back
                 found = [row for row in given if row[DEQUEUED_AT] is not None or row[REMOVED]]
                 promoted = given[-1][PROMOTED] if given else None
+                if len(found) < wanted or promoted is not None or self.limited.known:
+                    self._hits = -MISS_PAUSE if is_short else min(self._hits, 0)
+                else:
+                    self._hits += 1
+                if is_short and len(found) < wanted:  # this does not tell why
+                    rows, may_be_short = sorted(rows + found, key=_order), False
+                    continue
                 too_few = len(given) < (min(most, MAX_DUE) if in_transaction else most) and len(found) == len(given)
                 look.saw(found, promoted, all_due=too_few if in_transaction else promoted is None)
                 rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
@@ -153,11 +168,18 @@ class Claim:
             queue.logger.error("%s", error)
         return rows
 
-    def _execute(self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float) -> Found:
+    def _execute(
+        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, is_short: bool = False
+    ) -> Found:
         """Execute one claim. The one for a queue without limits tells if there is a limit, or a pause; the other one
         tells if there is a limit no more."""
         limited = self.limited
         in_transaction = queue._db.in_transaction
+        if is_short:
+            limit = params["limit"]
+            name = "claim_first" if limit == 1 else "claim_ready"
+            sql = _statement(queue._table.quoted, how, slow, in_transaction, False, name)
+            return Found(sorted(queue._db.execute(sql, params, timeout=timeout, prepare=True), key=_order), limit)
         for is_limited in (True, False) if limited.known else (False, True):
             sql = _statement(queue._table.quoted, how, slow, in_transaction, is_limited)
             if is_limited:
@@ -177,7 +199,9 @@ def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @lru_cache(maxsize=512)
-def _statement(table: str, how: str, slow: bool, in_transaction: bool, is_limited: bool) -> str:
+def _statement(
+    table: str, how: str, slow: bool, in_transaction: bool, is_limited: bool, name: str | None = None
+) -> str:
     instead = {"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {}
     if how == "leased":
         instead |= {"returned": "returned_with_headers", "headers": "headers_read"}
@@ -191,9 +215,9 @@ def _statement(table: str, how: str, slow: bool, in_transaction: bool, is_limite
     if is_limited and in_transaction and how != "leased":
         instead |= {"keeps": "keeps_places", "is_kept": "is_kept_here"}
     if in_transaction:
-        instead["holds"] = "passes_over"
+        instead |= {"holds": "passes_over", "may_begin": "may_take"}
     sql = bound("claim.sql", table, taken=how, **instead)
-    return sql["claim_in_transaction" if in_transaction else "claim"]
+    return sql[name or ("claim_in_transaction" if in_transaction else "claim")]
 
 
 def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any:

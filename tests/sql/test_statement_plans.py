@@ -115,9 +115,9 @@ CLAIMS = {
         },
         {"taken": "leased", **({"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {})},
     )
-    for statement in ("claim", "claim_in_transaction")
-    for limit in (1, 1000)
-    for slow in (False, True)
+    for statement in ("claim", "claim_in_transaction", "claim_ready", "claim_first")
+    for limit in ((1,) if statement == "claim_first" else (1, 1000))
+    for slow in ((False,) if statement in ("claim_ready", "claim_first") else (False, True))
 }
 
 
