@@ -43,7 +43,7 @@ test = [
     "testing.postgresql",
 ]
 tools = ["build", "mypy", "pyright[nodejs]", "ruff", "tox", "types-psycopg2", "types-python-dateutil"]
-docs = [*mq, "furo", "sphinx>=8"]
+docs = [*mq, *otel, *prometheus, *sentry, "furo", "sphinx>=8"]
 
 setup(
     name="pq",

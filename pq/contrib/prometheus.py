@@ -25,7 +25,6 @@ from .._logs import queue_log as logger
 from ..errors import TaskNotFound
 
 if TYPE_CHECKING:
-    from .. import PQ
     from ..worker import Event
 
 __all__ = ["Collector", "Metrics"]
@@ -53,7 +52,7 @@ class Collector(BaseCollector):
     While the database can't be read, ``pq_up`` is 0, and the other metrics are missing.
     """
 
-    def __init__(self, pq: PQ, cap: int = 1000, findings: bool = True) -> None:
+    def __init__(self, pq: Any, cap: int = 1000, findings: bool = True) -> None:
         self._pq = pq
         self._cap = cap
         self._examines = findings
