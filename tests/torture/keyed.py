@@ -20,6 +20,7 @@ from typing import Any
 import psycopg2
 
 from pq import CommitUnknown, LeaseLost, Limit, NewJob, Unique
+from pq._jobs.settlement import Settlement, settle
 from pq.errors import LeasesLost
 from pq.tasks import Worker, current
 
@@ -215,10 +216,13 @@ class Keyed(Actor):
         luck = self.random.random()
         if luck < 0.85:
             job.done()
-        elif luck < 0.91:
+        elif luck < 0.9:
             job.retry(self.random.choice(["0s", "200ms"]))
-        elif luck < 0.95:
+        elif luck < 0.92:
             job.release()
+        elif luck < 0.95:  # as workers do
+            if settle([Settlement(job, "released", timedelta(milliseconds=200))]):
+                raise LeaseLost(job_id=job.id)
         elif luck < 0.98:
             job.fail("no")  # else its lease expires
 

@@ -165,13 +165,16 @@ def _tenures(rows: dict[int, list[Change]]) -> dict[tuple[str, str], list[Tenure
     found: dict[tuple[str, str], list[Tenure]] = defaultdict(list)
     for id, changes in rows.items():
         begun: Change | None = None
+        before = changes[0]
         for change in changes:
             if begun is None and change.taken and change.key is not None:
                 begun = change
+            given_back = before.state == "running" and change.state == "scheduled"  # for a while
+            before = change
             if begun is None:
                 continue
             left = change.state in ("done", "dead", "cancelled", "gone") or change.queue != begun.queue
-            if left or (change.state != "running" and change.attempts == 0):
+            if left or (change.state != "running" and change.attempts == 0 and not given_back):
                 tenure = Tenure(id, begun.tx, change.tx, begun.at, change.committed, begun.began)
                 found[begun.queue, str(begun.key)].append(tenure)
                 begun = None

@@ -167,8 +167,7 @@ def check_streams(events: Iterable[Event], told: Told) -> Report:
                         lines[None if subscription in ORDERED else key].append(truth[name])
             in_order += sum(map(len, lines.values()))
             for line in lines.values():
-                kind = "out of order in a worker" if subscription == "worker" else "out of order"
-                wrong[kind] |= {f"{name} of {subscription}" for name in overtaken(line, begun, known)}
+                wrong["out of order"] |= {f"{name} of {subscription}" for name in overtaken(line, begun, known)}
     wrong["too many in a batch"] = {"see the histories"} if count["too many"] else set()
     for kind, what in told.left.items():
         wrong[kind] |= set(what)

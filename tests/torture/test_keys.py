@@ -61,6 +61,8 @@ def late(at: float, attempts: int = 1) -> list[Change]:
         ([*PUTS, take(3, 2.0, 1), change(4, 2.4, 1, "scheduled", attempts=1, due=3.0), *late(2.5)], {"two of a key"}),
         ([*PUTS, take(3, 2.0, 1), *late(7.0)], {"two of a key"}),  # its lease has expired, but it is in line
         ([*PUTS, take(3, 2.0, 1), change(4, 2.4, 1, "ready"), *late(2.5)], set()),  # it was released
+        # it was given back for a while
+        ([*PUTS, take(3, 2.0, 1), change(4, 2.4, 1, "scheduled", due=3.0), *late(2.5)], {"two of a key"}),
         ([*PUTS, take(3, 2.0, 1), change(4, 2.4, 1, "done", 2.6, tx=6), *late(2.5)], set()),  # by the same transaction
     ],
 )

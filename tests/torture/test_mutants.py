@@ -96,6 +96,14 @@ MUTANTS = {
         seconds=12,
         option="--keyed",
     ),
+    "what is given back for a while leaves the line of its key": Mutant(
+        "sql/migrations/0006_keys.sql",
+        "stays := new.attempts > 0 or (old.dequeued_at is not null and old.due_at is not null)",
+        "stays := new.attempts > 0",
+        {"two of a key"},
+        seconds=30,
+        option="--keyed",
+    ),
     "what comes late in a stream is not looked for": Mutant(
         "sql/stream_take.sql",
         "event.txid = any (array(\n",

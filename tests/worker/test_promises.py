@@ -572,6 +572,27 @@ def test_a_transactional_task_that_could_not_begin_does_not_count(
     assert sql("select attempts from queue") == [(1,)]
 
 
+def test_a_transactional_task_that_could_not_begin_keeps_its_place_among_those_of_its_key(
+    pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    task = pq["a"].task(name="t", transactional=True, key=lambda: "k")(runs.append)
+    begin, tried = OwnTransaction.begin, [1]
+
+    def fails(transaction: OwnTransaction) -> None:
+        if tried:
+            tried.pop()
+            raise package.ConnectionFailed("no server")
+        begin(transaction)
+
+    monkeypatch.setattr(OwnTransaction, "begin", fails)
+    ids = [task() for _ in range(3)]
+    with working(Worker(pq)):
+        wait_until(lambda: number(sql, DONE) == 3, "the end")
+    assert not tried
+    assert runs == ids
+
+
 @pytest.mark.parametrize("kind", ["psycopg2", "psycopg", "sqlalchemy"])
 def test_with_a_pool_the_heartbeat_has_a_connection_too_and_a_hung_task_gives_its_back(
     dsn: str, sql: Sql, gate: Gate, kind: str, monkeypatch: pytest.MonkeyPatch
