@@ -272,7 +272,7 @@ def test_the_conventions_are_those_of_the_package() -> None:
     from opentelemetry.semconv._incubating.metrics import messaging_metrics
 
     values = [*vars(messaging_attributes).values(), *vars(messaging_metrics).values()]
-    used = {*names.MESSAGING.constant, *names.MESSAGING.operation, *names.MESSAGING[2:]}
+    used = {*dict(names.MESSAGING.constant), *names.MESSAGING.operation, *names.MESSAGING[2:]}
     assert used - {value for value in values if isinstance(value, str)} == set()
 
 

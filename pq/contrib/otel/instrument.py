@@ -51,28 +51,28 @@ class Instrument:
     @contextmanager
     def sending(self, queue: str) -> Iterator[Callable[[int, int | None], None]]:
         """The span of a put. A put that puts nothing, such as a schedule's that another worker has fired, has none."""
-        span = self._tracer.start_span(
-            f"send {queue}", kind=SpanKind.PRODUCER, attributes=names.attributes(self._names, "send", queue)
-        )
+        about = names.constant(self._names, "send", queue)
+        span = self._tracer.start_span(f"send {queue}", kind=SpanKind.PRODUCER, attributes=about)
         told: list[Any] = []
-        error: BaseException | None = None
+        token = context.attach(trace.set_span_in_context(span))
         try:
-            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                yield lambda *sent: told.extend(sent)
-        except BaseException as found:
-            error = found
+            yield lambda *sent: told.extend(sent)
+        except BaseException as error:
+            _set_error(span, error)
+            span.end()
+            self._count_sent(1, queue, {names.ERROR_TYPE: _type(error)})
             raise
         finally:
-            count, id = told or (None, None)
-            if error is not None:
-                _set_error(span, error)
-            if error is not None or count or id is not None:
-                several = None if id is not None else count
-                span.set_attributes(names.attributes(self._names, "send", queue, several, id))
-                span.end()
-                kind = {} if error is None else {names.ERROR_TYPE: _type(error)}
-                for counter, each in zip(self._sent, self._names, strict=True):
-                    counter.add(1 if count is None else count, {**names.attributes([each], "send", queue), **kind})
+            context.detach(token)
+        count, id = told or (0, None)
+        if count or id is not None:
+            span.set_attributes(names.numbers(self._names, count, id))
+            span.end()
+            self._count_sent(count, queue, {})
+
+    def _count_sent(self, count: int, queue: str, kind: dict[str, str]) -> None:
+        for counter, each in zip(self._sent, self._names, strict=True):
+            counter.add(count, {**names.constant((each,), "send", queue), **kind})
 
     @contextmanager
     def around(self, job: Any, task: str) -> Iterator[None]:
@@ -85,10 +85,10 @@ class Instrument:
         if attempt > 1 or _age(job) > OLD:
             links = [Link(origin)] if origin.is_valid else []
             where = trace.set_span_in_context(trace.INVALID_SPAN, where)  # what else was handed on, stays
-        given = names.attributes(self._names, "process", queue.name, None, job.id)
-        given |= {names.TASK: task, names.ATTEMPT: attempt}
+        about = {**names.constant(self._names, "process", queue.name), **names.numbers(self._names, None, job.id)}
+        about |= {names.TASK: task, names.ATTEMPT: attempt}
         span = self._tracer.start_span(
-            f"process {queue.name}", where, kind=SpanKind.CONSUMER, attributes=given, links=links
+            f"process {queue.name}", where, kind=SpanKind.CONSUMER, attributes=about, links=links
         )
         began = time.perf_counter()
         kind: dict[str, str] = {}
@@ -105,9 +105,9 @@ class Instrument:
             span.end()
             seconds = time.perf_counter() - began
             for counter, histogram, each in zip(self._taken, self._duration, self._names, strict=True):
-                about = {**names.attributes([each], "process", queue.name), names.TASK: task, **kind}
-                counter.add(1, about)
-                histogram.record(seconds, about)
+                what = {**names.constant((each,), "process", queue.name), names.TASK: task, **kind}
+                counter.add(1, what)
+                histogram.record(seconds, what)
 
 
 def _age(job: Any) -> timedelta:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
@@ -27,7 +28,7 @@ class Names(NamedTuple):
     :ivar sent: the metrics: a counter, likewise `taken`, and a histogram of seconds, `duration`.
     """
 
-    constant: Mapping[str, str]
+    constant: tuple[tuple[str, str], ...]
     operation: tuple[str, ...]
     queue: str
     job_id: str
@@ -37,9 +38,9 @@ class Names(NamedTuple):
     duration: str
 
 
-OWN = Names({}, (), "pq.queue", "pq.job.id", "pq.job.count", "pq.jobs.sent", "pq.jobs.taken", "pq.job.duration")
+OWN = Names((), (), "pq.queue", "pq.job.id", "pq.job.count", "pq.jobs.sent", "pq.jobs.taken", "pq.job.duration")
 MESSAGING = Names(
-    {"messaging.system": "pq"},
+    (("messaging.system", "pq"),),
     ("messaging.operation.name", "messaging.operation.type"),
     "messaging.destination.name",
     "messaging.message.id",
@@ -58,15 +59,17 @@ def chosen() -> tuple[Names, ...]:
     return (MESSAGING,) if "messaging" in words else (OWN,)
 
 
-def attributes(
-    names: Iterable[Names], operation: str, queue: str, count: int | None = None, job_id: int | None = None
-) -> dict[str, Any]:
-    """Return the attributes of an operation, of those values that are known. Ids of messages are texts."""
-    found: dict[str, Any] = {}
+@lru_cache(maxsize=1024)
+def constant(names: tuple[Names, ...], operation: str, queue: str) -> Mapping[str, str]:
+    """Return the attributes of all operations of a kind on a queue."""
+    found: dict[str, str] = {}
     for each in names:
-        found |= {**each.constant, **dict.fromkeys(each.operation, operation), each.queue: queue}
-        if count is not None:
-            found[each.batch] = count
-        if job_id is not None:
-            found[each.job_id] = str(job_id) if each is MESSAGING else job_id
+        found |= {**dict(each.constant), **dict.fromkeys(each.operation, operation), each.queue: queue}
     return found
+
+
+def numbers(names: Iterable[Names], count: int | None, job_id: int | None) -> dict[str, Any]:
+    """Return the attributes of one operation: of a single job its id, which is a text where messages have one."""
+    if job_id is None:
+        return {} if count is None else {each.batch: count for each in names}
+    return {each.job_id: str(job_id) if each is MESSAGING else job_id for each in names}
