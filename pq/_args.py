@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
+from ._text import is_a
+
 #: What remains for the name in an entry of a B-tree (2,704 bytes), beside the other columns of the index.
 QUEUE_NAME_BYTES = 2676
 
@@ -69,6 +71,14 @@ def job_ids(ids: Any) -> list[int]:
         if isinstance(id, bool) or not isinstance(id, int):
             raise TypeError(f"a job id must be an int, not {type(id).__name__}: {reprlib.repr(id)}")
     return [number for number in map(int, found) if number in JOB_IDS]
+
+
+def check_error(error: object) -> None:
+    """
+    :raises TypeError: `error` is neither an exception nor a reason in words.
+    """
+    if not isinstance(error, str) and not is_a(error, BaseException):
+        raise TypeError(f"error must be an exception, or a reason in words, not {reprlib.repr(error)}")
 
 
 def check_text(kind: str, text: object) -> str:

@@ -106,7 +106,7 @@ class SubscriptionNotFound(PQError, LookupError):
 
 class EventsLeft(PQError):
     """The stream {stream!r} has events that are unread by: {subscriptions}. Nothing was changed; force=True
-    (--force) drops them."""
+    drops them."""
 
     stream: str
     subscriptions: str

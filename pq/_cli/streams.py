@@ -1,14 +1,17 @@
-"""The commands for streams: streams; stream create, info, read, publish, seek, pause, resume, rotate, rebase, drop."""
+"""The commands for streams: streams; stream create, info, read, publish, subscribe, seek, pause, resume, unsubscribe,
+rotate, rebase, drop."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from typing import Any
 
 from .._args import UNSET
-from .._streams import Event, Stream, StreamInfo
+from .._streams import Event, Stream, StreamInfo, Subscription
 from .._times import TimeSpec
+from ..errors import EventsLeft, PQError
 from . import parser as forms
 from .output import confirm, one_line, print_json, print_table, print_text
 from .parser import Commands, database_options, json_value, opened, positive, table_options
@@ -35,15 +38,24 @@ def add(commands: Any) -> None:
     publish.add_argument("data", metavar="DATA", help="JSON; - reads it from the standard input")
     publish.add_argument("--type", default="", metavar="TYPE", help="the type of the event")
     publish.add_argument("--key", metavar="KEY", help="the key of the event")
+    subscribe = command(_subscribe, "subscribe", "make a subscription, unless it is there", "stream", "subscription")
+    subscribe.add_argument(
+        "--start", type=_place, default="new", metavar="FROM",
+        help="'new' (default), 'beginning', an id, or a time: 2h is two hours ago",
+    )  # fmt: skip
+    subscribe.add_argument("--type", action="append", metavar="TYPE", help="only events of this type; can be repeated")
+    subscribe.add_argument("--partitions", type=positive, default=1, metavar="N", help="so many are read side by side")
+    subscribe.add_argument("--shared", action="store_true", help="several consumers at a time read it, in no order")
     seek = command(_seek, "seek", "move a subscription, forward or back", "stream", "subscription", "--yes")
     seek.add_argument("to", type=_place, metavar="TO", help="'new', 'beginning', an id, or a time: 2h is two hours ago")
     command(_pause, "pause", "deliver nothing to a subscription", "stream", "subscription")
     command(_resume, "resume", "deliver events to a paused subscription again", "stream", "subscription")
+    gone = command(_unsubscribe, "unsubscribe", "drop a subscription", "stream", "subscription", "--yes")
     command(_rotate, "rotate", "remove old events that all have read, as consumers do each minute", "stream")
     command(_rebase, "rebase", "let a stream from a restored dump be read again", "stream")
-    drop = command(_drop, "drop", "drop a subscription, or a stream with all its events", "stream", "--yes")
-    drop.add_argument("subscription", nargs="?", metavar="SUBSCRIPTION", help="default: the whole stream")
-    drop.add_argument("--force", action="store_true", help="also if there are unread events")
+    drop = command(_drop, "drop", "drop a stream with all its events", "stream", "--yes")
+    for parser in (gone, drop):
+        parser.add_argument("--force", action="store_true", help="also if there are unread events")
 
 
 def _place(text: str) -> TimeSpec | int:
@@ -141,6 +153,14 @@ def _publish(args: argparse.Namespace) -> None:
         print_text(str(_stream(pq, args).publish(data, args.type, args.key)))
 
 
+def _subscribe(args: argparse.Namespace) -> None:
+    with opened(args) as pq:
+        subscription = _stream(pq, args).subscribe(
+            args.subscription, args.start, types=args.type, partitions=args.partitions, shared=args.shared
+        )
+        print_text(f"subscription {args.subscription!r}: {subscription.lag(exact=True).events} events unread")
+
+
 def _seek(args: argparse.Namespace) -> None:
     confirm(args, f"Move subscription {args.subscription!r} of stream {args.stream!r} to {args.to}?")
     with opened(args) as pq:
@@ -172,15 +192,20 @@ def _rebase(args: argparse.Namespace) -> None:
     print_text(f"stream {args.stream!r} " + ("can be read again" if was_restored else "is not from a dump"))
 
 
+def _unsubscribe(args: argparse.Namespace) -> None:
+    what = f"subscription {args.subscription!r} of stream {args.stream!r}"
+    _dropped(args, what, lambda stream: stream.subscription(args.subscription))
+
+
 def _drop(args: argparse.Namespace) -> None:
-    what = f"stream {args.stream!r}"
-    if args.subscription is not None:
-        what = f"subscription {args.subscription!r} of {what}"
+    _dropped(args, f"stream {args.stream!r}", lambda stream: stream)
+
+
+def _dropped(args: argparse.Namespace, what: str, chosen: Callable[[Stream], Stream | Subscription]) -> None:
     confirm(args, f"Drop {what}?")
     with opened(args) as pq:
-        stream = _stream(pq, args)
-        if args.subscription is None:
-            stream.drop(args.force)
-        else:
-            stream.subscription(args.subscription).drop(args.force)
+        try:
+            chosen(_stream(pq, args)).drop(args.force)
+        except EventsLeft as error:
+            raise PQError(str(error).replace("force=True", "--force")) from None
     print_text(f"{what} dropped")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from .._args import integer
+from .._args import check_error, integer
 from .._db import Rows
 from .._logs import queue_log as logger
 from .._table import Table
@@ -97,7 +97,9 @@ class LeasedJob(Job):
         :param error: an exception, or a reason in words.
         :param conn: as for `done`.
         :raises LeaseLost: as for `done`.
+        :raises TypeError: the error is something else.
         """
+        check_error(error)
         self.settle(outcome.dead(self, error), conn)
 
     def release(self, *, conn: Any = None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, overload
 
+from .._args import check_error
 from .._db import Rows, Statement
 from .._logs import queue_log as logger
 from .._text import is_a
@@ -99,8 +100,9 @@ class Batch(Sequence[Event]):
         :param conn: as for `done`.
         :raises BatchLost: as for `done`.
         :raises ValueError: as for `release`; the pause has another form or is out of range.
-        :raises TypeError: the pause has another type.
+        :raises TypeError: an argument has another type.
         """
+        check_error(error)
         wait = None if pause is None else delay_of("pause", pause)
         self._leased("failed").failed(error, wait, conn)
         self._ended()

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 from .. import _codec
-from .._args import check_text
+from .._args import check_error, check_text
 from .._table.lines import Lines, line_of
 from .._text import describe
 from .._times import Delay, delay_of
@@ -82,8 +82,10 @@ class Event:
         :param error: why, to be kept with the job.
         :raises ValueError: the event is not part of a batch that is open; it was set aside before; `in_` has another
             form or is out of range.
-        :raises TypeError: `in_` has another type.
+        :raises TypeError: an argument has another type.
         """
+        if error is not None:
+            check_error(error)
         aside = self._batch()
         pause = aside.usual(self.attempts) if in_ is None else delay_of("in_", in_)
         aside.add(Entry(self.id, self.attempts, pause or timedelta(), error, self._text))
@@ -93,7 +95,9 @@ class Event:
 
         :param error: an exception, or a reason in words.
         :raises ValueError: as for `retry`.
+        :raises TypeError: the error is something else.
         """
+        check_error(error)
         self._batch().add(Entry(self.id, self.attempts, None, error, self._text))
 
     def _batch(self) -> Aside:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any, ClassVar
 
 from .._jobs.lease import LeasedJob
 from .._logs import queue_log as logger
 from .._queue import Queue
-from .._queue.claim import Claim
 from .._table import Table
 from ..errors import DecodeError, LeaseExpired
 from ..retry import Policy
@@ -27,12 +28,12 @@ class Retries(Queue):
     :param policy: how often an event is tried again, and after what pause.
     """
 
+    converters: ClassVar[Mapping[str, Any]] = {}  # nothing in the name of a stream or a subscription chooses a codec
+
     def __init__(self, table: Table, name: str, policy: Policy) -> None:
-        self.name = name
+        super().__init__(name, table.database.conn, table.database.pool, table.name.name, table.name.schema)
         self._table = table
-        self._claims = Claim()
         self._policy = policy
-        self._entered = []
 
     def next(self, lease: timedelta) -> tuple[LeasedJob, Event] | None:
         """Take the next job, and return it as an event. What is no event is dead."""

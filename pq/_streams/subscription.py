@@ -107,14 +107,7 @@ class Subscription(Position):
 
         The arguments are those of `batches`.
         """
-        for batch in self.batches(1, lease, timeout):
-            if not batch:
-                yield None
-                continue
-            event = LeasedEvent(batch)
-            yield event
-            if not event.settled:
-                event.done()
+        return _one_by_one(self.batches(1, lease, timeout))
 
     # -- inside of pq
 
@@ -164,6 +157,14 @@ class Subscription(Position):
             return self._taker.take(self.stream, want)
         except TimeoutError:
             return None
+
+
+def _one_by_one(batches: Iterator[Batch]) -> Iterator[LeasedEvent | None]:
+    for batch in batches:
+        event = LeasedEvent(batch) if batch else None
+        yield event
+        if event is not None and not event.settled:
+            event.done()
 
 
 class BatchBlock:

@@ -93,12 +93,33 @@ class IntakeLoop:
         self._is_subscribed = False
         self._told = False
 
+    def begin(self) -> None:
+        """Make the subscription if that can be done now, and start the thread.
+
+        :raises ValueError: there is one that was made with other options.
+        """
+        try:
+            self._subscribe()
+        except ValueError:
+            raise
+        except Exception as error:  # no connection, say: the thread goes on trying
+            self._tell(error)
+        self.loop.start()
+
+    def _subscribe(self) -> None:
+        if not self._is_subscribed:
+            self._intake.subscribe()
+            self._is_subscribed = True
+
+    def _tell(self, error: Exception) -> None:
+        if not self._told and not self._table.closed:
+            logger.warning("events for queue %r can't be read: %s", self._intake.queue.name, describe(error))
+        self._told = True
+
     def run_once(self) -> float:
         """Do the next step; return the seconds until this is to be called again."""
         try:
-            if not self._is_subscribed:
-                self._intake.subscribe()
-                self._is_subscribed = True
+            self._subscribe()
             taken = self._intake.take()
             self._upkeep.run_if_due(self._intake.stream)
             self._told = False
@@ -108,9 +129,7 @@ class IntakeLoop:
                     for name in list(self._waiter.called):
                         self._waiter.empty(name)
         except Exception as error:  # no connection, of which others tell; no stream, or no right
-            if not self._told and not self._table.closed:
-                logger.warning("events for queue %r can't be read: %s", self._intake.queue.name, describe(error))
-            self._told = True
+            self._tell(error)
             return ERROR_PAUSE
         return FULL_PAUSE if taken is None else 0.0
 

@@ -50,13 +50,14 @@ class Services:
         """Start all, on a connection of their own if there can be one.
 
         :raises RuntimeError: no thread can be started.
+        :raises ValueError: a subscription of `Stream.on` was made with `types`, `partitions` or `shared`.
         """
         self._reserve = self._table.reserve()
         self._start(self._reserve or self._table)
         self._duties.loop.start()
         self._clock.loop.start()
         for intake in self._intakes:
-            intake.loop.start()
+            intake.begin()
 
     def stop(self, left: Callable[[], float]) -> None:
         """End all.

@@ -330,3 +330,27 @@ def test_a_name_with_a_codec_in_it_leads_to_the_same_queue(stream: Stream, dsn: 
     take(subscription, lambda batch: batch[0].retry("0s"))
     assert execute(dsn, "select q_name from queue") == [("orders:x/text",)]
     assert take(subscription) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("error", [None, 1, b"no"])
+def test_a_failure_has_a_reason(stream: Stream, error: Any) -> None:
+    subscription = stream.subscribe("a")
+    stream.publish(1)
+    batch = next(subscription.batches(timeout=0))
+    for call in (batch.failed, batch[0].fail):
+        with pytest.raises(TypeError, match="error must be an exception, or a reason in words"):
+            call(error)
+    if error is not None:
+        with pytest.raises(TypeError, match="error must be"):
+            batch[0].retry(error=error)
+    batch.done()
+    assert subscription.lag().events == 0
+
+
+def test_the_names_of_a_codec_are_none_in_the_queue_of_retries(stream: Stream) -> None:
+    subscription = stream.subscribe("a/pickle")
+    stream.publish(1)
+    with subscription.batch(timeout=0) as batch:
+        batch[0].retry("0s")
+    with subscription.batch(timeout=0) as batch:
+        assert [(event.data, event.attempts) for event in batch] == [(1, 2)]

@@ -59,11 +59,31 @@ def test_a_stream_from_its_beginning_to_its_end(run: Run, pq: PQ, monkeypatch: p
     assert run("stream", "seek", "orders", "a", "1h", "--yes") == (0, "subscription 'a': 1 events unread\n")
     assert run("stream", "rotate", "orders") == (0, "there was nothing to remove\n")
     assert run("stream", "rebase", "orders") == (0, "stream 'orders' is not from a dump\n")
-    assert run("stream", "drop", "orders", "--yes")[0] == 1
-    assert run("stream", "drop", "orders", "a", "--yes")[0] == 1
-    assert run("stream", "drop", "orders", "a", "--yes", "--force")[0] == 0
+    for refused in (run("stream", "drop", "orders", "--yes"), run("stream", "unsubscribe", "orders", "a", "--yes")):
+        assert refused[0] == 1
+        assert "--force drops them" in refused[1]
+        assert "force=True" not in refused[1]
+    assert run("stream", "unsubscribe", "orders", "a", "--yes", "--force")[0] == 0
     assert run("stream", "drop", "orders", "--yes")[0] == 0
     assert list(pq.streams) == []
+
+
+def test_a_subscription_is_made(run: Run, pq: PQ) -> None:
+    stream = pq.streams["orders"]
+    stream.create()
+    stream.publish_many([1, 2], "t")
+    stream.publish_many([3], "u")
+    assert run("stream", "subscribe", "orders", "a") == (0, "subscription 'a': 0 events unread\n")
+    made = run("stream", "subscribe", "orders", "b", "--start", "beginning", "--type", "t", "--partitions", "2")
+    assert made == (0, "subscription 'b': 2 events unread\n")
+    made = run("stream", "subscribe", "orders", "c", "--start", "2", "--shared")
+    assert made == (0, "subscription 'c': 1 events unread\n")
+    info = {each.name: each for each in stream.subscriptions()}
+    assert (info["b"].types, info["b"].partitions, info["b"].shared, info["c"].shared) == (["t"], 2, False, True)
+    code, out = run("stream", "subscribe", "orders", "b")
+    assert code == 2
+    assert "its types is ['t'], not None, partitions is 2, not 1" in out
+
 
 
 def test_the_sql_of_a_stream_makes_it(run: Run, pq: PQ, dsn: str) -> None:

@@ -118,3 +118,27 @@ def test_a_worker_removes_old_events_as_other_consumers_do(
         wait_until(  # which slot comes next depends on the clock
             lambda: sql("update queue_stream_orders set slot = (slot + 1) % 3 returning 1") == [], "the removal"
         )
+
+
+def test_a_worker_does_not_start_with_a_subscription_of_another_kind(pq: PQ, stream: Any) -> None:
+    stream.subscribe("parted", partitions=2)
+
+    @stream.on(subscription="parted")
+    def perform(event: Event) -> None: ...
+
+    with pytest.raises(ValueError, match="its partitions is 2, not 1"):
+        Worker(pq, capture_signals=False).run()
+
+
+def test_a_worker_waits_for_a_stream(pq: PQ) -> None:
+    stream: Any = pq.streams["later"]
+    seen: list[int] = []
+
+    @stream.on(subscription="a", start="beginning")
+    def perform(event: Event) -> None:
+        seen.append(event.data)
+
+    with working(pq):
+        stream.create()
+        stream.publish(1)
+        wait_until(lambda: seen == [1], "the event")

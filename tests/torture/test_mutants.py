@@ -109,7 +109,7 @@ MUTANTS = {
         "event.txid = any (array(\n",
         "false and event.txid = any (array(\n",
         {"lost"},
-        seconds=12,
+        seconds=30,
         option="--streams",
     ),
     "a batch of a stream can be ended by a delivery that is over": Mutant(
@@ -118,7 +118,7 @@ MUTANTS = {
         "delete from :batches where number = %(number)s",
         {"twice"},
         faults="freeze-long,terminate",
-        seconds=25,
+        seconds=40,
         option="--streams",
     ),
 }

@@ -15,7 +15,7 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, connections, reset_queries, transaction
 from django.db.transaction import TransactionManagementError
 
-from pq._db import Database
+from pq._db import Database, Rows, Statement
 from pq._db.drivers.detect import driver_of
 from pq._db.drivers.dsn import compose
 from pq._db.joined import Joined
@@ -121,11 +121,11 @@ class DjangoDatabase(Database):
         view.alias = None  # type: ignore[attr-defined]
         return view
 
-    def transaction(self, opener: object = None, **cursor_kwargs: Any) -> Any:
+    def transaction(self, opener: object = None, first: Statement | None = None, **cursor_kwargs: Any) -> Any:
         """Return a transaction; where Django is in autocommit mode, by ``atomic()``."""
         if self._commits_at_once():
-            return Atomic(self, opener, cursor_kwargs)
-        return super().transaction(opener, **cursor_kwargs)
+            return Atomic(self, opener, cursor_kwargs, first)
+        return super().transaction(opener, first, **cursor_kwargs)
 
     def grouped(self) -> Any:
         return self.transaction() if self._commits_at_once() else super().grouped()
@@ -165,13 +165,17 @@ class Inside(Joined):
 class Atomic:
     """A block of pq's that is Django's ``atomic()``. The value of the context manager is a cursor.
 
-    :ivar frame: as of `pq._db.block.Block`.
+    :ivar frame: as of `pq._db.block.Block`; likewise `rows`.
     """
 
-    def __init__(self, database: DjangoDatabase, opener: object, cursor_kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, database: DjangoDatabase, opener: object, cursor_kwargs: Mapping[str, Any], first: Statement | None = None
+    ) -> None:
         assert database.alias is not None
         self.opener = opener
         self.frame: Any = None
+        self.rows: Rows = []
+        self._first = first
         self._database = database
         self._alias = database.alias
         self._cursor_kwargs = cursor_kwargs
@@ -194,6 +198,8 @@ class Atomic:
             self._inside = Inside(self._database.source, self._database.table, wrapper)
             self._inside.block = self if self.opener is not None else None
             self._inside.enter()
+            if self._first is not None:
+                self.rows = self._inside.run(*self._first)
             kwargs = self._cursor_kwargs
             self._cursor = self._inside.conn.cursor(**kwargs) if kwargs else wrapper.cursor()
             return self._cursor
