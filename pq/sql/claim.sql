@@ -143,14 +143,14 @@ expected_at >= %(urgent_mark)s::timestamp at time zone 'utc'
 with :quiet
 :taken
 where id = any (array(:best_ready)) and :takes
-returning :columns, :removes, null::bigint
+returning :columns, :removes, null::bigint:headers
 
 -- name: claim_first
 -- In place of "claim_ready", for one job.
 with :quiet
 :taken
 where id = (:best_ready) and :takes
-returning :columns, :removes, null::bigint
+returning :columns, :removes, null::bigint:headers
 
 -- name: quiet
 -- The first due job is looked for in order: any of them might seem to be found sooner by reading the table.

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from support import wait_until
 from support.tasks import working
 from support.versions import Library
 
-from pq import PQ, After, CommitUnknown, Discard, NewJob, QueueFull, Retry, Schedule, Unique, Worker, tasks
+from pq import PQ, After, CommitUnknown, Discard, Limit, NewJob, QueueFull, Retry, Schedule, Unique, Worker, tasks
 from pq._table.instruments import MOST_BYTES
 from pq.tasks import current
 from pq.worker import Event
@@ -270,6 +270,23 @@ def test_headers_can_be_read(pq: PQ, recorder: Recorder) -> None:
     queue.dead.retry(id)
     job = queue.get()
     assert job is not None and job.headers is None, "it was taken without a lease"
+
+
+@pytest.mark.parametrize("limit", [None, Limit(running=100), Limit(rate="1000/s")], ids=["free", "places", "tokens"])
+@pytest.mark.parametrize("retain", ["7d", 0])
+@pytest.mark.parametrize("open", [False, True])
+def test_each_form_of_a_claim_reads_them(pq: PQ, recorder: Recorder, limit: Any, retain: Any, open: bool) -> None:
+    """There are several statements: which of them is used depends on what the last claims have found."""
+    pq.create(retain=retain)
+    queue = pq["q"]
+    if limit is not None:
+        pq.limits["q"] = limit
+    queue.put_many(range(40))
+    queue.put_many([NewJob(n, "0s") for n in range(5)])
+    with queue if open else nullcontext():
+        for number in (1, 1, 1, 1, 1, 3, 3, 3, 3, 3, 1, 1, 1, 1, 10, 10):
+            for job in queue.get_many(number, lease="1m", timeout=0):
+                assert job.headers == HEADERS
 
 
 def test_jobs_without(pq: PQ) -> None:
