@@ -45,6 +45,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+    parser.addoption(
+        "--pictures",
+        action="store_true",
+        help="make the pictures of the pages in the documentation anew (tests/web/test_web_browser.py)",
+    )
+
+
 @pytest.fixture(autouse=True)
 def _tasks_of_one_test_only() -> Iterator[None]:
     """Tasks are known in the whole process, by names that another test may use, too."""

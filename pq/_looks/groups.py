@@ -142,7 +142,8 @@ def reason(error: str) -> tuple[str, str]:
     """Return the type of a stored error, of which this is the beginning, and its message with numbers masked."""
     match = _ERROR.match(error)
     kind, message = ("Failure", error) if match is None else (_unescaped(match[1]), _unescaped(match[2]))
-    if len(error) >= BEGINNING:
+    ends_here = match is not None and error[match.end() :].startswith('"')
+    if len(error) >= BEGINNING and not ends_here:
         message = message.rstrip("0123456789")  # the last number may be cut: of how many digits is not to matter
     return kind, _NUMBERS.sub("#", message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
+from http.client import responses
 from importlib.resources import files
 from typing import Any
 
@@ -95,7 +96,7 @@ class App:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request, as WSGI has it."""
         body, status, headers = self.answer(environ)
-        start_response(f"{status} {'OK' if status == 200 else 'See the page'}", headers)
+        start_response(f"{status} {responses.get(status, 'Refused')}", headers)
         return [body]
 
     def answer(self, environ: Mapping[str, Any], *, at: str = "", user: str | Unset | None = UNSET) -> Answer:

@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +26,13 @@ def find() -> str | None:
     return os.environ.get("PQ_TEST_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
+# the protocol wants these numbers
+AS_3_AND_4 = (
+    "import fcntl, os, sys; theirs = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3]];"
+    "os.dup2(theirs[0], 3); os.dup2(theirs[1], 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
+
+
 class Chromium:
     """One window, of one tab.
 
@@ -35,8 +43,7 @@ class Chromium:
         self._folder = tempfile.mkdtemp(prefix="pq-chromium-")
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
-        # the protocol wants the numbers 3 and 4
-        command = ["sh", "-c", f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}', program]
+        command = [sys.executable, "-S", "-c", AS_3_AND_4, str(theirs_in), str(theirs_out), program]
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
         self._process = subprocess.Popen(
             [*command, *flags, "--remote-debugging-pipe", f"--user-data-dir={self._folder}", "about:blank"],
@@ -52,6 +59,13 @@ class Chromium:
         self._number = 0
         self._session: str | None = None
         self.told: list[dict[str, Any]] = []
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self) -> None:
         targets = wait_until(
             lambda: [each for each in self.call("Target.getTargets")["targetInfos"] if each["type"] == "page"], "a tab"
         )

@@ -49,6 +49,11 @@ def fill(pq: PQ, sql: Callable[..., Any]) -> None:
     _finished(pq, sql, chance)
     _dead(pq, sql, chance)
     _running(pq, sql)
+    sql(
+        "update queue set enqueued_at = now() - (3 + id %% 50) * interval '1 s' * (1 + length(q_name))"
+        " where dequeued_at is null and error is null",
+        (),
+    )
 
 
 def _finished(pq: PQ, sql: Callable[..., Any], chance: random.Random) -> None:
@@ -94,6 +99,7 @@ def _dead(pq: PQ, sql: Callable[..., Any], chance: random.Random) -> None:
             """
             update queue set error = json_build_object('type', %s, 'message', error::json ->> 'message',
                 'traceback', %s)::text, dequeued_at = now() - (id %% 40) * interval '7 m' - interval '3 m',
+                finished_at = now() - (id %% 40) * interval '7 m' - interval '3 m',
                 failed_at = now() - (id %% 40) * interval '7 m' - interval '20 m', attempts = 4,
                 enqueued_at = now() - (id %% 40) * interval '7 m' - interval '20 m 4 s'
             where q_name = %s and error is not null

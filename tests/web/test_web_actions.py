@@ -78,6 +78,16 @@ def test_groups_are_retried_or_deleted(pq: PQ, visitor: Visitor) -> None:
     assert pq["b"].count() == 0
 
 
+def test_a_group_is_retried_at_a_rate(pq: PQ, visitor: Visitor) -> None:
+    dead_jobs(pq, 10)
+    page = visitor.get("/dead")
+    assert visitor.submit(page, "Retry 10", rate="many").status == 400
+    assert pq["a"].count("dead") == 10
+    assert said(visitor.submit(page, "Retry 10", rate="5/m")) == "10 jobs of queue 'a' are tried again, 5/m."
+    assert pq["a"].count("dead") == 0
+    assert pq["a"].count("scheduled") >= 5
+
+
 def test_jobs_are_cancelled_run_and_moved(pq: PQ, visitor: Visitor) -> None:
     ids = pq["a"].put_many(range(6), schedule_at="1h")
     page = visitor.get("/queue?q=a&state=scheduled")
