@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from .._args import UNSET
 from .._jobs.info import JobInfo
 from .._queue import Queue
+from .._unique import UNTIL_TIMES, JobId, Unique
 from ..errors import PQError
 from .follow import follow
 from .output import as_json, confirm, members, one_line, print_json, print_table, print_text, value_of
@@ -25,6 +27,14 @@ def add(commands: Any) -> None:
     put.add_argument("--at", type=time, metavar="TIME", help=f"when the job may start: {TIME}")
     put.add_argument("--expected", type=time, metavar="TIME", help="its priority, the earliest first: such a TIME")
     put.add_argument("--key", help="the jobs of a queue with the same key run one after the other")
+    put.add_argument("--unique", metavar="TOKEN", help="put no second job with this token")
+    put.add_argument(
+        "--until", metavar="WHEN", help="how long the job has the token: started (default), done, or a time such as 1h"
+    )
+    put.add_argument(
+        "--on-duplicate", metavar="HOW",
+        help="what becomes of a job that has the token: keep (default), replace, merge, error",
+    )  # fmt: skip
 
     listing = command(_list, "list", "show jobs, in the order in which they are taken", "queue", "--state", "--json")
     listing.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N (default: 100)")
@@ -61,8 +71,21 @@ def _queue(args: argparse.Namespace) -> Iterator[Queue]:
 
 def _put(args: argparse.Namespace) -> None:
     data = json_value(args.data, "the data")
+    unique = _unique(args)
     with _queue(args) as queue:
-        print(queue.put(data, schedule_at=args.at, expected_at=args.expected, key=args.key))
+        id = queue.put(data, schedule_at=args.at, expected_at=args.expected, key=args.key, unique=unique)
+    print(id)
+    if isinstance(id, JobId) and not id.created:
+        print(f"job {id} has that token already", file=sys.stderr)
+
+
+def _unique(args: argparse.Namespace) -> Unique | None:
+    if args.unique is None:
+        if args.until is not None or args.on_duplicate is not None:
+            raise ValueError("--until and --on-duplicate need --unique")
+        return None
+    until, window = (args.until, None) if args.until in (None, *UNTIL_TIMES) else (None, args.until)
+    return Unique(args.unique, until, window, args.on_duplicate or "keep")
 
 
 def _list(args: argparse.Namespace) -> None:

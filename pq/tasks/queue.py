@@ -73,11 +73,9 @@ class Queue(TriedQueue):
         result: bool = False,
         key: Key = None,
         unique: UniqueSpec = None,
-        cron: str | None = None,
-        rrule: str | None = None,
-        every: Delay | None = None,
-        zone: str | None = None,
-    ) -> Callable[[Callable[Concatenate[int, P], R]], Task[P, R]]: ...
+        cron: str | None = None, rrule: str | None = None, every: Delay | None = None, zone: str | None = None,
+        missed: str | None = None, jitter: Delay | None = None,
+    ) -> Callable[[Callable[Concatenate[int, P], R]], Task[P, R]]: ...  # fmt: skip
 
     def task(
         self,
@@ -93,10 +91,8 @@ class Queue(TriedQueue):
         result: bool = False,
         key: Key = None,
         unique: UniqueSpec = None,
-        cron: str | None = None,
-        rrule: str | None = None,
-        every: Delay | None = None,
-        zone: str | None = None,
+        cron: str | None = None, rrule: str | None = None, every: Delay | None = None, zone: str | None = None,
+        missed: str | None = None, jitter: Delay | None = None,
     ) -> Any:
         """Decorate a function: calling it then puts a job and returns the job's id.
 
@@ -123,7 +119,7 @@ class Queue(TriedQueue):
             True: the token is a digest of the task and its arguments.
         :param cron: have it called without arguments at these times: a worker, when it starts, stores a `Schedule`
             under the task's name. `schedule_at` and `expected_at` are for calls, not for these jobs.
-        :param rrule: likewise, as for `Schedule`; so are `every` and `zone`.
+        :param rrule: likewise, as for `Schedule`; so are `every`, `zone`, `missed` and `jitter`.
         :raises ImportError: `cron` or `rrule` needs an extra: ``pip install "pq[schedules]"``.
         :raises TypeError: an argument of another type. When it decorates: the function is async or a generator
             function, it can't take the job's id, or it has no path and no name.
@@ -153,8 +149,11 @@ class Queue(TriedQueue):
             result,
         )
         clock = None
-        if any(part is not None for part in (cron, rrule, every, zone)):
-            clock = Schedule(self, None, cron=cron, rrule=rrule, every=every, zone=zone)
+        if any(part is not None for part in (cron, rrule, every, zone, missed, jitter)):
+            clock = Schedule(
+                self, None, cron=cron, rrule=rrule, every=every, zone=zone, jitter=jitter,
+                missed="once" if missed is None else missed,
+            )  # fmt: skip
             check_schedule(clock, self.name)
 
         def decorate(function: Any) -> Task[Any, Any]:

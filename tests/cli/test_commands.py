@@ -139,6 +139,30 @@ def test_another_time_is_wrong_usage(offline: Calls, given: str) -> None:
     offline("put", "a", "1", "--at", given, code=2)
 
 
+def test_put_with_a_token(call: Calls, pq: PQ) -> None:
+    first = call("put", "a", '{"n": 1}', "--unique", "t", "--until", "done")
+    output, errors = call.both("put", "a", '{"n": 2}', "--unique", "t", code=0)
+    assert output == first
+    assert errors == f"job {first.strip()} has that token already\n"
+    call("put", "a", '{"n": 3}', "--unique", "t", "--on-duplicate", "replace")
+    call.both("put", "a", '{"n": 4}', "--unique", "t", "--on-duplicate", "error", code=1)
+    assert [job.data for job in pq["a"].list()] == [{"n": 3}]
+    hour = call("put", "a", "5", "--unique", "u", "--until", "1h")
+    assert pq["a"].get(block=False) is not None and pq["a"].get(block=False) is not None
+    assert call("put", "a", "6", "--unique", "u") == hour  # whatever has become of it
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--until", "done"), ("--on-duplicate", "keep"), ("--unique", ""), ("--unique", "t", "--until", "soon"),
+        ("--unique", "t", "--on-duplicate", "twice"),
+    ],
+)  # fmt: skip
+def test_what_is_no_token_is_wrong_usage(offline: Calls, options: tuple[str, ...]) -> None:
+    offline("put", "a", "1", *options, code=2)
+
+
 # -- list, count, show, queues
 
 

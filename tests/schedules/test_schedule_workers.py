@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -48,7 +49,9 @@ def test_a_task_by_the_clock(pq: PQ, sql: Sql) -> None:
     def tick(job_id: int, kind: str = "Cox") -> None:
         done.append(kind)
 
-    @pq["q"].task(name="nightly", cron="0 3 * * *", zone="Europe/Berlin", key="k", unique=True, max_retries=3)
+    clock = {"cron": "0 3 * * *", "zone": "Europe/Berlin", "missed": "skip", "jitter": "10m"}
+
+    @pq["q"].task(name="nightly", key="k", unique=True, max_retries=3, **clock)
     def nightly(job_id: int) -> None:
         done.append("nightly")
 
@@ -60,6 +63,7 @@ def test_a_task_by_the_clock(pq: PQ, sql: Sql) -> None:
         assert list(pq.schedules) == ["monthly", "nightly", "tick"]
         found = pq.schedules["nightly"]
         assert (found.rule, found.zone, found.key, found.declared) == ("cron 0 3 * * *", "Europe/Berlin", "k", True)
+        assert (found.missed, found.jitter) == ("skip", timedelta(minutes=10))
         assert isinstance(found.unique, Unique)
         assert found.data["function"] == "nightly" and found.data["max_retries"] == 3
         found.fire()

@@ -86,8 +86,10 @@ def run(
             end = time.monotonic() + drain
 
             def waiting() -> int:
+                # first, since it resumes subscriptions, some of which may have set events aside, as jobs
+                events = streams.left_over(server.dsn) if schedule.streams else 0
                 jobs: int = server.execute(left_over)[0][0]
-                return jobs or (streams.left_over(server.dsn) if schedule.streams else 0)
+                return jobs or events
 
             while (left := waiting()) and time.monotonic() < end:
                 cast.look()
