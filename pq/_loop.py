@@ -68,12 +68,26 @@ class Loop:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._wakes = 0.0  # monotonic seconds; while run_once is running: when it must run once more
+        self._woken_at = time.monotonic()  # when _wakes became 0
+        self._began: float | None = None  # when the run_once that is running was called
 
     @property
     def ident(self) -> int | None:
         """The ident of the thread; None if there is none."""
         thread = self._thread
         return None if thread is None else thread.ident
+
+    @property
+    def behind(self) -> float:
+        """For how many seconds the thread has not come to what is due: since `run_once` was called and has not
+        returned, or since it was to be called. 0: there is nothing, or no thread."""
+        thread, began, wakes = self._thread, self._began, self._wakes
+        if thread is None:
+            return 0.0
+        if not thread.is_alive():
+            return _NEVER
+        since = (wakes or self._woken_at) if began is None else began
+        return max(0.0, time.monotonic() - since)
 
     def start(self) -> None:
         """Start the thread, unless it runs.
@@ -82,6 +96,7 @@ class Loop:
         """
         with self._changed:
             if self._thread is None:
+                self._woken_at = time.monotonic()
                 thread = threading.Thread(target=self._work, name=self.name, daemon=True)
                 thread.start()
                 self._thread = thread  # interrupted before that, the thread ends, since it is not this one
@@ -97,6 +112,8 @@ class Loop:
             return
         with self._changed:
             if by < self._wakes:
+                if not by:
+                    self._woken_at = time.monotonic()
                 self._wakes = by
                 self._changed.notify()
             if self._idle is not None:
@@ -132,12 +149,14 @@ class Loop:
 
     def _sleep(self, pause: float | None) -> bool:
         """Sleep until it is time to call `run_once`. Return False when the thread is to end."""
+        self._began = None
         with self._changed:
             self._wakes = min(self._wakes, _NEVER if pause is None else time.monotonic() + pause)
             idle_until = _NEVER if self._idle is None else time.monotonic() + self._idle
             while self._thread is threading.current_thread():
                 now = time.monotonic()
                 if now >= self._wakes:
+                    self._began = now
                     self._wakes = _NEVER  # from here on wake() counts for the next call
                     return True
                 if now >= idle_until and self._wakes == _NEVER:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from ..errors import TableMissing
 from ..tasks.queue import PQ, Queue
 from ..worker import Worker
+from ..worker.endpoint import Endpoint
+from ..worker.health import Health
 from ..worker.supervisor import OPTION, Supervisor, command, supervised
 from . import logs
 from .app import UsageError, connected, find
@@ -58,6 +64,13 @@ def add(commands: Any) -> None:
     option("--log-level", choices=LEVELS, default="info", metavar="LEVEL", help=f"one of {', '.join(LEVELS)}")
     option("-q", "--quiet", dest="log_level", action="store_const", const="warning", help="log only what goes wrong")
     option("-v", "--verbose", dest="log_level", action="store_const", const="debug", help="log the start of jobs, too")
+    option(
+        "--health",
+        type=address,
+        metavar="[HOST:]PORT",
+        help="answer probes by HTTP: /live, /ready, /status, /metrics; with -p each process has a port, from PORT on",
+    )
+    option("--health-file", metavar="PATH", help="touch this file while the worker is live; with -p PATH.0, PATH.1 ...")
     option("--log-json", action="store_true", help="log lines of JSON")
     option(OPTION, type=int, help=argparse.SUPPRESS)
     work.set_defaults(**DEFAULTS)
@@ -67,11 +80,11 @@ def run(args: argparse.Namespace) -> int:
     """Run it until it is told to stop."""
     logs.set_up(args.log_level, args.log_json)
     if args.processes > 1:
-        return Supervisor(command(arguments(args)), args.processes).run()
+        return Supervisor(command(arguments(args)), args.processes, partial(own_arguments, args)).run()
     if args.supervised is not None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until the worker handles it
     worker = worker_of(args)
-    with connected(worker.queues[0]):
+    with connected(worker.queues[0]), health_of(args, worker):
         if args.supervised is not None:
             supervised(args.supervised, worker.stop)
         driver = worker.queues[0]._table.database.source.driver
@@ -114,6 +127,36 @@ def worker_of(args: argparse.Namespace) -> Worker:
     for queue in worker.queues:
         queue._packages = args.allow or [module.partition(".")[0]]
     return worker
+
+
+@contextmanager
+def health_of(args: argparse.Namespace, worker: Worker) -> Iterator[None]:
+    """Answer the probes inside."""
+    with ExitStack() as stack:
+        if args.health or args.health_file or os.environ.get("NOTIFY_SOCKET"):
+            health = stack.enter_context(Health(worker, args.health_file))
+            if args.health:
+                stack.enter_context(Endpoint(health, *args.health))
+        yield
+
+
+def address(text: str) -> tuple[str, int]:
+    """Read a port, with or without a host in front of it."""
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"must be PORT or HOST:PORT, with a port from 1 to 65535, not {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def own_arguments(args: argparse.Namespace, number: int) -> list[str]:
+    """Return the arguments that only one of the processes gets."""
+    given = []
+    if args.health:
+        host, port = args.health
+        given += ["--health", f"{host}:{port + number}"]
+    if args.health_file:
+        given += ["--health-file", f"{args.health_file}.{number}"]
+    return given
 
 
 def arguments(args: argparse.Namespace) -> list[str]:

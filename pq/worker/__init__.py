@@ -16,12 +16,15 @@
     stop         how a worker is told to stop
     signals      SIGTERM, SIGINT and SIGUSR1 for the main thread
     queues       which queues are meant, and whether their connections suffice
+    health       whether the worker takes work, for probes
+    endpoint     that by HTTP
     trial        a job's task is tried, and rolled back
     supervisor   several processes, each with a worker
 """
 
 from .events import Event
+from .health import Health
 from .trial import Trial, TriedPut, TriedWrites
 from .worker import Worker
 
-__all__ = ["Event", "Trial", "TriedPut", "TriedWrites", "Worker"]
+__all__ = ["Event", "Health", "Trial", "TriedPut", "TriedWrites", "Worker"]

@@ -21,6 +21,8 @@ class Stop:
     :ivar wanted: the worker is to stop.
     :ivar error: why; `Worker.run` raises it.
     :ivar status_wanted: somebody has asked for the status.
+    :ivar waits_since: when the thread that waits for all others has begun to wait the last time; monotonic seconds.
+        None: it has not yet.
     """
 
     def __init__(self, name: str) -> None:
@@ -28,6 +30,7 @@ class Stop:
         self._name = name
         self.wanted: bool = False
         self.status_wanted: bool = False
+        self.waits_since: float | None = None
         self._resting = threading.Event()
         self._waker: Waker | None = None  # made late: a fork, or a daemon that closes files, may come before
         self._hurry_at = _NEVER  # monotonic seconds
@@ -98,6 +101,7 @@ class Stop:
 
     def wait(self, seconds: float) -> None:
         """Wait for `wake`."""
+        self.waits_since = time.monotonic()
         wait_readable((self.waker.fileno(),), seconds)
         self.waker.clear()
 

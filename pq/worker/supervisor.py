@@ -38,12 +38,14 @@ OPTION = "--supervised"
 class Slot:
     """The place of a process.
 
+    :param command: what it runs.
     :ivar code: the exit code with which it ended for good; None: it runs, or is to be started.
     :ivar told: how many of the signals to stop the process was sent.
     :ivar asked: how many of the requests for its status.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
         self.process: subprocess.Popen[bytes] | None = None
         self.link: socket.socket | None = None
         self.ready: bool = False
@@ -54,14 +56,14 @@ class Slot:
         self.pause: float = FIRST_PAUSE
         self.code: int | None = None
 
-    def start(self, command: list[str]) -> None:
+    def start(self) -> None:
         """
         :raises OSError: there is no memory, process or file descriptor left.
         """
         ours, theirs = socket.socketpair()
         try:
             self.process = subprocess.Popen(
-                [*command, OPTION, str(theirs.fileno())],
+                [*self._command, OPTION, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 # a group of its own: Ctrl-C in a terminal would reach it by itself, and then once more from us
                 start_new_session=True,
@@ -95,13 +97,16 @@ class Supervisor:
 
     :param command: what to run; ``--supervised`` and the number of a file descriptor are appended.
     :param processes: how often.
+    :param own: returns what is appended for one of the processes, by its number, from 0 on.
     """
 
-    def __init__(self, command: list[str], processes: int) -> None:
-        self._command = command
+    def __init__(
+        self, command: list[str], processes: int, own: Callable[[int], list[str]] = lambda number: []
+    ) -> None:
+        commands = [[*command, *own(number)] for number in range(processes)]
         #: Exit codes of processes that are not replaced: done; wrong usage; no connection, at the start.
         self._final = {0, 2, 3}
-        self._slots = [Slot() for _ in range(processes)]
+        self._slots = [Slot(each) for each in commands]
         # Signal handlers only count: they may run at any point, such as in the middle of starting a process.
         self._stops = self._asks = 0
         self._waker = Waker()
@@ -157,7 +162,7 @@ class Supervisor:
             slot.code = slot.code or 0
         elif slot.code is None and now >= slot.start_at:
             try:
-                slot.start(self._command)
+                slot.start()
                 slot.started_at, slot.asked = now, self._asks
             except OSError as error:
                 self._later(slot, now, f"a worker process could not be started: {error}")

@@ -100,9 +100,9 @@ class Worker:
         self._grace = delay_of("shutdown_timeout", shutdown_timeout).total_seconds()
         self._captures = capture_signals
         self._services = Services(self.queues, batch, self.events, self._give_up, stop.fail)
-        self._held = self._services.held
+        self._held, self._lease = self._services.held, lease_of(lease)
         self._fetcher = Fetcher(
-            self._services, self.queues, self.events, threads=self.threads, lease=lease_of(lease),
+            self._services, self.queues, self.events, threads=self.threads, lease=self._lease,
             strict=strict, burst=burst, max_jobs=max_jobs, batch=batch,
         )  # fmt: skip
         check_connections(self.queues)

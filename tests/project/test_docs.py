@@ -211,8 +211,8 @@ def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: py
     text = (ROOT / "docs" / "reference" / "commands.rst").read_text("utf-8")
     options = set()
     commands = ["create", "sql", "version", "doctor", "top", "put", "list", "count", "show", "why", "cancel"]
-    commands += ["reschedule", "move", "pause", "resume", "clear", "queues", "prune", "limit", "work", "call", "try", "dead", "schedules"]
-    commands += ["streams", "stream", "web", "demo"]
+    commands += ["reschedule", "move", "pause", "resume", "clear", "queues", "prune", "limit", "work", "call", "try"]
+    commands += ["dead", "schedules", "streams", "stream", "web", "demo"]
     parts = [f"schedules {action}" for action in ("list", "run", "pause", "resume", "fire", "remove")]
     parts += [f"dead {action}" for action in ("list", "retry", "discard")]
     actions = ("create", "info", "read", "publish", "seek", "pause", "resume", "rotate", "rebase", "drop")
