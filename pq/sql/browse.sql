@@ -53,7 +53,8 @@ from :table where id = %(id)s and q_name = %(queue)s and (:marker) is not true
 -- name: list
 -- One state after the other, from "first" to "last"; a branch that is not among these costs nothing. Ready jobs are those
 -- with a priority, those without, and what is due but not yet made ready, in the order in which a claim takes them. As in
--- claim.sql, "order by" repeats the key of an index, and limits are subqueries.
+-- claim.sql, "order by" repeats the key of an index, and limits are subqueries. With all conditions in one query few rows
+-- would be expected where there are many, and the order of the index not used: so the last one stands around another query.
 select :job
 from (
   select :row, rank, place, :state as state from (
@@ -82,22 +83,39 @@ from (
     )
     union all
     (
-      select :row, 2, due_at from :table
-      where :asks_scheduled and :scheduled_after and due_at <= :page_end
+      select :row, 2, due_at from (
+        select :row from :table
+        where :asks_scheduled and q_name = %(queue)s and due_at > statement_timestamp() and due_at < 'infinity'
+          and (due_at, id) > (:scheduled_key, %(scheduled_id)s)
+        order by q_name, due_at, id
+        limit (select null::bigint)
+      ) as pending
+      where :is_scheduled
       order by due_at, id
       limit (select %(limit)s::bigint)
     )
     union all
     (
-      select :row, 3, null from :table
-      where :asks_held and :held and id > %(held_id)s
-      order by id
+      select :row, 3, null from (
+        select :row from :table
+        where :asks_held and q_name = %(queue)s and due_at = 'infinity' and id > %(held_id)s
+        order by q_name, due_at, id
+        limit (select null::bigint)
+      ) as pending
+      where :is_held
+      order by due_at, id
       limit (select %(limit)s::bigint)
     )
     union all
     (
-      select :row, 4, dequeued_at from :table
-      where :asks_running and :running and (dequeued_at, id) > (:running_key, %(running_id)s)
+      select :row, 4, dequeued_at from (
+        select :row from :table
+        where :asks_running and q_name = %(queue)s and dequeued_at is not null and due_at < '200000-01-01 00:00:00+00'
+          and (dequeued_at, id) > (:running_key, %(running_id)s)
+        order by q_name, dequeued_at, id
+        limit (select null::bigint)
+      ) as leased
+      where :is_running
       order by dequeued_at, id
       limit (select %(limit)s::bigint)
     )
@@ -134,25 +152,6 @@ from (
 -- name: ids_of_key
 select id from :table where q_name = %(queue)s and key = %(key)s and :stand is not null
 
--- name: scheduled_after
-:scheduled and due_at >= :scheduled_key and (due_at, id) > (:scheduled_key, %(scheduled_id)s)
-
--- name: page_end
--- The time of the last job of the page. The index of due rows has no ids, so of equal times all are read, and sorted.
--- With all conditions in the inner query one row would be expected, and the order of the index not used.
-(
-  select max(page.due_at) from (
-    select pending.due_at from (
-      select id, due_at, dequeued_at from :table
-      where q_name = %(queue)s and due_at > statement_timestamp() and due_at >= :scheduled_key
-      order by q_name, due_at
-      limit (select null::bigint)
-    ) as pending
-    where pending.dequeued_at is null and (pending.due_at, pending.id) > (:scheduled_key, %(scheduled_id)s)
-    limit (select %(limit)s::bigint)
-  ) as page
-)
-
 -- name: asks_ready
 1 between %(first)s and %(last)s
 
@@ -183,15 +182,7 @@ select id from :table where q_name = %(queue)s and key = %(key)s and :stand is n
 -- name: dead_key
 %(dead_key)s::timestamp at time zone 'utc'
 
--- name: scheduled
-q_name = %(queue)s and :is_scheduled
-
--- name: held
--- Along the index of due rows, where all of them have one time, to the last: one by id would cost each put.
-q_name = %(queue)s and :is_held
-
 -- name: running
--- Along the index of due rows, past the scheduled ones.
 q_name = %(queue)s and :is_running
 
 -- name: dead
@@ -205,10 +196,15 @@ q_name = %(queue)s and :is_finished
 select (select count(*) from :table where :ready) + (select count(*) from :table where :due)
 
 -- name: count_scheduled
-select count(*) from :table where :scheduled
+-- What is due later, and does not run: this is counted within the indexes.
+select (
+    select count(*) from :table
+    where q_name = %(queue)s and due_at > statement_timestamp() and due_at < '200000-01-01 00:00:00+00'
+  ) - (select count(*) from :table where :running)
 
 -- name: count_held
-select count(*) from :table where :held
+-- No row that is taken has this time.
+select count(*) from :table where q_name = %(queue)s and due_at = 'infinity'
 
 -- name: count_running
 select count(*) from :table where :running
@@ -223,7 +219,8 @@ select count(*) from :table where :finished
 -- All jobs that are not finished.
 select
   (select count(*) from :table where :ready)
-  + (select count(*) from :table where q_name = %(queue)s and due_at is not null and (:marker) is not true)
+  + (select count(*) from :table where q_name = %(queue)s and due_at < '200000-01-01 00:00:00+00')
+  + (select count(*) from :table where q_name = %(queue)s and due_at = 'infinity')
   + (select count(*) from :table where :dead)
 
 -- name: counts

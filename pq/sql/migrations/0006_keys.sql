@@ -65,6 +65,10 @@ comment on column :table.headers is 'What goes with the job beside its data. (pq
 create index if not exists :key_index on :table (q_name, key, :stand, expected_at, id) where key is not null;
 create unique index if not exists :unique_index on :table (q_name, unique_key) where unique_key is not null;
 
+-- With the ids, so that a page of those that have one time, as all held ones do, can be read from the middle.
+drop index if exists :due_index_there;
+create index :due_index on :table (q_name, due_at, id) where due_at is not null;
+
 -- The jobs of each queue that run, or whose lease has expired: who looks at these would else go past all that are scheduled.
 -- It is not put into, and left, by jobs that are taken without a lease. The markers of queues are no jobs.
 create index if not exists :running_index on :table (q_name, dequeued_at, id)

@@ -12,7 +12,7 @@ where due_at = 'infinity' and dequeued_at is null and (key is not null or waits_
 -- the markers of limits: version 5 would count them as jobs that run
 delete from :table where due_at = '200000-01-02 00:00:00+00' and dequeued_at is not null;
 
-drop index if exists :running_index_there;
+drop index if exists :running_index_there, :due_index_there;
 
 alter table :table
   drop column key, drop column is_alone, drop column unique_key, drop column unique_until, drop column slot,
