@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from support.driver import driver
 from support.pgqueue import Package
 from support.server import Server
 
+import pq
 from pq.pgqueue import Consumer, Queue, Ticker
 from pq.pgqueue.__main__ import with_password
 
@@ -290,3 +292,17 @@ def test_a_server_that_restarts_gets_its_ticker_back(tmp_path: Path, pgq_server:
             with pytest.raises(Ended):
                 thread.result()
             ticker.close()
+
+
+def test_a_ticker_where_there_is_psycopg_3_alone(pgq: str, queue: Queue) -> None:
+    pytest.importorskip("psycopg")
+    program = "import sys; sys.modules['psycopg2'] = None; from pq.pgqueue.__main__ import main; main(sys.argv[1:])"
+    environment = {**os.environ, "PYTHONPATH": str(Path(pq.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", program, pgq, "password=x"], env=environment) as process:
+        try:
+            execute(pgq, "select pgq.insert_event('q', 't', 'd')")
+            ticks = "select from pgq.tick where tick_id > 1"
+            wait_until(lambda: execute(pgq, ticks) or process.poll() is not None, "a tick")
+            assert process.poll() is None
+        finally:
+            process.terminate()

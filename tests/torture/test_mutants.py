@@ -36,6 +36,7 @@ class Mutant(NamedTuple):
     faults: str = ""
     seconds: int = 6
     option: str = ""
+    drain: int = 5
 
 
 MUTANTS = {
@@ -111,6 +112,7 @@ MUTANTS = {
         {"lost"},
         seconds=30,
         option="--streams",
+        drain=60,
     ),
     "a batch of a stream can be ended by a delivery that is over": Mutant(
         "sql/stream_take.sql",
@@ -120,6 +122,7 @@ MUTANTS = {
         faults="freeze-long,terminate",
         seconds=40,
         option="--streams",
+        drain=60,
     ),
 }
 
@@ -144,8 +147,9 @@ def torture(mutant: Mutant, folder: Path) -> list[str]:
     for seed in range(RUNS):
         done = subprocess.run(
             [
-                *[sys.executable, "-m", "tests.torture", "--small", "--json", "--drain", "5", "--seed", str(seed)],
+                *[sys.executable, "-m", "tests.torture", "--small", "--json", "--seed", str(seed)],
                 *["--seconds", str(mutant.seconds), "--faults", mutant.faults, "--interval", "0.4"],
+                *["--drain", str(mutant.drain)],
                 *filter(None, [mutant.option]),
             ],
             cwd=folder,
