@@ -89,7 +89,7 @@ print("done")
 
 @pytest.mark.parametrize(
     ("missing", "other"),
-    [("psycopg2 psycopg2cffi", "psycopg"), ("psycopg psycopg_pool", "psycopg2")],
+    [("psycopg2", "psycopg"), ("psycopg psycopg_pool", "psycopg2")],
     ids=["without psycopg2", "without psycopg"],
 )
 def test_one_driver_is_enough(dsn: str, missing: str, other: str) -> None:

@@ -58,7 +58,7 @@ SHARED = {
 #: Of the standard library, and of SQLAlchemy's adapters.
 FOREIGN = {"_asdict", "_connection", "_current_frames", "_exit", "_getframe", "_replace"}
 
-DRIVERS = {"psycopg2", "psycopg2cffi", "psycopg", "psycopg_pool", "asyncpg", "pg8000"}
+DRIVERS = {"psycopg2", "psycopg", "psycopg_pool", "asyncpg", "pg8000"}
 LINES = 300
 
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))

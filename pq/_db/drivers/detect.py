@@ -22,7 +22,7 @@ def driver_of(conn: object) -> Driver:
     :raises TypeError: it is no connection of a known driver.
     """
     for package in _packages(conn):
-        if package in ("psycopg2", "psycopg2cffi") and callable(getattr(conn, "get_transaction_status", None)):
+        if package == "psycopg2" and callable(getattr(conn, "get_transaction_status", None)):
             if getattr(conn, "async_", False):
                 raise TypeError("an asynchronous connection of psycopg2 can't be used")
             return driver(package)
@@ -57,7 +57,7 @@ def driver_of_pool(pool: Any) -> Driver:
     packages = _packages(pool)
     if is_engine(pool):
         dialect = pool.dialect
-        if dialect.driver in ("psycopg2", "psycopg2cffi", "psycopg") and not dialect.is_async:
+        if dialect.driver in ("psycopg2", "psycopg") and not dialect.is_async:
             return driver(dialect.driver)
         how = "asynchronously " if dialect.is_async else ""
         raise TypeError(f"the engine must use psycopg2 or psycopg, not {how}{dialect.driver}")
@@ -65,7 +65,7 @@ def driver_of_pool(pool: Any) -> Driver:
         if isinstance(pool, import_module("psycopg_pool").ConnectionPool):
             return driver("psycopg")
     elif callable(getattr(pool, "getconn", None)) and callable(getattr(pool, "putconn", None)):
-        return driver("psycopg2cffi" if "psycopg2cffi" in packages else "psycopg2")
+        return driver("psycopg2")
     raise TypeError(f"pool must be a psycopg2 or psycopg_pool pool, not {type(pool).__name__}")
 
 

@@ -1,4 +1,4 @@
-"""What pq needs of psycopg2, or of psycopg2cffi, which has the same interface."""
+"""What pq needs of psycopg2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ASCII = ("SQLASCII", "SQL_ASCII")
 
 
 class Psycopg2(Driver):
-    """psycopg2 or psycopg2cffi."""
+    """psycopg2."""
 
     _interruptible: ClassVar[bool] = False
 
