@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from .._looks import DeadGroup, QueueOverview
 from .cells import Line, fit
-from .tables import age, dead_lines, finding_lines, job_lines, queue_table, running_lines, size, style_of
+from .tables import (
+    age,
+    dead_lines,
+    finding_lines,
+    first_of,
+    job_lines,
+    queue_table,
+    running_lines,
+    size,
+    style_of,
+    text_lines,
+)
 from .watch import Snapshot
 
 #: By what the queues can be sorted; names ascend, numbers descend.
@@ -18,8 +30,9 @@ RUNNING_LINES = 6
 
 KEYS = {
     "queues": "s sort  / filter  p pause  Enter jobs  d dead groups  ? doctor  q quit",
-    "jobs": "Esc back  q quit",
-    "dead": "Esc back  q quit",
+    "jobs": "Enter why, and all about the job  Esc back  q quit",
+    "job": "Esc back  q quit",
+    "dead": "Enter all about the last job  r retry  x discard  Esc back  q quit",
     "doctor": "Esc back  q quit",
 }
 
@@ -28,6 +41,7 @@ class Actions(Protocol):
     """What keys ask for, beside another page."""
 
     def jobs(self, queue: str) -> Sequence[Any]: ...
+    def about(self, queue: str, id: int) -> str: ...
     def dead_groups(self) -> Sequence[DeadGroup]: ...
     def set_paused(self, queue: str, paused: bool) -> None: ...
 
@@ -35,7 +49,7 @@ class Actions(Protocol):
 class Screen:
     """What a person looks at: a page, a selected line, a sort and a filter.
 
-    :ivar page: ``'queues'``, ``'jobs'``, ``'dead'`` or ``'doctor'``.
+    :ivar page: ``'queues'``, ``'jobs'``, ``'job'``, ``'dead'`` or ``'doctor'``.
     :ivar over: the person wants to leave.
     """
 
@@ -48,8 +62,10 @@ class Screen:
         self._actions = actions
         self._selected = ""  # a name, since the order changes
         self._typing = False
-        self._asked: tuple[str, bool] | None = None  # a queue that is to be paused or resumed
-        self._top = 0  # the first line that is shown of a long page
+        self._asked: tuple[str, Callable[[], str]] | None = None  # a question, and what is done after a "y"
+        self._came_from, self._back = "", 0  # the page before that of a job, and its chosen row
+        self._at = 0  # the chosen row of other pages, or the first line that is shown
+        self._text = ""
         self._jobs: Sequence[Any] = ()
         self._groups: Sequence[DeadGroup] = ()
         self._message = ""
@@ -72,19 +88,21 @@ class Screen:
         if self._typing:
             self._type(key)
         elif self._asked is not None:
-            (queue, paused), self._asked = self._asked, None
+            (_, act), self._asked = self._asked, None
             if key == "y":
-                self._actions.set_paused(queue, paused)
-                self._message = f"queue {queue!r} is {'paused' if paused else 'not paused any more'}"
+                self._message = act()
         elif key == "q":
             self.over = True
         elif key in ("up", "down", "page up", "page down"):
             self._move(key, queues)
-        elif self.page != "queues":
-            if key in ("escape", "backspace"):
-                self._open("queues")
-        else:
+        elif self.page == "queues":
             self._press(key, self._chosen(queues))
+        elif key in ("escape", "backspace"):
+            self._open(self._came_from if self.page == "job" else "queues")
+        elif self.page == "jobs" and key == "enter" and self._jobs:
+            self._about(self._selected, self._jobs[self._at].id)
+        elif self.page == "dead" and self._groups:
+            self._press_dead(key, self._groups[self._at])
 
     def _press(self, key: str, chosen: QueueOverview | None) -> None:
         if key == "s":
@@ -94,7 +112,7 @@ class Screen:
         elif key == "escape":
             self.filter = ""
         elif key == "p" and chosen is not None:
-            self._asked = chosen.name, not chosen.paused
+            self._ask_to_pause(chosen.name, not chosen.paused)
         elif key == "enter" and chosen is not None:
             self._jobs = self._actions.jobs(chosen.name)
             self._selected = chosen.name
@@ -104,6 +122,33 @@ class Screen:
             self._open("dead")
         elif key == "?":
             self._open("doctor")
+
+    def _ask_to_pause(self, queue: str, paused: bool) -> None:
+        def act() -> str:
+            self._actions.set_paused(queue, paused)
+            return f"queue {queue!r} is {'paused' if paused else 'not paused any more'}"
+
+        self._asked = f"{'Pause' if paused else 'Resume'} queue {queue!r}?", act
+
+    def _press_dead(self, key: str, group: DeadGroup) -> None:
+        def act(done: str, change: Callable[[], int]) -> str:
+            count = change()
+            self._groups = self._actions.dead_groups()
+            self._at = max(0, min(self._at, len(self._groups) - 1))
+            return f"{count} {done}"
+
+        what = f"{group.count} dead jobs of queue {group.queue!r}: {group.error}"
+        if key == "enter":
+            self._about(group.queue, group.sample)
+        elif key == "r":
+            self._asked = f"Retry {what}?", partial(act, "will be tried again", group.retry)
+        elif key == "x":
+            self._asked = f"Discard {what}?", partial(act, "deleted", group.discard)
+
+    def _about(self, queue: str, id: int) -> None:
+        self._text = self._actions.about(queue, id)
+        self._came_from, self._back = self.page, self._at
+        self._open("job")
 
     def _type(self, key: str) -> None:
         if key in ("enter", "escape"):
@@ -117,14 +162,16 @@ class Screen:
     def _move(self, key: str, queues: Sequence[QueueOverview]) -> None:
         step = {"up": -1, "down": 1, "page up": -10, "page down": 10}[key]
         if self.page != "queues":
-            self._top = max(0, self._top + step)
+            rows = {"jobs": self._jobs, "dead": self._groups}.get(self.page)
+            self._at = max(0, self._at + step if rows is None else min(self._at + step, len(rows) - 1))
         elif queues:
             names = [queue.name for queue in queues]
             at = names.index(self._selected) if self._selected in names else 0
             self._selected = names[min(max(at + step, 0), len(names) - 1)]
 
     def _open(self, page: str) -> None:
-        self.page, self._top = page, 0
+        self._at = self._back if self.page == "job" else 0
+        self.page = page
 
     def fail(self, text: str) -> None:
         """Show that what a key has asked for has failed."""
@@ -176,22 +223,25 @@ class Screen:
         if self._typing:
             return Line(fit(f"filter: {self.filter}_  (Enter, Esc)", width), "heading")
         if self._asked is not None:
-            queue, paused = self._asked
-            return Line(fit(f"{'Pause' if paused else 'Resume'} queue {queue!r}? y/n", width), "heading")
+            return Line(fit(self._asked[0], max(width - 4, 0)) + fit(" y/n", min(4, width)), "heading")
         return Line(fit(self._message or KEYS[self.page], width), "warning" if self._message else "quiet")
 
     def _body(self, snapshot: Snapshot, width: int, room: int | None) -> list[Line]:
         if self.page == "queues":
             return self._main(snapshot, width, room)
-        if self.page == "jobs":
-            lines = job_lines(self._selected, self._jobs, width)
-        elif self.page == "dead":
-            lines = dead_lines(self._groups, snapshot.overview.at, width)
-        else:
-            lines = finding_lines(snapshot.findings or (), width)
+        if self.page in ("jobs", "dead"):
+            head, rows = (
+                job_lines(self._selected, self._jobs, width)
+                if self.page == "jobs"
+                else dead_lines(self._groups, snapshot.overview.at, width)
+            )
+            first = first_of(self._at, len(rows), len(rows) if room is None else room - len(head))
+            styles = ["selected" if number == self._at else "" for number in range(len(rows))]
+            return [*head, *map(Line, rows[first:], styles[first:])]
+        lines = text_lines(self._text, width) if self.page == "job" else finding_lines(snapshot.findings or (), width)
         if room is not None:
-            self._top = max(0, min(self._top, len(lines) - room))
-        return lines[self._top :]
+            self._at = max(0, min(self._at, len(lines) - room))
+        return lines[self._at :]
 
     def _queues(self, snapshot: Snapshot) -> list[QueueOverview]:
         found = [queue for queue in snapshot.overview.queues if self.filter.lower() in queue.name.lower()]
@@ -212,8 +262,7 @@ class Screen:
         else:
             space = len(rows)
         chosen = self._chosen(queues)
-        at = queues.index(chosen) if chosen is not None else 0
-        first = 0 if len(rows) <= space else max(0, min(at - space // 2, len(rows) - space))
+        first = first_of(0 if chosen is None else queues.index(chosen), len(rows), space)
         lines = [Line(heading, "heading")]
         for number, (queue, row) in enumerate(zip(queues, rows, strict=True)):
             if first <= number < first + space:

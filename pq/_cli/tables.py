@@ -19,8 +19,13 @@ from .watch import Snapshot
 BAR = 10
 
 
-def job_lines(queue: str, jobs: Sequence[Any], width: int) -> list[Line]:
-    """Return a table of the first jobs of a queue."""
+def first_of(at: int, count: int, space: int) -> int:
+    """Return which of so many rows is shown first, so that the chosen one is shown, too."""
+    return 0 if count <= space else max(0, min(at - space // 2, count - space))
+
+
+def job_lines(queue: str, jobs: Sequence[Any], width: int) -> tuple[list[Line], list[str]]:
+    """Return the heading and the rows of a table of the first jobs of a queue."""
     heading, *rows = table(
         [
             Column("ID", [str(job.id) for job in jobs]),
@@ -34,13 +39,13 @@ def job_lines(queue: str, jobs: Sequence[Any], width: int) -> list[Line]:
         width,
     )
     title = f"queue {queue!r}: the first {len(jobs)} jobs, in the order in which they are taken"
-    return [Line(fit(title, width)), Line(heading, "heading"), *map(Line, rows)]
+    return [Line(fit(title, width)), Line(heading, "heading")], rows
 
 
-def dead_lines(groups: Sequence[DeadGroup], now: datetime, width: int) -> list[Line]:
-    """Return a table of groups of dead jobs."""
+def dead_lines(groups: Sequence[DeadGroup], now: datetime, width: int) -> tuple[list[Line], list[str]]:
+    """Return the heading and the rows of a table of groups of dead jobs."""
     if not groups:
-        return [Line(fit("no dead jobs", width), "quiet")]
+        return [Line(fit("no dead jobs", width), "quiet")], []
     heading, *rows = table(
         [
             Column("QUEUE", [group.queue for group in groups], right=False),
@@ -53,20 +58,25 @@ def dead_lines(groups: Sequence[DeadGroup], now: datetime, width: int) -> list[L
         ],
         width,
     )
-    return [Line(heading, "heading"), *map(Line, rows)]
+    return [Line(heading, "heading")], rows
 
 
 def finding_lines(findings: Sequence[Finding], width: int) -> list[Line]:
     """Return the doctor's findings with their remedies."""
     lines = []
     for finding in findings:
-        style = "" if finding.severity == "note" else finding.severity
-        for number, text in enumerate(str(finding).splitlines()):
-            wrapped = textwrap.wrap(
-                printable(text), max(width, 10), initial_indent="  " * (number > 0), subsequent_indent="  "
-            )
-            lines += [Line(fit(each, width), "" if number else style) for each in wrapped]
+        first, *rest = text_lines(str(finding), width)
+        lines += [first._replace(style="" if finding.severity == "note" else finding.severity), *rest]
     return lines or [Line(fit("the doctor finds nothing wrong", width), "quiet")]
+
+
+def text_lines(text: str, width: int) -> list[Line]:
+    """Return a text in as many lines as it needs."""
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip(" ")))
+        lines += textwrap.wrap(printable(line), max(width, 10), subsequent_indent=f"{indent}  ") or [""]
+    return [Line(fit(line, width)) for line in lines]
 
 
 def queue_table(queues: Sequence[QueueOverview], snapshot: Snapshot, sort: str, width: int) -> list[str]:

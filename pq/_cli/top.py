@@ -14,7 +14,7 @@ from .._jobs.info import JobInfo
 from .._logs import queue_log
 from .._looks import DeadGroup
 from .._manager import PQ
-from .._text import describe
+from .._text import cut, describe
 from .cells import Line
 from .output import print_json, print_text
 from .parser import Commands, database_options, opened, table_options
@@ -22,8 +22,9 @@ from .screen import Screen
 from .table import name_of
 from .watch import Snapshot, Watch
 
-#: How many jobs of a queue are shown.
+#: How many jobs of a queue are shown, and how many characters of the data of one.
 JOBS = 100
+DATA = 10_000
 
 #: Seconds for which a key is waited for, until what was seen meanwhile is shown.
 TICK = 0.2
@@ -91,6 +92,17 @@ class _Actions:
 
     def jobs(self, queue: str) -> Sequence[JobInfo]:
         return self._pq[queue].list(limit=JOBS)
+
+    def about(self, queue: str, id: int) -> str:
+        job = self._pq[queue][id]
+        times = {"put": job.enqueued_at, "due": job.due_at, "taken": job.dequeued_at}
+        told = [f"{name} {time:%Y-%m-%d %H:%M:%S}Z" for name, time in times.items() if time is not None]
+        lines = [f"job {id} of queue {queue!r}: {job.state}, {job.attempts} attempts, {', '.join(told)}"]
+        lines += [f"- {reason.text}" for reason in self._pq[queue].why(id).reasons]
+        lines += ["", cut(job.text, DATA)]  # as it stands in the table: a pickle is not loaded
+        if job.error is not None:
+            lines += ["", job.error.traceback or str(job.error)]
+        return "\n".join(lines)
 
     def dead_groups(self) -> Sequence[DeadGroup]:
         return self._pq.dead_groups()

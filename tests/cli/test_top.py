@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,15 +62,39 @@ FULL = snapshot(
 )
 
 
+class Group:
+    """A group of dead jobs."""
+
+    task, count, first, last, sample = "shop.eat", Count(20), NOW, NOW, 17
+
+    def __init__(self, queue: str, message: str, done: list[Any]) -> None:
+        self.queue, self.error, self.message, self.done = queue, "ValueError", message, done
+
+    def retry(self) -> int:
+        self.done.append(("retry", self.message))
+        return 20
+
+    def discard(self) -> int:
+        self.done.append(("discard", self.message))
+        return 20
+
+
 class Actions:
     def __init__(self) -> None:
-        self.done: list[tuple[str, bool]] = []
+        self.done: list[Any] = []
+        self.groups = [Group(name, f"rotten {name}", self.done) for name in NASTY]
 
     def jobs(self, queue: str) -> list[Any]:
-        return []
+        return [
+            SimpleNamespace(id=n, state="ready", enqueued_at=NOW, due_at=None, key=name, attempts=0, text=name)
+            for n, name in enumerate(NASTY)
+        ]
+
+    def about(self, queue: str, id: int) -> str:
+        return f"job {id}\n" + "\n".join(NASTY) * 10
 
     def dead_groups(self) -> list[Any]:
-        return []
+        return self.groups
 
     def set_paused(self, queue: str, paused: bool) -> None:
         self.done.append((queue, paused))
@@ -178,8 +203,8 @@ def test_what_the_doctor_has_found_or_has_not(screen: Screen) -> None:
     assert "no jobs" in text(screen, snapshot())
 
 
-@pytest.mark.parametrize("page", ["", "d", "?", "enter"])
-def test_every_size_of_a_terminal(screen: Screen, page: str) -> None:
+@pytest.mark.parametrize("keys", ["", "d", "?", "enter", "enter enter", "d enter", "d r", "p", "/ x"])
+def test_every_size_of_a_terminal(screen: Screen, keys: str) -> None:
     """No line is wider than the terminal, none is missing, and none could command it."""
     seen = replace(
         snapshot(*(queue(name, 5, next_age=1.0) for name in NASTY * 10)),
@@ -187,7 +212,7 @@ def test_every_size_of_a_terminal(screen: Screen, page: str) -> None:
         findings=[FINDING._replace(what=name * 3) for name in NASTY],
         error="",
     )
-    press(screen, *([page] if page else []), seen=seen)
+    press(screen, *keys.split(), seen=seen)
     for width in (1, 5, 20, 40, 80, 200):
         for height in (1, 2, 3, 4, 10, 24, 200):
             lines = screen.lines(seen, width, height)
@@ -240,7 +265,7 @@ def test_filtering(screen: Screen) -> None:
 def test_a_queue_is_paused_after_a_question(screen: Screen) -> None:
     done = screen._actions.done  # type: ignore[attr-defined]
     press(screen, "down", "p")
-    assert "Pause queue 'b'? y/n" in text(screen)
+    assert text(screen).endswith(" y/n") and "Pause queue 'b'?" in text(screen)
     press(screen, "n")
     assert done == []
     press(screen, "p", "y")
@@ -275,6 +300,45 @@ def test_other_pages_scroll_and_lead_back(screen: Screen) -> None:
     assert screen.page == "queues"
     press(screen, "q")
     assert screen.over
+
+
+def chosen(screen: Screen, seen: Snapshot = FULL, height: int = 24) -> list[str]:
+    return [line.text.split()[0] for line in screen.lines(seen, 120, height) if line.style == "selected"]
+
+
+def test_a_job_is_chosen_and_shown(screen: Screen) -> None:
+    press(screen, "enter", "down", "down")
+    assert chosen(screen) == chosen(screen, height=7) == ["2"]
+    press(screen, "enter")
+    assert screen.page == "job" and "job 2" in text(screen)
+    press(screen, *["page down"] * 30, "up")
+    assert "job 2" not in text(screen)
+    press(screen, "escape")
+    assert chosen(screen) == ["2"]
+    press(screen, *["page down"] * 3)
+    assert chosen(screen) == [str(len(NASTY) - 1)]
+    press(screen, "escape")
+    assert screen.page == "queues"
+
+
+def test_dead_jobs_are_retried_and_discarded_after_a_question(screen: Screen) -> None:
+    actions: Any = screen._actions
+    press(screen, "d", "r")
+    assert "Retry 20 dead jobs of queue 'a': ValueError? " in text(screen).replace("  ", "") + " "
+    press(screen, "n")
+    assert actions.done == []
+    press(screen, "r", "y")
+    assert actions.done == [("retry", "rotten a")] and "20 will be tried again" in text(screen)
+    press(screen, *["page down"] * 3, "x")
+    assert "Discard" in text(screen)
+    actions.groups = actions.groups[:2]  # what is there when it is done
+    press(screen, "y")
+    assert actions.done[1:] == [("discard", f"rotten {NASTY[-1]}")] and "20 deleted" in text(screen)
+    press(screen, "enter", "escape", "r", "y")
+    assert actions.done[2:] == [("retry", f"rotten {NASTY[1]}")]
+    actions.groups = []
+    press(screen, "escape", "d", "r", "x", "enter", "down", "up")
+    assert "no dead jobs" in text(screen) and len(actions.done) == 3
 
 
 # -- looking
@@ -416,14 +480,22 @@ def test_in_a_terminal(dsn: str, pq: PQ, tmux: Tmux) -> None:
     pq["apples"].put(2)
     tmux.sees("apples      2")
     tmux.press("p")
-    tmux.sees("Pause queue 'apples'? y/n")
+    tmux.sees("Pause queue 'apples'?", "y/n")
     tmux.press("y")
     tmux.sees("paused")
     assert pq["apples"].paused
     tmux.press("Down", "Down", "Enter")
     tmux.sees("queue 'pears': the first 2 jobs", '"kind": "pears"')
-    tmux.press("Escape", "d")
+    tmux.press("Down", "Enter")
+    tmux.sees("job 2 of queue 'pears': running", "put 20")
+    tmux.press("Escape", "Escape", "d")
     tmux.sees("rotten #")
+    tmux.press("Enter")
+    tmux.sees("of queue 'dead': dead, 1 attempts", "rotten 17")
+    tmux.press("Escape", "r")
+    tmux.sees("Retry 1 dead jobs")
+    tmux.press("y")
+    tmux.sees("1 will be tried again", "no dead jobs")
     tmux.press("Escape", "?")
     tmux.sees("fsync is off")
     tmux.press("Escape", "/", "a", "p", "p", "Enter")

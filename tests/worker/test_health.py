@@ -187,7 +187,7 @@ def test_a_hook_that_hangs_is_found(pq: PQ, wedge: threading.Event) -> None:
 
 
 def test_an_outage_of_the_database_is_no_reason_to_restart(dsn: str, gate: threading.Event) -> None:
-    """The server falls silent while the heartbeat waits for it, for longer than a part may stand still; then it goes."""
+    """The server falls silent while the heartbeat waits for it, longer than a part may stand still; then it goes."""
     proxy = Proxy(dsn)
     network = ExitStack()
     network.enter_context(proxy)
