@@ -174,8 +174,8 @@ class Execution:
 
         try:
             instruments.call(self.job, call.name, run)
-        except BaseException:
-            if not ended:
+        except BaseException as error:
+            if not ended or error is not self.error:
                 raise
         return ended[0]
 
