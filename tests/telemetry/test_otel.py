@@ -97,11 +97,12 @@ def test_one_trace_from_the_request_to_the_handler(pq: PQ, kit: Kit) -> None:
         with kit.tracer.start_as_current_span("smtp"):
             pass
 
-    with kit.tracer.start_as_current_span("request"):
+    with kit.tracer.start_as_current_span("request") as current_request:
         token = context.attach(baggage.set_baggage("tenant", "acme"))
         id = send_mail()
         context.detach(token)
-    run(pq)
+        assert trace.get_current_span() is current_request
+    assert Worker(pq).run_once()  # in this thread
     send, request, smtp, process = kit.spans
     assert [span.name for span in kit.spans] == ["send mails", "request", "smtp", "process mails"]
     assert len({span.context.trace_id for span in kit.spans}) == 1
