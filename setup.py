@@ -31,6 +31,7 @@ test = [
     "django-tasks; python_version < '3.12'",
     "fastapi",
     "flask",
+    "gunicorn",
     "greenlet",
     "httpx",
     "hypothesis",
