@@ -35,7 +35,7 @@ def send(pq: PQ):
 
 
 def test_a_session_in_a_transaction_that_is_rolled_back(pq, dsn, send):
-    sa = pytest.importorskip("sqlalchemy")
+    sa = pytest.importorskip("sqlalchemy", minversion="2")
     orm = pytest.importorskip("sqlalchemy.orm")
     engine = sa.create_engine(f"postgresql+{driver.package}://", creator=lambda: driver.connect(dsn))
     with engine.connect() as connection:
@@ -58,7 +58,7 @@ def test_a_session_in_a_transaction_that_is_rolled_back(pq, dsn, send):
 
 def test_a_session_whose_statement_fails_in_a_task(pq, dsn):
     """The session undoes its savepoint itself, so a task that writes by it has one of its own."""
-    sa = pytest.importorskip("sqlalchemy")
+    sa = pytest.importorskip("sqlalchemy", minversion="2")
     orm = pytest.importorskip("sqlalchemy.orm")
     engine = sa.create_engine(f"postgresql+{driver.package}://", creator=lambda: driver.connect(dsn))
     with engine.connect() as connection:
