@@ -100,8 +100,8 @@ def test_one_trace_from_the_request_to_the_handler(pq: PQ, kit: Kit) -> None:
     with kit.tracer.start_as_current_span("request") as current_request:
         token = context.attach(baggage.set_baggage("tenant", "acme"))
         id = send_mail()
-        context.detach(token)
         assert trace.get_current_span() is current_request
+        context.detach(token)
     assert Worker(pq).run_once()  # in this thread
     send, request, smtp, process = kit.spans
     assert [span.name for span in kit.spans] == ["send mails", "request", "smtp", "process mails"]
