@@ -439,13 +439,27 @@ def test_bad_input(world: World) -> None:
         for call, error in [
             (lambda: source.call("a", "m", {}, when="soon"), TypeError),
             (lambda: source.call("a", "m", {}, collapse_on_cursor=True), ValueError),
+            (lambda: source.call(7, "m", {}), TypeError),
+            (lambda: source.call("a", "", {}), ValueError),
+            (lambda: source.call("a", "m\0", {}), ValueError),
+            (lambda: source.call("a", "m", {}, cursor_key=7), TypeError),
+            (lambda: source.call("a", "m", {"at": PAST}), TypeError),
+            (lambda: source.call("a", "m", {"x": float("nan")}), ValueError),
+            (lambda: source.call("a", "m", {"x": "\0"}), ValueError),
+            (lambda: source.call("a", "m", {"x": "\ud800"}), ValueError),
+            (lambda: source.call("a", "m", {}, trace={1, 2}), TypeError),
+            (lambda: source.call("a", "m", {}, job_kwargs={"colour": 1}), TypeError),
+            (lambda: source.add_listener("e", "a", "m", {1}), TypeError),
+            (lambda: source.add_schedule("a", "m", {1}, rrule="FREQ=DAILY"), TypeError),
             (lambda: source.add_schedule("a", "m", {}, rrule="SOMETIMES"), ValueError),
             (lambda: source.add_schedule("a", "m", {}, rrule="FREQ=DAILY", collapse_on_cursor=True), ValueError),
             (lambda: source.add_listener("e", "a", "m", {}, collapse_on_cursor=True), ValueError),
         ]:
             with pytest.raises(error):
                 call()
-    assert world.sql("select from mq_job union all select from mq_job_schedule") == []
+        good = source.call("a", "m", {"x": "\\u0000"}, when=PAST)  # nothing was sent: the transaction goes on
+    assert world.job(good).args == {"x": "\\u0000"}
+    assert world.sql("select id from mq_job union all select id from mq_job_schedule") == [(good,)]
 
 
 def test_times_with_a_zone_and_times_from_now(world: World) -> None:

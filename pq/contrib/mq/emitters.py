@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .delivery import SCHEDULE, deliver, moment, next_time, now_on
+from .safe import check_call
 
 log: logging.Logger = logging.getLogger("pq.contrib.mq")
 
@@ -63,7 +64,7 @@ class Emitters:
             within the `timeout` of the worker.
         :raises ValueError: `rrule` is no rule; `collapse_on_cursor` without `cursor_key`.
         """
-        _check_collapse(collapse_on_cursor, cursor_key)
+        check_call(self.dbsession.get_bind().dialect, queue, method, args, cursor_key, collapse_on_cursor)
         now = self._now(now)
         schedule = self._added(
             self.model.JobSchedule(
@@ -173,7 +174,7 @@ class Emitters:
             ``events``, a list of all those that came while the job was pending.
         :raises ValueError: `collapse_on_cursor` without `cursor_key`.
         """
-        _check_collapse(collapse_on_cursor, cursor_key)
+        check_call(self.dbsession.get_bind().dialect, queue, method, args, cursor_key, collapse_on_cursor)
         return self._added(
             self.model.JobListener(
                 event=event,
@@ -245,8 +246,3 @@ class Emitters:
             listener_ids=[listener.id],
             trace=trace,
         )
-
-
-def _check_collapse(collapse_on_cursor: bool, cursor_key: str | None) -> None:
-    if collapse_on_cursor and not cursor_key:
-        raise ValueError("collapse_on_cursor needs a cursor_key")

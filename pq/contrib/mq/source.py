@@ -11,8 +11,9 @@ from sqlalchemy import and_, select, true
 from sqlalchemy.dialects.postgresql import insert
 
 from .delivery import CURSOR, JOB, deliver, moment, now_on
-from .emitters import Emitters, _check_collapse, log
+from .emitters import Emitters, log
 from .records import finished_event
+from .safe import check_call
 
 
 class MQSource(Emitters):
@@ -57,10 +58,15 @@ class MQSource(Emitters):
         :param schedule_ids: of the schedules that ask for this. They are noted in `trace`, as the listeners are.
         :param listener_ids: of the listeners that ask for this.
         :param trace: what JSON can hold; goes with the job.
-        :raises ValueError: `collapse_on_cursor` without `cursor_key`.
-        :raises TypeError: `when` is something else.
+        :raises ValueError: `collapse_on_cursor` without `cursor_key`; a text is empty, or PostgreSQL can't hold it.
+        :raises TypeError: `when` is something else; an argument has another type; `args` or `trace` is no JSON; jobs
+            have no such column.
         """
-        _check_collapse(collapse_on_cursor, cursor_key)
+        dialect = self.dbsession.get_bind().dialect
+        check_call(dialect, queue, method, args, cursor_key, collapse_on_cursor, trace)
+        unknown = [key for key in job_kwargs or {} if not hasattr(self.model.Job, getattr(key, "key", key))]
+        if unknown:
+            raise TypeError(f"jobs have no column {unknown[0]!r}")
         time = moment(when, now)
         job_id = None
         while job_id is None:  # the job that there was may have begun, or ended, since
