@@ -431,6 +431,20 @@ def test_two_workers_in_one_process_can_be_run_again(world: World) -> None:
             assert worker.get_status()["running"] is False
 
 
+def test_a_worker_that_is_started_before_there_are_tables_waits_for_them(
+    engine: Any, sql: Sql, caplog: pytest.LogCaptureFixture
+) -> None:
+    metadata = sa.MetaData()
+    world = World(engine, mq.make_default_model(metadata), sql)
+    with world.working(lambda job: 1):
+        wait_until(lambda: "can't look for missing deliveries yet" in caplog.text, "the warning")
+        metadata.create_all(engine)
+        id = world.call()
+        wait_until(lambda: world.job(id).state == "completed", "the job")
+    assert "Traceback" not in caplog.text
+    assert caplog.text.count("can't look") == 1
+
+
 # -- what programs give
 
 

@@ -29,6 +29,9 @@ log: logging.Logger = logging.getLogger("pq.contrib.mq")
 #: Running jobs are waited for until they end.
 FOREVER = "3650d"
 
+#: Seconds until the next look for missing deliveries after one that the database has refused.
+ERROR_PAUSE = 1.0
+
 
 class MQQueue(Protocol):
     """What stands for a queue: it runs all its jobs."""
@@ -84,6 +87,7 @@ class MQWorker:
         self._active: dict[int, JobContext] = {}
         self._worker: Worker | None = None
         self._pq: PQ | None = None
+        self._told = False
 
     def run(self) -> None:
         """Run jobs until `shutdown_gracefully`, SIGTERM or SIGINT, and the end of those that run."""
@@ -143,8 +147,15 @@ class MQWorker:
 
     def run_once(self) -> float:
         """Put the deliveries that may be missing; return the seconds until the next look."""
-        with self._source() as source:
-            found = missing(source, self._holder, self._timeout)
+        try:
+            with self._source() as source:
+                found = missing(source, self._holder, self._timeout)
+        except exc.DBAPIError as error:  # no tables yet, or no connection
+            if not self._told:
+                log.warning("can't look for missing deliveries yet: %s", str(error.orig).partition("\n")[0])
+            self._told = True
+            return ERROR_PAUSE
+        self._told = False
         assert self._pq is not None
         put_missing(self._pq, self._model, found)
         return self._timeout.total_seconds() + random.uniform(0, self._jitter)
