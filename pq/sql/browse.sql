@@ -237,15 +237,26 @@ left(data::text, 500)
 -- name: most_of_data
 left(data::text, 65536)
 
+-- name: in_order
+-- Before a statement that is to read rows in the order of an index, and stop: where the planner does not know how many rows
+-- there are, or that they lie in that order, it would read all and sort them.
+select set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true);
+
 -- name: place
 -- Where a job is, whatever its queue; how long its data is; and what it has left.
 select q_name, octet_length(data::text), left(result::text, 65536), octet_length(result::text), finished_at, worker
 from :table where id = %(id)s and (:marker) is not true
 
 -- name: these
+-- Why the join and the conditions on numbers look like this is told in lease.sql.
 select q_name, :job
-from (select q_name, :row, :state as state from :table where id = any (%(ids)s::bigint[]) and (:marker) is not true) as job
-order by id
+from (
+  select q_name, :row, :state as state, number
+  from unnest(%(ids)s::bigint[]) with ordinality as given (wanted, number)
+    join :table on id = any (array[wanted]) and (:marker) is not true
+  where number = abs(number) and number = number + 0
+) as job
+order by number
 
 -- name: newest_dead
 select q_name, :job
@@ -268,7 +279,7 @@ from (
     select q_name, :row from :table
     where q_name = given.name and due_at > statement_timestamp() and due_at < 'infinity'
     order by q_name, due_at
-    limit (select %(cap)s::bigint)
+    limit %(cap)s
   ) as pending
   where dequeued_at is null and error is not null
   order by due_at, id
@@ -289,7 +300,7 @@ from (
 order by id desc
 
 -- name: newest_rows
-select q_name, :row from :table where id < %(before)s order by id desc limit (select %(cap)s::bigint)
+select q_name, :row from :table where id < %(before)s order by id desc limit %(cap)s
 
 -- name: reach
 -- How far down the newest rows go; null: to the first one.

@@ -19,7 +19,7 @@ LONGEST = 65_536
 
 #: Rows that a look without an index reads, and scheduled jobs of all queues among which failed ones are looked for.
 CAP = 10_000
-SCHEDULED_CAP = 20_000
+SCHEDULED_CAP = 10_000
 
 LAST = 2**63 - 1
 
@@ -139,17 +139,18 @@ class Jobs:
         """Return jobs of a queue in a state with a text in their data, among the first `CAP` of them."""
         ids = [job.id for job in self.queue(queue, "no_data").list(state, CAP)]
         found = [id for (id,) in self._run("matching", ids=array(ids), text=text, limit=limit)]
-        rows = {row.job.id: row for row in self._rows("these", ids=array(found))}
-        return [rows[id] for id in found if id in rows]
+        return self._rows("these", ids=array(found))
 
     def _rows(self, statement: str, **params: Any) -> list[Row]:
-        sql = self._table.statements("browse.sql", data_text="start_of_data")[statement]
+        sql = self._table.statements("browse.sql", data_text="start_of_data")
         queues: dict[str, Shown] = {}
         found = []
-        for name, *row in look(self._table, sql, params):
-            queue = queues.get(name) or queues.setdefault(name, self.queue(name))
-            found.append(Row(name, JobInfo.of(queue, tuple(row))))
+        for name, *row in look(self._table, f"{sql['in_order']} {sql[statement]}", params):
+            if name not in queues:  # not "or": whether a queue is true is whether it has jobs, which counts them
+                queues[name] = self.queue(name)
+            found.append(Row(name, JobInfo.of(queues[name], tuple(row))))
         return found
 
     def _run(self, statement: str, **params: Any) -> Sequence[tuple[Any, ...]]:
-        return look(self._table, self._table.statements("browse.sql")[statement], params)
+        sql = self._table.statements("browse.sql")
+        return look(self._table, f"{sql['in_order']} {sql[statement]}", params)
