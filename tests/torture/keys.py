@@ -114,6 +114,7 @@ def check_keys(events: Sequence[Event], audit: Audit, faults: Iterable[tuple[flo
             for late in too_many(held, per_key[key[0]])
         },
         "out of order": {f"{late} before {early}" for early, late in overtaken(rows, known) if late not in by_hand},
+        "before one that was given back": {f"{late} before {early}" for early, late in passed(rows)},
         "stuck": set(stuck(audit.changes, events, list(faults), per_key["pairs"])),
         "lost": {
             f"{id} {name}"
@@ -165,16 +166,13 @@ def _tenures(rows: dict[int, list[Change]]) -> dict[tuple[str, str], list[Tenure
     found: dict[tuple[str, str], list[Tenure]] = defaultdict(list)
     for id, changes in rows.items():
         begun: Change | None = None
-        before = changes[0]
         for change in changes:
             if begun is None and change.taken and change.key is not None:
                 begun = change
-            given_back = before.state == "running" and change.state == "scheduled"  # for a while
-            before = change
             if begun is None:
                 continue
             left = change.state in ("done", "dead", "cancelled", "gone") or change.queue != begun.queue
-            if left or (change.state != "running" and change.attempts == 0 and not given_back):
+            if left or (change.state != "running" and change.attempts == 0):
                 tenure = Tenure(id, begun.tx, change.tx, begun.at, change.committed, begun.began)
                 found[begun.queue, str(begun.key)].append(tenure)
                 begun = None
@@ -233,6 +231,27 @@ def overtaken(rows: dict[int, list[Change]], known: dict[int, float]) -> list[tu
                 if other[2] > put and other[3] < end:
                     wrong.append((rank[1], other[0][1]))
     return wrong
+
+
+def _rank(change: Change) -> tuple[float, int]:
+    return INFINITY if change.expected is None else change.expected, change.id
+
+
+def passed(rows: dict[int, list[Change]]) -> Iterable[tuple[int, int]]:
+    """Pairs of jobs, of which the first was given back for a while, and the second one, which comes behind it, was
+    taken meanwhile."""
+    takes: dict[tuple[str, str], list[Change]] = defaultdict(list)
+    for changes in rows.values():
+        for change in changes:
+            if change.taken and change.queue in ORDERED and change.key is not None:
+                takes[change.queue, change.key].append(change)
+    for id, changes in rows.items():
+        for before, change, after in zip(changes, changes[1:], [*changes[2:], None], strict=False):
+            if (before.state, change.state, change.attempts) == ("running", "scheduled", 0):
+                until = INFINITY if after is None else after.at
+                for take in takes[change.queue, str(change.key)]:
+                    if take.id != id and change.committed < take.at < until and _rank(take) > _rank(change):
+                        yield id, take.id
 
 
 # -- none is stuck

@@ -61,13 +61,20 @@ def late(at: float, attempts: int = 1) -> list[Change]:
         ([*PUTS, take(3, 2.0, 1), change(4, 2.4, 1, "scheduled", attempts=1, due=3.0), *late(2.5)], {"two of a key"}),
         ([*PUTS, take(3, 2.0, 1), *late(7.0)], {"two of a key"}),  # its lease has expired, but it is in line
         ([*PUTS, take(3, 2.0, 1), change(4, 2.4, 1, "ready"), *late(2.5)], set()),  # it was released
-        # it was given back for a while
-        ([*PUTS, take(3, 2.0, 1), change(4, 2.4, 1, "scheduled", due=3.0), *late(2.5)], {"two of a key"}),
         ([*PUTS, take(3, 2.0, 1), change(4, 2.4, 1, "done", 2.6, tx=6), *late(2.5)], set()),  # by the same transaction
     ],
 )
 def test_one_at_a_time(changes, found):
     assert wrong(changes) - {"out of order"} == found - {"out of order"}
+
+
+@pytest.mark.parametrize(
+    "expected, at, found",
+    [(None, 2.5, {"before one that was given back"}), (None, 3.5, set()), (1.0, 2.5, set())],
+)
+def test_who_was_given_back_for_a_while_keeps_its_place(expected, at, found):
+    given_back = [take(3, 2.0, 1), change(4, 2.4, 1, "scheduled", due=3.0), change(5, 3.2, 1, "ready")]
+    assert wrong([*PUTS, *given_back, take(6, at, 2, expected=expected)]) - {"out of order"} == found
 
 
 @pytest.mark.parametrize(

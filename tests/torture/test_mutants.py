@@ -101,7 +101,7 @@ MUTANTS = {
         "sql/migrations/0006_keys.sql",
         "stays := new.attempts > 0 or (old.dequeued_at is not null and old.due_at is not null)",
         "stays := new.attempts > 0",
-        {"two of a key"},
+        {"before one that was given back"},
         seconds=30,
         option="--keyed",
     ),
