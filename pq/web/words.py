@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from .._jobs.track import ratio
 from .._text import cut, printable
 
 #: Characters of data that a line of a list has.
@@ -113,6 +114,14 @@ def _string(token: str) -> str:
         return printable(json.dumps(json.loads(token), ensure_ascii=False))
     except ValueError:  # it was cut
         return printable(token)
+
+
+def progress_text(progress: Any) -> str:
+    """Write what a running job has told of its progress, but for the part of it that is done, which is drawn."""
+    text = progress.get("text") if isinstance(progress, dict) and "text" in progress else progress
+    if text is None or (text is progress and ratio(progress) is not None):
+        return ""
+    return line(text if isinstance(text, str) else json.dumps(text, ensure_ascii=False))
 
 
 def task_of(text: str) -> str | None:

@@ -127,6 +127,28 @@ def test_running_jobs_show_who_has_them_and_how_far_they_are(shop: PQ, visitor: 
     assert 'width="62.0"' in page.source
 
 
+PROGRESS = [
+    ("0.5", "50 %"), ("1", "100 %"), ('{"done": 0.25}', "25 %"), ('{"done": 0.25, "text": "a"}', "25 % a"), ("7", "7"),
+    ('{"text": "<b>"}', "<b>"), ('{"text": {"a": 1}}', '{"a": 1}'), ('{"text": null}', ""), ("[1, 2]", "[1, 2]"),
+    ('{"items": 1}', '{"items": 1}'), ('"word"', "word"), ("null", ""), ("true", "true"),
+    ('{"done": 2}', '{"done": 2}'), ("1e999", "Infinity"),
+]  # fmt: skip
+
+
+def test_progress_of_any_form(pq: PQ, sql: Sql, visitor: Visitor) -> None:
+    for number, (progress, shown) in enumerate(PROGRESS):
+        sql(
+            "insert into queue (q_name, data, result, dequeued_at, due_at, attempts)"
+            " values ('a', '1', %s, now() + %s * interval '1 s' - interval '1 h', now() + interval '1 h', 1)",
+            (progress, number),
+        )
+        ((id,),) = sql("select max(id) from queue")
+        assert visitor.get(f"/job?id={id}").status == 200, progress
+        page = visitor.get("/running")
+        assert page.status == 200, progress
+        assert re.search(rf"{re.escape(shown)} (Cancel…|pq · times)", page.text), (progress, page.text[-300:])
+
+
 def test_groups_of_dead_jobs(shop: PQ, visitor: Visitor) -> None:
     text = visitor.get("/dead").text
     assert "gateway.CardDeclined card of order # was declined: # shop.payments.charge payments 34" in text
