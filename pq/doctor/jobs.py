@@ -23,13 +23,13 @@ JOBS = (
     Check(
         "paused_queue",
         "note",
-        "Queue {queue!r} has been paused since {since} ({age}), and {jobs} jobs are ready in it.",
+        "Queue {queue!r} has been paused since {since} ({age}); ready jobs in it: {jobs}.",
         "To have them taken: python -m pq resume{arguments} {queue!r}",
     ),
     Check(
         "dead_jobs",
         "warning",
-        "Queue {queue!r}: {jobs} jobs are dead; the last one, {id}, died at {since} ({age} ago).",
+        "Queue {queue!r}: dead jobs: {jobs}; the last one, {id}, died at {since} ({age} ago).",
         "See why, then retry or discard them: python -m pq dead list{arguments} {queue!r}",
     ),
     Check(
