@@ -64,7 +64,15 @@ setup(
     license="BSD-3-Clause",
     license_files=["LICENSE"],
     packages=find_packages(include=["pq", "pq.*"]),
-    package_data={"pq": ["py.typed", "sql/**/*.sql", "web/templates/*.html", "web/static/*", "contrib/django/templates/**/*.html"]},
+    package_data={
+        "pq": [
+            "py.typed",
+            "sql/**/*.sql",
+            "web/templates/*.html",
+            "web/static/*",
+            "contrib/django/templates/**/*.html",
+        ]
+    },
     entry_points={"console_scripts": ["pq = pq._cli.main:main"]},
     python_requires=">=3.10",
     install_requires=["psycopg2-binary>=2.9; platform_python_implementation != 'PyPy'"],

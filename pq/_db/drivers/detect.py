@@ -30,7 +30,10 @@ def driver_of(conn: object) -> Driver:
             return driver(package)
     hint = ""
     if hasattr(conn, "ensure_connection"):
-        hint = ". For Django's connection: PQ(dsn), and conn=connection at each call, or pq.bind(connection)"
+        hint = (
+            ". In a Django project: from pq.contrib.django import pq, with that app in INSTALLED_APPS; or PQ(dsn), and "
+            "conn=connection at each call"
+        )
     elif "sqlalchemy" in _packages(conn):
         hint = ". Give the Engine, or a URL as text; for a Session: PQ(engine), and pq.bind(session)"
     raise TypeError(

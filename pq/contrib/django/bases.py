@@ -12,14 +12,17 @@ if TYPE_CHECKING:
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
         def __getattr__(self, name: str) -> Any: ...
 
+    ActionForm = Django
     AppConfig = Django
     BaseCommand = Django
     BaseTaskBackend = Django
+    ChangeList = Django
     Manager = Django
     Migration = Django
     Model = Django
     ModelAdmin = Django
     Operation = Django
+    SimpleListFilter = Django
 
     class Task:
         """A task of ``django.tasks``."""
@@ -33,22 +36,27 @@ else:
     from django.db.migrations.operations.base import Operation
     from django.db.models import Manager, Model
 
+    _ADMIN = {"ActionForm": ".helpers", "ChangeList": ".views.main", "ModelAdmin": "", "SimpleListFilter": ""}
+
     def __getattr__(name):
         """Import what not every project has: Django's admin, and its tasks."""
-        if name == "ModelAdmin":
-            return import_module("django.contrib.admin").ModelAdmin
+        if name in _ADMIN:
+            return getattr(import_module(f"django.contrib.admin{_ADMIN[name]}"), name)
         compat = import_module("pq.contrib.django.compat")
         return getattr(compat, name)
 
 
 __all__ = [
+    "ActionForm",
     "AppConfig",
     "BaseCommand",
     "BaseTaskBackend",
+    "ChangeList",
     "Manager",
     "Migration",
     "Model",
     "ModelAdmin",
     "Operation",
+    "SimpleListFilter",
     "Task",
 ]

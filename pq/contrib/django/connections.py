@@ -227,6 +227,9 @@ class Atomic:
         cursor, self._cursor = self._cursor, None
         if atomic is None:
             return
+        if inside is not None and connections[self._alias] is not self._wrapper:
+            self._left_elsewhere(inside, error)
+            return
         undone: Exception | None = None
         if error is None and inside is not None:
             undone = self._undone(inside)
@@ -251,6 +254,14 @@ class Atomic:
         )
         if known and self._is_lost():
             raise ConnectionLost(f"the connection is gone: {str(error).strip()}") from error
+
+    def _left_elsewhere(self, inside: Inside, error: BaseException | None) -> None:
+        """Undo what was done: Django can end its block only in the thread that has entered it."""
+        mistake = inside.mistake() or "a block of pq was left in another thread"
+        inside.leave()
+        inside.driver.rollback(inside.conn)
+        if error is None:
+            raise BlockError(mistake)
 
     def _undone(self, inside: Inside) -> Exception | None:
         """Return an error for a block that Django would roll back in silence, or that pq can't commit."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from pq import tasks
@@ -57,6 +58,16 @@ class PQ(tasks.queue.PQ):
         self.alias: str = setting.alias
         self._db.alias = setting.database  # type: ignore[attr-defined]
 
+    def disconnect(self) -> None:
+        """Close the connections that pq has opened itself, as for a worker, and that nobody uses; others are opened when
+        they are needed.
+
+        Call it at the end of a test that has run a worker: Django can't drop its database while one is open.
+        """
+        self._table._room.leader.rest()
+        self._table.outside.close()
+        self._db.source.distrust()
+
     def _with_tasks(self) -> list[Any]:
         """Return the queues of the backends of ``django.tasks`` on this PQ, too."""
         for entry in backends():
@@ -81,9 +92,16 @@ class PQs(Mapping[str, PQ]):
         found = self._made.get(alias)
         if found is None:
             with self._lock:
-                found = self._made.get(alias) or PQ(conf.read()[alias])
+                found = self._made.get(alias) or self._make(alias)
                 self._made[alias] = found
         return found
+
+    def _make(self, alias: str) -> PQ:
+        setting = conf.read()[alias]
+        try:
+            return PQ(setting)
+        except (TypeError, ValueError) as error:
+            raise ImproperlyConfigured(f"PQ[{alias!r}]: {error}") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(conf.read())

@@ -8,6 +8,8 @@ import sys
 import django
 
 SITE = json.loads(os.environ["SITE"])
+if "path" in SITE:
+    sys.path.append(SITE["path"])
 if SITE.get("driver") == "psycopg2":
     sys.modules["psycopg"] = None  # Django would take it
 
@@ -29,6 +31,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "pq.contrib.django",
     "shop",
+    *SITE.get("apps", []),
 ]
 HAS_TASKS = django.VERSION >= (6, 0) or importlib.util.find_spec("django_tasks") is not None
 if django.VERSION < (6, 0) and HAS_TASKS:

@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
+from django.db import connections
 from django.utils import autoreload
 
 from pq._cli import work as work_command
@@ -99,7 +100,10 @@ class _Reloading:
     def _perform(self) -> None:
         """Run the worker, in the thread that Django has made for it."""
         self._thread = threading.current_thread()
-        main(self._command, "manage.py pq")
+        try:
+            main(self._command, "manage.py pq")
+        finally:
+            connections.close_all()
 
     def _stop_for_change(self, **kwargs: Any) -> None:
         self._stop()
