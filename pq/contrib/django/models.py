@@ -17,8 +17,8 @@ from . import conf
 from .bases import Manager, Model
 
 _SETTING = conf.read()["default"]
-_SQL = bound("browse.sql", _SETTING.name.quoted)
-_STATE, _MARKER = _SQL["state"], bound("common.sql", _SETTING.name.quoted)["marker"]
+_SQL = bound("common.sql", _SETTING.name.quoted)
+_STATE, _MARKER = _SQL["state"], _SQL["marker"]
 
 #: The name as Django's backend writes it: quoted already, if it has a schema.
 TABLE: str = _SETTING.name.name if _SETTING.name.schema is None else _SETTING.name.quoted
