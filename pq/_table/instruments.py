@@ -33,12 +33,15 @@ RESERVED = "pq."
 class Instruments:
     """Those of a table, in the order in which they were given.
 
-    :ivar puts: those that have to do with puts.
-    :ivar arounds: the methods of that name; likewise `events`.
+    :ivar puts: whether some have to do with puts.
+    :ivar headers: the methods of that name, each with its instrument.
+    :ivar sendings: the methods of that name; likewise `arounds` and `events`.
     """
 
     def __init__(self) -> None:
-        self.puts: tuple[Any, ...] = ()
+        self.puts: bool = False
+        self.headers: tuple[tuple[Callable[[str], Any], Any], ...] = ()
+        self.sendings: tuple[Callable[[str], Any], ...] = ()
         self.arounds: tuple[Callable[[Any, str], Any], ...] = ()
         self.events: tuple[Callable[[Any], Any], ...] = ()
 
@@ -52,8 +55,11 @@ class Instruments:
                 f"an instrument must be an object with at least one of the methods {', '.join(METHODS)}, not "
                 f"{reprlib.repr(instrument)}"
             )
-        if "headers" in found or "sending" in found:
-            self.puts = (*self.puts, instrument)
+        if "headers" in found:
+            self.headers = (*self.headers, (found["headers"], instrument))
+        if "sending" in found:
+            self.sendings = (*self.sendings, found["sending"])
+        self.puts = bool(self.headers or self.sendings)
         if "around" in found:
             self.arounds = (*self.arounds, found["around"])
         if "event" in found:
@@ -61,7 +67,7 @@ class Instruments:
 
     def sending(self, queue: str) -> Sending:
         """Return a context manager for a put into a queue."""
-        return Sending(self.puts, queue)
+        return Sending(self, queue)
 
     def call(self, job: Any, task: str, function: Callable[[], T]) -> T:
         """Call a function that performs a job, in this thread.
@@ -82,10 +88,10 @@ class Sending:
     :ivar headers: the headers of its jobs as JSON, or None.
     """
 
-    def __init__(self, instruments: tuple[Any, ...], queue: str) -> None:
+    def __init__(self, instruments: Instruments, queue: str) -> None:
         self._instruments = instruments
         self._queue = queue
-        self._stack = ExitStack()
+        self._stack: ExitStack | None = None
         self._told: list[Callable[[int, int | None], Any]] = []
         self.headers: str | None = None
 
@@ -94,24 +100,27 @@ class Sending:
         :raises TypeError: the headers of an instrument are no mapping of str to str.
         :raises ValueError: one of them can't be stored, or all are too long.
         """
-        if not self._instruments:
+        if not self._instruments.sendings:
+            self._ask()
             return self
         with ExitStack() as stack:
-            for instrument in self._instruments:
-                if hasattr(instrument, "sending"):
-                    told = stack.enter_context(_Guarded(instrument.sending, self._queue))
-                    if callable(told):
-                        self._told.append(told)
-            found: dict[str, str] = {}
-            for instrument in self._instruments:
-                if hasattr(instrument, "headers"):
-                    _add(found, instrument.headers(self._queue), instrument)
-            self.headers = _encoded(found)
+            for sending in self._instruments.sendings:
+                told = stack.enter_context(_Guarded(sending, self._queue))
+                if callable(told):
+                    self._told.append(told)
+            self._ask()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+        if self._stack is not None:
+            self._stack.__exit__(*error)
+
+    def _ask(self) -> None:
+        found: dict[str, str] = {}
+        for headers, instrument in self._instruments.headers:
+            _add(found, headers(self._queue), instrument)
+        self.headers = _encoded(found) if found else None
 
     def sent(self, jobs: int | Sequence[int], id: int | None = None) -> None:
         """Tell how many jobs were put.
@@ -206,9 +215,7 @@ def _add(found: dict[str, str], headers: Any, instrument: Any) -> None:
         found[name] = f"{found[name]},{value}" if name == "baggage" and found.get(name) else value
 
 
-def _encoded(headers: dict[str, str]) -> str | None:
-    if not headers:
-        return None
+def _encoded(headers: dict[str, str]) -> str:
     text = json.dumps(headers)
     if len(text) > MOST_BYTES:
         sizes = ", ".join(f"{name} {len(value):,}" for name, value in headers.items())
