@@ -244,7 +244,7 @@ select set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off
 
 -- name: place
 -- Where a job is, whatever its queue; how long its data is; and what it has left.
-select q_name, octet_length(data::text), left(result::text, 65536), octet_length(result::text), finished_at, worker
+select q_name, octet_length(data::text), left(result::text, 65536), octet_length(result::text)
 from :table where id = %(id)s and (:marker) is not true
 
 -- name: these

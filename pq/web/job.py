@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from .._jobs.info import JobInfo
 from .._jobs.track import ratio
+from .._table.instruments import trace_of
 from .._text import printable
 from .jobs import Detail
 from .request import Refused
@@ -39,7 +42,8 @@ def job(view: View) -> Page:
         raise Refused(404, f"There is no job {id}, or none any more.")
     words = {
         "detail": found, "job": found.job, "name": found.queue, "moments": moments(found, view.now),
-        "progress": progress_of(found), "command": command(found), "reasons": reasons(view, found),
+        "progress": progress_of(found), "commands": commands(view, found), "trace": trace_of(found.job.headers),
+        "reasons": reasons(view, found),
     }  # fmt: skip
     return Page("job.html", words)
 
@@ -61,9 +65,9 @@ def moments(found: Detail, now: datetime) -> list[Moment]:
         events.append((job.first_failed_at, "first failure"))
     if job.state in ("running", "finished", "dead"):
         last = "taken" if job.state == "running" else _end(job)
-        # the row of a job under a lease keeps when it was taken; any other end is noted there
-        if found.finished_at is not None and job.state == "finished" and not job.cancelled:
-            events += [(job.dequeued_at, "taken"), (found.finished_at, last)]
+        # only the row of a finished job keeps when it was taken: any other end is noted there, too
+        if job.state == "finished" and not job.cancelled and job.finished_at != job.dequeued_at:
+            events += [(job.dequeued_at, "taken"), (job.finished_at, last)]
         else:
             events.append((job.dequeued_at, last))
     if job.state == "running":
@@ -72,7 +76,7 @@ def moments(found: Detail, now: datetime) -> list[Moment]:
         events.append((job.due_at, "next attempt"))
     made: list[Moment] = []
     before: datetime | None = None
-    for moment, what in sorted((aware(at), what) for at, what in events if at is not None):
+    for moment, what in sorted(((aware(at), what) for at, what in events if at is not None), key=itemgetter(0)):
         since = None if before is None else (moment - before).total_seconds()
         made.append(Moment(what, moment, since, "future" if moment > now else "past"))
         before = moment
@@ -94,20 +98,28 @@ def progress_of(found: Detail) -> float | None:
 
 def value(text: str) -> Any:
     """Parse JSON; None if it can't be."""
-    import json
-
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
 
 
-def command(found: Detail) -> str | None:
-    """Return the command that puts such a job again; None if not all of its data is here, or a shell can't say it."""
-    text, key = found.job.text, found.job.key
-    parts = ["pq", "put", found.queue, text] + ([] if key is None else ["--key", key])
-    made = shlex.join(parts)
-    return None if found.is_cut or printable(made, newlines=True) != made else made
+def commands(view: View, found: Detail) -> list[tuple[str, str]]:
+    """Return what can be done with the job from a shell, and the commands; none that a shell can't say.
+
+    The command that puts such a job again needs all of its data to be here.
+    """
+    name = view.pq._table.name
+    table = [] if name.name == "queue" else ["--table", name.name]
+    table += [] if name.schema is None else ["--schema", name.schema]
+    made = []
+    if found.task is not None and found.job.state not in ("running", "finished"):
+        made.append(("Try it, and roll all of it back", ["pq", "try", found.queue, str(found.job.id), *table]))
+    if not found.is_cut:
+        key = [] if found.job.key is None else ["--key", found.job.key]
+        made.append(("The same again, from a shell", ["pq", "put", found.queue, found.job.text, *key, *table]))
+    texts = [(what, shlex.join(parts)) for what, parts in made]
+    return [(what, text) for what, text in texts if printable(text, newlines=True) == text]
 
 
 PAGES: Mapping[str, Callable[[View], Page | str]] = {"/job": job}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from .._jobs.info import JobInfo
@@ -63,15 +62,11 @@ class Detail(Row):
     :ivar size: of its data, in bytes.
     :ivar result: the beginning of its result or progress as JSON, or None.
     :ivar result_size: of all of it, in bytes; None if there is none.
-    :ivar finished_at: when the last delivery ended, or None.
-    :ivar worker: who had the last delivery, or None.
     """
 
     size: int
     result: str | None
     result_size: int | None
-    finished_at: datetime | None
-    worker: str | None
 
     @property
     def is_cut(self) -> bool:

@@ -162,10 +162,32 @@ def test_a_job_shows_its_life_error_and_data(shop: PQ, visitor: Visitor, sql: Sq
     for what in ("dead", "Put", "First failure", "Died", "after 17 min", "gateway.CardDeclined", "File \"/srv/shop"):
         assert what in page.text, what
     assert '"order": 50' in page.text
-    assert "pq put payments '{" in page.text
+    assert "pq put payments '{" in page.text and f"pq try payments {id}" in page.text
     ((id,),) = sql("select min(id) from queue where finished_at is not null")
     page = visitor.get(f"/job?id={id}")
     assert re.search(r"Put .* Taken .* Finished ", page.text)
+
+
+def test_commands_name_the_table_and_are_for_a_shell(dsn: str) -> None:
+    with PQ(dsn, table="other", schema="public") as pq:
+        pq.create()
+        id = pq["it's"].put(call("app.task", "a'b"), key="k")
+        from pq.web import App
+
+        text = Visitor(App(pq, can=lambda *_: True)).get(f"/job?id={id}").text
+    assert f"""pq try 'it'"'"'s' {id} --table other --schema public""" in text
+    assert "--key k --table other --schema public" in text
+
+
+def test_a_job_shows_its_trace_and_who_had_it(pq: PQ, sql: Sql, visitor: Visitor) -> None:
+    id = pq["a"].put(1)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    sql("update queue set headers = %s", (json.dumps({"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}),))
+    job = pq["a"].get(lease="1h")
+    assert job is not None
+    job.done()
+    text = visitor.get(f"/job?id={id}").text
+    assert f"Trace {trace}" in text and re.search(r"Worker \S+:\d+", text)
 
 
 def test_a_job_says_why_it_does_not_run(shop: PQ, visitor: Visitor) -> None:
