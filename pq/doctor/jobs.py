@@ -41,6 +41,12 @@ JOBS = (
         " limit: python -m pq limit{arguments} {name} --running N",
     ),
     Check(
+        "broken_limit",
+        "error",
+        "Limit {name!r}: {problem}. Rows were deleted or restored without those that belong to them.",
+        "Set the limit once more, in Python: pq.limits[{name!r}] = pq.limits[{name!r}]",
+    ),
+    Check(
         "overdue_schedule",
         "error",
         "Schedule {name!r} of queue {queue!r} has been due since {since} ({age}), and no program has put its job.",

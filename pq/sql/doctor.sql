@@ -329,6 +329,27 @@ where place.since < clock_timestamp() - %(full_age)s::interval
 order by place.since
 limit %(at_most)s
 
+-- name: broken_limit
+-- What belongs to a limit beside its row: as many places and tokens as it says, and a mark of each of its queues.
+select name, problem
+from (
+  select limits.name, format('%%s of its %%s %%s are missing, so jobs wait that could begin', most - count, most, places)
+    as problem
+  from :limits_table as limits,
+    lateral (values ('running', limits.running, 'places'), ('rate', limits.rate, 'tokens')) as kind (kind, most, places),
+    lateral (
+      select count(*) as count from :slots_table as slot where slot.name = limits.name and slot.kind = kind.kind
+    ) as counted
+  where most > count
+  union all
+  select limits.name, format('queue %%L has no mark of it, so its jobs begin without limit', queue.name)
+  from :limits_table as limits, unnest(coalesce(limits.queues, array[limits.name])) as queue (name)
+  where (limits.running is not null or limits.rate is not null)
+    and not exists (select from :table as job where job.q_name = queue.name and :limit_marker)
+) as broken
+order by name, problem
+limit %(at_most)s
+
 -- name: overdue_schedule
 select
   name, q_name as queue, date_trunc('second', next_at) as since,

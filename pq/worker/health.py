@@ -25,8 +25,8 @@ from .worker import Worker
 BEAT = 10.0
 LEAST = 1.0
 
-#: Seconds for which jobs must have waited, while threads were idle and took none.
-STARVED = 600.0
+#: Seconds for which jobs must have waited at least, while threads were idle and took none; more with a long lease.
+STARVED = 10.0
 
 #: Seconds that a look at the queues may take.
 TIMEOUT = 2.0
@@ -55,6 +55,7 @@ class Health:
         self._file = None if file is None else Path(file)
         self._beat = min(beat, BEAT)
         self._limit = max(BEATS * beat, LEAST)
+        self._patience = max(self._limit, STARVED)
         self._seen: tuple[float, int] = 0.0, 0  # how often jobs waited, since this was the last time that one was taken
         self._told_ready = self._told_error = False
 
@@ -111,14 +112,16 @@ class Health:
         worker = self._worker
         held, taken_at = worker._held, worker._held.busy_at
         idle = len(held.running()) < worker.threads and not held.full and not worker._stop.wanted
-        if not idle or not self.ready or time.monotonic() - taken_at < STARVED:
+        if not idle or not self.ready or time.monotonic() - taken_at < self._patience:
             self._seen = taken_at, 0
             return
+        if any(waits_for_database(thread.ident) for thread in list(worker._threads.running)):
+            return  # for a connection, perhaps, that a handler has
         table = worker._services.completer.table
         names = array(queue.name for queue in worker.queues)
         try:
             sql = table.statements("health.sql")["waiting"]
-            ((waits,),) = table.execute(sql, {"queues": names, "seconds": STARVED}, timeout=TIMEOUT)
+            ((waits,),) = table.execute(sql, {"queues": names, "seconds": self._patience}, timeout=TIMEOUT)
         except Exception as error:  # of the driver, too
             logger.debug("%s: no look at the queues: %s", worker.name, describe(error))
             waits = False

@@ -20,7 +20,7 @@ from support import Background, execute, wait_until
 from support.driver import driver, either
 from support.server import Server
 
-from pq import PQ, ConnectionLost, Schedule
+from pq import PQ, ConnectionLost, Limit, Schedule
 from pq import sql as _sql
 from pq._cli.main import main
 from pq._schedules import Ticker
@@ -472,6 +472,30 @@ def test_of_many_queues_those_that_wait_longest_are_told(pq: PQ, sql: Sql) -> No
     sql("update queue set enqueued_at = now() - make_interval(days => id::int)")
     findings = look(pq)
     assert [finding.data["queue"] for finding in findings] == [f"q{i}" for i in range(15, 5, -1)]
+
+
+@pytest.mark.parametrize(
+    ("sql_of", "problem"),
+    [
+        ("delete from queue_slots where kind = 'running' and n > 1", "2 of its 3 places are missing"),
+        ("delete from queue_slots where kind = 'rate'", "5 of its 5 tokens are missing"),
+        ("delete from queue where q_name = 'a'", "queue 'a' has no mark of it"),
+    ],
+    ids=["places", "tokens", "mark"],
+)
+def test_a_limit_of_which_a_part_is_gone(pq: PQ, sql: Sql, sql_of: str, problem: str) -> None:
+    pq.limits["it's"] = Limit(running=3, rate="5/m", queues=["a", "b"])
+    pq.limits["keys"] = Limit(per_key=2)
+    pq["a"].put(1)
+    pq["a"].get(lease="1m")
+    assert look(pq) == []
+    sql(sql_of)
+    (finding,) = look(pq)
+    assert (finding.name, finding.severity, finding.data["name"]) == ("broken_limit", "error", "it's")
+    assert problem in finding.what
+    command = finding.remedy.partition(": ")[2]
+    exec(command, {"pq": pq})
+    assert look(pq) == []
 
 
 def test_a_schedule_that_nobody_fires(pq: PQ, sql: Sql) -> None:

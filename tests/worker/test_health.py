@@ -230,7 +230,7 @@ def test_code_that_waits_for_the_database_is_known(pq: PQ) -> None:
 
 @pytest.fixture
 def starving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker whose claims find nothing; what takes ten minutes takes no time."""
+    """A worker whose claims find nothing; what takes 10 seconds takes one."""
     monkeypatch.setattr(_health, "STARVED", 0.0)
     monkeypatch.setattr(_health, "BEAT", 0.05)
 
@@ -242,7 +242,7 @@ def starving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_jobs_that_wait_while_threads_are_idle(pq: PQ, starving: None) -> None:
     queue = pq["a"]
-    worker = Worker(queue, lease=LEASE)
+    worker = Worker(queue, lease="100ms")
     with running(worker) as health:
         for _ in range(3):
             health.run_once()
@@ -259,10 +259,10 @@ def test_jobs_that_wait_while_threads_are_idle(pq: PQ, starving: None) -> None:
 
 @pytest.mark.parametrize("why", ["paused", "limited", "scheduled", "key", "locked", "another queue"])
 def test_jobs_that_wait_for_another_reason(
-    pq: PQ, starving: None, why: str, connect: Callable[..., Any]
+    pq: PQ, starving: None, why: str, sql: Callable[..., Any], connect: Callable[..., Any]
 ) -> None:
     queue = pq["a"]
-    worker = Worker(queue, lease=LEASE)
+    worker = Worker(queue, lease="100ms")
     if why == "paused":
         queue.pause()
     elif why == "limited":
@@ -270,9 +270,24 @@ def test_jobs_that_wait_for_another_reason(
     (pq["b"] if why == "another queue" else queue).put(
         1, "1h" if why == "scheduled" else None, key="k" if why == "key" else None
     )
+    sql("update queue set enqueued_at = enqueued_at - interval '1 minute'")
     if why == "locked":
         connect().cursor().execute("select from queue for update")
     with running(worker) as health:
+        worker._held.busy_at -= 60.0
+        for _ in range(4):
+            health.run_once()
+            assert health.problems() == []
+
+
+def test_jobs_that_wait_since_no_connection_is_free(
+    pq: PQ, starving: None, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq["a"].put(1)
+    sql("update queue set enqueued_at = enqueued_at - interval '1 minute'")
+    with running(Worker(pq["a"], lease="100ms")) as health:
+        health._worker._held.busy_at -= 60.0
+        monkeypatch.setattr(_health, "waits_for_database", lambda ident: True)
         for _ in range(4):
             health.run_once()
             assert health.problems() == []
@@ -282,7 +297,7 @@ def test_a_look_at_the_queues_that_fails_is_no_problem(
     pq: PQ, starving: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pq["a"].put(1)
-    with running(Worker(pq["a"], lease=LEASE)) as health:
+    with running(Worker(pq["a"], lease="100ms")) as health:
         wait_until(health.problems, "the problem")
         monkeypatch.setattr(health._worker._services.completer.table, "execute", lambda *args, **options: 1 / 0)
         health.run_once()
