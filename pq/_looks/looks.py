@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -138,3 +139,6 @@ class _Recent:
 
 
 _recent: WeakKeyDictionary[Table, _Recent] = WeakKeyDictionary()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_recent.clear)  # a lock may be held by a thread that is not here
