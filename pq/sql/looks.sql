@@ -220,12 +220,18 @@ case when left(job.data::text, 11) = '{"function"' then split_part(left(job.data
 case when pg_column_size(job.result) <= 10000 then job.result::text end
 
 -- name: running
--- The jobs that run under a lease, of all queues, the longest first.
+-- The jobs that run under a lease, of all queues, the longest first. Of a queue no more than a thousand jobs are passed over
+-- whose lease has expired.
 with recursive :names_found, pq_longest as materialized (
   select longest.id from pq_names as names, lateral (
-    select job.id, job.dequeued_at from :table as job
-    where job.q_name = names.q_name and :is_running
-    order by job.q_name, job.dequeued_at, job.id
+    select leased.id, leased.dequeued_at from (
+      select job.id, job.q_name, job.dequeued_at, job.due_at from :table as job
+      where job.q_name = names.q_name and :has_lease
+      order by job.q_name, job.dequeued_at, job.id
+      limit (select %(limit)s::bigint + 1000)
+    ) as leased
+    where :is_running
+    order by leased.dequeued_at, leased.id
     limit (select %(limit)s::bigint)
   ) as longest
   order by longest.dequeued_at, longest.id
