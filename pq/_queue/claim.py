@@ -208,7 +208,7 @@ def _statement(
     if how == "removed":
         instead |= {
             "takes": "does_remove", "removes": "does_remove", "no_others": "others", "all_taken": "all_with_others",
-            "returned": "returned_with_others",
+            "returned": "returned_with_others", "headers": "headers_read",
         }  # fmt: skip
     if is_limited:
         instead |= {name: f"{name}_limited" for name in ("open", "most", "best", "told", "slot", "noted")}

@@ -81,7 +81,8 @@ def _give_back(queue: QueueBase, jobs: list[Any], rows: Rows) -> None:
     for row in rows:
         if row[REMOVED]:
             times = {name: row[at] for name, at in _TIMES.items()}
-            queue._run(queue._sql["put_back"], id=row[ID], text=row[TEXT], attempts=row[ATTEMPTS], **times)
+            kept = {"id": row[ID], "text": row[TEXT], "attempts": row[ATTEMPTS], "headers": row[-1]}
+            queue._run(queue._sql["put_back"], **kept, **times)
         else:
             queue._run(queue._sql["give_back"], id=row[ID], dequeued_at=row[DEQUEUED_AT])
 

@@ -61,8 +61,9 @@ true
 id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key
 
 -- name: returned_with_others
--- In place of "returned", where "removes" reads more.
-id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, unique_key, unique_until, follower, steps
+-- In place of "returned", where "removes" reads more, and rows may have to be put back.
+id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, unique_key, unique_until, follower, steps,
+headers
 
 -- name: no_others
 -- In place of "others", where "taken" is for all.

@@ -84,10 +84,11 @@ update :table set dequeued_at = null where id = %(id)s and dequeued_at = %(deque
 
 -- name: put_back
 -- Undo a claim that has deleted its row.
-insert into :table (id, q_name, data, enqueued_at, schedule_at, expected_at, attempts)
+insert into :table (id, q_name, data, enqueued_at, schedule_at, expected_at, attempts, headers)
 values (
   %(id)s, %(queue)s, %(text)s, %(enqueued_at)s::timestamp at time zone 'utc',
-  %(schedule_at)s::timestamp at time zone 'utc', %(expected_at)s::timestamp at time zone 'utc', %(attempts)s
+  %(schedule_at)s::timestamp at time zone 'utc', %(expected_at)s::timestamp at time zone 'utc', %(attempts)s,
+  %(headers)s::json
 )
 on conflict do nothing
 

@@ -14,8 +14,9 @@ from support import wait_until
 from support.tasks import working
 from support.versions import Library
 
-from pq import PQ, After, CommitUnknown, Discard, Limit, NewJob, QueueFull, Retry, Schedule, Unique, Worker, tasks
+from pq import PQ, After, Discard, Limit, NewJob, Retry, Schedule, Unique, Worker, tasks
 from pq._table.instruments import MOST_BYTES
+from pq.errors import CommitUnknown, DecodeError, QueueFull
 from pq.tasks import current
 from pq.worker import Event
 
@@ -287,6 +288,18 @@ def test_each_form_of_a_claim_reads_them(pq: PQ, recorder: Recorder, limit: Any,
         for number in (1, 1, 1, 1, 1, 3, 3, 3, 3, 3, 1, 1, 1, 1, 10, 10):
             for job in queue.get_many(number, lease="1m", timeout=0):
                 assert job.headers == HEADERS
+
+
+def test_a_job_that_cannot_be_decoded_keeps_them(dsn: str, sql: Sql, recorder: Recorder) -> None:
+    """Where finished jobs are not kept, its row was deleted, and is put back."""
+    with tasks.PQ(dsn, pickle_key=b"k" * 32) as pq:
+        pq.create(retain=0)
+        sql("insert into queue (q_name, data, headers) values ('q', '\"junk\"', %s)", (json.dumps(HEADERS),))
+        for get in (lambda: pq["q/pickle"].get(), lambda: pq["q/pickle"].get_many(3)):
+            for _ in range(4):
+                with pytest.raises(DecodeError):
+                    get()
+                assert stored(sql) == [HEADERS]
 
 
 def test_jobs_without(pq: PQ) -> None:
