@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from .drivers.base import Rows, Statement
 from .joined import Joined
+from .own import OwnTransaction
 from .scope import tell
-from .transaction import OwnTransaction, Savepoint
+from .transaction import Savepoint
 
 
 class Home(Protocol):

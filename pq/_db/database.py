@@ -154,7 +154,8 @@ class Database:
             the statement is given up and, if the server does not answer at all, the connection is cut. None: it may
             take as long as `statement_timeout` says.
         :param lock_timeout: seconds after which it fails if it waits for a lock; outside of a transaction only.
-        :param prepare: it may be worth a prepared statement; outside of a transaction only, where that is no risk.
+        :param prepare: it may be worth a prepared statement, where that is no risk: outside of a transaction, or as its
+            first statement.
         :param patient: it may take as long as the server works on it.
         :raises TimeoutError: with `timeout`: it was given up, and nothing was done, since the server held it up or no
             connection was free.
@@ -175,10 +176,10 @@ class Database:
         try:
             bound = self._executor.bound(timeout)
             if bound is None or bound <= (self.source.statement_timeout or 0):
-                rows = transaction.run(sql, params, bound)
+                rows = transaction.run(sql, params, bound, prepare)
                 return rows
             with self.source.guard(transaction.conn, bound):
-                rows = transaction.run(sql, params)
+                rows = transaction.run(sql, params, None, prepare)
                 return rows
         except self.source.driver.Error as error:
             self.source.note(transaction.conn, error)

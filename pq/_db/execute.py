@@ -85,6 +85,8 @@ class Executor:
                 usual = source.statement_timeout
                 if at_most or lock_timeout is not None or patient or not (usual is None or session.limited):
                     text = _limits(session, usual, at_most, lock_timeout, patient) + text
+                if its.lifted:
+                    text = f"set statement_timeout = {round((usual or 0) * 1000)}; {text}"
                 if isolation:
                     text = isolation + text
                 silent = time.monotonic() - its.answered_at  # since it answered
@@ -105,6 +107,7 @@ class Executor:
                         else:
                             rows = driver.run(conn, text, params)
                 its.answered_at = time.monotonic()
+                its.lifted = False
                 source.executed(sql)
                 if bound is not None:
                     self._slack = 1
@@ -152,6 +155,11 @@ class Executor:
     def guard(self, conn: Any, bound: float | None) -> AbstractContextManager[Any]:
         """Return a context manager around a statement that the server gives up after so many seconds."""
         return _NOTHING if bound is None else self._source.guard(conn, bound)
+
+
+def is_hot(conn: Any) -> bool:
+    """Whether a connection has answered a moment ago."""
+    return time.monotonic() - known(conn).answered_at <= HOT
 
 
 def _may_change(sql: str) -> bool:

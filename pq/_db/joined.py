@@ -29,7 +29,9 @@ class Joined(Transaction):
         self._find()
         return bool(self.conn.autocommit) and self.driver.idle(self.conn)
 
-    def run(self, sql: str, params: Params | None = None, limit: float | None = None) -> Rows:
+    def run(
+        self, sql: str, params: Params | None = None, limit: float | None = None, prepare: bool = False
+    ) -> Rows:
         self._find()
         with self._source.exclusive(self.conn):
             return super().run(sql, params, limit)

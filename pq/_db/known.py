@@ -30,15 +30,17 @@ class Known:
     :ivar prepared: the statements that are prepared there, by all PQ that share the connection.
     :ivar answered_at: when a statement last succeeded, in monotonic seconds; 0: none has.
     :ivar session: what is known of the session; None: it was not asked yet.
+    :ivar lifted: the limit was taken from the session, for transactions, until the next single statement sets it again.
     :ivar guards: around single statements, by the seconds after which the server gives these up.
     """
 
-    __slots__ = ("_socket", "answered_at", "guards", "prepared", "session")
+    __slots__ = ("_socket", "answered_at", "guards", "lifted", "prepared", "session")
 
     def __init__(self) -> None:
         self.prepared = Prepared()
         self.answered_at: float = 0.0
         self.session: ServerSession | None = None
+        self.lifted: bool = False
         self.guards: dict[float, Any] = {}
         self._socket: socket.socket | None = None
 

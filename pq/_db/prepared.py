@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import sha256
+from typing import Any
 
 #: Seconds that a plan lives, and in which a statement must be repeated to be worth one.
 LIFE = 1.0
@@ -30,10 +32,10 @@ LOSS_PAUSE = 60.0
 GENERIC = "set local plan_cache_mode = force_generic_plan; "
 
 #: Before the plan is made, and after it: pq's statements go by indexes, though a small table may seem to be read more
-#: quickly as a whole; it may have grown before the plan is renewed. EXPLAIN makes the plan and executes nothing, so that
-#: the plans of the application's triggers are not concerned.
+#: quickly as a whole; it may have grown before the plan is renewed. EXPLAIN makes the plan and executes nothing, so
+#: that the plans of the application's triggers are not concerned.
 PLANNED = "set local enable_seqscan = off; set local jit = off; explain "
-BACK = "; set local enable_seqscan to default; set local jit to default; "
+BACK = "; set local enable_seqscan to default; set local jit to default"
 
 _PARAMETER = re.compile(r"%%|%\((\w+)\)s")
 
@@ -47,13 +49,14 @@ class Prepared:
     :ivar begins_at: when statements may be prepared.
     """
 
-    __slots__ = ("begins_at", "losses", "made", "used")
+    __slots__ = ("_whole", "begins_at", "losses", "made", "used")
 
     def __init__(self) -> None:
         self.losses = 0
         self.made: dict[str, float] = {}
         self.used: dict[str, float] = {}
         self.begins_at = 0.0
+        self._whole: dict[tuple[Any, ...], str] = {}
 
     def repeats(self, sql: str) -> bool:
         """Return whether the connection has executed this statement a moment ago, so that it is worth preparing."""
@@ -68,12 +71,39 @@ class Prepared:
 
     def text(self, sql: str) -> str:
         """Return what to execute, with the same parameters, in place of a statement that `repeats`."""
-        now = time.monotonic()
         name, prepare, execute = _prepared(sql, self.losses)
-        generic = "" if sql.startswith("insert") else GENERIC  # of which there is but one plan
+        if sql.startswith("insert"):  # of which there is but one plan
+            return f"{self._before(name, prepare)}{execute}"
+        plan = f"; {GENERIC}{PLANNED}{_PARAMETER.sub('null', execute)}{BACK}"
+        return f"{self._before(name, prepare + plan)}{GENERIC}{execute}"
+
+    def whole(self, sql: str, params: Mapping[str, Any], mogrify: Callable[[], str]) -> tuple[str, str]:
+        """Return what to execute to prepare a statement with its parameters in it, and what to execute in its place: of
+        such a one there is but one plan, so that it needs no setting, which would stay until the transaction ends. One
+        is empty if it is prepared already, both if it is not worth it.
+
+        :param mogrify: returns the statement with its parameters in it.
+        """
+        if sql.startswith("insert"):
+            return "", ""
+        key = (sql, *params.values())
+        body = self._whole.get(key)
+        if body is None:
+            if len(self._whole) >= MAX_STATEMENTS:
+                self._whole.clear()
+            body = self._whole[key] = mogrify()
+        if not self.repeats(body):
+            return "", ""
+        name = _name(body, self.losses)
+        execute = f"execute {name}"
+        return self._before(name, f"prepare {name} as {body}; {PLANNED}{execute}"), execute
+
+    def _before(self, name: str, prepare: str) -> str:
+        """Return what has to be executed to prepare a statement; nothing if that was done less than a second ago."""
+        now = time.monotonic()
         made = self.made.get(name)
         if made is not None and now - made <= LIFE:
-            return f"{generic}{execute}"
+            return ""
         # renewed, it is the last to be dropped
         self.made.pop(name, None)
         drop = "" if made is None else f"deallocate {name}; "
@@ -82,8 +112,7 @@ class Prepared:
             del self.made[oldest]
             drop = f"deallocate {oldest}; "
         self.made[name] = now
-        plan = f"{PLANNED}{_nulls(execute)}{BACK}" if generic else ""
-        return f"{drop}{prepare}; {generic}{plan}{execute}"
+        return f"{drop}{prepare}; "
 
     def lost(self) -> bool:
         """Forget all: the server does not know what was prepared. Return False if nothing was."""
@@ -100,12 +129,11 @@ def _prepared(sql: str, losses: int = 0) -> tuple[str, str, str]:
     """Return the name, PREPARE and EXECUTE. Equal statements have equal names; after a loss, new ones, since the server
     may have lost only some."""
     names = list(dict.fromkeys(filter(None, _PARAMETER.findall(sql))))
-    name = f"pq_{sha256(sql.encode()).hexdigest()[:16]}_{losses}"
+    name = _name(sql, losses)
     body = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}" if match[1] else match[0], sql)
     arguments = ", ".join(f"%({name})s" for name in names)
     return name, f"prepare {name} as {body}", f"execute {name}({arguments})"
 
 
-def _nulls(execute: str) -> str:
-    """Return EXECUTE without parameters, on which a plan for all values does not depend."""
-    return _PARAMETER.sub("null", execute)
+def _name(sql: str, losses: int) -> str:
+    return f"pq_{sha256(sql.encode()).hexdigest()[:16]}_{losses}"

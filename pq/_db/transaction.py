@@ -1,16 +1,14 @@
-"""The transactions that statements belong to: pq's own, and the application's that pq has joined."""
+"""The transactions that statements belong to, and savepoints in them."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 from typing import Any, NoReturn
 
 from .._logs import queue_log as logger
 from ..errors import BlockError
 from .drivers.base import Driver, Params, Rows, Statement
-from .loan import Loan
 from .scope import Scope, tell
 from .sources.base import Source
 
@@ -57,7 +55,9 @@ class Transaction(Scope):
     def before_commit(self, name: tuple[Any, ...], sql: str, params: Params) -> None:
         """Nobody tells when the application commits."""
 
-    def run(self, sql: str, params: Params | None = None, limit: float | None = None) -> Rows:
+    def run(
+        self, sql: str, params: Params | None = None, limit: float | None = None, prepare: bool = False
+    ) -> Rows:
         self._check_process()
         try:
             return self.driver.run(self.conn, sql, params, limit)
@@ -169,113 +169,3 @@ class Savepoint(Scope):
         if scope is self:
             transaction.top = self._below
         self.leave()
-
-
-class OwnTransaction(Transaction):
-    """A transaction that pq begins and ends."""
-
-    def __init__(self, source: Source, table: str) -> None:
-        super().__init__(source, table)
-        self._loan = Loan(source, begins=True)
-        self._asked_to_commit = False
-        self._last: dict[tuple[Any, ...], tuple[str, Params]] = {}
-
-    def begin(self, first: Statement | None = None) -> Rows:
-        """Begin with a first statement, and return its rows; on another connection if the first turns out to be lost.
-        Call `end` whatever this raises."""
-        source = self._source
-        once_more = source.replaceable
-        while True:
-            try:
-                self.conn = self._loan.acquire()
-                source.begun[self] = threading.get_ident()
-                rows = self.driver.begin(self.conn, now=source.replaceable, first=first)
-                break
-            except BaseException as error:
-                conn = self._loan.conn
-                if conn is None:
-                    raise
-                lost = self.driver.is_lost(conn, error)
-                self.driver.rollback(conn)  # interrupted, it may have begun
-                self._release(lost)
-                if not lost or not once_more:
-                    self.driver.raise_meaning(self.conn, error, False, self._table)
-            once_more = False
-        self.enter()
-        return rows
-
-    def before_commit(self, name: tuple[Any, ...], sql: str, params: Params) -> None:
-        """Execute a statement at the end of the transaction, if it is committed; under one name once."""
-        self._last[name] = sql, params
-
-    def end(self, error: BaseException | None) -> None:
-        """Commit or, after an error, roll back. A second call does nothing.
-
-        :raises BlockError: the block is left at the wrong place or in the wrong order; it was rolled back.
-        """
-        if self._loan.conn is None:  # it has not begun, or has ended
-            self.leave()
-            return
-        if self._pid != os.getpid():  # the connection is the parent's
-            self.over = True
-            if error is None:
-                self._check_process()
-            return
-        if sys.is_finalizing():
-            return  # see Driver.rollback
-        if self.conn is None:  # none could be had
-            self.over = True
-            self._release(False)
-            return
-        committed = False
-        if error is not None:
-            self._source.note(self.conn, error)
-        try:
-            mistake = self.mistake() or self.broken
-            if mistake is None and error is None and self.top is not self:
-                mistake = "a block of pq was left before another one that was entered inside of it"
-            if not self._asked_to_commit:
-                self._check_open()
-            if mistake is None and error is None:
-                self._asked_to_commit = True
-                self._commit()
-                committed = True
-                self._source.committed(self.conn)
-        finally:
-            try:
-                if not committed:
-                    self.driver.rollback(self.conn)
-            finally:
-                self._close()
-        if mistake is not None:
-            tell(mistake, error)
-
-    def _commit(self) -> None:
-        try:
-            if not self.driver.alive(self.conn):
-                self.driver.raise_lost(None)
-            if self._last and self.driver.works(self.conn):
-                for sql, params in self._last.values():
-                    self.driver.run(self.conn, sql, params)
-            self.driver.commit(self.conn)
-        except BaseException as error:
-            self.driver.rollback(self.conn)
-            self.driver.raise_meaning(self.conn, error, True, self._table)
-
-    def _check_open(self) -> None:
-        """By SQL the application may have ended what we began. It is too late for an error: what followed is done."""
-        if self.conn.autocommit and not self.conn.closed and self.driver.idle(self.conn):
-            logger.warning("a transaction was ended within its block: what followed was committed at once")
-
-    def _close(self) -> None:
-        """With it end the savepoints inside of it."""
-        scope: Any = self.top
-        while scope is not self:
-            scope.over = True
-            scope = scope._below
-        self.leave()
-        self._release(bool(self.conn.closed))
-
-    def _release(self, lost: bool) -> None:
-        self._source.begun.pop(self, None)
-        self._loan.release(lost)

@@ -17,6 +17,9 @@ from .key_state import KeyState
 #: The largest number of deliveries that one statement settles.
 MAX_DELIVERIES = 1000
 
+#: The largest number that the shorter statement settles: for more it might seem better to read the whole table.
+MAX_TOGETHER = 100
+
 
 class Delivery(Protocol):
     """One delivery of a job under a lease: a `LeasedJob`."""
@@ -78,6 +81,9 @@ def settle(
 
 def _settle(table: Table, given: Sequence[Settlement], lock_timeout: float | None) -> list[Delivery]:
     removes = table.retention().deletes_on_completion
+    given = _settle_done(table, given, removes, lock_timeout)
+    if not given:
+        return []
     saves = any(settlement.key_state is not None for settlement in given)
     instead = {"no_key": "with_key", "no_states": "states"} if saves else {}
     if saves and removes:
@@ -100,6 +106,38 @@ def _settle(table: Table, given: Sequence[Settlement], lock_timeout: float | Non
     lost = [settlement.job for number, settlement in enumerate(given) if number not in settled]
     note_cancelled(lost, table)
     return lost
+
+
+def _settle_done(
+    table: Table, given: Sequence[Settlement], removes: bool, lock_timeout: float | None
+) -> Sequence[Settlement]:
+    """Settle deliveries by a shorter statement, if all are done, as most are. Return those that it has not settled:
+    they are not held any more, or their rows have to stay where finished jobs are not kept."""
+    first = given[0]
+    attempts, at = first.job.attempts, first.job.dequeued_at
+    params = {"attempts": attempts, "dequeued_at": at}
+    if len(given) == 1:
+        if first.outcome != "done" or first.key_state is not None:
+            return given
+        name = "done"
+        params["id"] = first.job.id
+        if not removes:
+            params["result"] = first.result
+    elif len(given) <= MAX_TOGETHER and all(
+        job.attempts == attempts and job.dequeued_at == at and outcome == "done" and result is key_state is None
+        for job, outcome, _, _, result, _, key_state in given
+    ):
+        name = "done_together"
+        params["ids"] = array([settlement.job.id for settlement in given])
+    else:
+        return given
+    sql = table.statements("lease.sql")[f"{name}_and_remove" if removes else name]
+    settled = {id for (id,) in table.execute(sql, params, prepare=True, lock_timeout=lock_timeout)}
+    open = table.database.in_transaction
+    for settlement in given:
+        if settlement.job.id in settled:
+            settlement.job.settled = None if open else True
+    return [settlement for settlement in given if settlement.job.id not in settled]
 
 
 def note_cancelled(lost: Sequence[Delivery], table: Table) -> None:

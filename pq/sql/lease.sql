@@ -62,6 +62,30 @@ update :table as job set
   from pq_given as given
   where :is_given
 
+-- name: done
+-- One delivery that is done: a third of the work of "settle".
+update :table set finished_at = statement_timestamp(), due_at = null, error = null, failed_at = null, result = %(result)s
+where :held
+returning id
+
+-- name: done_and_remove
+delete from :table where :held and not (:stays)
+returning id
+
+-- name: held_together
+-- Deliveries of one claim, which have one time.
+id = any (%(ids)s::bigint[]) and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false
+
+-- name: done_together
+-- Those that are done and have no result.
+update :table set finished_at = statement_timestamp(), due_at = null, error = null, failed_at = null, result = null
+where :held_together
+returning id
+
+-- name: done_together_and_remove
+delete from :table where :held_together and not (:stays)
+returning id
+
 -- name: settle
 with :given, pq_changed as (
   :change
@@ -72,7 +96,7 @@ select changed.number, case when changed.outcome in ('retry', 'released', 'broke
 -- name: stays
 -- Whether a finished row has to be kept for a while: for its token, or since another job follows it, to which a row that is
 -- deleted before it has ended has failed.
-:in_window or job.follower is not null
+:in_window or follower is not null
 
 -- name: settle_and_remove
 -- Where finished jobs are not kept.

@@ -110,12 +110,29 @@ def test_a_farewell_whose_hangup_is_still_to_come(proxied: PQ, proxy: Proxy, dsn
     assert jobs(sql) == expected
 
 
+@pytest.mark.usefixtures("doubtful")
 @pytest.mark.parametrize("cut", [cut_before, cut_after])
 def test_begin_is_repeated(proxied: PQ, proxy: Proxy, sql: Sql, cut: Any) -> None:
     done = proxy.on("begin", cut)
     with_put(proxied["a"])
     assert done.is_set()
     assert jobs(sql) == [2]
+
+
+@pytest.mark.parametrize("cut", [cut_before, cut_after])
+def test_a_block_just_after_an_answer_begins_with_its_first_statement(dsn: str, sql: Sql, cut: Any) -> None:
+    """If the connection is lost then, nothing was done, and the next block has another connection."""
+    with Proxy(dsn) as proxy, make_pq("dsn", proxy.dsn) as pq:
+        pq["a"].put(1)
+        with pq["a"]:  # on a connection that has just answered
+            pass
+        done = proxy.on("begin; ", cut)
+        with pytest.raises(ConnectionLost):
+            with_put(pq["a"])
+        assert done.is_set()
+        assert jobs(sql) == [1]
+        with_put(pq["a"])
+        assert jobs(sql) == [1, 2]
 
 
 @pytest.mark.parametrize("cut", [cut_before, cut_after])

@@ -213,7 +213,8 @@ def test_work_changes_nothing_about_the_session(dsn: str, kind: str) -> None:
     def settings() -> Any:
         with pq["a"] as cursor:
             cursor.execute("select name, setting from pg_settings where source = 'session' order by name")
-            return cursor.fetchall(), cursor.connection.autocommit, cursor.connection.isolation_level
+            conn, found = cursor.connection, cursor.fetchall()
+        return found, conn.autocommit, conn.isolation_level
 
     with make_pq(kind, dsn) as pq:
         before = settings()
@@ -499,7 +500,8 @@ def test_an_interrupted_statement_leaves_nothing_behind(
         pq["a"].put(3)
         assert jobs(sql)[-2:] == [2, 3]
         with pq["a"] as cursor:
-            assert cursor.connection.autocommit == (kind == "dsn" or kind.startswith("autocommit"))
+            conn = cursor.connection
+        assert conn.autocommit == (kind == "dsn" or kind.startswith("autocommit"))
 
 
 @pytest.mark.parametrize("kind", ["dsn", "pool", "connection"])

@@ -85,7 +85,18 @@ BY_ID: dict[str, tuple[str, str, dict[str, Any], dict[str, str]]] = {
     },
     **{
         name: ("lease.sql", name, ONE, {})
-        for name in ("free", "failed_lately", "extend", "progress", "write", "write_ended", "key_state", "steps")
+        for name in (
+            "done", "done_and_remove", "free", "failed_lately", "extend", "progress", "write", "write_ended",
+            "key_state", "steps",
+        )
+    },
+    **{
+        f"{name} {count}": (
+            "lease.sql", name,
+            {"ids": array(range(45001, 45001 + count)), "attempts": 1, "dequeued_at": "2026-01-01"}, {},
+        )
+        for name in ("done_together", "done_together_and_remove")
+        for count in (2, 100)
     },
     "add_step": ("lease.sql", "add_step", ONE | {"entry": '"a": 1'}, {}),
     "cancelled": ("lease.sql", "cancelled", CHANGE, {}),

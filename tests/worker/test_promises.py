@@ -23,7 +23,7 @@ from support.driver import driver
 from support.tasks import DEAD, DONE, HELD, READY, Gate, Sql, fill, number, working
 
 import pq as package
-from pq._db.transaction import OwnTransaction
+from pq._db.own import OwnTransaction
 from pq._queue.claim import Claim
 from pq.tasks import PQ, Queue, Worker, current
 from pq.worker import duties

@@ -70,7 +70,8 @@ class Adapted(Driver):
     _parameters_of: Any = _never
     backend_pid: Any = _never
     _status: Any = _never
-    _is_plain: Any = _never
+    is_plain: Any = _never
+    mogrify: Any = _never
     _begin: Any = _never
     listen: Any = _never
     receive: Any = _never

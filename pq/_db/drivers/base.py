@@ -76,7 +76,7 @@ class Driver(Errors, ABC):
         """Return libpq's transaction status."""
 
     @abstractmethod
-    def _is_plain(self, conn: Any) -> bool:
+    def is_plain(self, conn: Any) -> bool:
         """Return whether the application has set no isolation level or the like for the connection's transactions."""
 
     @abstractmethod
@@ -86,6 +86,10 @@ class Driver(Errors, ABC):
     @abstractmethod
     def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
         """See `run`."""
+
+    @abstractmethod
+    def mogrify(self, conn: Any, sql: str, params: Any) -> str:
+        """Return a statement with its parameters in it."""
 
     @abstractmethod
     def _copy(self, conn: Any, sql: str, file: Any) -> int:
@@ -220,7 +224,7 @@ class Driver(Errors, ABC):
 
     @contextmanager
     def _committed(self, conn: Any) -> Iterator[None]:
-        if self.idle(conn) and self._is_plain(conn):
+        if self.idle(conn) and self.is_plain(conn):
             try:
                 try:
                     conn.autocommit = True

@@ -51,7 +51,7 @@ class Psycopg2(Driver):
         status: int = conn.get_transaction_status()
         return status
 
-    def _is_plain(self, conn: Any) -> bool:
+    def is_plain(self, conn: Any) -> bool:
         return conn.isolation_level is None and conn.readonly is None and conn.deferrable is None
 
     def _begin(self, conn: Any) -> str:
@@ -84,6 +84,9 @@ class Psycopg2(Driver):
                 cursor.execute(text, params)
             rows: Rows = cursor.fetchall() if cursor.description is not None else []
             return Encoded.rows(rows) if ascii else rows
+
+    def mogrify(self, conn: Any, sql: str, params: Any) -> str:
+        return str(self._cursor(conn).mogrify(sql, params), self._extensions.encodings[conn.encoding])
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -58,7 +58,7 @@ class Psycopg3(Driver):
         status: int = conn.pgconn.transaction_status
         return status
 
-    def _is_plain(self, conn: Any) -> bool:
+    def is_plain(self, conn: Any) -> bool:
         return conn.isolation_level is None and conn.read_only is None and conn.deferrable is None
 
     def _begin(self, conn: Any) -> str:
@@ -103,6 +103,9 @@ class Psycopg3(Driver):
             pass
         rows = [] if cursor.rownumber is None else list(cursor.fetchall())
         return Encoded.rows(rows) if ascii else rows
+
+    def mogrify(self, conn: Any, sql: str, params: Any) -> str:
+        return str(self._cursor(conn).mogrify(sql, params))
 
     def _recover(self, conn: Any) -> None:
         """Psycopg itself ends what KeyboardInterrupt has cut off. After what else a signal handler may raise, the

@@ -197,6 +197,14 @@ class Source(ABC):
         """Whether a statement that was cancelled after this time had reached `statement_timeout`."""
         return self.statement_timeout is not None and seconds >= 0.95 * self.statement_timeout
 
+    def puts_off(self, conn: Any, hot: bool) -> bool:
+        """Prepare a connection for a transaction that begins with its first statement, which the driver or pq may
+        send; return False if it is to begin now.
+
+        :param hot: whether the connection has answered a moment ago.
+        """
+        return False
+
     def executed(self, sql: str) -> None:
         """Take note that a statement was executed and committed.
 

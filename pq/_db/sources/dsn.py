@@ -104,6 +104,8 @@ class DsnPool(Source):
                 if self._closed:
                     self.driver.raise_lost(None, "this PQ is closed")
                 conn = self._pop() or self._open()
+                if not conn.autocommit:
+                    conn.autocommit = True
                 alive = self.driver.alive(conn)
             finally:
                 if not alive:
@@ -178,9 +180,19 @@ class DsnPool(Source):
 
     def lift(self, conn: Any) -> str:
         session = known(conn).session
-        if session is None or not session.limited:
+        if session is None or not session.limited or known(conn).lifted:
             return ""
         return f"; set local statement_timeout = {session.own_limit}"
+
+    def puts_off(self, conn: Any, hot: bool) -> bool:
+        its = known(conn)
+        if not hot or its.session is None or not self.driver.is_plain(conn):
+            return False
+        if its.session.limited and not its.lifted:  # the application's first statement is not to be limited, either
+            self.driver.run(conn, f"set statement_timeout = {its.session.own_limit}")
+            its.lifted = True
+        conn.autocommit = False
+        return True
 
     def run_patiently(self, conn: Any, sql: str, params: Params | None) -> Rows:
         self._patient.add(id(conn))

@@ -76,6 +76,9 @@ class SingleConnection(Given):
     def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
         return self._lock if conn is self.conn else nullcontext()
 
+    def puts_off(self, conn: Any, hot: bool) -> bool:
+        return not conn.autocommit and self.driver.idle(conn)  # as the driver does
+
     def executed(self, sql: str) -> None:
         if makes_ready(sql):
             self._look_again()
