@@ -10,7 +10,9 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from .._logs import worker_log as logger
@@ -65,8 +67,9 @@ class Health:
         worker = self._worker
         services = worker._services
         found = []
-        for name, loop in (("heartbeat", services.heartbeat.loop), ("settlement", services.completer.loop)):
-            if (seconds := loop.behind) > self._limit and not waits_for_database(loop.ident):
+        for name, part in (("heartbeat", services.heartbeat), ("settlement", services.completer)):
+            # other threads settle, too, and the one of the completer waits for them
+            if (seconds := part.loop.behind) > self._limit and not waits_for_database(inside=type(part).__module__):
                 found.append(f"the {name} has stood still for {seconds:.0f} seconds")
         waits_since = worker._stop.waits_since
         if waits_since is not None and not worker._stop.wanted:
@@ -149,12 +152,22 @@ class Health:
         self.loop.stop(TIMEOUT + 1.0)
 
 
-def waits_for_database(ident: int | None) -> bool:
-    """Return whether a thread is in code that talks to the database, or waits for a connection."""
-    frame = None if ident is None else sys._current_frames().get(ident)
-    while frame is not None:
-        name = frame.f_globals.get("__name__", "")
-        if isinstance(name, str) and name.startswith(_DATABASE):
+def waits_for_database(ident: int | None = None, inside: str = "") -> bool:
+    """Return whether a thread is in code that talks to the database, or waits for a connection.
+
+    :param ident: of the thread; None: any.
+    :param inside: the name of a module that has called that code, or `''`.
+    """
+    frames = sys._current_frames()
+    for frame in frames.values() if ident is None else filter(None, [frames.get(ident)]):
+        modules = set(_modules(frame))
+        if (not inside or inside in modules) and any(module.startswith(_DATABASE) for module in modules):
             return True
-        frame = frame.f_back
     return False
+
+
+def _modules(frame: FrameType | None) -> Iterator[str]:
+    """Yield the names of the modules of a frame, and of those that have called it."""
+    while frame is not None:
+        yield str(frame.f_globals.get("__name__"))
+        frame = frame.f_back

@@ -216,12 +216,41 @@ def test_an_outage_of_the_database_is_no_reason_to_restart(dsn: str, gate: threa
             gate.set()
 
 
+def test_settlement_that_waits_for_a_thread_that_waits_for_the_database(
+    dsn: str, pq: PQ, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``batch=1`` the threads settle themselves, one at a time."""
+    monkeypatch.setattr("pq.worker.completer.LOCK_TIMEOUT", 10.0)
+    queue = pq["a"]
+
+    @queue.task
+    def eat(job_id: int) -> None:
+        locker = connect()
+        locker.cursor().execute("select from queue for update")
+        lockers.append(locker)
+
+    lockers: list[Any] = []
+    worker = Worker(queue, lease="1h", batch=1)
+    with running(worker) as health:
+        monkeypatch.setattr(health, "_limit", 0.2)
+        eat()
+        wait_until(lambda: lockers, "the lock")
+        loop = worker._services.completer.loop
+        wait_until(lambda: loop.wake() or loop.behind > 0.5, "the completer's thread")
+        assert not waits_for_database(loop.ident)
+        assert health.problems() == []
+        lockers[0].rollback()
+        wait_until(lambda: not worker.status()["unsettled"], "the settlement")
+
+
 def test_code_that_waits_for_the_database_is_known(pq: PQ) -> None:
-    assert not waits_for_database(None)
+    assert not waits_for_database(0)
     assert not waits_for_database(threading.get_ident())
     waiting = Background(pq._db.execute, "select pg_sleep(1)")
-    thread = next(each for each in threading.enumerate() if waits_for_database(each.ident))
+    thread = wait_until(lambda: next((each for each in threading.enumerate() if waits_for_database(each.ident)), None))
     assert thread is not threading.current_thread()
+    assert waits_for_database() and waits_for_database(inside=Background.__module__)
+    assert not waits_for_database(inside=__name__)
     waiting.result()
 
 
@@ -257,10 +286,17 @@ def test_jobs_that_wait_while_threads_are_idle(pq: PQ, starving: None) -> None:
         wait_until(lambda: health.problems() == [], "the end of the problem")
 
 
-@pytest.mark.parametrize("why", ["paused", "limited", "scheduled", "key", "locked", "another queue"])
+@pytest.mark.parametrize("why", ["", "paused", "limited", "scheduled", "key", "locked", "another queue"])
 def test_jobs_that_wait_for_another_reason(
-    pq: PQ, starving: None, why: str, sql: Callable[..., Any], connect: Callable[..., Any]
+    pq: PQ,
+    starving: None,
+    why: str,
+    sql: Callable[..., Any],
+    connect: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Without any, it is found."""
+    monkeypatch.setattr(_health, "waits_for_database", lambda *args, **options: False)
     queue = pq["a"]
     worker = Worker(queue, lease="100ms")
     if why == "paused":
@@ -277,7 +313,8 @@ def test_jobs_that_wait_for_another_reason(
         worker._held.busy_at -= 60.0
         for _ in range(4):
             health.run_once()
-            assert health.problems() == []
+            assert health._seen[0] == worker._held.busy_at  # it has looked
+        assert bool(health.problems()) is (why == "")
 
 
 def test_jobs_that_wait_since_no_connection_is_free(
@@ -287,7 +324,7 @@ def test_jobs_that_wait_since_no_connection_is_free(
     sql("update queue set enqueued_at = enqueued_at - interval '1 minute'")
     with running(Worker(pq["a"], lease="100ms")) as health:
         health._worker._held.busy_at -= 60.0
-        monkeypatch.setattr(_health, "waits_for_database", lambda ident: True)
+        monkeypatch.setattr(_health, "waits_for_database", lambda *args, **options: True)
         for _ in range(4):
             health.run_once()
             assert health.problems() == []
