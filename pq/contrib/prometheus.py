@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections import Counter as Numbers
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector as BaseCollector
 
@@ -28,7 +27,7 @@ from ..errors import TaskNotFound
 if TYPE_CHECKING:
     from ..worker import Event
 
-__all__ = ["Collector", "Metrics", "serve"]
+__all__ = ["Collector", "Metrics"]
 
 #: The largest number of queues, and of tasks, that have series of their own. What is more has the label `OTHER`.
 MOST = 200
@@ -174,26 +173,6 @@ class Metrics:
         task = "?" if isinstance(event.error, TaskNotFound) else self._tasks.of(event.task)
         self._attempts.labels(queue, task, event.name).inc()
         self._seconds.labels(queue, task).observe(event.seconds)
-
-
-def serve(port: int, host: str = "127.0.0.1", ports: int = 32, registry: CollectorRegistry = REGISTRY) -> int:
-    """Serve the metrics by HTTP, in a thread; return the port.
-
-    :param port: the first one to try. Where another process has it, such as one of ``pq work -p 4``, the next is tried.
-    :param host: the address to listen on; default: only this machine can reach it.
-    :param ports: how many are tried.
-    :param registry: whose metrics.
-    :raises OSError: none of them is free.
-    """
-    for each in range(port, port + ports):
-        try:
-            start_http_server(each, host, registry)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or each == port + ports - 1:
-                raise
-        else:
-            return each
-    raise ValueError(f"ports must be positive, not {ports}")
 
 
 def _waited(job: Any) -> float:

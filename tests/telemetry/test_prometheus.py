@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import logging
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
@@ -216,50 +211,3 @@ def test_as_many_labels_as_there_may_be(
     assert of(found, "pq_attempts_total") == {
         ("done", "q", "t0"): 1, ("done", "q", "t1"): 1, ("done", "q", "t2"): 1, ("done", "q", "other"): 2,
     }  # fmt: skip
-
-
-SERVER = """
-import sys
-from pq import PQ
-from pq.contrib import prometheus
-pq = PQ(sys.argv[1])
-prometheus.REGISTRY.register(prometheus.Collector(pq))
-pq.instrument(prometheus.Metrics())
-for _ in range(int(sys.argv[3])):
-    pq["q"].put(1)
-print(prometheus.serve(int(sys.argv[2])), flush=True)
-sys.stdin.read()
-"""
-
-
-def test_each_process_serves_at_a_port_of_its_own(pq: PQ, dsn: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        first = probe.getsockname()[1]
-    processes = []
-    try:
-        for count in (1, 2):
-            process = subprocess.Popen(
-                [sys.executable, "-c", SERVER, dsn, str(first), str(count)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
-            )  # fmt: skip
-            processes.append(process)
-            assert process.stdout is not None
-            port = int(process.stdout.readline())
-            assert first < port < first + 32 if count == 2 else port >= first
-            with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as page:
-                text = page.read().decode()
-            assert f'pq_puts_total{{queue="q"}} {count}.0' in text and "pq_up 1.0" in text
-    finally:
-        for process in processes:
-            process.communicate("")
-
-
-def test_no_port_is_free(registry: CollectorRegistry) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(OSError, match="in use"):
-            prometheus.serve(taken.getsockname()[1], ports=1, registry=registry)
-    with pytest.raises(ValueError, match="ports must be positive, not 0"):
-        prometheus.serve(9100, ports=0, registry=registry)
