@@ -125,7 +125,7 @@ class Claim:
                 look = self._marks.look(exact)
                 wanted = min(limit - len(rows), MAX_JOBS)
                 asked = {**params, **look.parameters, "limit": wanted}
-                is_short = may_be_short and not (look.slow or self.limited.known)
+                is_short = may_be_short and not self.limited.known
                 try:
                     given, most = self._execute(queue, how, look.slow, asked, timeout, is_short)
                 except queue._db.driver.Error as error:

@@ -156,7 +156,7 @@ returning :columns, :removes, null::bigint:headers
 -- name: quiet
 -- The first due job is looked for in order: any of them might seem to be found sooner by reading the table.
 pq_open as materialized (
-  select where (select id from :table where :due order by q_name, due_at limit 1) is null
+  select where (select id from :table where :due and :since order by q_name, due_at limit 1) is null
     and not exists (select from :table where q_name = %(queue)s and :marker)
 )
 

@@ -15,17 +15,10 @@ from pq import PQ, Limit, Queue, Unique
 from pq._db import prepared as plans
 from pq._db.prepared import _prepared
 from pq._queue import claim as _claim
-from pq._queue import marks as _marks
 
 ALWAYS, NEVER = -(10**9), 10**9
 
 Sql = Callable[..., list[tuple[Any, ...]]]
-
-
-@pytest.fixture(autouse=True)
-def _no_look_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine some would be, and then the long statement is used."""
-    monkeypatch.setattr(_marks, "SLOW_SECONDS", 1e9)
 
 
 def is_short(sql: str) -> bool:

@@ -128,7 +128,7 @@ CLAIMS = {
     )
     for statement in ("claim", "claim_in_transaction", "claim_ready", "claim_first")
     for limit in ((1,) if statement == "claim_first" else (1, 1000))
-    for slow in ((False,) if statement in ("claim_ready", "claim_first") else (False, True))
+    for slow in (False, True)
 }
 
 
