@@ -83,6 +83,9 @@ class Taker:
 
         :param due: to which is added when the batches of others are due.
         """
+        if self._partitions is None:  # the statement below is dear, and most have but one
+            found = log._execute(log._sql["subscription"], {"subscription": self._name}, timeout=want.timeout)
+            self._partitions = found[0][2] if found else None
         if self._partitions == 1:
             return [0]
         sql = log._table.statements("stream_take.sql", log.name)["ready_partitions"]

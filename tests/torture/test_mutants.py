@@ -118,7 +118,7 @@ MUTANTS = {
         "sql/stream_take.sql",
         "delete from :batches where number = %(number)s and delivery = %(delivery)s",
         "delete from :batches where number = %(number)s",
-        {"twice"},
+        {"twice", "lost"},
         faults="freeze-long,terminate",
         seconds=40,
         option="--streams",
