@@ -64,10 +64,13 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     return found
 
 
+#: Pages whose blocks are the files of a project; django/test_django_page.py runs it.
+PROJECTS = {"django"}
+
+
 def pages_with(*languages: str) -> Any:
-    return pytest.mark.parametrize(
-        "page", [page for page in PAGES if blocks(page, *languages)], ids=lambda page: page.stem
-    )
+    found = [page for page in PAGES if blocks(page, *languages) and page.stem not in PROJECTS]
+    return pytest.mark.parametrize("page", found, ids=lambda page: page.stem)
 
 
 @pytest.fixture

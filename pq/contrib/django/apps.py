@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.core import checks
+from django.db import connections
 from django.db.migrations.loader import MigrationLoader
-from django.db.models.signals import pre_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 
 from .bases import AppConfig
 
@@ -27,6 +28,7 @@ class PQConfig(AppConfig):
         checks.register(check_settings, "pq")
         checks.register(check_tables, checks.Tags.database)
         pre_migrate.connect(_create_without_migrations, sender=self)
+        post_migrate.connect(_create_others, sender=self)
 
 
 def _create_without_migrations(using: str, **kwargs: Any) -> None:
@@ -35,8 +37,21 @@ def _create_without_migrations(using: str, **kwargs: Any) -> None:
     :param using: the alias of the database.
     """
     module, _ = MigrationLoader.migrations_module("pq")
-    if module is not None:
-        return
+    if module is None:
+        _create(using)
+
+
+def _create_others(using: str, **kwargs: Any) -> None:
+    """Create tables that were added to the setting after the migrations had run.
+
+    :param using: the alias of the database.
+    """
+    loader = MigrationLoader(connections[using], ignore_no_migrations=True)
+    if all(leaf in loader.applied_migrations for leaf in loader.graph.leaf_nodes("pq")):
+        _create(using)
+
+
+def _create(using: str) -> None:
     from . import conf
     from .queues import pqs
 

@@ -14,6 +14,7 @@ from pq import PQ, BlockError, JobsLeft
 from pq.contrib.django import conf, pq, pqs
 from pq.contrib.django.models import Job
 from pq.errors import LeaseLost
+from pq.testing import drain
 from shop import tasks
 from shop.models import Order
 
@@ -133,6 +134,32 @@ class Jobs:
 
 class InOneTransaction(Jobs, TestCase):
     """Each test is rolled back."""
+
+    def test_tasks_are_performed_in_the_transaction_of_the_test(self):
+        for given in (None, connection):
+            with self.subTest(given):
+                order = Order.objects.create(customer="Ann")
+                tasks.send(order.id)
+                tasks.send_once(order.id)
+                done = drain(pq, given)
+                self.assertEqual([(each.task, each.outcome) for each in done], [
+                    ("shop.tasks.send", "done"), ("shop.tasks.send_once", "done"),
+                ])  # fmt: skip
+                order.refresh_from_db()
+                self.assertEqual(order.mails, 2)
+                self.assertEqual([job.data for job in pq["log"].list()], [{"order": order.id}])
+                pq["log"].clear()
+
+    def test_tasks_that_fail_in_it(self):
+        order = Order.objects.create(customer="Ann")
+        tasks.send_once(order.id, "error")
+        with self.assertRaisesMessage(ValueError, "at first"):
+            drain(pq)
+        order.refresh_from_db()
+        self.assertEqual(order.mails, 0)
+        self.assertEqual([each.attempt for each in drain(pq, until="1m")], [2])
+        order.refresh_from_db()
+        self.assertEqual(order.mails, 1)
 
     def test_another_connection_sees_nothing(self):
         pq["a"].put(1)

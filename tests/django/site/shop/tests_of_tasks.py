@@ -21,6 +21,7 @@ from pq.contrib.django.compat import (
     task_finished,
     task_started,
 )
+from pq.testing import drain
 from shop import django_tasks as tasks
 from shop.models import Order
 
@@ -147,6 +148,18 @@ class Enqueued(TestCase):
         for options, id in (({"pq": "x"}, "E102"), ({"retries": 1}, "E103"), ({"max_retries": -1}, "E104")):
             with self.subTest(options), override_settings(TASKS={"default": {"BACKEND": BACKEND, "OPTIONS": options}}):
                 self.assertEqual([found.id for found in task_backends["default"].check()], [f"pq.{id}"])
+
+    def test_tasks_are_performed_in_the_transaction_of_the_test(self):
+        order = Order.objects.create(customer="Ann")
+        sum, paid = tasks.add.enqueue(1, b=2), tasks.pay.enqueue(order.id, how="error")
+        with Told() as told:
+            performed = drain(pq, until="1m", raises=False)
+        self.assertEqual([each.outcome for each in performed if each.task.endswith("pay")], ["retry", "retry", "done"])
+        for result, value, attempts in ((sum, 3, 1), (paid, 1, 3)):
+            result.refresh()
+            self.assertEqual((result.status, result.return_value), (TaskResultStatus.SUCCESSFUL, value))
+            self.assertEqual((result.attempts, len(result.worker_ids)), (attempts, attempts))
+        self.assertEqual([name for name, *_, id in told if id == sum.id], ["started", "finished"])
 
     def test_a_transaction_that_is_rolled_back_takes_the_task_along(self):
         with transaction.atomic():
