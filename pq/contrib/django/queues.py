@@ -59,8 +59,8 @@ class PQ(tasks.queue.PQ):
         self._db.alias = setting.database  # type: ignore[attr-defined]
 
     def disconnect(self) -> None:
-        """Close the connections that pq has opened itself, as for a worker, and that nobody uses. Others are opened when
-        that is needed.
+        """Close the connections that pq has opened itself, as for a worker, and that nobody uses. Others are opened
+        when they are needed.
 
         Call it at the end of a test that has run a worker: Django can't drop its database while one is open.
         """
