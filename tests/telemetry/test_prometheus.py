@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
+from support import wait_until
 
 from pq import PQ, Worker, tasks
 
@@ -211,3 +218,43 @@ def test_as_many_labels_as_there_may_be(
     assert of(found, "pq_attempts_total") == {
         ("done", "q", "t0"): 1, ("done", "q", "t1"): 1, ("done", "q", "t2"): 1, ("done", "q", "other"): 2,
     }  # fmt: skip
+
+
+APP = """
+import os
+from pq.contrib import prometheus
+from pq import PQ
+pq = PQ(os.environ["PQ_DSN"])
+pq.instrument(prometheus.Metrics())
+prometheus.REGISTRY.register(prometheus.Collector(pq, findings=False))
+
+@pq["q"].task(name="t")
+def task(job_id):
+    pass
+"""
+
+
+def test_the_command_serves_them(pq: PQ, dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(APP, "utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    pq["q"].task(name="t")(lambda job_id: None)()
+    command = [sys.executable, "-m", "pq", "work", "shop:pq", "--health", f"127.0.0.1:{port}"]
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PQ_DSN": dsn, "PYTHONPATH": root}) as process:
+        try:
+            done = 'pq_attempts_total{outcome="done",queue="q",task="t"} 1.0'
+            wait_until(lambda: done in metrics(port), "metrics", 30)
+            assert "pq_up 1.0" in metrics(port)
+        finally:
+            process.terminate()
+
+
+def metrics(port: int) -> str:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+            text: str = page.read().decode()
+    except OSError:  # not yet
+        return ""
+    return text
