@@ -27,8 +27,13 @@ class Kept(Generic[T]):
         self._end = 0.0
 
     def get(self) -> T | None:
-        """Return it; None if the server has taken too long."""
-        with self._lock:  # one look at a time: who comes meanwhile gets its answer
+        """Return it; None if the server has taken too long.
+
+        One thread at a time makes it anew; the others get the one before, or wait if there is none.
+        """
+        if not self._lock.acquire(blocking=self._value is None):
+            return self._value
+        try:
             if time.monotonic() >= self._end:
                 try:
                     self._value = self._make()
@@ -36,3 +41,5 @@ class Kept(Generic[T]):
                     self._value = None
                 self._end = time.monotonic() + self._seconds
             return self._value
+        finally:
+            self._lock.release()

@@ -54,8 +54,7 @@ class View:
     :ivar request: the request.
     :ivar pq: the queues.
     :ivar jobs: their jobs.
-    :ivar findings: returns what the doctor says; None if the server has taken too long.
-    :ivar history: returns what has happened in the last hour; likewise.
+    :ivar history: returns what has happened in the last hour; None if the server has taken too long.
     """
 
     def __init__(self, request: Request, site: Site) -> None:
@@ -63,10 +62,10 @@ class View:
         self.pq: PQ = site.pq
         self.jobs: Jobs = Jobs(site.pq)
         self.read_only: bool = site.read_only
-        self.findings: Callable[[], list[Finding] | None] = site.findings.get
         self.history: Callable[[], History | None] = site.history.get
         self._can = site.can
         self._signer = site.signer
+        self._findings = site.findings
 
     @cached_property
     def now(self) -> datetime:
@@ -121,6 +120,11 @@ class View:
         if found is None or not 0 <= found < 2**63:
             raise Refused(400, f"{name} is no number of this kind: {text[:40]}")
         return found
+
+    def findings(self) -> list[Finding]:
+        """Return what the doctor says, but for queues that the user may not see."""
+        found = self._findings.get() or []
+        return [each for each in found if "queue" not in each.data or self.may("look", str(each.data["queue"]))]
 
     def overview(self) -> Overview:
         """Return the figures of the queues; after an action they are new, else perhaps a second old."""

@@ -240,8 +240,8 @@ def test_a_user_sees_and_does_what_can_allows(shop: PQ) -> None:
     assert Visitor(app).get("/").status == 403
     ann = Visitor(app, REMOTE_USER="ann")
     for url in (
-        "/", "/running", "/retrying", "/dead", "/finished", "/schedules", "/limits", "/workers", "/search?text=order",
-        "/?name=t",
+        "/", "/health", "/running", "/retrying", "/dead", "/finished", "/schedules", "/limits", "/workers",
+        "/search?text=order", "/?name=t",
     ):  # fmt: skip
         page = ann.get(url)
         assert page.status == 200

@@ -210,7 +210,15 @@ def test_large_data_is_cut_and_the_page_says_so(pq: PQ, visitor: Visitor) -> Non
         assert len(visitor.get(url).source) < 200_000
     page = visitor.get(f"/job?id={id}")
     assert "Only the beginning is shown" in page.text and "4.8 MB" in page.text
+    assert 65_000 < page.text.count("x") < 66_000
     assert "from a shell" not in page.text
+
+
+def test_all_of_the_data_is_put_again(pq: PQ, visitor: Visitor, sql: Sql) -> None:
+    id = pq["a"].put("x" * 200_000)
+    pq["a"].get()
+    visitor.submit(visitor.get(f"/job?id={id}"), "Put again")
+    assert sql("select octet_length(data::text) from queue") == [(200_002,)] * 2
 
 
 def test_search_finds_ids_and_texts(shop: PQ, visitor: Visitor, sql: Sql) -> None:
