@@ -111,8 +111,17 @@ BY_ID: dict[str, tuple[str, str, dict[str, Any], dict[str, str]]] = {
         f"browse.ends {count}": ("browse.sql", "ends", {"ids": array(range(45001, 45001 + count))}, {})
         for count in (1, 50, 1000)
     },
+    "browse.place": ("browse.sql", "place", ONE, {}),
+    **{
+        f"browse.{statement} {count}": (
+            "browse.sql", statement, {"ids": array(range(45001, 45001 + count)), "text": "1", "limit": count}, {},
+        )
+        for statement in ("these", "matching")
+        for count in (1, 50, 1000)
+    },
     "dead.find": ("dead.sql", "find", ONE, {"some": "all"}),
     "dead.retry": ("dead.sql", "retry", {"ids": "{45001,60001}", "delay": 1}, {"some": "these"}),
+    "dead.retry_each": ("dead.sql", "retry_each", {"ids": "{45001,60001}", "delays": "{1,2}"}, {"some": "these"}),
     "dead.discard": ("dead.sql", "discard", {"ids": "{45001,60001}"}, {"some": "these"}),
 }
 
