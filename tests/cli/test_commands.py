@@ -615,6 +615,23 @@ def test_a_batch_that_cannot_be_is_wrong_usage(chores: None, offline: Calls, tar
     offline("work", f"chores:{target}", "--batch", batch, code=2)
 
 
+# -- how long jobs are kept
+
+
+def test_create_sets_how_long_jobs_are_kept(call: Calls, pq: PQ) -> None:
+    call("create", "--retain", "3d", "--retain-dead", "90d")
+    assert (pq.retention.finished, pq.retention.dead) == (timedelta(days=3), timedelta(days=90))
+    call("create", "--retain-dead", "none")
+    assert (pq.retention.finished, pq.retention.dead) == (timedelta(days=3), None)
+    call("create", "--retain", "0")
+    call("create")
+    assert (pq.retention.finished, pq.retention.dead) == (timedelta(0), None)
+    for wrong in (["--retain", "3 weeks"], ["--retain-dead", "0"], ["--retain", "-1s"]):
+        _, error = call.both("create", *wrong, code=2)
+        assert "retain" in error
+    assert (pq.retention.finished, pq.retention.dead) == (timedelta(0), None)
+
+
 # -- as a process
 
 
