@@ -35,7 +35,8 @@ def put(bench: Bench) -> Iterator[Cell]:
         if bench.sizes.brief and case not in BRIEF:
             continue
         other = ["pq-psycopg3"] if threads == 1 else []  # it has one connection
-        for peer in bench.able("putter", "raw", "pq", *other, "pq-1.9.1", "procrastinate", "pgqueuer"):
+        ours = ("raw", "raw-unprepared", "pq", *other, "pq-1.9.1")
+        for peer in bench.able("putter", *ours, "procrastinate", "pgqueuer"):
             yield Cell(case, peer, partial(put_rate, bench, peer, threads, processes))
 
 
@@ -74,12 +75,12 @@ def get(bench: Bench) -> Iterator[Cell]:
     ready = bench.sizes.series[1]
     cases = {"get": "getter", "in with": "with_getter", "leased, and done": "lease_getter"}
     for case, what in cases.items():
-        for peer in bench.able(what, "raw", "raw-prepared", "pq", "pq-psycopg3", "pq-1.9.1"):
+        for peer in bench.able(what, "raw", "raw-unprepared", "pq", "pq-psycopg3", "pq-1.9.1"):
             yield Cell(case, peer, partial(taken, bench, peer, what, ready, int(TAKEN * ready)))
 
 
 def get_many(bench: Bench) -> Iterator[Cell]:
-    for peer in bench.able("many_getter", "raw", "raw-prepared", "pq", "pq-psycopg3"):
+    for peer in bench.able("many_getter", "raw", "raw-unprepared", "pq", "pq-psycopg3"):
         most = int(100_000 * bench.sizes.seconds)
         yield Cell("100", peer, partial(taken, bench, peer, "many_getter", most + 100 * STOCK, most))
 

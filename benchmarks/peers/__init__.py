@@ -12,12 +12,12 @@ from .pgqueuer import PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100
 from .pq import Pq, PqDeleting, PqPsycopg3
 from .pq191 import Pq191
 from .procrastinate import Procrastinate
-from .raw import Raw, RawPrepared
+from .raw import Raw, RawUnprepared
 
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
-        *(Raw, RawPrepared, Pq, PqDeleting, PqPsycopg3, Pq191),
+        *(Raw, RawUnprepared, Pq, PqDeleting, PqPsycopg3, Pq191),
         *(Procrastinate, PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100, Graphile),
     )
 }

@@ -1,4 +1,5 @@
-"""The limit: bare psycopg2 in a loop, on pq's table with pq's indexes, without its triggers."""
+"""The limit: bare psycopg2 in a loop, on pq's table with pq's indexes, without its triggers. The server has planned the
+statements before, as it has those of pq: what no client can exceed."""
 
 from __future__ import annotations
 
@@ -23,17 +24,23 @@ CLAIM = f"update queue set dequeued_at = clock_timestamp() where id = ({READY % 
 CLAIM_MANY = (
     f"update queue set dequeued_at = clock_timestamp() where id = any (array({READY % 100})) returning {COLUMNS}"
 )
+LEASE = (
+    "update queue set dequeued_at = clock_timestamp(), due_at = clock_timestamp() + interval '30 s',"
+    f" attempts = attempts + 1 where id = ({READY % 1}) returning {COLUMNS}, dequeued_at, attempts"
+)
+DONE = (
+    "update queue set due_at = null"
+    " where id = %s and attempts = %s and dequeued_at = %s and due_at is not null returning id"
+)
 
 
 class Raw(TablePeer):
     """
-    :ivar claim: what takes a job.
-    :ivar claim_many: what takes a batch.
+    :ivar prepares: whether the statements are prepared; claims take no parameter.
     """
 
     name = "raw"
-    claim = CLAIM
-    claim_many = CLAIM_MANY
+    prepares = True
 
     def connect(self, autocommit: bool = True) -> Any:
         import psycopg2
@@ -52,37 +59,66 @@ class Raw(TablePeer):
             for (trigger,) in cursor.fetchall():
                 cursor.execute(f'drop trigger "{trigger}" on queue')
 
-    def _step(self, statement: str, arguments: tuple[Any, ...] | None = None) -> Step:
+    def _ready(self, cursor: Any, name: str, statement: str, types: str = "") -> str:
+        """Return what to execute for a statement."""
+        if not self.prepares:
+            return statement
+        count = statement.count("%s")
+        body = statement % tuple(f"${number + 1}" for number in range(count)) if count else statement
+        cursor.execute(f"prepare {name}{types} as {body}")
+        return f"execute {name}({', '.join(['%s'] * count)})" if count else f"execute {name}"
+
+    def _step(self, statement: str, types: str = "", arguments: tuple[Any, ...] | None = None) -> Step:
         cursor = self.connect().cursor()
+        text = self._ready(cursor, "step", statement, types)
 
         def step() -> int:
-            cursor.execute(statement, arguments)
+            cursor.execute(text, arguments)
             return len(cursor.fetchall())
 
         return step
 
     def putter(self, threads: int) -> Callable[[], Step]:
-        return lambda: self._step(PUT, (TEXT,))
+        return lambda: self._step(PUT, " (json)", (TEXT,))
 
     def many_putter(self, threads: int) -> Callable[[], Step]:
-        return lambda: self._step(PUT_MANY, ([TEXT] * BATCH,))
+        return lambda: self._step(PUT_MANY, " (text[])", ([TEXT] * BATCH,))
 
     def getter(self, threads: int) -> Callable[[], Step]:
-        return lambda: self._step(self.claim)
+        return lambda: self._step(CLAIM)
 
     def many_getter(self, threads: int) -> Callable[[], Step]:
-        return lambda: self._step(self.claim_many)
+        return lambda: self._step(CLAIM_MANY)
 
     def with_getter(self, threads: int) -> Callable[[], Step]:
         def make() -> Step:
             conn = self.connect(autocommit=False)
             cursor = conn.cursor()
+            claim = self._ready(cursor, "claim", CLAIM)
+            conn.commit()
 
             def step() -> int:
-                cursor.execute(self.claim)
+                cursor.execute(claim)
                 found = len(cursor.fetchall())
                 conn.commit()
                 return found
+
+            return step
+
+        return make
+
+    def lease_getter(self, threads: int) -> Callable[[], Step]:
+        def make() -> Step:
+            cursor = self.connect().cursor()
+            claim = self._ready(cursor, "claim", LEASE)
+            done = self._ready(cursor, "done", DONE, " (bigint, int, timestamptz)")
+
+            def step() -> int:
+                cursor.execute(claim)
+                found = cursor.fetchall()
+                for id, *_, dequeued_at, attempts in found:
+                    cursor.execute(done, (id, attempts, dequeued_at))
+                return len(found)
 
             return step
 
@@ -95,17 +131,8 @@ class Raw(TablePeer):
             pass
 
 
-class RawPrepared(Raw):
-    """The same with claims that the server has planned before: what no client can exceed."""
+class RawUnprepared(Raw):
+    """The same with statements that are planned each time."""
 
-    name = "raw-prepared"
-    claim = "execute claim"
-    claim_many = "execute claim_many"
-
-    def connect(self, autocommit: bool = True) -> Any:
-        conn = super().connect()
-        with conn.cursor() as cursor:
-            cursor.execute(f"prepare claim as {CLAIM}")
-            cursor.execute(f"prepare claim_many as {CLAIM_MANY}")
-        conn.autocommit = autocommit
-        return conn
+    name = "raw-unprepared"
+    prepares = False
