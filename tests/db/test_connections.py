@@ -76,6 +76,29 @@ def test_something_else_is_refused(option: str, argument: Any) -> None:
         PQ(**{option: argument})
 
 
+def test_a_function_that_returns_the_dsn(make_database: Callable[..., str]) -> None:
+    """It is called for each connection: where passwords change, the next one has the new one."""
+    dsns, asked = [make_database(), make_database()], []
+
+    def current() -> str:
+        asked.append(1)
+        return dsns[0]
+
+    with PQ(current) as pq:
+        assert not asked
+        pq["a"].put(1)
+        assert pq["a"].conn is None
+        count = len(asked)
+        pq["a"].put(2)
+        assert len(asked) == count  # that connection is kept
+        others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        execute(dsns.pop(0), f"select pg_terminate_backend(pid, 30000) {others}")
+        wait_until(lambda: len(pq["a"]) == 0, "the other database")
+        assert pq["b"].get(timeout=0.1) is None  # listens there
+    with PQ(lambda: "no dsn") as pq, pytest.raises(ValueError, match="DSN"):
+        pq["a"].put(1)
+
+
 def test_nothing_is_connected_before_it_is_needed() -> None:
     with PQ("host=127.0.0.1 port=1") as pq:
         queue = pq["a"]

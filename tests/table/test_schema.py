@@ -25,6 +25,7 @@ from pq import PQ, Queue, SchemaError, TableMissing
 from pq import sql as _sql
 from pq._table import migrations, schema
 from pq.doctor import parts
+from pq.schema import VERSION, migration
 
 # what pq 1.9.1 creates; tests/table/test_upgrade.py has the real one
 VERSION_1 = (
@@ -816,3 +817,43 @@ def test_an_old_table_of_somebody_elses_is_not_upgraded(granted: Callable[..., P
     assert objects(empty_dsn) == before
     pq["a"].put(1)
     assert got(pq["a"]) == 1
+
+
+# -- for other tools
+
+
+def test_migrations_for_other_tools(make_database: Callable[..., str]) -> None:
+    """Step by step, in transactions of theirs, they make the table that `create` makes."""
+    by_hand, made = make_database(table=False), make_database(table=False)
+    with PQ(made, table="100%") as pq:
+        pq.create()
+    with closing(psycopg2.connect(by_hand)) as conn:
+        for version in range(VERSION):
+            with conn, conn.cursor() as cursor:
+                cursor.execute(migration(version, version + 1, table="100%"))
+    with PQ(by_hand, table="100%") as pq:
+        assert pq.version() == VERSION
+        pq.create()  # has nothing to do
+        pq["a"].put(1)
+        assert pq["a"].get().data == 1
+    assert describe(by_hand, "100%") == describe(made, "100%")
+
+
+def test_one_migration_of_a_schema_that_is_missing(empty_dsn: str) -> None:
+    execute(empty_dsn, migration(schema="jobs"))
+    with PQ(empty_dsn, schema="jobs") as pq:
+        assert pq.version() == VERSION
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"since": -1}, ValueError), ({"since": "1"}, TypeError), ({"until": VERSION + 1}, ValueError),
+        ({"since": 3, "until": 3}, ValueError), ({"since": VERSION}, ValueError), ({"until": None}, TypeError),
+        ({"table": ""}, ValueError), ({"schema": 1}, TypeError),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_migrations_that_are_refused(given: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        migration(**given)

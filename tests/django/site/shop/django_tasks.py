@@ -8,6 +8,7 @@ import django
 from django.db import connection
 from django.db.models import F
 
+from pq.tasks import current
 from shop.models import Order
 
 if django.VERSION >= (6, 0):
@@ -57,6 +58,7 @@ def fail(how):
 def pay(context, order, how=""):
     """Add one mail to an order; the first attempts fail as they are told."""
     Order.objects.filter(id=order).update(mails=F("mails") + 1)
+    current().progress(0.5)  # which locks the row of the job
     if how == "error" and context.attempt < 3:
         raise ValueError(f"attempt {context.attempt}")
     if how == "kill" and context.attempt == 1:
