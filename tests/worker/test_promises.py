@@ -488,6 +488,7 @@ def test_a_server_that_ends_idle_transactions_fails_the_task_after_three(
         @pq["a"].task(name="t", transactional=True)
         def task(job_id: int) -> None:
             runs.append(job_id)
+            pq._db.execute("select 1")  # with which the transaction begins
             time.sleep(0.5)
 
         fill(pq["a"], 1, "t")
@@ -558,11 +559,11 @@ def test_a_transactional_task_that_could_not_begin_does_not_count(
     pq["a"].task(name="t", transactional=True)(runs.append)
     begin, tried = OwnTransaction.begin, list(range(5))
 
-    def fails(transaction: OwnTransaction) -> None:
+    def fails(transaction: OwnTransaction, *given: Any) -> Any:
         if tried:
             tried.pop()
             raise error
-        begin(transaction)
+        return begin(transaction, *given)
 
     monkeypatch.setattr(OwnTransaction, "begin", fails)
     ids = fill(pq["a"], 1, "t")
@@ -579,11 +580,11 @@ def test_a_transactional_task_that_could_not_begin_keeps_its_place_among_those_o
     task = pq["a"].task(name="t", transactional=True, key=lambda: "k")(runs.append)
     begin, tried = OwnTransaction.begin, [1]
 
-    def fails(transaction: OwnTransaction) -> None:
+    def fails(transaction: OwnTransaction, *given: Any) -> Any:
         if tried:
             tried.pop()
             raise package.ConnectionFailed("no server")
-        begin(transaction)
+        return begin(transaction, *given)
 
     monkeypatch.setattr(OwnTransaction, "begin", fails)
     ids = [task() for _ in range(3)]
