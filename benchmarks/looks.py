@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pq import PQ
+from pq import PQ, StatementTimeout
 from pq.embedded import Embedded
 
 DATA = """json_build_object('function', 'app.tasks.task_' || i % 7, 'args', json_build_array(i, 'some text'),
@@ -120,18 +120,29 @@ def looks(pq: PQ) -> dict[str, Callable[[], Any]]:
 
 def measure(pq: PQ, look: Callable[[], Any], seconds: float) -> str:
     """Return what to print of a look."""
-    look()  # what is cached, and planned, the first time
+    given_up(look)  # what is cached, and planned, the first time
     ((pid,),) = pq._db.execute("select pg_backend_pid()")
-    times = []
+    times: list[float] = []
+    late = 0
     used = processor_time(pid)
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(times) < 3:
         began = time.perf_counter()
-        look()
+        late += given_up(look)
         times.append(1000 * (time.perf_counter() - began))
     used = 1000 * (processor_time(pid) - used) / len(times)
     times.sort()
-    return f"median {times[len(times) // 2]:8.1f} ms   longest {times[-1]:8.1f} ms   server's processor {used:7.1f} ms"
+    text = f"median {times[len(times) // 2]:8.1f} ms   longest {times[-1]:8.1f} ms   server's processor {used:7.1f} ms"
+    return f"{text}   {late} of {len(times)} given up" if late else text
+
+
+def given_up(look: Callable[[], Any]) -> bool:
+    """Look, and return whether the server has given up: it did not finish within a second."""
+    try:
+        look()
+    except StatementTimeout:
+        return True
+    return False
 
 
 def processor_time(pid: int) -> float:

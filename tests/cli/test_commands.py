@@ -243,6 +243,18 @@ def test_show_has_all_about_a_job(call: Calls, pq: PQ) -> None:
     assert output.endswith('\n{"kind": "dead"}\n')
 
 
+def test_why_says_what_keeps_a_job(call: Calls, pq: PQ) -> None:
+    id = pq["a"].put({"kind": "Cox"}, "1h")
+    pq["a"].pause()
+    found = call.json("why", "a", str(id))
+    assert (found["id"], found["queue"], found["state"]) == (id, "a", "scheduled")
+    assert [reason["code"] for reason in found["reasons"]] == ["paused", "scheduled"]
+    lines = call("why", "a", str(id)).splitlines()
+    assert lines[0] == "paused: queue 'a' is paused"
+    assert lines[1].startswith("scheduled: it is not due before ")
+    assert call.both("why", "b", str(id), code=1)[0] == ""
+
+
 def test_show_has_the_result_and_does_not_read_it(call: Calls, pq: PQ, tmp_path: Path) -> None:
     queue = pq["a/pickle"]
     first, second = queue.put_many([1, 2])
