@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector as BaseCollector
 
 from .._logs import queue_log as logger
 from ..errors import TaskNotFound
@@ -42,7 +41,7 @@ STATES = ("ready", "scheduled", "held", "running", "dead")
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 
-class Collector(BaseCollector):
+class Collector:
     """What is in the queues, at each scrape; at the cost of `PQ.overview`.
 
     :param pq: the `PQ`.

@@ -30,7 +30,7 @@ __all__ = ["Instrument"]
 ORIGIN = "auto.queue.pq"
 
 #: Which events of a worker are reported.
-REPORTED = {"dead": ("dead",), "failed": ("dead", "retry"), "nothing": ()}
+REPORTED: dict[str, tuple[str, ...]] = {"dead": ("dead",), "failed": ("dead", "retry"), "nothing": ()}
 
 
 class Instrument:
