@@ -1,12 +1,12 @@
-"""Streams, in pairs with what they stand beside: ``python -m benchmarks.streams``.
+"""Streams, in pairs with what they stand beside: ``python -m benchmarks.streams [FIGURE …]``.
 
 Each pair does the one thing and then the other, again and again, so that what else the machine does meets both. For
 each this prints the median of the ratios of the rates, with its interval:
 
     publish        of a bare INSERT into a table with a primary key, one a transaction, by prepared statements
     publish_many   1,000 a statement, of a bare INSERT of 1,000
-    batch          batches of 1,000 in transactions, of a SELECT of 1,000 by the primary key and an UPDATE of the last
-    id wake           from a publish to the consumer, of a put to `Queue.get`: ratio of the times, not of the rates
+    batch          1,000 in a transaction, of a SELECT of 1,000 by the primary key and an UPDATE of the last id
+    wake           from a publish to the consumer: how much longer than from a put to `Queue.get`, of the times
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> None:
     from .stats import interval
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.streams", description=__doc__.split("\n\n")[0])
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help="default: all")
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--durable", action="store_true", help="wait for the disk at each commit")
     args = parser.parse_args()
@@ -37,6 +38,8 @@ def main() -> None:
         pq.create()
         figures = Figures(pq, server.dsn())
         for name, (ours, other) in figures.all().items():
+            if args.figures and name not in args.figures:
+                continue
             ours(), other()
             ratios = []
             for turn in range(args.pairs):
@@ -69,7 +72,7 @@ class Figures:
             "publish": (self.publish, self.insert),
             "publish_many": (self.publish_many, self.insert_many),
             "batch": (self.batch, self.select),
-            "wake": (self.wake_get, self.wake_stream),  # times: the other way round
+            "wake": (self.wake_stream, self.wake_get),
         }
 
     def publish(self) -> float:

@@ -42,8 +42,9 @@ def parameters(queue: str, entries: Iterable[Entry]) -> dict[str, Any]:
 class Aside:
     """Those of one batch.
 
-    :param put: puts one at once, in the transaction in which the batch has ended; None: they wait for its end.
     :param usual: returns the pause of the retry policy after that many attempts.
+    :ivar put: puts one at once, in the transaction in which the batch has ended; None: they wait for its end.
+    :ivar closed: whether the batch has ended, so that none can be added.
     """
 
     def __init__(self, usual: Callable[[int], timedelta | None]) -> None:

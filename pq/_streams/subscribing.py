@@ -68,18 +68,16 @@ class Subscribing(Log):
         stream = self if conn is None else self._bind(conn)
         after = begin.after(stream._run)
         if not stream._run("subscribe", after=after, queue=queue, **wanted, **options):
-            found_one = False
-            for _, *found, _, _, _, _ in stream._run("subscription", subscription=name):
-                found_one = True
-                there = dict(zip(("types", "partitions", "shared"), found, strict=True))
-                differing = [word for word in there if there[word] != wanted[word]]
-                if differing:
-                    words = ", ".join(f"{word} is {there[word]!r}, not {wanted[word]!r}" for word in differing)
-                    raise ValueError(f"subscription {name!r} of stream {self.name!r} is there: its {words}")
-            if not found_one:
+            found = stream._run("subscription", subscription=name)
+            if not found:
                 raise ValueError(
                     f"queue {queue!r}, which is to hold what subscription {name!r} sets aside, has other jobs"
                 )
+            there = dict(zip(("types", "partitions", "shared"), found[0][1:4], strict=True))
+            differing = [word for word in there if there[word] != wanted[word]]
+            if differing:
+                words = ", ".join(f"{word} is {there[word]!r}, not {wanted[word]!r}" for word in differing)
+                raise ValueError(f"subscription {name!r} of stream {self.name!r} is there: its {words}")
             if options != dict.fromkeys(options):
                 stream._run("set_options", subscription=name, **options)
         return made
