@@ -105,12 +105,30 @@ def test_a_call_ends_though_its_server_is_silent(proxy: Proxy, sql: Sql, call: s
         pq["a"].put(3)  # by another connection
 
 
-def test_a_block_that_meets_silence_at_its_beginning_is_begun_anew(proxy: Proxy, sql: Sql) -> None:
+def test_a_block_that_meets_silence_at_its_beginning_is_begun_anew(
+    proxy: Proxy, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pq._db.execute.HOT", 0)
     with PQ(proxy.dsn, statement_timeout=1) as pq:
         pq["a"].put(1)
         done = proxy.on("begin", swallow)
         Background(block, pq).result(BOUND)
         wait_until(done.is_set, "the silence")
+        assert sql("select count(*) from queue") == [(2,)]
+
+
+def test_just_after_an_answer_its_first_statement_meets_the_silence(
+    proxy: Proxy, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pq._db.execute.HOT", 1e9)
+    with PQ(proxy.dsn, statement_timeout=1) as pq:
+        pq["a"].put(1)
+        done = proxy.on("begin; ", swallow)
+        with pytest.raises(ConnectionLost):
+            Background(block, pq).result(BOUND)
+        assert done.is_set()
+        assert sql("select count(*) from queue") == [(1,)]
+        block(pq)
         assert sql("select count(*) from queue") == [(2,)]
 
 
