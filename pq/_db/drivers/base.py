@@ -118,23 +118,7 @@ class Driver(Errors, ABC):
 
         :raises ValueError: it is malformed. The message does not quote it: it may hold a password.
         """
-        plain = dsns.plain(dsn)
-        try:
-            given = self._parse(plain)
-        except self._package.ProgrammingError:
-            unknown = [key for key in dsns.query_keys(plain) if not self._is_parameter(key)]
-            if unknown:
-                raise ValueError(f"libpq does not know these parameters of the DSN: {', '.join(unknown)}") from None
-            raise ValueError("the DSN is neither a postgresql:// URL nor key=value pairs") from None
-        dsns.check(given)
-        return given
-
-    def _is_parameter(self, key: str) -> bool:
-        try:
-            self._parse(f"{key}=''")
-        except self._package.ProgrammingError:
-            return False
-        return True
+        return dsns.parsed(dsn, self._parse, self._package.ProgrammingError)
 
     def connect(self, dsn: str) -> Any:
         """Return a connection in autocommit mode.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from configparser import Error, RawConfigParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -92,3 +92,28 @@ def compose(parameters: Mapping[str, str]) -> str:
     """Return a DSN of ``key='value'`` pairs."""
     quoted = {key: value.replace("\\", r"\\").replace("'", r"\'") for key, value in parameters.items()}
     return " ".join(f"{key}='{value}'" for key, value in quoted.items())
+
+
+def parsed(dsn: str, parse: Callable[[str], dict[str, str]], refused: type[Exception]) -> dict[str, str]:
+    """Return the parameters of a DSN.
+
+    :param parse: the driver's function, which raises `refused`.
+    :raises ValueError: it is malformed. The message does not quote it: it may hold a password.
+    """
+
+    def is_parameter(key: str) -> bool:
+        try:
+            parse(f"{key}=''")
+        except refused:
+            return False
+        return True
+
+    text = plain(dsn)
+    try:
+        given = parse(text)
+    except refused:
+        if unknown := [key for key in query_keys(text) if not is_parameter(key)]:
+            raise ValueError(f"libpq does not know these parameters of the DSN: {', '.join(unknown)}") from None
+        raise ValueError("the DSN is neither a postgresql:// URL nor key=value pairs") from None
+    check(given)
+    return given
