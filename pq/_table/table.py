@@ -144,7 +144,7 @@ class Table:
         for _ in range(statements):
             ((checks,),) = self.execute(sql, {"limit": limit}, timeout=timeout, prepare=True)
             found = found or bool(checks)
-            if checks < limit:
+            if checks == 0:  # not "less than the limit": a check may leave another one, which is due at once
                 break
         return found
 

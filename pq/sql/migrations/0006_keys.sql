@@ -624,9 +624,11 @@ begin
   if not found or policy = 'stopped' then
     return;
   end if;
-  -- in a transaction with an older snapshot one may not see who has ended; and a chain may be long
+  -- in a transaction with an older snapshot one may not see who has ended; and a chain may be long: the check is due with
+  -- the commit
   if pg_catalog.current_setting('transaction_isolation') <> 'read committed' or pg_catalog.pg_trigger_depth() > 10 then
-    perform :check_function(its_queue, case when has_failed then 'failed' end, its_follower);
+    insert into :checks_table (q_name, key, job, check_at)
+    values (its_queue, case when has_failed then 'failed' end, its_follower, pg_catalog.clock_timestamp());
     return;
   end if;
   fails := (has_failed and policy <> 'run') or policy = 'cancel' and (
