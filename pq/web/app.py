@@ -106,10 +106,10 @@ class App:
         :param at: the path of your view, such as ``'/jobs'``: what stands behind it is for these pages.
         :param user: who asks. Default: what the argument `user` of the class says.
         """
-        if isinstance(user, Unset):
-            user = environ.get("REMOTE_USER") or None if self._user is None else self._user(environ)
         root, answer = "", None
         try:
+            if isinstance(user, Unset):
+                user = environ.get("REMOTE_USER") or None if self._user is None else self._user(environ)
             request = Request(environ, at, user)
             root = request.root
             answer = self._answer(request)

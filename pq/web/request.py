@@ -51,7 +51,7 @@ class Request:
         self.user: str | None = user
         root, path = _text(environ.get("SCRIPT_NAME", "")), _text(environ.get("PATH_INFO", ""))
         at = at.rstrip("/")
-        if at and path.startswith(at):
+        if at and f"{path}/".startswith(f"{at}/"):
             root, path = root + at, path[len(at) :]
         self.root: str = quote(root.rstrip("/"))
         self.path: str = path or "/"

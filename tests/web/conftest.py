@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from visitor import Visitor
 
 from pq import PQ
 
-pytest.importorskip("jinja2")
-pytest.importorskip("waitress")
+#: Without the extra there is nothing to test.
+collect_ignore_glob = [] if find_spec("jinja2") and find_spec("waitress") else ["test_*.py"]
 
 
 @pytest.fixture

@@ -97,8 +97,10 @@ def _dead(pq: PQ, sql: Callable[..., Any], chance: random.Random) -> None:
     for queue, kind in kinds.items():
         sql(
             """
-            update queue set error = json_build_object('type', %s, 'message', error::json ->> 'message',
-                'traceback', replace(%s, '5011', data #>> '{kwargs,order}'))::text, dequeued_at = now() - (id %% 40) * interval '7 m' - interval '3 m',
+            update queue set
+                error = json_build_object('type', %s, 'message', error::json ->> 'message', 'traceback',
+                    replace(%s, '5011', data #>> '{kwargs,order}'))::text,
+                dequeued_at = now() - (id %% 40) * interval '7 m' - interval '3 m',
                 finished_at = now() - (id %% 40) * interval '7 m' - interval '3 m',
                 failed_at = now() - (id %% 40) * interval '7 m' - interval '20 m', attempts = 4,
                 enqueued_at = now() - (id %% 40) * interval '7 m' - interval '20 m 4 s'

@@ -325,6 +325,30 @@ def test_the_user_is_whom_the_application_names(pq: PQ) -> None:
     assert answer.status == 200 and b"zo\xc3\xab" in answer.body
 
 
+def test_the_path_of_a_view_is_taken_off(pq: PQ) -> None:
+    app = App(pq, can=lambda *_: True)
+    for path, at, status, link in (
+        ("/jobs", "/jobs", 200, "/jobs/queue"), ("/jobs/", "/jobs/", 200, "/jobs/queue"), ("", "", 200, "/queue"),
+        ("/jobs/running", "/jobs", 200, "/jobs/running"), ("/jobsx", "/jobs", 404, ""), ("/", "/jobs", 200, "/running"),
+    ):  # fmt: skip
+        pq["a"].put(1)
+        answer = app.answer({"REQUEST_METHOD": "GET", "PATH_INFO": path}, at=at)
+        assert answer.status == status, path
+        assert f'href="{link}' in answer.body.decode(), path
+
+
+def test_a_function_of_the_application_that_fails_is_an_error_of_the_page(
+    pq: PQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise LookupError("secret")
+
+    for app in (App(pq, can=fails), App(pq, can=lambda *_: True, user=fails)):
+        page = Visitor(app).get("/")
+        assert page.status == 500 and "secret" not in page.source
+        assert "secret" in caplog.text
+
+
 def test_head_and_other_methods(visitor: Visitor) -> None:
     page = visitor.request("HEAD", "/static/pq.css", b"")
     assert page.status == 200 and page.source == "" and int(page.headers["Content-Length"]) > 1000
