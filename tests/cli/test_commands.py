@@ -615,8 +615,8 @@ BY_DEFAULT = inspect.signature(Worker).parameters["batch"].default
 
 @pytest.mark.parametrize(("given", "batch"), [(["--batch", "3"], 3), ([], BY_DEFAULT)])
 def test_batch_reaches_the_worker_and_its_processes(chores: None, given: list[str], batch: int) -> None:
-    args = cli._parser().parse_args(["work", "chores:pq", *given])
-    in_a_process = cli._parser().parse_args(_work.arguments(args))
+    args = cli._parser("pq").parse_args(["work", "chores:pq", *given])
+    in_a_process = cli._parser("pq").parse_args(_work.arguments(args))
     for each in (args, in_a_process):
         worker = _work.worker_of(each)
         assert worker._batch == batch
