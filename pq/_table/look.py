@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._db import Rows
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, StatementTimeout
 from .table import Table
 
 #: Seconds that a look may take: it must not add to what makes a server slow.
@@ -34,7 +34,8 @@ def look(table: Table, sql: str, params: dict[str, Any] | None = None, seconds: 
             return _in_transaction(table, sql, params or {}, limits)
         return table.execute(sql if database.stays_open else limits + sql, params or {})
     except database.driver.Error as error:
-        if seconds is not None and database.driver.was_canceled(error) and not isinstance(error, ConnectionLost):
+        told = isinstance(error, (ConnectionLost, StatementTimeout))
+        if seconds is not None and database.driver.was_canceled(error) and not told:
             database.driver.raise_timed_out(error, seconds)
         raise
 

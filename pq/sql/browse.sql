@@ -300,7 +300,7 @@ from (
 order by id desc
 
 -- name: newest_rows
-select q_name, :row from :table where id < %(before)s order by id desc limit %(cap)s
+select q_name, :row from :table where id < %(before)s order by id desc limit (select %(cap)s::bigint)
 
 -- name: reach
 -- How far down the newest rows go; null: to the first one.
