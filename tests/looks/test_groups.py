@@ -133,6 +133,12 @@ def test_those_that_the_look_did_not_see_are_of_the_group_too(
     assert len(group.ids) < 5
     later = die(pq["a"], "same")
     assert group.retry(rate) == 40
+    if rate is not None:  # as one, whatever the batches
+        ((longest, times),) = sql(
+            "select max(due_at) - min(due_at), count(distinct date_trunc('second', due_at)) from queue where error is null"
+        )
+        assert 38 < longest.total_seconds() < 60
+        assert times > 36
     assert [str(job.error.message) for job in pq["a"].dead] == ["other"] * 20 + ["same"]
     assert pq["a"].dead.list(1)[0].id == later
     (group,) = [each for each in pq.dead_groups(cap=1) if each.message == "same"]
