@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from markupsafe import Markup
+
 from .._jobs.info import JobInfo
 from .._jobs.track import ratio
 from .._table.instruments import trace_of
 from .._text import printable
+from ..errors import JobNotFound, StatementTimeout
 from .jobs import Detail
 from .request import Refused
 from .view import Page, View
@@ -48,11 +52,25 @@ def job(view: View) -> Page:
     return Page("job.html", words)
 
 
-def reasons(view: View, found: Detail) -> list[str]:
-    """Return why the job does not run."""
+def reasons(view: View, found: Detail) -> list[Markup]:
+    """Return why the job does not run, with links to the jobs that are named."""
     if found.job.state in ("running", "finished", "dead"):
         return []
-    return [text for _, text in view.jobs.queue(found.queue).why(found.job.id).reasons]
+    try:
+        texts = [text for _, text in view.jobs.queue(found.queue).why(found.job.id).reasons]
+    except JobNotFound:  # it has just gone
+        return []
+    except StatementTimeout as error:
+        texts = [str(error)]
+    return [linked(view, text[:1].upper() + text[1:]) for text in texts]
+
+
+def linked(view: View, text: str) -> Markup:
+    """Return a text in which each job that it names is a link to its page."""
+    parts = re.split(r"\b(?<=[Jj]ob )([0-9]{1,18})\b", text)
+    links = [Markup('<a href="{}">{}</a>').format(view.url("/job", id=id), id) for id in parts[1::2]]
+    parts[1::2] = links
+    return Markup("").join(parts)
 
 
 def moments(found: Detail, now: datetime) -> list[Moment]:

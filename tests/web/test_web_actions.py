@@ -101,6 +101,15 @@ def test_jobs_are_cancelled_run_and_moved(pq: PQ, visitor: Visitor) -> None:
     assert pq["b"].count("scheduled") == 2
 
 
+def test_a_retry_comes_at_once(pq: PQ, visitor: Visitor) -> None:
+    id = pq["a"].put(1)
+    job = pq["a"].get(lease="1h")
+    assert job is not None
+    job.retry("1h", "no")
+    assert said(visitor.submit(visitor.get("/retrying"), "Run now")) == f"Job {id} ready."
+    assert pq["a"].count("ready") == 1
+
+
 def test_a_running_job_is_cancelled(pq: PQ, visitor: Visitor) -> None:
     pq["a"].put(1)
     job = pq["a"].get(lease="1h")

@@ -15,7 +15,7 @@ import pytest
 from shop import SCRIPT, call
 from visitor import Page, Visitor
 
-from pq import PQ, Schedule
+from pq import PQ, Schedule, StatementTimeout
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -194,6 +194,20 @@ def test_a_job_says_why_it_does_not_run(shop: PQ, visitor: Visitor) -> None:
     (job,) = shop["imports"].list("ready")
     assert "Why it does not run" in visitor.get(f"/job?id={job.id}").text
     assert "paused" in visitor.get(f"/job?id={job.id}").text
+
+
+def test_the_reasons_lead_to_the_jobs_that_they_name(pq: PQ, visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (pq["a"].put(number, key="<k> job 7") for number in range(2))
+    page = visitor.get(f"/job?id={second}")
+    assert f'<a href="/job?id={first}">{first}</a>' in page.source and "&lt;k&gt;" in page.source
+    from pq.web.jobs import Shown
+
+    def slow(self: Any, id: int) -> Any:
+        raise StatementTimeout(seconds=1)
+
+    monkeypatch.setattr(Shown, "why", slow)
+    page = visitor.get(f"/job?id={second}")
+    assert page.status == 200 and "did not finish a statement" in page.text
 
 
 def test_numbers_keep_their_digits_and_texts_their_letters(pq: PQ, sql: Sql, visitor: Visitor) -> None:
