@@ -135,7 +135,10 @@ def test_those_that_the_look_did_not_see_are_of_the_group_too(
     assert group.retry(rate) == 40
     if rate is not None:  # as one, whatever the batches
         ((longest, times),) = sql(
-            "select max(due_at) - min(due_at), count(distinct date_trunc('second', due_at)) from queue where error is null"
+            """
+            select max(due_at) - min(due_at), count(distinct date_trunc('second', due_at))
+            from queue where error is null
+            """
         )
         assert 38 < longest.total_seconds() < 60
         assert times > 36
