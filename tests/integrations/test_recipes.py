@@ -190,7 +190,7 @@ def test_a_consumer_that_was_too_slow_has_no_effect(
 
     class Slow(Proxy):
         def message(self, client: socket.socket, server: socket.socket, message: bytes) -> bool:
-            if b"with pq_given as" in message and not lost:
+            if b"set finished_at = statement_timestamp()" in message and not lost:
                 sql("update queue set due_at = now() where due_at is not null")
                 lost.append(pq["payments"].get(lease="5m"))
             return super().message(client, server, message)

@@ -45,6 +45,10 @@ class Adapted(Driver):
         raw = _raw(conn)
         return raw.info.transaction_status == 0 if hasattr(raw, "info") else not raw.is_in_transaction()
 
+    def works(self, conn: Any) -> bool:
+        raw = _raw(conn)  # asyncpg does not tell whether a statement has failed
+        return raw.info.transaction_status == 2 if hasattr(raw, "info") else bool(raw.is_in_transaction())
+
     def is_lost(self, conn: Any, error: BaseException | None) -> bool:
         raw = _raw(conn)
         return bool(raw.closed if hasattr(raw, "closed") else raw.is_closed())
