@@ -42,8 +42,9 @@ else:
         """Import what not every project has: Django's admin, and its tasks."""
         if name in _ADMIN:
             return getattr(import_module(f"django.contrib.admin{_ADMIN[name]}"), name)
-        compat = import_module("pq.contrib.django.compat")
-        return getattr(compat, name)
+        if name in ("BaseTaskBackend", "Task"):
+            return getattr(import_module("pq.contrib.django.compat"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
