@@ -60,9 +60,8 @@ MUTANTS = {
     ),
     "no fence": Mutant(
         "sql/lease.sql",
-        """job.id = any (array[given.id]) and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at
-    and (job.due_at is null) is false""",
-        "job.id = any (array[given.id])",
+        " and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false",
+        "",
         {"effect more than once", "delivered after done", "dead and done", "unfinished"},
         faults="freeze-long",
         seconds=25,
@@ -75,8 +74,8 @@ MUTANTS = {
     ),
     "takes the newest first": Mutant(
         "sql/claim.sql",
-        "    where :other\n    order by q_name, expected_at, id\n",
-        "    where :other\n    order by id desc\n",
+        "order by q_name, expected_at, id\n",
+        "order by id desc\n",
         {"passed over"},
     ),
     "a transactional task is done outside of its transaction": Mutant(
