@@ -18,7 +18,7 @@ LONGEST = 65_536
 
 #: Rows that a look without an index reads, and scheduled jobs of all queues among which failed ones are looked for.
 CAP = 10_000
-SCHEDULED_CAP = 10_000
+SCHEDULED_CAP = 5_000
 
 LAST = 2**63 - 1
 
@@ -106,10 +106,10 @@ class Jobs:
             return self._rows("newest_dead", queue=name, limit=limit, after=after)
         return [Row(name, job) for job in self.queue(name).list(state, limit, after)]
 
-    def retrying(self, names: Collection[str], limit: int) -> list[Row]:
-        """Return jobs that wait for their next attempt."""
+    def retrying(self, names: Collection[str], limit: int) -> tuple[list[Row], int]:
+        """Return jobs that wait for their next attempt, and among how many scheduled ones of each queue they are."""
         cap = max(10, SCHEDULED_CAP // max(len(names), 1))
-        return self._rows("retrying", queues=array(names), cap=cap, limit=limit)
+        return self._rows("retrying", queues=array(names), cap=cap, limit=limit), cap
 
     def newest(
         self,

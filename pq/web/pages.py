@@ -66,7 +66,8 @@ def dead(view: View) -> Page:
 def retrying(view: View) -> Page:
     """Show the jobs that have failed and will be tried again."""
     names = [queue.name for queue in view.overview().queues if view.may("look", queue.name)]
-    return Page("retrying.html", {"rows": view.jobs.retrying(names, JOBS)})
+    rows, cap = view.jobs.retrying(names, JOBS)
+    return Page("retrying.html", {"rows": rows, "cap": cap, "most": JOBS})
 
 
 def finished(view: View) -> Page:
