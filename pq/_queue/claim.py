@@ -179,7 +179,8 @@ class Claim:
             limit = params["limit"]
             name = "claim_first" if limit == 1 else "claim_ready"
             sql = _statement(queue._table.quoted, how, slow, in_transaction, False, name)
-            return Found(sorted(queue._db.execute(sql, params, timeout=timeout, prepare=True), key=_order), limit)
+            rows = queue._db.execute(sql, params, timeout=timeout, prepare=True)
+            return Found(rows if limit == 1 else sorted(rows, key=_order), limit)
         for is_limited in (True, False) if limited.known else (False, True):
             sql = _statement(queue._table.quoted, how, slow, in_transaction, is_limited)
             if is_limited:
