@@ -46,7 +46,7 @@ def _tables_of(table: str) -> list[str]:
 
 
 def _prefixes_of(table: str) -> Iterator[str]:
-    """Yield how the names of the tables of streams begin; in a name that would be too long, that of the table is cut."""
+    """Yield how the names of the tables of streams begin; in one that would be too long, the table is cut."""
     for kind, word in STREAM_KINDS.items():
         for stream in ("x", "x" * NAME_BYTES):
             name = stream_object(quote(table), kind, stream)[1:].replace('""', '"')

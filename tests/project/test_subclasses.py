@@ -13,11 +13,13 @@ import inspect
 import logging
 import pkgutil
 import socket
+import socketserver
 import sys
 import textwrap
 import threading
 from abc import ABC
 from enum import Enum
+from http.server import BaseHTTPRequestHandler
 from typing import Protocol
 
 import pq
@@ -26,6 +28,7 @@ import pq
 TO_BE_SUBCLASSED = [
     *(ABC, Enum, Protocol),
     *(argparse.ArgumentParser, logging.Formatter, logging.LoggerAdapter, socket.socket),
+    *(BaseHTTPRequestHandler, socketserver.BaseServer, socketserver.ThreadingMixIn),
 ]
 
 
