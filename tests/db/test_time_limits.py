@@ -80,7 +80,7 @@ CALLS: dict[str, tuple[Callable[[PQ], Any], str]] = {
     "prune": (lambda pq: pq.prune(), "delete"),
     "put in a block": (block, INSERT),
     "commit": (block, "commit"),
-    "settle": (lease, "'done'"),
+    "settle": (lease, "set finished_at = statement_timestamp"),
     "load": (lambda pq: pq["a"].load(range(10)), "copy"),
     "create": (lambda pq: pq.create(retain="9d"), "comment on"),
     "drop": (lambda pq: pq.drop(force=True), "drop table"),
