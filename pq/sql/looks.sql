@@ -85,6 +85,14 @@ least(greatest(job.enqueued_at, job.schedule_at, '0001-01-01 00:00:00+00'), '999
 -- name: due_time
 least(greatest(job.due_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
 
+-- name: taken_time
+least(greatest(job.dequeued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
+
+-- name: end_time
+case when job.finished_at is not null then
+  least(greatest(job.finished_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
+end
+
 -- name: has_lease
 -- In the index of running rows, with those whose lease has expired.
 due_at < '200000-01-01 00:00:00+00' and dequeued_at is not null
@@ -238,7 +246,7 @@ with recursive :names_found, pq_longest as materialized (
   limit %(limit)s
 )
 select
-  job.id, job.q_name, :task, job.worker, job.attempts, job.dequeued_at at time zone 'utc', job.due_at at time zone 'utc', :shown
+  job.id, job.q_name, :task, job.worker, job.attempts, :taken_time at time zone 'utc', :due_time at time zone 'utc', :shown
 from :table as job
 where job.id = any (array(select longest.id from pq_longest as longest)) and :is_running
 order by job.dequeued_at, job.id
@@ -251,7 +259,7 @@ with recursive :dead_names, pq_most as materialized (
 )
 select job.id, job.q_name, job.task, job.error, job.died_at at time zone 'utc', state.most
 from pq_most as state, pq_names as names, lateral (
-  select job.id, job.q_name, :task as task, left(job.error, 400) as error, job.dequeued_at as died_at
+  select job.id, job.q_name, :task as task, left(job.error, 400) as error, :taken_time as died_at
   from :table as job
   where job.q_name = names.q_name and :is_dead
   order by job.q_name desc, job.dequeued_at desc, job.id desc
@@ -260,7 +268,7 @@ from pq_most as state, pq_names as names, lateral (
 
 -- name: dead_before
 -- The dead jobs of a queue that died before one of them, the newest first.
-select job.id, job.q_name, :task, left(job.error, 400), job.dequeued_at at time zone 'utc'
+select job.id, job.q_name, :task, left(job.error, 400), :taken_time at time zone 'utc'
 from :table as job
 where job.q_name = %(queue)s and :is_dead
   and (job.dequeued_at, job.id) < (%(died_at)s::timestamp at time zone 'utc', %(id)s::bigint)
@@ -344,8 +352,8 @@ with pq_seen as materialized (
       case when (:is_finished) and failed_at is null or (:is_dead) then :task end as task,
       case when (:is_finished) and failed_at is null or (:is_dead) then coalesce(job.finished_at, job.dequeued_at) end as at,
       case when (:is_finished) and failed_at is null
-      then extract(epoch from job.dequeued_at - greatest(job.enqueued_at, job.schedule_at)) end as waited,
-      case when (:is_finished) and failed_at is null then extract(epoch from job.finished_at - job.dequeued_at) end as ran
+      then extract(epoch from :taken_time - :ready_time) end as waited,
+      case when (:is_finished) and failed_at is null then extract(epoch from :end_time - :taken_time) end as ran
     from :table as job where job.id <= front.id
     order by job.id desc
     limit (select front.most)

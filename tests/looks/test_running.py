@@ -129,3 +129,28 @@ def test_behind_a_backlog_what_has_ended_is_found(pq: PQ, sql: Sql) -> None:
 )
 def test_how_a_cap_is_shared(ids: list[int], cap: int, found: list[tuple[int, int]]) -> None:
     assert shares(ids, cap) == found
+
+
+TIMES = ("infinity", "-infinity", "200000-01-01", "0044-01-01 BC")
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("column", ["enqueued_at", "schedule_at", "expected_at", "dequeued_at", "due_at", "finished_at"])
+def test_no_look_fails_at_a_time_that_python_can_not_hold(pq: PQ, sql: Sql, column: str, time: str) -> None:
+    """Others write into the table, too, and one such row must not hide all the others."""
+    for state in (
+        {},
+        {"dequeued_at": "now", "due_at": "tomorrow"},
+        {"dequeued_at": "now"},
+        {"dequeued_at": "now", "finished_at": "now"},
+    ):
+        row = {"q_name": "a", "data": "1", "attempts": 1, "error": "e", **state, column: time}
+        names, places = ", ".join(row), ", ".join(["%s"] * len(row))
+        sql(f"insert into queue ({names}) values ({places})", tuple(row.values()))
+    assert [queue.name for queue in pq.overview().queues] == ["a"]
+    pq.overview(exact=True)
+    pq.running()
+    pq.workers()
+    pq.dead_groups()
+    for minute in pq.history():
+        assert minute.waited is None or abs(minute.waited_most or 0) < 1e12
