@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -99,6 +103,30 @@ def test_checks_of_settings(site: Site, given: dict[str, Any], text: str) -> Non
 
 def test_check_of_the_tables(empty_site: Callable[..., Site]) -> None:
     assert "pq.W002" in empty_site().manage("check", "--database", "default")
+
+
+# -- without django.tasks
+
+
+def test_the_app_needs_no_tasks_of_django() -> None:
+    """Django 5.2 has none, and the package django-tasks is no requirement."""
+    import django
+
+    if django.VERSION >= (6, 0):
+        pytest.skip("Django 6 has tasks")
+    program = """
+    import sys
+    sys.modules["django_tasks"] = None  # an import fails
+    import django
+    from django.conf import settings
+    apps = ["django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes", "pq.contrib.django"]
+    database = {"ENGINE": "django.db.backends.postgresql", "NAME": "none"}
+    settings.configure(INSTALLED_APPS=apps, DATABASES={"default": database})
+    django.setup()
+    import pq.contrib.django.admin, pq.contrib.django.models, pq.contrib.django.page
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", dedent(program)], env=environment, check=True, timeout=60)
 
 
 # -- commands
