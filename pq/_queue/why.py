@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from .._args import job_ids
 from .._jobs.info import JobInfo
 from .._table.look import look
 from .._text import cut
@@ -81,11 +82,19 @@ class Whys(Browse, Control):
         :raises TypeError: the id is not an int.
         :raises StatementTimeout: the server took longer than a second for one of a few looks: the table may be locked.
         """
-        job = self[id]
+        job = self._found(id)
         rows = self._look("facts", id=job.id)
         if not rows:
             raise JobNotFound(job_id=id, queue=self.name)  # it has just gone
         return Why(job.id, self.name, job.state, tuple(self._reasons(job, Facts(*rows[0]))))
+
+    def _found(self, id: int) -> JobInfo:
+        """Return the job, without its data."""
+        sql = self._statements("browse.sql", data_text="no_data")["find"]
+        (number,) = job_ids([id])
+        for row in look(self._table, sql, {"queue": self.name, "id": number}):
+            return JobInfo.of(self, row)
+        raise JobNotFound(job_id=id, queue=self.name)
 
     def _look(self, statement: str, **params: Any) -> list[tuple[Any, ...]]:
         given = {"queue": self.name, "table": self._table.quoted, "cap": CAP, **params}

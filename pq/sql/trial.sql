@@ -13,6 +13,13 @@ from pg_stat_xact_user_tables
 -- name: goes_on
 select current_setting('pq.trial', true) is not distinct from 'begun'
 
+-- name: mark
+savepoint pq_trial
+
+-- name: undo
+-- After a statement that failed, when the transaction takes no other one.
+rollback to savepoint pq_trial
+
 -- name: check
 set constraints all immediate
 

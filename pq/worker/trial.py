@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import sub
@@ -102,8 +103,10 @@ class _Trial:
         self._cursor = cursor
         self._sql: Mapping[str, str] = queue._table.statements("trial.sql")
         ((_, self._last, now),) = self._run("begin")
+        self._run("mark")
         self._job = TriedJob(queue, queue[id], now)
         self._before = self._written()
+        self._undone = False
 
     def run(self, force: bool) -> Trial:
         job = self._job
@@ -129,7 +132,8 @@ class _Trial:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit() and the like, as in a worker
-            self._check(execution.task)
+            with suppress(self._queue._table.database.driver.Error):
+                self._check(execution.task)
             result, ending = None, execution.failed(error)
         execution.ended = time.monotonic()
         return self._told(execution, ending, result)
@@ -140,12 +144,12 @@ class _Trial:
         puts: tuple[TriedPut, ...] = ()
         try:
             with database.transaction():
-                writes = tuple(self._writes())
-                rows = self._run("puts", last=self._last, limit=MAX_PUTS)
+                writes = () if self._undone else tuple(self._writes())
+                rows = () if self._undone else self._run("puts", last=self._last, limit=MAX_PUTS)
                 puts = tuple(TriedPut(queue, text, key, due_at) for _, queue, text, key, due_at in rows)
         except database.driver.Error:
             if ending.error is None:
-                raise  # otherwise a statement of the task has failed, and the transaction with it
+                raise  # otherwise the connection is gone
         error = None if ending.error is None else Failure.loads(ending.error)
         return Trial(execution.task, ending.outcome, ending.delay, result, error, execution.seconds, writes, puts)
 
@@ -153,13 +157,24 @@ class _Trial:
         """Check that the transaction goes on.
 
         :raises PQError: it does not.
+        :raises Error: it does, of the driver: but a statement has failed, or the connection is gone.
         """
+        driver = self._queue._table.database.driver
+        failure = None
         try:
             ((goes_on,),) = self._run("goes_on")
-        except self._queue._table.database.driver.Error:
-            return  # it does, after a statement that failed
+        except driver.Error as failed:  # a statement has failed: only a savepoint tells whether in the same transaction
+            try:
+                self._run("undo")
+            except driver.Error as error:
+                goes_on = not driver.savepoint_is_missing(error)  # or the connection is gone
+            else:
+                goes_on = self._undone = True
+            failure = failed
         if not goes_on:
             raise PQError(f"task `{task}` has ended the transaction itself: what it did before that may be committed")
+        if failure is not None:
+            raise failure
 
     def _writes(self) -> Iterator[TriedWrites]:
         for table, after in sorted(self._written().items()):

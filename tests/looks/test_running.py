@@ -131,11 +131,12 @@ def test_how_a_cap_is_shared(ids: list[int], cap: int, found: list[tuple[int, in
     assert shares(ids, cap) == found
 
 
+COLUMNS = ("enqueued_at", "schedule_at", "expected_at", "dequeued_at", "due_at", "finished_at")
 TIMES = ("infinity", "-infinity", "200000-01-01", "0044-01-01 BC")
 
 
 @pytest.mark.parametrize("time", TIMES)
-@pytest.mark.parametrize("column", ["enqueued_at", "schedule_at", "expected_at", "dequeued_at", "due_at", "finished_at"])
+@pytest.mark.parametrize("column", COLUMNS)
 def test_no_look_fails_at_a_time_that_python_can_not_hold(pq: PQ, sql: Sql, column: str, time: str) -> None:
     """Others write into the table, too, and one such row must not hide all the others."""
     for state in (

@@ -213,12 +213,15 @@ def test_there_is_no_such_job(queue: Queue, pq: PQ) -> None:
         queue.why("1")  # type: ignore[arg-type]
 
 
-def test_a_locked_table_is_given_up_after_a_second(queue: Queue, dsn: str, connect: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("others", [1, 30], ids=["all", "looks"])
+def test_a_locked_table_is_given_up_after_a_second(
+    queue: Queue, dsn: str, connect: Callable[..., Any], others: float
+) -> None:
     id = queue.put(0)
-    with PQ(dsn, statement_timeout=1) as brief:
+    with PQ(dsn, statement_timeout=others) as brief:
         conn = connect()
         conn.cursor().execute("lock table queue in access exclusive mode")
-        with pytest.raises(StatementTimeout):
+        with pytest.raises(StatementTimeout, match="1 second"):
             brief["a"].why(id)
         with pytest.raises(StatementTimeout, match="1 second"):
             brief.overview()

@@ -231,6 +231,22 @@ def test_a_task_that_ends_the_transaction_itself_is_told_so(queue: Any) -> None:
     assert queue.put(1)
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_also_if_a_statement_has_failed_after_that(queue: Any, sql: Any, begins: bool) -> None:
+    """What a transaction that refuses all statements can't tell, its savepoint does."""
+    sql("create table t (x int)")
+
+    @queue.task(transactional=True)
+    def commit(job_id: int) -> None:
+        for statement in ("insert into t values (1)", "commit", *(["begin"] if begins else []), "selct"):
+            current().cursor.execute(statement)
+
+    with pytest.raises(PQError, match="ended the transaction itself"):
+        queue.try_(commit())
+    assert sql("select x from t") == [(1,)]
+    assert queue.put(1)
+
+
 def test_what_can_not_be_tried(queue: Any) -> None:
     with pytest.raises(JobNotFound):
         queue.try_(99)

@@ -17,6 +17,7 @@ def both(ours: type[errors.PQError], drivers: type[Exception]) -> Any:
 
 # SQLSTATEs: the table is missing, or a column or a function of it; the transaction may be tried again; there is
 # something of that name
+_NO_SAVEPOINT = ("3B001", "25P01")
 _UNDEFINED = ("42P01", "42703", "42883")
 _AGAIN = ("40001", "40P01")
 _DUPLICATE = ("42701", "42P07")
@@ -111,6 +112,10 @@ class Errors(ABC):
 
     def text_is_invalid(self, error: BaseException) -> bool:
         return self._sqlstate(error) == _INVALID_TEXT
+
+    def savepoint_is_missing(self, error: BaseException) -> bool:
+        """Return whether there is no such savepoint, or no transaction that could have one."""
+        return self._sqlstate(error) in _NO_SAVEPOINT
 
     def lock_timed_out(self, error: BaseException) -> bool:
         return self._sqlstate(error) == _LOCK_TIMEOUT
