@@ -194,10 +194,19 @@ class Drain:
     def _attempt(self, execution: Execution) -> Settlement | None:
         """Run a job. What a failed attempt has written stays, unless the transaction would refuse all else."""
         if not self._database.in_transaction:
-            return execution.run()
+            return _run(execution)
         settlement = None
         with suppress(_Failed), self._database.transaction():
-            settlement = execution.run()
+            settlement = _run(execution)
             if self._database.current.failed:
                 raise _Failed
         return settlement
+
+
+def _run(execution: Execution) -> Settlement | None:
+    try:
+        return execution.run()
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # sys.exit() and the like: a failed attempt, as in a worker
+        return execution.failed(error)

@@ -92,6 +92,25 @@ def test_errors_are_listed(pq, conn):
     assert isinstance(performed[0].error, ValueError)
 
 
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit])
+@pytest.mark.parametrize("transactional", [False, True])
+def test_sys_exit_is_a_failed_attempt_as_in_a_worker(pq, conn, error, transactional):
+    @pq["a"].task(name="leave", max_retries=1, retry_in="1h", transactional=transactional)
+    def leave(id):
+        raise error
+
+    leave(_conn=conn)
+    performed = drain(pq, conn, raises=False, until="1h")
+    assert outcomes(performed) == [("leave", 1, "retry"), ("leave", 2, "dead")]
+    assert [type(each.error) for each in performed] == [error, error]
+    leave(_conn=conn)
+    with pytest.raises(error):
+        drain(pq, conn)
+    assert outcomes(drain(pq, conn, raises=False, until="1h")) == [("leave", 2, "dead")]
+    if conn is None:
+        pq.reset(force=True)
+
+
 @pytest.mark.parametrize("decision", [Retry("0s"), Discard("no")])
 def test_decisions_are_no_errors(pq, conn, decision):
     tries = []
