@@ -93,7 +93,7 @@ def check_form(request: Request, signer: Signer) -> None:
     if site:
         ours = site == "same-origin"
     elif origin:
-        ours = urlsplit(origin).netloc == request.header("host")
+        ours = origin.partition("://")[2] == request.header("host")
     else:
         ours = True
     if not ours:

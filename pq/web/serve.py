@@ -15,6 +15,7 @@ from waitress import create_server  # type: ignore[import-untyped]
 
 from .._manager import PQ
 from .app import App
+from .request import LARGEST_FORM
 
 #: Threads that make pages; each has a connection to the database.
 THREADS = 4
@@ -52,7 +53,9 @@ def serve(
         app = Password(app, passwords)
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.create_server(address[:2], family=family) as listening:  # by waitress it would fail with threads left
-        server = create_server(app, sockets=[listening], threads=THREADS, ident=None)
+        # waitress keeps what is sent, in files of up to a gigabyte, before it asks for the password
+        most = LARGEST_FORM + 1
+        server = create_server(app, sockets=[listening], threads=THREADS, ident=None, max_request_body_size=most)
         try:
             shown = f"[{host}]" if ":" in host else host
             started(f"http://{shown}:{listening.getsockname()[1]}/")

@@ -200,6 +200,7 @@ def test_processes_with_one_secret_take_each_others_forms(pq: PQ) -> None:
 SENT = [
     ({"HTTP_SEC_FETCH_SITE": "same-origin"}, 200),
     ({"HTTP_SEC_FETCH_SITE": "same-origin", "HTTP_ORIGIN": "https://outside.example"}, 200),  # behind a proxy
+    ({"HTTP_ORIGIN": "http://["}, 403),  # which can't be parsed
     ({"HTTP_SEC_FETCH_SITE": "same-site"}, 403),
     ({"HTTP_SEC_FETCH_SITE": "cross-site"}, 403),
     ({"HTTP_SEC_FETCH_SITE": "none"}, 403),

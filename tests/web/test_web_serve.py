@@ -7,6 +7,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -90,6 +91,19 @@ def test_the_command_asks_for_a_password(dsn: str, tmp_path: Path) -> None:
             assert web.get(Authorization=header)[0] == 401
     finally:
         web.stop()
+
+
+def test_what_is_too_large_is_not_even_kept(dsn: str, tmp_path: Path) -> None:
+    file = tmp_path / "passwords"
+    file.write_text("ann:secret\n")
+    file.chmod(0o600)
+    web = Web(dsn, "--password-file", str(file))
+    try:
+        with socket.create_connection(("127.0.0.1", web.port), timeout=30) as client:
+            client.sendall(b"POST /do/pause HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 413 ")  # without a login, and though nothing was sent yet
+    finally:
+        assert web.stop() == 0
 
 
 def test_the_command_lets_everyone_look(dsn: str) -> None:
