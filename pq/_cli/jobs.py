@@ -121,11 +121,13 @@ def _show(args: argparse.Namespace) -> None:
         job = follow(queue, args.id) if args.follow else queue[args.id]
         # not by Queue.result, which would load a pickle
         rows = queue._run(queue._sql["result"], id=job.id)
-    result = rows[0][0] if rows else None
+    kept = rows[0][0] if rows else None
+    # one column has both
+    noted = {"result": None, "progress": kept} if job.state == "running" else {"result": kept, "progress": None}
     if args.json:
-        print_json(as_json(job) | {"result": result and value_of(result)})
+        print_json(as_json(job) | {name: text and value_of(text) for name, text in noted.items()})
     else:
-        _print(job, result)
+        _print(job, noted)
     if args.follow and (job.state == "dead" or job.cancelled):
         raise PQError(f"job {job.id} {'was cancelled' if job.cancelled else 'is dead'}")
 
@@ -140,8 +142,8 @@ def _why(args: argparse.Namespace) -> None:
         print_text(str(why))
 
 
-def _print(job: JobInfo, result: str | None) -> None:
-    shown = members(job) | {"result": result}
+def _print(job: JobInfo, noted: dict[str, str | None]) -> None:
+    shown = members(job) | noted
     if job.waits_for is not None:
         shown["waits_for"] = f"{shown.pop('waits_for')} of {shown.pop('parents')} jobs"
     print_table([(name, value) for name, value in shown.items() if name != "text"])

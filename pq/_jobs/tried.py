@@ -27,10 +27,12 @@ class TriedJob(LeasedJob):
     __slots__ = ("ending",)
 
     def __init__(self, queue: Any, info: JobInfo, now: datetime) -> None:
+        # a job that has ended would begin anew; the attempt that runs is counted already
+        before = {"dead": 0, "finished": 0, "running": info.attempts - 1}.get(info.state, info.attempts)
         headers = None if info.headers is None else json.dumps(info.headers)
         super().__init__(
             queue, info.id, info.data, info.size, info.enqueued_at, info.schedule_at, info.expected_at, info.key,
-            headers, attempts=info.attempts + 1, expiries=0, dequeued_at=now, lease=LEASE, policy=Policy(0, "30s"),
+            headers, attempts=before + 1, expiries=0, dequeued_at=now, lease=LEASE, policy=Policy(0, "30s"),
         )  # fmt: skip
         self.ending: Settlement | None = None
 

@@ -30,7 +30,7 @@ JOBS = (
         "dead_jobs",
         "warning",
         "Queue {queue!r}: dead jobs: {jobs}; the last one, {id}, died at {since} ({age} ago).",
-        "See why, then retry or discard them: python -m pq dead list{arguments} {queue!r}",
+        "See why, then retry or discard them: python -m pq dead groups{arguments} {queue!r}",
     ),
     Check(
         "full_limit",

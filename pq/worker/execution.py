@@ -18,7 +18,7 @@ from .._text import NAME, attribute, cut, fields_of, is_a, message_of
 from .._traceback import stack_of
 from ..retry import Policy
 from .call import Call, Options
-from .handler import call_handler
+from .handler import call_handler, from_handler
 
 #: How often in a row the lease of a job may expire, unless the job is allowed more retries than that. A job that kills
 #: its workers must not go on for ever, and a job whose workers were killed by others must not be given up.
@@ -236,6 +236,7 @@ class Execution:
     def failed(self, error: BaseException) -> Settlement:
         """Return how to settle the job after an attempt that ended with this error."""
         self.error = error
+        from_handler(error)
         return outcome.failed(self.job, error)
 
     def time_out(self) -> Settlement:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from contextvars import ContextVar, copy_context
+from types import TracebackType
 from typing import Any
 
 from .._calls import check_finished
@@ -64,6 +65,15 @@ def call_handler(job: LeasedJob, name: str, handler: Any, args: Any, kwargs: Any
     if left is not None:
         raise left
     return result
+
+
+def from_handler(error: BaseException) -> None:
+    """Leave what the handler did in the traceback of an error: the frames of pq that called it tell nobody anything."""
+    found: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    while found is not None and found.tb_frame.f_code is not call_handler.__code__:
+        found = found.tb_next
+    if found is not None and found.tb_next is not None:
+        BaseException.with_traceback(error, found.tb_next)
 
 
 def _roll_back(blocks: list[Any]) -> BlockError | None:

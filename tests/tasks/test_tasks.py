@@ -8,6 +8,7 @@ import logging
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -161,6 +162,28 @@ def test_a_task_can_put_jobs_and_open_a_transaction(queue: Queue) -> None:
     first()
     queue.work(burst=True)
     assert [args for _, args, _ in calls] == [("second",)]
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+@pytest.mark.parametrize("instrumented", [False, True])
+def test_the_traceback_of_a_failure_begins_in_the_task(queue: Queue, transactional: bool, instrumented: bool) -> None:
+    class Around:
+        @contextmanager
+        def around(self, job: Any, task: str) -> Iterator[None]:
+            yield
+
+    @queue.task(transactional=transactional)
+    def spoil(job_id: int) -> None:
+        raise ValueError("rotten")
+
+    if instrumented:
+        queue._table.instruments.add(Around())
+    spoil()
+    queue.work(burst=True)
+    (job,) = queue.dead
+    head, first, *_ = job.error.traceback.splitlines()
+    assert head.startswith("Traceback")
+    assert first.endswith("in spoil"), job.error.traceback
 
 
 class Stop(BaseException):
