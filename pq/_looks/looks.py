@@ -128,14 +128,29 @@ class _Recent:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[int | None, tuple[float, _overview.Overview]] = {}
+        self._failed: tuple[float, int | None, Exception] | None = None
 
     def get(self, table: Table, cap: int | None) -> _overview.Overview:
+        came = time.monotonic()
         with self._lock:  # one look at a time: who comes meanwhile waits for its answer
             at, found = self._kept.get(cap, (0.0, None))
             if found is None or time.monotonic() - at >= FRESH:
-                found = _overview.read(table, cap)
+                found = self._read(table, cap, came)
                 self._kept = {cap: (time.monotonic(), found)}
             return found
+
+    def _read(self, table: Table, cap: int | None, came: float) -> _overview.Overview:
+        """Look; or raise what a look has raised since `came`: if the database is away, each one takes long to fail."""
+        if self._failed is not None:
+            at, its_cap, error = self._failed
+            if at >= came and its_cap == cap:
+                raise error
+        self._failed = None
+        try:
+            return _overview.read(table, cap)
+        except Exception as error:
+            self._failed = time.monotonic(), cap, error
+            raise
 
 
 _recent: WeakKeyDictionary[Table, _Recent] = WeakKeyDictionary()

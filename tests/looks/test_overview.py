@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from support import Background, wait_until
 
-from pq import PQ, Count, Limit, Overview, QueueOverview, TableMissing
+from pq import PQ, ConnectionFailed, Count, Limit, Overview, QueueOverview, TableMissing
 from pq._looks import looks, overview
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -227,6 +228,36 @@ def test_who_comes_meanwhile_waits_for_the_answer(pq: PQ, monkeypatch: pytest.Mo
     go.set()
     assert first.result() is second.result()
     assert not begun.is_set()
+
+
+def test_who_comes_meanwhile_gets_the_error_too(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the database is away, a look takes long to fail: the last one of many would wait for all others."""
+    begun, go = threading.Event(), threading.Event()
+    looked: list[int] = []
+
+    def away(*args: Any) -> Overview:
+        looked.append(1)
+        begun.set()
+        assert go.wait(30)
+        raise ConnectionFailed("away")
+
+    def waits(thread: threading.Thread) -> bool:
+        frame = sys._current_frames().get(thread.ident or 0)
+        return frame is not None and frame.f_code.co_name == "get" and "came" in frame.f_locals
+
+    monkeypatch.setattr(overview, "read", away)
+    threads = [Background(pq.overview)]
+    assert begun.wait(30)
+    threads += [Background(pq.overview) for _ in range(3)]
+    wait_until(lambda: all(map(waits, threads[1:])), "that they wait")
+    go.set()
+    for thread in threads:
+        with pytest.raises(ConnectionFailed):
+            thread.result()
+    assert len(looked) == 1
+    with pytest.raises(ConnectionFailed):
+        pq.overview()
+    assert len(looked) == 2
 
 
 def test_a_child_of_fork_does_not_wait_for_a_thread_of_its_parent(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
