@@ -67,6 +67,9 @@ def _run(argv: list[str] | None, prog: str) -> int:
     except (errors.ConnectionFailed, errors.ConnectionLost) as error:
         _complain(f"no connection: {error}")
         return 3
+    except errors.TableMissing as error:
+        _complain(f"{error} From a shell: {prog} create")
+        return 1
     except errors.PQError as error:
         _complain(error)
         return 1

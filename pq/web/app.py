@@ -53,6 +53,7 @@ class App:
         and ``localhost`` are good in any case. Default: any name. Without a login this is needed, also on loopback:
         else a page of any site could read these pages, by a domain that leads to their address.
     :raises TypeError: an argument has another type.
+    :raises ValueError: the secret is empty.
     """
 
     def __init__(
@@ -71,6 +72,10 @@ class App:
             raise TypeError("can must be a function of a user, an action and a queue: whether that may be done")
         if isinstance(hosts, str):
             raise TypeError("hosts must be a list of names, not a str")
+        if not isinstance(secret, (str, bytes, type(None))):
+            raise TypeError(f"secret must be a str or bytes, not {type(secret).__name__}")
+        if secret is not None and not secret:
+            raise ValueError("secret must not be empty: anyone could sign forms")
         self._user = user
         self._hosts = None if hosts is None else {name.lower() for name in hosts}
         given = secrets.token_bytes(32) if secret is None else secret

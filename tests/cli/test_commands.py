@@ -571,7 +571,7 @@ def test_without_a_table_all_commands_say_so(call: Calls) -> None:
     for command, args in COMMANDS.items():
         output, errors = call.both(command, *args, "--table", "missing", code=1)
         assert output == ""
-        assert "call create()" in errors
+        assert "call create()" in errors and errors.endswith("From a shell: pq create\n")
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"queues", "prune"}))

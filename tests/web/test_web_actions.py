@@ -325,6 +325,11 @@ def test_arguments_are_checked(pq: PQ) -> None:
         made(pq, can=True)
     with pytest.raises(TypeError, match="hosts must be a list"):
         made(pq, can=print, hosts="a")
+    with pytest.raises(TypeError, match="secret must be a str or bytes, not int"):
+        made(pq, can=print, secret=3)
+    for empty in ("", b""):
+        with pytest.raises(ValueError, match="secret must not be empty"):
+            made(pq, can=print, secret=empty)
 
 
 def test_the_user_is_whom_the_application_names(pq: PQ) -> None:
