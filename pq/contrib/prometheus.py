@@ -71,10 +71,16 @@ class Collector:
             try:
                 self._look(found)
             except Exception as error:  # others' metrics are in the same scrape
-                logger.warning("the metrics of %r can't be read: %s", self._pq, type(error).__name__)
+                self._tell("metrics", error)
                 found = _Families()
                 found.up.add_metric([], 0)
                 return [found.up]
+            try:
+                if self._examines:
+                    for both, number in self._examined().items():
+                        found.findings.add_metric(both, number)
+            except Exception as error:  # the jobs were counted
+                self._tell("findings", error)
         return found.all
 
     def _look(self, found: _Families) -> None:
@@ -100,9 +106,9 @@ class Collector:
         found.bytes.add_metric([], overview.table.bytes)
         found.dead_tuples.add_metric([], overview.table.dead_rows)
         found.transaction.add_metric([], overview.table.oldest_transaction or 0.0)
-        if self._examines:
-            for both, number in self._examined().items():
-                found.findings.add_metric(both, number)
+
+    def _tell(self, what: str, error: Exception) -> None:
+        logger.warning("the %s of %r can't be read: %s", what, self._pq, type(error).__name__)
 
     def _examined(self) -> Numbers[tuple[str, str]]:
         """Return the numbers of findings; 0 of those that are over."""

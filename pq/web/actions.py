@@ -41,7 +41,7 @@ def act(view: View, name: str) -> str:
 
 
 def _queue(view: View, action: str) -> str:
-    return view.allowed(action, view.request.sent("queue"))
+    return view.allowed(action, view.request.sent_name("queue"))
 
 
 def _ids(view: View) -> list[int]:
@@ -184,7 +184,7 @@ def resume_schedule(view: View) -> Done:
 
 
 def _schedule(view: View, action: str) -> tuple[str, str]:
-    name = view.request.sent("schedule")
+    name = view.request.sent_name("schedule")
     if name not in view.pq.schedules:
         raise Refused(404, "There is no such schedule any more.")
     queue = view.pq.schedules[name].queue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, quote, urlencode
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
 #: Bytes of a form, and how many fields it has.
 LARGEST_FORM = 256 * 1024
@@ -65,6 +65,10 @@ class Request:
     def sent(self, name: str, default: str = "") -> str:
         """Return the first field of that name of the form."""
         return self.form.get(name, [default])[0]
+
+    def sent_name(self, name: str) -> str:
+        """Return a field that holds a name, which the page has quoted: browsers change the ends of lines in a form."""
+        return unquote(self.sent(name))
 
     def header(self, name: str) -> str:
         """Return a header, or an empty text."""

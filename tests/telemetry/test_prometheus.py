@@ -145,6 +145,21 @@ def test_registering_executes_no_sql(pq: PQ, registry: CollectorRegistry, statem
         registry.register(Collector(pq))
 
 
+def test_jobs_are_counted_though_the_doctor_fails(
+    pq: PQ, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> Any:
+        raise RuntimeError("secret")
+
+    pq["a"].put(1)
+    registry.register(Collector(pq))
+    monkeypatch.setattr(pq, "doctor", fail)
+    with caplog.at_level(logging.WARNING, "pq"):
+        found = scrape(registry)
+    assert of(found, "pq_up") == {(): 1} and of(found, "pq_jobs") != {} and of(found, "pq_findings") == {}
+    assert "the findings of" in caplog.text and "secret" not in caplog.text
+
+
 def test_a_database_that_is_away_fails_no_scrape(
     pq: PQ, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -153,7 +168,7 @@ def test_a_database_that_is_away_fails_no_scrape(
 
     registry.register(Collector(pq))
     Metrics(registry)
-    monkeypatch.setattr(pq, "doctor", fail)
+    monkeypatch.setattr(pq, "overview", fail)
     with caplog.at_level(logging.WARNING, "pq"):
         found = scrape(registry)
     assert of(found, "pq_up") == {(): 0} and of(found, "pq_jobs") == {}

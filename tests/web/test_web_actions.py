@@ -46,6 +46,12 @@ def test_pause_and_resume(pq: PQ, visitor: Visitor) -> None:
     assert page.url.startswith("/queue?q=a&state=dead&")
 
 
+def test_a_name_is_what_it_was_though_browsers_change_the_ends_of_lines(pq: PQ, visitor: Visitor) -> None:
+    pq["a\nb %2F é"].put(1)
+    visitor.submit(visitor.get("/"), "Pause")
+    assert pq["a\nb %2F é"].paused and list(pq) == ["a\nb %2F é"]
+
+
 def test_chosen_dead_jobs_are_retried_or_deleted(pq: PQ, visitor: Visitor) -> None:
     ids = dead_jobs(pq, 5)
     page = visitor.get("/queue?q=a&state=dead")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
@@ -94,7 +95,7 @@ class Visitor:
             for button in form["buttons"]:
                 if button["text"].strip().startswith(text):
                     fields = {
-                        each["name"]: each.get("value") or "" for each in form["fields"]
+                        each["name"]: _ended(each.get("value") or "") for each in form["fields"]
                         if each.get("name") and each.get("type") != "checkbox"
                     }  # fmt: skip
                     return self.post(urljoin(page.url, button["action"] or form["action"]), {**fields, **more})
@@ -112,6 +113,11 @@ class Visitor:
         parts_of_body = self._app(given, lambda status, headers: told.append((status, headers)))
         status, headers = told[0]
         return Page(url, int(status[:3]), headers, b"".join(parts_of_body))
+
+
+def _ended(value: str) -> str:
+    """What a browser sends of a text with several lines."""
+    return re.sub(r"\r\n|\r|\n", "\r\n", value)
 
 
 def _decoded(path: str) -> str:
