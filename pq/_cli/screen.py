@@ -51,17 +51,18 @@ class Screen:
 
     :ivar page: ``'queues'``, ``'jobs'``, ``'job'``, ``'dead'`` or ``'doctor'``.
     :ivar over: the person wants to leave.
+    :ivar is_typing: keys are characters of the filter.
     """
 
     def __init__(self, table_name: str, actions: Actions) -> None:
         self.page: str = "queues"
         self.over: bool = False
+        self.is_typing: bool = False
         self.sort: str = "name"
         self.filter: str = ""
         self._table_name = table_name
         self._actions = actions
         self._selected = ""  # a name, since the order changes
-        self._typing = False
         self._asked: tuple[str, Callable[[], str]] | None = None  # a question, and what is done after a "y"
         self._came_from, self._back = "", 0  # the page before that of a job, and its chosen row
         self._at = 0  # the chosen row of other pages, or the first line that is shown
@@ -69,11 +70,6 @@ class Screen:
         self._jobs: Sequence[Any] = ()
         self._groups: Sequence[DeadGroup] = ()
         self._message = ""
-
-    @property
-    def is_typing(self) -> bool:
-        """Whether keys are characters of a filter."""
-        return self._typing
 
     # -- keys
 
@@ -85,7 +81,7 @@ class Screen:
         """
         self._message = ""
         queues = [] if snapshot is None else self._queues(snapshot)
-        if self._typing:
+        if self.is_typing:
             self._type(key)
         elif self._asked is not None:
             (_, act), self._asked = self._asked, None
@@ -108,7 +104,7 @@ class Screen:
         if key == "s":
             self.sort = SORTS[(SORTS.index(self.sort) + 1) % len(SORTS)]
         elif key == "/":
-            self._typing = True
+            self.is_typing = True
         elif key == "escape":
             self.filter = ""
         elif key == "p" and chosen is not None:
@@ -152,7 +148,7 @@ class Screen:
 
     def _type(self, key: str) -> None:
         if key in ("enter", "escape"):
-            self._typing = False
+            self.is_typing = False
             self.filter = self.filter if key == "enter" else ""
         elif key == "backspace":
             self.filter = self.filter[:-1]
@@ -220,7 +216,7 @@ class Screen:
         return lines
 
     def _foot(self, width: int) -> Line:
-        if self._typing:
+        if self.is_typing:
             return Line(fit(f"filter: {self.filter}_  (Enter, Esc)", width), "heading")
         if self._asked is not None:
             return Line(fit(self._asked[0], max(width - 4, 0)) + fit(" y/n", min(4, width)), "heading")

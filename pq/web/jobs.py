@@ -114,16 +114,17 @@ class Jobs:
     def newest(
         self,
         limit: int,
-        before: int = LAST,
+        before: int | None = None,
         queue: str | None = None,
         state: str | None = None,
         text: str | None = None,
     ) -> tuple[list[Row], int | None]:
         """Return jobs in a state, or with a text in their data, the newest first, among `CAP` rows.
 
-        :param before: an id.
+        :param before: only those with lower ids; None: all.
         :returns: the jobs, and the id before which to go on, or None if there is nothing more.
         """
+        before = LAST if before is None else before
         rows = self._rows("newest", before=before, cap=CAP, queue=queue, state=state, text=text, limit=limit)
         if len(rows) == limit:
             return rows, rows[-1].job.id

@@ -46,7 +46,7 @@ def overview(view: View) -> Page:
     queues.sort(key=lambda queue: queue.name)
     if order in ORDERS:
         queues.sort(key=lambda queue: getattr(queue, ORDERS[order]) or 0, reverse=True)
-    first = min(view.number("from", 0) or 0, len(queues))
+    first = min(view.number("from") or 0, len(queues))
     words = {
         "overview": found, "queues": queues[first : first + QUEUES], "count": len(queues), "seen": len(seen),
         "wanted": wanted, "order": order, "first": first, "page": QUEUES, "sums": sums(seen),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from .._queue.browse import STATES
 from ..errors import JobNotFound
-from .jobs import CAP, LAST, Row
+from .jobs import CAP, Row
 from .request import Refused
 from .view import Page, View
 
@@ -27,7 +27,7 @@ def queue(view: View) -> Page:
     after = view.number("after")
     more: int | None
     if state == "finished":
-        rows, more = view.jobs.newest(JOBS, LAST if after is None else after, queue=name, state=state)
+        rows, more = view.jobs.newest(JOBS, after, queue=name, state=state)
     else:
         try:
             rows = view.jobs.page(name, state, JOBS + 1, after)
@@ -73,7 +73,7 @@ def retrying(view: View) -> Page:
 def finished(view: View) -> Page:
     """Show the jobs that were put last, of those that have finished."""
     before = view.number("before")
-    rows, more = view.jobs.newest(JOBS, LAST if before is None else before, state="finished")
+    rows, more = view.jobs.newest(JOBS, before, state="finished")
     return Page("finished.html", {"rows": _seen(view, rows), "more": more, "before": before, "cap": CAP})
 
 
@@ -94,7 +94,7 @@ def search(view: View) -> Page | str:
         view.require("look", name)
         rows = view.jobs.matching(name, state, text, JOBS)
     elif text:
-        found, more = view.jobs.newest(JOBS, LAST if before is None else before, name or None, state or None, text)
+        found, more = view.jobs.newest(JOBS, before, name or None, state or None, text)
         rows = _seen(view, found)
     words = {"text": text, "name": name, "state": state, "states": STATES, "rows": rows, "more": more, "cap": CAP}
     return Page("search.html", words)

@@ -108,11 +108,11 @@ class View:
         self.require(action, name)
         return name
 
-    def number(self, name: str, default: int | None = None) -> int | None:
-        """Return a field of the query that is a number."""
+    def number(self, name: str) -> int | None:
+        """Return a field of the query that is a number; None if it is missing."""
         text = self.request.get(name)
         if not text:
-            return default
+            return None
         try:
             found = int(text) if len(text) < 20 else None
         except ValueError:

@@ -132,8 +132,10 @@ class DjangoDatabase(Database):
 
     def is_djangos(self) -> bool:
         """Whether a block that begins now is to be one of Django's."""
-        found = None if self.alias is None or self.is_view else current(self.source)
-        return not self.is_view and self.alias is not None and (found is None or isinstance(found, Inside))
+        if self.alias is None or self.is_view:
+            return False
+        found = current(self.source)
+        return found is None or isinstance(found, Inside)
 
     def _joined(self) -> Joined | None:
         alias = self.alias
