@@ -185,6 +185,15 @@ error,
 id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries, key, error, failed_at, due_at, waits_for, on_failed,
 finished_at, worker, headers
 
+-- name: is_gate
+-- Whether a lock, of pg_locks as `locks`, is that of a session which waits at a gate; see waiting.sql.
+locks.locktype = 'advisory' and locks.objsubid = 1 and locks.granted and locks.mode = 'ShareLock'
+  and locks.database = (select oid from pg_database where datname = current_database())
+
+-- name: gate_of_lock
+-- The key of that gate.
+(locks.classid::bigint << 32) | locks.objid::bigint
+
 -- name: gate
 -- The key of the gate of the queue `changed.q_name` in the table `changed.tableoid`. It must be the key that the notify
 -- trigger computes, in whatever session: so quote_all_identifiers, which would have format() put quotes around all names, is

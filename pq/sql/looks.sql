@@ -49,9 +49,8 @@ pg_total_relation_size(to_regclass(%(table)s)),
 -- name: waits
 -- The gates that sessions of this database hold; see waiting.sql.
 pq_waits as materialized (
-  select (locks.classid::bigint << 32) | locks.objid::bigint as key, count(*) as count from pg_locks as locks
-  where locks.locktype = 'advisory' and locks.objsubid = 1 and locks.granted and locks.mode = 'ShareLock'
-    and locks.database = (select oid from pg_database where datname = current_database())
+  select :gate_of_lock as key, count(*) as count from pg_locks as locks
+  where :is_gate
   group by 1
 )
 
@@ -299,10 +298,9 @@ select
   locks.pid, activity.application_name, host(activity.client_addr),
   array_agg(gates.q_name order by gates.q_name)
 from pg_locks as locks
-  join pq_gates as gates on gates.key = (locks.classid::bigint << 32) | locks.objid::bigint
+  join pq_gates as gates on gates.key = (:gate_of_lock)
   left join pg_stat_activity as activity on activity.pid = locks.pid
-where locks.locktype = 'advisory' and locks.objsubid = 1 and locks.granted and locks.mode = 'ShareLock'
-  and locks.database = (select oid from pg_database where datname = current_database())
+where :is_gate
 group by 1, 2, 3
 order by 1
 

@@ -11,9 +11,7 @@ select
   ) is not null,
   (
     select count(*) from pg_locks as locks
-    where locks.locktype = 'advisory' and locks.objsubid = 1 and locks.granted and locks.mode = 'ShareLock'
-      and locks.database = (select oid from pg_database where datname = current_database())
-      and (locks.classid::bigint << 32) | locks.objid::bigint = (
+    where :is_gate and (:gate_of_lock) = (
         select gate.key from (select job.q_name, job.tableoid) as changed, lateral (:gate) as gate
       )
   ),
