@@ -209,9 +209,11 @@ class Database:
     def using(self, conn: Any, savepoint: bool = False) -> AbstractContextManager[None]:
         """Return a context manager: the current context executes in a transaction of the application's; None changes
         nothing. The errors are those of `bind`."""
+        if conn is None:
+            return nullcontext()
         if self.is_view:
             raise TypeError("this PQ was made by bind() and has its connection: call bind() of the PQ itself")
-        return nullcontext() if conn is None else Using(self, Joined(self.source, self.table, conn), savepoint)
+        return Using(self, Joined(self.source, self.table, conn), savepoint)
 
     def require_transaction(self, what: str) -> None:
         """

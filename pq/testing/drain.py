@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -133,7 +133,7 @@ class Drain:
 
     def using(self, conn: Any) -> Any:
         """Return a context manager: inside, all of `pq` uses the transaction of the test."""
-        return nullcontext() if conn is None else self._database.using(conn)
+        return self._database.using(conn)
 
     def perform_ready(self) -> None:
         """Perform what is ready, and what is put meanwhile. Of each queue one job, then of the next one.

@@ -367,6 +367,16 @@ def test_bad_arguments(pq, own, arguments, error, text):
         assert pq["a"].count("ready") == 1
 
 
+def test_a_bound_pq_needs_no_connection(pq, own):
+    with pq.using(own):
+        pq["a"].put(1, "1h")
+    bound = pq.bind(own)
+    advance(bound, "61m")
+    assert bound["a"].count("ready") == 1
+    with bound.using(None):
+        assert bound["a"].count("ready") == 1
+
+
 def test_advance_refuses_what_is_no_time(pq, own):
     with pytest.raises(ValueError, match="by must be positive"):
         advance(pq, timedelta(0), own)
