@@ -37,8 +37,8 @@ class Looks:
     def overview(self, cap: int = 1000, exact: bool = False) -> _overview.Overview:
         """Return what is in the queues now, at the cost of some milliseconds, whatever the size of the table.
 
-        Outside of a transaction, a process looks at a table at most once a second, whoever asks; until then it answers
-        from memory.
+        Outside of a transaction, a process looks at a table at most once a second with each cap, whoever asks; until
+        then it answers from memory.
 
         :param cap: count no more jobs than this of each queue and state, from 1 to 100,000.
         :param exact: count all jobs that are not finished, which reads all of these, or their entries in an index.
@@ -123,7 +123,7 @@ def _cap(cap: int) -> int:
 
 
 class _Recent:
-    """The last overviews of a table, one for each cap."""
+    """The overviews of a table that are fresh, one for each cap."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -133,11 +133,12 @@ class _Recent:
     def get(self, table: Table, cap: int | None) -> _overview.Overview:
         came = time.monotonic()
         with self._lock:  # one look at a time: who comes meanwhile waits for its answer
-            at, found = self._kept.get(cap, (0.0, None))
-            if found is None or time.monotonic() - at >= FRESH:
+            now = time.monotonic()
+            self._kept = {each: kept for each, kept in self._kept.items() if now - kept[0] < FRESH}
+            if cap not in self._kept:
                 found = self._read(table, cap, came)
-                self._kept = {cap: (time.monotonic(), found)}
-            return found
+                self._kept[cap] = time.monotonic(), found
+            return self._kept[cap][1]
 
     def _read(self, table: Table, cap: int | None, came: float) -> _overview.Overview:
         """Look; or raise what a look has raised since `came`: if the database is away, each one takes long to fail."""

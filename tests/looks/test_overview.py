@@ -210,6 +210,14 @@ def test_it_looks_once_a_second(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(times) == 5
 
 
+def test_askers_with_two_caps_do_not_make_each_other_look_again(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "FRESH", 1.0)
+    monkeypatch.setattr(looks.time, "monotonic", lambda: 100.0)
+    few, many = pq.overview(cap=10), pq.overview(cap=1000)
+    assert pq.overview(cap=10) is few
+    assert pq.overview(cap=1000) is many
+
+
 def test_who_comes_meanwhile_waits_for_the_answer(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "FRESH", 1.0)
     begun, go = threading.Event(), threading.Event()
