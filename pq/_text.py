@@ -84,3 +84,12 @@ def printable(text: str, newlines: bool = False) -> str:
         each if each.isprintable() or (newlines and each == "\n") else each.encode("unicode_escape").decode()
         for each in text
     )
+
+
+def size(count: float) -> str:
+    """Write a number of bytes as PostgreSQL does: a kB has 1,024."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1024 or unit == "GB":
+            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from .._looks import DeadGroup, QueueOverview
+from .._text import size
 from .cells import Line, fit
 from .tables import (
     age,
@@ -16,7 +17,6 @@ from .tables import (
     job_lines,
     queue_table,
     running_lines,
-    size,
     style_of,
     text_lines,
 )

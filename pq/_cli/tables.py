@@ -160,15 +160,6 @@ def since(earlier: datetime, later: datetime) -> str:
     return age(max(0.0, (later - earlier).total_seconds()))
 
 
-def size(count: float) -> str:
-    """Return a number of bytes."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit in ("bytes", "kB") or count >= 10 else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError
-
-
 def style_of(queue: QueueOverview) -> str:
     """Return the style of a queue's line."""
     if queue.paused:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from .._jobs.track import ratio
 from .._text import cut, printable
+from .._text import size as size
 
 #: Characters of data that a line of a list has.
 LINE = 160
@@ -71,15 +72,6 @@ def clock(moment: datetime | None) -> str:
 def number(value: Any) -> str:
     """Write a whole number with commas; one that was cut, with a plus."""
     return f"{int(value):,}{'+' if getattr(value, 'is_cut', False) else ''}"
-
-
-def size(count: float) -> str:
-    """Write a number of bytes."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1024 or unit == "GB":
-            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError
 
 
 def line(text: object, most: int = LINE) -> str:

@@ -23,8 +23,9 @@ from pq import PQ, Count, Overview, QueueOverview, RunningJob, TableOverview
 from pq._cli.cells import Column, fit, table, width_of
 from pq._cli.main import main
 from pq._cli.screen import Screen
-from pq._cli.tables import age, progress, size
+from pq._cli.tables import age, progress
 from pq._cli.watch import Snapshot, Watch
+from pq._text import size
 from pq.doctor import Finding
 
 ROOT = str(Path(package.__file__).parents[1])
@@ -146,7 +147,7 @@ def test_ages(seconds: float, shown: str) -> None:
 
 def test_sizes() -> None:
     assert [size(n) for n in (12, 999, 8192, 1_500_000, 24e6, 5e12)] == [
-        "12 bytes", "999 bytes", "8 kB", "1.5 MB", "24 MB", "5000 GB"
+        "12 B", "999 B", "8.0 kB", "1.4 MB", "23 MB", "4657 GB"
     ]  # fmt: skip
 
 
