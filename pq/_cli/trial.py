@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from .._jobs.info import JobInfo
 from .._text import fields_of
 from .._times import duration_text
 from ..errors import PQError
@@ -30,8 +31,10 @@ def add(commands: Any) -> None:
 
 
 def _try(args: argparse.Namespace) -> None:
-    queue = _queue(args)
+    queue, job = _queue(args)
     with connected(queue):
+        if job is not None and not _same(queue.find(args.id), job):
+            raise UsageError(f"the PQ of the task has another table, without this job {args.id}: name one by --app")
         trial = queue.try_(args.id, force=args.yes)
     if args.json:
         print_json(_document(trial))
@@ -41,15 +44,16 @@ def _try(args: argparse.Namespace) -> None:
         raise PQError(f"job {args.id} has failed; nothing of it was kept")
 
 
-def _queue(args: argparse.Namespace) -> Queue:
-    """Return the queue of the application that has the task."""
+def _queue(args: argparse.Namespace) -> tuple[Queue, JobInfo | None]:
+    """Return the queue of the application that has the task; and the job, if the options name its table."""
+    job = None
     if args.app is not None:
         found = find(args.app)
         queue: Any = found[args.queue] if isinstance(found, PQ) else found
     else:
         with opened(args) as pq:
-            text = pq[args.queue][args.id].text
-        name = fields_of(value_of(text)).get("function")
+            job = pq[args.queue][args.id]
+        name = fields_of(value_of(job.text)).get("function")
         if not isinstance(name, str):
             raise UsageError(f"job {args.id} is no call of a task")
         queue = find_task(normal(name))._queue
@@ -58,7 +62,12 @@ def _queue(args: argparse.Namespace) -> Queue:
     if queue.name != args.queue:
         where = f"the task is of queue {queue.name!r}, and the job in queue {args.queue!r}"
         raise UsageError(f"{where}: name the application's PQ by --app")
-    return queue
+    return queue, job
+
+
+def _same(found: JobInfo | None, job: JobInfo) -> bool:
+    """Whether a job that was found in the application's table is the one of the table that the options name."""
+    return found is not None and (found.text, found.enqueued_at) == (job.text, job.enqueued_at)
 
 
 def _document(trial: Trial) -> dict[str, Any]:

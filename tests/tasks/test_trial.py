@@ -316,3 +316,17 @@ def test_the_command(run: Callable[..., Any], pq: PQ, sql: Sql) -> None:
     run("try", "jobs", "99", code=1)
     sql("delete from queue where q_name = 'other'")
     assert sql("select * from queue order by id") == before
+
+
+def test_the_command_never_tries_the_job_of_another_table(
+    run: Callable[..., Any], pq: PQ, dsn: str, sql: Sql
+) -> None:
+    """The task runs with the PQ of its module, where the same id is another job."""
+    with PQ(dsn, table="other") as other:
+        other.create()
+        id = other["jobs"].put({"function": "garden.eat", "args": ["Cox"], "kwargs": {}})
+        assert "another table" in run("try", "jobs", str(id), "--table", "other", code=2).stderr
+        assert pq["jobs"].put({"function": "garden.eat", "args": ["crab"], "kwargs": {}}) == id
+        refused = run("try", "jobs", str(id), "--table", "other", code=2)
+        assert "another table" in refused.stderr and refused.stdout == ""
+        other.drop(force=True)
