@@ -173,7 +173,7 @@ def test_what_is_shown(screen: Screen) -> None:
     shown = text(screen)
     title, findings, heading, apples, b, pears, empty, running, first, second, *_, keys = shown.split("\n")
     assert title.split("  ") == [
-        "pq", 'table "queue"', "12:00:00Z", "24 MB", "1,203 dead rows", "oldest transaction 12s", "PostgreSQL 18.0"
+        "pq", 'table "queue"', "12:00:00Z", "23 MB", "1,203 dead rows", "oldest transaction 12s", "PostgreSQL 18.0"
     ]  # fmt: skip
     assert findings == "1 finding: dead_jobs"
     assert heading.split() == [
