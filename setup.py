@@ -38,7 +38,7 @@ test = [
     "opentelemetry-sdk",
     "psutil",
     "pytest-randomly",
-    "pytest-xdist",
+    "pytest-xdist>=3.7",
     "pytest>=8",
     "pyyaml",
     "testing.postgresql",

@@ -65,6 +65,7 @@ def _tasks_of_one_test_only() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_LongestFirst())
     for name, meaning in subsets.MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     # a shell starts what is to run in its background with Ctrl-C ignored, and so would be all that the tests start
@@ -85,6 +86,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(mark)
         if " at 0x" in item.nodeid:  # pytest-xdist needs the same names in each process
             raise pytest.UsageError(f"an address in the name of a test: {item.nodeid}")
+
+
+class _LongestFirst:
+    """What runs for minutes comes first, lest the other processes have nothing to do at the end."""
+
+    @pytest.hookimpl(trylast=True)  # after the order was made random
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: not item.path.is_relative_to(subsets.TESTS / "torture"))
 
 
 @pytest.fixture(scope="session")
