@@ -27,6 +27,7 @@ test = [
     *sentry,
     *web,
     "a2wsgi",
+    "alembic",
     "asyncpg",
     "django-tasks; python_version < '3.12'",
     "fastapi",

@@ -28,7 +28,7 @@ CHECKS = (
         "warning",
         "Subscription {subscription!r} of stream {stream!r} has not read since {since} ({age} seconds); about {events}"
         " events wait for it, and no older ones can be removed.",
-        "Start its consumer; or drop it: python -m pq stream drop{arguments} {stream} {subscription} --force",
+        "Start its consumer; or drop it: python -m pq stream unsubscribe{arguments} {stream} {subscription} --force",
     ),
     Check(
         "stream_not_rotated",

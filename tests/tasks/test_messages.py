@@ -61,7 +61,7 @@ class Django:
 def test_what_is_no_source(dsn: str) -> None:
     sqlalchemy = pytest.importorskip("sqlalchemy")
     session = pytest.importorskip("sqlalchemy.orm").Session()
-    for given, hint in ((Django(), "bind"), (session, "bind"), (sqlalchemy.make_url("postgresql://x"), "as text")):
+    for given, hint in ((Django(), "Django project"), (session, "bind"), (sqlalchemy.make_url("postgresql://x"), "as text")):
         with pytest.raises(TypeError, match=rf"a DSN, an Engine of SQLAlchemy or pool= is needed.*{hint}"):
             PQ(given)
 
