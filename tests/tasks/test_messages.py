@@ -61,7 +61,8 @@ class Django:
 def test_what_is_no_source(dsn: str) -> None:
     sqlalchemy = pytest.importorskip("sqlalchemy")
     session = pytest.importorskip("sqlalchemy.orm").Session()
-    for given, hint in ((Django(), "Django project"), (session, "bind"), (sqlalchemy.make_url("postgresql://x"), "as text")):
+    url = sqlalchemy.make_url("postgresql://x")
+    for given, hint in ((Django(), "Django project"), (session, "bind"), (url, "as text")):
         with pytest.raises(TypeError, match=rf"a DSN, an Engine of SQLAlchemy or pool= is needed.*{hint}"):
             PQ(given)
 
