@@ -42,8 +42,8 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "acknowledges before handling": Mutant(
         "worker/execution.py",
-        "            result = self._handle(call)\n            return",
-        "            job.done()\n            result = self._handle(call)\n            return",
+        "        result = self._handle(call)\n        return",
+        "        self.job.done()\n        result = self._handle(call)\n        return",
         {"lost"},
     ),
     "no row lock": Mutant(
@@ -110,16 +110,6 @@ MUTANTS = {
         "false and event.txid = any (array(\n",
         {"lost"},
         seconds=30,
-        option="--streams",
-        drain=60,
-    ),
-    "a batch of a stream can be ended by a delivery that is over": Mutant(
-        "sql/stream_take.sql",
-        "delete from :batches where number = %(number)s and delivery = %(delivery)s",
-        "delete from :batches where number = %(number)s",
-        {"twice", "lost"},
-        faults="freeze-long,terminate",
-        seconds=40,
         option="--streams",
         drain=60,
     ),
