@@ -117,11 +117,17 @@ MUTANTS = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[str]]]]:
-    """The torture of each mutant; several at a time, since they mostly wait."""
-    with ThreadPoolExecutor(3) as pool:
-        folders = {name: tmp_path_factory.mktemp("mutant") for name in MUTANTS}
-        yield {name: pool.submit(torture, mutant, folders[name]) for name, mutant in MUTANTS.items()}
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[list[str]]]]:
+    """The torture of each mutant that is asked for; several at a time, since they mostly wait."""
+    chosen = {item.callspec.params["name"] for item in request.session.items if item.path == request.path}
+    pool = ThreadPoolExecutor(3)
+    try:
+        folders = {name: tmp_path_factory.mktemp("mutant") for name in MUTANTS if name in chosen}
+        yield {name: pool.submit(torture, MUTANTS[name], folder) for name, folder in folders.items()}
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def torture(mutant: Mutant, folder: Path) -> list[str]:
