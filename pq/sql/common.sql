@@ -238,20 +238,24 @@ pq_ready as (
     select job.q_name from :table as job where :in_due and job.q_name > before.q_name
     order by job.q_name, due_at limit 1
   ) from pq_due as before where before.q_name is not null
-), pq_dead as (
-  (select q_name from :table where :is_dead order by q_name, dequeued_at, id limit 1)
-  union all
-  select (
-    select job.q_name from :table as job where :is_dead and job.q_name > before.q_name
-    order by job.q_name, dequeued_at, id limit 1
-  ) from pq_dead as before where before.q_name is not null
-), pq_names as materialized (
+), :dead_found, pq_names as materialized (
   select found.q_name from (
     select ready.q_name from pq_ready as ready
     union select due.q_name from pq_due as due
     union select dead.q_name from pq_dead as dead
   ) as found
   where found.q_name is not null
+)
+
+-- name: dead_found
+-- The same in the index of dead rows.
+pq_dead as (
+  (select q_name from :table where :is_dead order by q_name, dequeued_at, id limit 1)
+  union all
+  select (
+    select job.q_name from :table as job where :is_dead and job.q_name > before.q_name
+    order by job.q_name, dequeued_at, id limit 1
+  ) from pq_dead as before where before.q_name is not null
 )
 
 -- name: in_due

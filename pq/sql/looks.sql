@@ -275,14 +275,7 @@ order by job.q_name desc, job.dequeued_at desc, job.id desc
 limit %(limit)s
 
 -- name: dead_names
-pq_dead as (
-  (select job.q_name from :table as job where :is_dead order by q_name, dequeued_at, id limit 1)
-  union all
-  select (
-    select job.q_name from :table as job where :is_dead and job.q_name > before.q_name
-    order by job.q_name, dequeued_at, id limit 1
-  ) from pq_dead as before where before.q_name is not null
-), pq_names as materialized (
+:dead_found, pq_names as materialized (
   select dead.q_name from pq_dead as dead
   where dead.q_name is not null and coalesce(dead.q_name = %(queue)s, %(queue)s::text is null)
 )
