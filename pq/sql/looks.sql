@@ -7,9 +7,7 @@
 -- when its next job is ready; when the first scheduled one will be; whether it is paused, and limited; how many sessions
 -- wait for it. Beside each queue stand the server's time and what there is to tell of the table; if there are no queues,
 -- these stand alone.
-with recursive :names_found, :waits :count_parts, pq_known as materialized (
-  select names.q_name, pq_given.oid as tableoid from pq_names as names, (select to_regclass(%(table)s)::oid) as pq_given (oid)
-)
+with recursive :names_found, :waits :count_parts, :known
 select
   statement_timestamp() at time zone 'utc', :about_table,
   queue.*
@@ -34,6 +32,12 @@ from (select) as pq_one left join lateral (
   from pq_known as changed :counted
 ) as queue on true
 order by queue.q_name
+
+-- name: known
+-- The queues, as `gate` needs them.
+pq_known as materialized (
+  select names.q_name, pq_given.oid as tableoid from pq_names as names, (select to_regclass(%(table)s)::oid) as pq_given (oid)
+)
 
 -- name: about_table
 -- Its size with the tables of long values, and its indexes; its dead rows; how old the oldest transaction is; and the
@@ -282,9 +286,7 @@ limit %(limit)s
 
 -- name: sessions
 -- The sessions that wait for jobs, and for which of these queues.
-with recursive :names_found, pq_known as materialized (
-  select names.q_name, pq_given.oid as tableoid from pq_names as names, (select to_regclass(%(table)s)::oid) as pq_given (oid)
-), pq_gates as materialized (
+with recursive :names_found, :known, pq_gates as materialized (
   select changed.q_name, (select gate.key from (:gate) as gate) as key from pq_known as changed
 )
 select
