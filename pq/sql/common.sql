@@ -80,6 +80,19 @@ false
 -- Whether it is a limit of the queue: its own, or one that it shares.
 ((limits.queues is null and limits.name = %(queue)s) or %(queue)s = any (limits.queues))
 
+-- name: limits_and_slots
+-- Each limit with its places, and with its tokens, for statements that group these by limit and kind.
+:limits_table as limits
+  cross join lateral (values ('running', limits.running), ('rate', limits.rate)) as kind (kind, most)
+  cross join lateral (
+    select slot.taken_at, :is_free as is_free from :slots_table as slot
+    where slot.name = limits.name and slot.kind = kind.kind
+  ) as pq_slot
+
+-- name: free_in
+-- The seconds until the first of the tokens is free.
+extract(epoch from min(pq_slot.taken_at) + limits.period - clock_timestamp())::float8
+
 -- name: free_slots
 -- The free places, or tokens, of a limit, in the order of their index. Why it has a limit is told in claim.sql.
 select slot.* from :slots_table as slot

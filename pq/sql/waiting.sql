@@ -50,15 +50,8 @@ from (
   select
     case when kind.kind = 'rate' then count(*) filter (where pq_slot.is_free)
     else kind.most - count(*) filter (where not pq_slot.is_free) end as free,
-    case when kind.kind = 'rate' and not bool_or(pq_slot.is_free)
-    then extract(epoch from min(pq_slot.taken_at) + limits.period - clock_timestamp())::float8
-    end as free_in
-  from :limits_table as limits
-    cross join lateral (values ('running', limits.running), ('rate', limits.rate)) as kind (kind, most)
-    cross join lateral (
-      select slot.taken_at, :is_free as is_free from :slots_table as slot
-      where slot.name = limits.name and slot.kind = kind.kind
-    ) as pq_slot
+    case when kind.kind = 'rate' and not bool_or(pq_slot.is_free) then :free_in end as free_in
+  from :limits_and_slots
   where pq_marker.limited and kind.most is not null
     and ((limits.queues is null and limits.name = changed.q_name) or changed.q_name = any (limits.queues))
   group by limits.name, limits.period, kind.kind, kind.most

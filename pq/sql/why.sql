@@ -70,13 +70,8 @@ where job.id = %(id)s and job.q_name = %(queue)s
 -- Of each limit of the queue: its name and kind; how many it allows, and has given; the seconds until a rate lets a job
 -- begin.
 select limits.name, kind.kind, kind.most, count(*) filter (where not pq_slot.is_free),
-  case when kind.kind = 'rate' then extract(epoch from min(pq_slot.taken_at) + limits.period - clock_timestamp())::float8 end
-from :limits_table as limits
-  cross join lateral (values ('running', limits.running), ('rate', limits.rate)) as kind (kind, most)
-  cross join lateral (
-    select slot.taken_at, :is_free as is_free from :slots_table as slot
-    where slot.name = limits.name and slot.kind = kind.kind
-  ) as pq_slot
+  case when kind.kind = 'rate' then :free_in end
+from :limits_and_slots
 where kind.most is not null and :is_limit_of
 group by limits.name, limits.period, kind.kind, kind.most
 order by limits.name, kind.kind
