@@ -110,8 +110,7 @@ from (
     (
       select :row, 4, dequeued_at from (
         select :row from :table
-        where :asks_running and q_name = %(queue)s and dequeued_at is not null and due_at < '200000-01-01 00:00:00+00'
-          and (dequeued_at, id) > (:running_key, %(running_id)s)
+        where :asks_running and q_name = %(queue)s and :has_lease and (dequeued_at, id) > (:running_key, %(running_id)s)
         order by q_name, dequeued_at, id
         limit (select null::bigint)
       ) as leased
@@ -198,8 +197,7 @@ select (select count(*) from :table where :ready) + (select count(*) from :table
 -- name: count_scheduled
 -- What is due later, and does not run: this is counted within the indexes.
 select (
-    select count(*) from :table
-    where q_name = %(queue)s and due_at > statement_timestamp() and due_at < '200000-01-01 00:00:00+00'
+    select count(*) from :table where q_name = %(queue)s and :is_due_later
   ) - (select count(*) from :table where :running)
 
 -- name: count_held

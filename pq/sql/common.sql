@@ -16,9 +16,17 @@ due_at > statement_timestamp() and due_at < 'infinity' and dequeued_at is null
 -- name: is_held
 due_at = 'infinity' and dequeued_at is null
 
+-- name: is_due_later
+-- Scheduled, or running. Held jobs and markers are due later still.
+due_at > statement_timestamp() and due_at < '200000-01-01 00:00:00+00'
+
 -- name: is_running
--- Markers are due later. The upper bound says that the row is in the index of running rows.
-due_at > statement_timestamp() and due_at < '200000-01-01 00:00:00+00' and dequeued_at is not null
+-- The upper bound says that the row is in the index of running rows.
+:is_due_later and dequeued_at is not null
+
+-- name: has_lease
+-- In the index of running rows, with those whose lease has expired.
+due_at < '200000-01-01 00:00:00+00' and dequeued_at is not null
 
 -- name: is_dead
 error is not null and dequeued_at is not null and due_at is null

@@ -19,7 +19,7 @@ from (select) as pq_one left join lateral (
     (
       select min(:due_time) filter (where :is_scheduled) at time zone 'utc' from (
         select job.due_at, job.dequeued_at from :table as job
-        where job.q_name = changed.q_name and job.due_at > statement_timestamp() and job.due_at < '200000-01-01 00:00:00+00'
+        where job.q_name = changed.q_name and :is_due_later
         order by job.q_name, job.due_at
         limit (select counted.running + 1)
       ) as job
@@ -96,10 +96,6 @@ case when job.finished_at is not null then
   least(greatest(job.finished_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
 end
 
--- name: has_lease
--- In the index of running rows, with those whose lease has expired.
-due_at < '200000-01-01 00:00:00+00' and dequeued_at is not null
-
 -- name: count_parts
 
 -- name: counted
@@ -123,8 +119,7 @@ due_at < '200000-01-01 00:00:00+00' and dequeued_at is not null
     from (
         select count(*) as number from (
           select from :table as job
-          where not running.is_cut and job.q_name = changed.q_name
-            and job.due_at > statement_timestamp() and job.due_at < '200000-01-01 00:00:00+00'
+          where not running.is_cut and job.q_name = changed.q_name and :is_due_later
           order by job.q_name, job.due_at
           limit (select running.count + %(cap)s::bigint + 1)
         ) as pq_some
@@ -132,8 +127,7 @@ due_at < '200000-01-01 00:00:00+00' and dequeued_at is not null
         select count(*) filter (where dequeued_at is null) as scheduled, count(*) > %(cap)s as is_cut
         from (
           select job.dequeued_at from :table as job
-          where running.is_cut and job.q_name = changed.q_name
-            and job.due_at > statement_timestamp() and job.due_at < '200000-01-01 00:00:00+00'
+          where running.is_cut and job.q_name = changed.q_name and :is_due_later
           order by job.q_name, job.due_at
           limit (select %(cap)s::bigint + 1)
         ) as pq_some
@@ -188,7 +182,7 @@ due_at < '200000-01-01 00:00:00+00' and dequeued_at is not null
   select
     counted.q_name,
     count(*) filter (where due_at <= statement_timestamp()) as due,
-    count(*) filter (where due_at > statement_timestamp() and due_at < '200000-01-01 00:00:00+00') as later,
+    count(*) filter (where :is_due_later) as later,
     count(*) filter (where due_at = 'infinity') as held
   from (
     select q_name, due_at from :table where due_at is not null order by q_name, due_at limit (select null::bigint)

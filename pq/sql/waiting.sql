@@ -16,8 +16,7 @@ select
   least(
     (
       select extract(epoch from due_at - clock_timestamp())::float8 from :table
-      where not pq_marker.paused and q_name = changed.q_name
-        and due_at > statement_timestamp() and due_at < '200000-01-01 00:00:00+00'
+      where not pq_marker.paused and q_name = changed.q_name and :is_due_later
       order by q_name, due_at
       limit 1
     ),

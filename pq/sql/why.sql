@@ -6,7 +6,7 @@
 -- has the row locked, or has changed it, with the time since when that is open.
 select
   (
-    select other.id from :table as other where other.q_name = job.q_name and other.due_at = '200000-01-01 00:00:00+00'
+    select other.id from :table as other where other.q_name = job.q_name and :pause_marker
     order by other.q_name, other.due_at limit 1
   ) is not null,
   (
@@ -18,7 +18,7 @@ select
   (
     select count(*) filter (where pq_some.due_at > statement_timestamp()) from (
       select other.due_at from :table as other
-      where other.q_name = job.q_name and other.due_at < '200000-01-01 00:00:00+00' and other.dequeued_at is not null
+      where other.q_name = job.q_name and :has_lease
       order by other.q_name desc, other.dequeued_at desc, other.id desc
       limit (select %(cap)s::bigint)
     ) as pq_some
@@ -26,8 +26,7 @@ select
   case when pq_job.ready then (
     select count(*) from (
       select from :table as other
-      where other.q_name = job.q_name and other.dequeued_at is null and other.due_at is null
-        and other.expected_at is not null
+      where other.q_name = job.q_name and :is_ready and other.expected_at is not null
         and (other.expected_at, other.id) < (coalesce(job.expected_at, 'infinity'), job.id)
       order by other.q_name, other.expected_at, other.id
       limit (select %(cap)s::bigint + 1)
@@ -35,8 +34,7 @@ select
   ) + (
     select count(*) from (
       select from :table as other
-      where other.q_name = job.q_name and other.dequeued_at is null and other.due_at is null
-        and other.expected_at is null
+      where other.q_name = job.q_name and :is_ready and other.expected_at is null
         and other.id < case when job.expected_at is null then job.id else -9223372036854775808 end
       order by other.q_name, other.expected_at, other.id
       limit (select %(cap)s::bigint + 1)
@@ -46,7 +44,7 @@ select
       where (coalesce(pq_some.expected_at, 'infinity'), pq_some.id) < (coalesce(job.expected_at, 'infinity'), job.id)
     ) from (
       select other.expected_at, other.id from :table as other
-      where other.q_name = job.q_name and other.due_at <= statement_timestamp()
+      where other.q_name = job.q_name and :is_due
       order by other.q_name, other.due_at
       limit (select %(cap)s::bigint + 1)
     ) as pq_some
@@ -54,9 +52,7 @@ select
   job.worker, job.waits_for,
   pq_lock.is_there, pq_lock.pid, pq_lock.application_name, pq_lock.state, pq_lock.since at time zone 'utc'
 from :table as job
-  cross join lateral (
-    select (job.dequeued_at is null and job.due_at is null) or job.due_at <= statement_timestamp() as ready
-  ) as pq_job
+  cross join lateral (select (:is_ready) or :is_due as ready) as pq_job
   left join lateral (
     select true as is_there, locks.pid, activity.application_name, activity.state, activity.xact_start as since
     from pg_locks as locks left join pg_stat_activity as activity on activity.pid = locks.pid
