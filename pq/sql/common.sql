@@ -34,6 +34,10 @@ error is not null and dequeued_at is not null and due_at is null
 -- name: is_finished
 dequeued_at is not null and due_at is null and error is null
 
+-- name: is_done
+-- Finished, and not cancelled.
+:is_finished and failed_at is null
+
 -- name: state
 case
   when (:is_ready) or :is_due then 'ready'

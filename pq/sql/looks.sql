@@ -336,11 +336,10 @@ with pq_seen as materialized (
   from unnest(%(ids)s::bigint[], %(limits)s::bigint[]) with ordinality as front (id, most, number), lateral (
     select
       job.id, job.q_name, job.enqueued_at, job.attempts, :is_finished as is_finished, :is_dead as is_dead,
-      case when (:is_finished) and failed_at is null or (:is_dead) then :task end as task,
-      case when (:is_finished) and failed_at is null or (:is_dead) then coalesce(job.finished_at, job.dequeued_at) end as at,
-      case when (:is_finished) and failed_at is null
-      then extract(epoch from :taken_time - :ready_time) end as waited,
-      case when (:is_finished) and failed_at is null then extract(epoch from :end_time - :taken_time) end as ran
+      case when (:is_done) or (:is_dead) then :task end as task,
+      case when (:is_done) or (:is_dead) then coalesce(job.finished_at, job.dequeued_at) end as at,
+      case when :is_done then extract(epoch from :taken_time - :ready_time) end as waited,
+      case when :is_done then extract(epoch from :end_time - :taken_time) end as ran
     from :table as job where job.id <= front.id
     order by job.id desc
     limit (select front.most)

@@ -102,5 +102,5 @@ from (
 -- name: parents
 -- The jobs that it waits for, which have not been done.
 select id, :state from :table
-where id = any (%(ids)s::bigint[]) and not ((:is_finished) and failed_at is null)
+where id = any (%(ids)s::bigint[]) and not (:is_done)
 order by id
