@@ -7,7 +7,7 @@
 -- headers.
 :columns, :failure,
   case when due_at is not null then
-    least(greatest(due_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+    least(greatest(due_at, :first_time), :last_time) at time zone 'utc'
   end,
   state,
   (
@@ -24,8 +24,7 @@
   case when state = 'held' then cardinality(waits_for) end,
   coalesce(state = 'held' and on_failed = 'stopped', false),
   case when state in ('finished', 'dead') then
-    least(greatest(coalesce(finished_at, dequeued_at), '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
-      at time zone 'utc'
+    least(greatest(coalesce(finished_at, dequeued_at), :first_time), :last_time) at time zone 'utc'
   end,
   worker,
   headers::text

@@ -182,17 +182,24 @@ coalesce(
 -- A job as pq/_jobs/row.py reads it, which has to be changed along with this. Data is text, for the codec. Times are
 -- naive and in UTC, which drivers can read whatever the session's DateStyle, and clamped to what Python can hold.
 id, :data_text,
-  least(greatest(enqueued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc',
+  least(greatest(enqueued_at, :first_time), :last_time) at time zone 'utc',
   case when schedule_at is not null then
-    least(greatest(schedule_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+    least(greatest(schedule_at, :first_time), :last_time) at time zone 'utc'
   end,
   case when expected_at is not null then
-    least(greatest(expected_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+    least(greatest(expected_at, :first_time), :last_time) at time zone 'utc'
   end,
   case when dequeued_at is not null then
-    least(greatest(dequeued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+    least(greatest(dequeued_at, :first_time), :last_time) at time zone 'utc'
   end,
   attempts, expiries, key
+
+-- name: first_time
+-- The first and the last time that Python can hold.
+'0001-01-01 00:00:00+00'
+
+-- name: last_time
+'9999-12-31 23:59:59.999999+00'
 
 -- name: data_text
 data::text
@@ -201,7 +208,7 @@ data::text
 -- What stands behind the columns where the error is wanted, too.
 error,
   case when failed_at is not null then
-    least(greatest(failed_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+    least(greatest(failed_at, :first_time), :last_time) at time zone 'utc'
   end
 
 -- name: row

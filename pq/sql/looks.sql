@@ -83,18 +83,16 @@ least(
     )
 
 -- name: ready_time
-least(greatest(job.enqueued_at, job.schedule_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
+least(greatest(job.enqueued_at, job.schedule_at, :first_time), :last_time)
 
 -- name: due_time
-least(greatest(job.due_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
+least(greatest(job.due_at, :first_time), :last_time)
 
 -- name: taken_time
-least(greatest(job.dequeued_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
+least(greatest(job.dequeued_at, :first_time), :last_time)
 
 -- name: end_time
-case when job.finished_at is not null then
-  least(greatest(job.finished_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00')
-end
+case when job.finished_at is not null then least(greatest(job.finished_at, :first_time), :last_time) end
 
 -- name: count_parts
 
@@ -348,9 +346,7 @@ with pq_seen as materialized (
 )
 select
   null::timestamp, null, null, count(*), count(*) filter (where seen.number = 1), null, null, null, null, null,
-  least(
-    greatest(min(seen.enqueued_at) filter (where seen.number = 1), '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00'
-  ) at time zone 'utc'
+  least(greatest(min(seen.enqueued_at) filter (where seen.number = 1), :first_time), :last_time) at time zone 'utc'
 from pq_seen as seen
 union all
 select

@@ -162,7 +162,7 @@ select coalesce(
 ) as id
 
 -- name: as_read
-event.id, least(greatest(event.at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc',
+event.id, least(greatest(event.at, :first_time), :last_time) at time zone 'utc',
   event.type, event.key, event.data::text, event.headers::text
 
 -- name: take

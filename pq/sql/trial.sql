@@ -28,7 +28,7 @@ set constraints all immediate
 -- of this one, or of a savepoint in it. xmin has the lower half of the number of a transaction.
 select id, q_name, data::text, key,
   case when due_at is not null then
-    least(greatest(due_at, '0001-01-01 00:00:00+00'), '9999-12-31 23:59:59.999999+00') at time zone 'utc'
+    least(greatest(due_at, :first_time), :last_time) at time zone 'utc'
   end
 from (
   select :row, q_name, (xmin::text::bigint - pg_snapshot_xmax(pg_current_snapshot())::text::bigint) %% 4294967296 as ahead,
