@@ -102,7 +102,7 @@ def search(view: View) -> Page | str:
 
 def health(view: View) -> Page:
     """Show what the doctor says."""
-    return Page("health.html", {"findings": view.findings(), "overview": view.overview()})
+    return Page("health.html", {"findings": view.findings()})
 
 
 def _seen(view: View, rows: list[Row]) -> list[Row]:
