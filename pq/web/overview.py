@@ -13,8 +13,11 @@ from .words import span
 #: Queues on a page.
 QUEUES = 100
 
+#: The states whose jobs are counted, as the page orders them.
+STATES = ("ready", "running", "scheduled", "held", "dead")
+
 #: How queues can be sorted: by which figure, the largest first.
-ORDERS = {each: each for each in ("ready", "scheduled", "held", "running", "dead")} | {"age": "next_age"}
+ORDERS = {each: each for each in STATES} | {"age": "next_age"}
 
 #: Minutes that the pictures show.
 MINUTES = 60
@@ -58,7 +61,7 @@ def overview(view: View) -> Page:
 def sums(queues: Sequence[QueueOverview]) -> dict[str, Count]:
     """Return the numbers of jobs in all queues together."""
     made = {}
-    for state in ("ready", "running", "scheduled", "held", "dead"):
+    for state in STATES:
         counts: list[Count] = [getattr(queue, state) for queue in queues]
         made[state] = Count(sum(counts), any(count.is_cut for count in counts))
     return made
