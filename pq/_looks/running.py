@@ -67,10 +67,11 @@ def _job(
     id: int, queue: str, task: str | None, worker: str | None, attempts: int, since: datetime, ends: datetime,
     progress: str | None,
 ) -> RunningJob:  # fmt: skip
-    return RunningJob(id, queue, task_name(task), worker, attempts, aware(since), aware(ends), _value(progress))
+    return RunningJob(id, queue, task_name(task), worker, attempts, aware(since), aware(ends), told(progress))
 
 
-def _value(text: str | None) -> Any:
+def told(text: str | None) -> Any:
+    """Return what a job has told of its progress, of what is stored: a text that is no JSON as it is."""
     try:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError):

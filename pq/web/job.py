@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup
 
 from .._jobs.info import JobInfo
 from .._jobs.track import ratio
+from .._looks.running import told
 from .._table.instruments import trace_of
 from .._text import printable
 from ..errors import JobNotFound, StatementTimeout
@@ -109,17 +109,7 @@ def _end(job: JobInfo) -> str:
 
 def progress_of(found: Detail) -> float | None:
     """Return how far a running job is, from 0 to 1, or None."""
-    if found.job.state != "running" or found.result is None:
-        return None
-    return ratio(value(found.result))
-
-
-def value(text: str) -> Any:
-    """Parse JSON; None if it can't be."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    return ratio(told(found.result)) if found.job.state == "running" else None
 
 
 def commands(view: View, found: Detail) -> list[tuple[str, str]]:
