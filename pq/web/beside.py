@@ -15,17 +15,14 @@ def schedules(view: View) -> Page:
 
 def limits(view: View) -> Page:
     """Show the limits, and how many jobs run under each."""
-    found = [(name, limit) for name, limit in view.pq.limits.items() if _seen(view, limit.queues or [name])]
+    given = [(name, limit.queues or [name], limit) for name, limit in view.pq.limits.items()]
+    found = [(name, queues, limit) for name, queues, limit in given if all(view.may("look", each) for each in queues)]
     return Page("limits.html", {"limits": found, "taken": view.pq.limits.taken()})
 
 
 def streams(view: View) -> Page:
     """Show the streams and their subscriptions."""
     return Page("streams.html", {"streams": [view.pq.streams[name].info() for name in view.pq.streams]})
-
-
-def _seen(view: View, queues: object) -> bool:
-    return isinstance(queues, (list, tuple)) and all(view.may("look", queue) for queue in queues)
 
 
 PAGES: Mapping[str, Callable[[View], Page | str]] = {"/schedules": schedules, "/limits": limits, "/streams": streams}
