@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import platform
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support import HOLDER, take
 
-from pq import PQ, LeasedJob, Queue
+from pq import PQ
 from pq._looks.history import shares
 
 Sql = Callable[..., list[tuple[Any, ...]]]
-HOLDER = f"{platform.node()}:{os.getpid()}"
-
-
-def take(queue: Queue, lease: str = "1h") -> LeasedJob:
-    job = queue.get(block=False, lease=lease)
-    assert isinstance(job, LeasedJob)
-    return job
 
 
 def test_the_jobs_that_run_are_listed_the_longest_first(pq: PQ, sql: Sql) -> None:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import Background, wait_until
+from support import HOLDER, Background, take, wait_until
 
-from pq import PQ, After, JobNotFound, LeasedJob, Limit, Queue, StatementTimeout, Worker
+from pq import PQ, After, JobNotFound, Limit, Queue, StatementTimeout, Worker
 
 Sql = Callable[..., list[tuple[Any, ...]]]
-HOLDER = f"{platform.node()}:{os.getpid()}"
-
-
-def take(queue: Queue, lease: str = "1h") -> LeasedJob:
-    job = queue.get(block=False, lease=lease)
-    assert isinstance(job, LeasedJob)
-    return job
 
 
 def codes(queue: Queue, id: int) -> list[str]:

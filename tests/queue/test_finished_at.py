@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
-
 import pytest
+from support import HOLDER
 
 from pq import PQ, After
-
-HOLDER = f"{platform.node()}:{os.getpid()}"
 
 
 @pytest.fixture()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,9 @@ from pq import LeasedJob, Queue
 
 #: Seconds that a test waits for something that must happen. Long: machines are slow, and only a failure waits so long.
 PATIENCE = 30.0
+
+#: Who has what this process has taken under a lease.
+HOLDER = f"{platform.node()}:{os.getpid()}"
 
 
 def execute(dsn: str, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
