@@ -13,7 +13,6 @@ from typing import Any
 from ..errors import TableMissing
 from ..tasks.queue import PQ, Queue
 from ..worker import Worker
-from ..worker.endpoint import Endpoint
 from ..worker.health import Health
 from ..worker.supervisor import OPTION, Supervisor, command, supervised
 from . import logs
@@ -136,6 +135,8 @@ def health_of(args: argparse.Namespace, worker: Worker) -> Iterator[None]:
         if args.health or args.health_file or os.environ.get("NOTIFY_SOCKET"):
             health = stack.enter_context(Health(worker, args.health_file))
             if args.health:
+                from ..worker.endpoint import Endpoint  # its http.server is not for the other commands
+
                 stack.enter_context(Endpoint(health, *args.health))
         yield
 
