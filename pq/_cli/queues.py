@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .._looks.overview import COUNTED
 from .._looks.times import naive
 from .output import confirm, print_json, print_table, print_text
 from .parser import Commands, database_options, opened, table_options
 
-_STATES = ("ready", "scheduled", "held", "running", "dead")
-_NAMES = ("name", *_STATES, "ready_since", "next_due", "paused", "limited", "waiting")
+_NAMES = ("name", *COUNTED, "ready_since", "next_due", "paused", "limited", "waiting")
 
 
 def add(commands: Any) -> None:
@@ -47,19 +47,12 @@ def _queues(args: argparse.Namespace) -> None:
     with opened(args) as pq:
         overview = pq.overview(exact=args.exact)
     queues = [
-        {
-            "name": each.name,
-            **{state: getattr(each, state) for state in _STATES},
-            "ready_since": naive(each.ready_since),
-            "next_due": naive(each.next_due),
-            "paused": each.paused,
-            "limited": each.limited,
-            "waiting": each.waiting,
-        }
+        {name: getattr(each, name) for name in _NAMES}
+        | {"ready_since": naive(each.ready_since), "next_due": naive(each.next_due)}
         for each in overview.queues
     ]
     if args.json:
-        print_json([queue | {"cut": [name for name in _STATES if queue[name].is_cut]} for queue in queues])
+        print_json([queue | {"cut": [name for name in COUNTED if queue[name].is_cut]} for queue in queues])
     else:
         heading = [name.replace("_", " ") for name in _NAMES]
         print_table([heading, *(queue.values() for queue in queues)])

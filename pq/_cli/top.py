@@ -13,6 +13,7 @@ from typing import Any
 from .._jobs.info import JobInfo
 from .._logs import queue_log
 from .._looks import DeadGroup
+from .._looks.overview import COUNTED
 from .._manager import PQ
 from .._text import cut, describe
 from .cells import Line
@@ -73,8 +74,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
     """Return what was seen, for JSON."""
     overview = asdict(snapshot.overview)
     for queue in overview["queues"]:
-        counts = ("ready", "scheduled", "held", "running", "dead")
-        queue["cut"] = [name for name in counts if queue[name].is_cut]
+        queue["cut"] = [name for name in COUNTED if queue[name].is_cut]
         queue["finished_last_minute"] = snapshot.finished.get(queue["name"])
     findings = [finding._asdict() for finding in snapshot.findings or ()]
     return overview | {"running": [asdict(job) for job in snapshot.running], "findings": findings}

@@ -11,6 +11,9 @@ from .._table import Table
 from .._table.look import SECONDS, look
 from .times import aware, seconds_between
 
+#: The states of which `QueueOverview` has numbers, by the names of its fields.
+COUNTED = ("ready", "scheduled", "held", "running", "dead")
+
 
 class Count(int):
     """A number of jobs. ``str()`` shows one that is cut as ``1,000+``.

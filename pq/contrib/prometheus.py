@@ -21,6 +21,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
 from .._logs import queue_log as logger
+from .._looks.overview import COUNTED
 from ..errors import TaskNotFound
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ OTHER = "other"
 
 #: Seconds from one examination by the doctor to the next.
 EXAMINE = 60.0
-
-STATES = ("ready", "scheduled", "held", "running", "dead")
 
 #: Seconds: from a task that only writes a row to one that runs for an hour.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
@@ -87,11 +86,11 @@ class Collector:
         overview = self._pq.overview(self._cap)
         found.up.add_metric([], 1)
         labels = sorted(self._labels.seen(queue.name for queue in overview.queues))
-        jobs = {(label, state): 0 for label in labels for state in STATES}
+        jobs = {(label, state): 0 for label in labels for state in COUNTED}
         waiting, paused, ages = dict.fromkeys(labels, 0), dict.fromkeys(labels, 0), dict.fromkeys(labels, 0.0)
         for queue in overview.queues:
             label = self._labels.of(queue.name)
-            for state in STATES:
+            for state in COUNTED:
                 jobs[label, state] += getattr(queue, state)
             waiting[label] += queue.waiting
             paused[label] += queue.paused
