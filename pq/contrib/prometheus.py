@@ -14,12 +14,12 @@ import time
 from collections import Counter as Numbers
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 
+from .._jobs.delivery import ready_at, taken_at
 from .._logs import queue_log as logger
 from .._looks.overview import COUNTED
 from ..errors import TaskNotFound
@@ -171,19 +171,13 @@ class Metrics:
         queue = self._queues.of(event.job.queue.name)
         if event.name == "start":
             if event.job.attempts == 1:
-                self._wait.labels(queue).observe(_waited(event.job))
+                waited = (taken_at(event.job) - ready_at(event.job)).total_seconds()
+                self._wait.labels(queue).observe(max(0.0, waited))
             return
         # of an unknown task, the name is what the row says: it could be any
         task = "?" if isinstance(event.error, TaskNotFound) else self._tasks.of(event.task)
         self._attempts.labels(queue, task, event.name).inc()
         self._seconds.labels(queue, task).observe(event.seconds)
-
-
-def _waited(job: Any) -> float:
-    """Return the seconds from when a job was put, or due, to when it was taken."""
-    ready = job.enqueued_at if job.schedule_at is None else max(job.enqueued_at, job.schedule_at)
-    seconds: float = (job.dequeued_at - ready.replace(tzinfo=timezone.utc)).total_seconds()
-    return max(0.0, seconds)
 
 
 class _Labels:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +19,7 @@ from sentry_sdk.integrations.logging import ignore_logger
 from sentry_sdk.scope import use_isolation_scope
 
 from .._args import check_word
+from .._jobs.delivery import attempt_of, ready_at, taken_at
 from ..errors import LeaseLost, Retry
 
 if TYPE_CHECKING:
@@ -110,22 +110,16 @@ def _describe(scope: Any, job: Any, task: str) -> None:
     scope.set_transaction_name(task, source="task")
     scope.set_tag("pq.queue", job.queue.name)
     scope.set_tag("pq.task", task)
-    scope.set_context("pq", {"queue": job.queue.name, "task": task, "job_id": job.id, "attempt": _attempt(job)})
-
-
-def _attempt(job: Any) -> int:
-    return int(getattr(job, "attempts", 1))  # a job without a lease has no number
+    scope.set_context("pq", {"queue": job.queue.name, "task": task, "job_id": job.id, "attempt": attempt_of(job)})
 
 
 def _data(job: Any) -> dict[str, Any]:
     """Return what Sentry's page of queues shows. The latency is in milliseconds."""
-    taken = getattr(job, "dequeued_at", None) or datetime.now(timezone.utc)
-    ready = job.enqueued_at if job.schedule_at is None else max(job.enqueued_at, job.schedule_at)
     return {
         "messaging.system": "pq",
         "messaging.destination.name": job.queue.name,
         "messaging.message.id": str(job.id),
         "messaging.message.body.size": job.size,
-        "messaging.message.retry.count": _attempt(job) - 1,
-        "messaging.message.receive.latency": (taken - ready.replace(tzinfo=timezone.utc)).total_seconds() * 1000,
+        "messaging.message.retry.count": attempt_of(job) - 1,
+        "messaging.message.receive.latency": (taken_at(job) - ready_at(job)).total_seconds() * 1000,
     }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from typing import Any
 
 from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from ... import __version__
+from ..._jobs.delivery import attempt_of, taken_at
 from ...errors import Retry
 from . import names
 
@@ -78,11 +79,11 @@ class Instrument:
     def around(self, job: Any, task: str) -> Iterator[None]:
         """The span of one attempt. `Retry` is no error."""
         queue = job.queue
-        attempt = getattr(job, "attempts", 1)  # a job without a lease has no number
+        attempt = attempt_of(job)
         where = propagate.extract(job.headers or {}, context.Context())
         origin = trace.get_current_span(where).get_span_context()
         links: list[Link] = []
-        if attempt > 1 or _age(job) > OLD:
+        if attempt > 1 or taken_at(job) - job.enqueued_at.replace(tzinfo=timezone.utc) > OLD:
             links = [Link(origin)] if origin.is_valid else []
             where = trace.set_span_in_context(trace.INVALID_SPAN, where)  # what else was handed on, stays
         about = {**names.constant(self._names, "process", queue.name), **names.numbers(self._names, None, job.id)}
@@ -108,13 +109,6 @@ class Instrument:
                 what = {**names.constant((each,), "process", queue.name), names.TASK: task, **kind}
                 counter.add(1, what)
                 histogram.record(seconds, what)
-
-
-def _age(job: Any) -> timedelta:
-    """How long ago the job was put, by the server's clock, or else by ours."""
-    now: datetime = getattr(job, "dequeued_at", None) or datetime.now(timezone.utc)
-    put: datetime = job.enqueued_at.replace(tzinfo=timezone.utc)
-    return now - put
 
 
 def _type(error: BaseException) -> str:
