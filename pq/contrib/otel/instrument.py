@@ -13,6 +13,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from ... import __version__
 from ..._jobs.delivery import attempt_of, taken_at
+from ..._text import name_of
 from ...errors import Retry
 from . import names
 
@@ -61,7 +62,7 @@ class Instrument:
         except BaseException as error:
             _set_error(span, error)
             span.end()
-            self._count_sent(1, queue, {names.ERROR_TYPE: _type(error)})
+            self._count_sent(1, queue, {names.ERROR_TYPE: name_of(error)})
             raise
         finally:
             context.detach(token)
@@ -98,7 +99,7 @@ class Instrument:
             yield
         except BaseException as error:
             if not isinstance(error, Retry):
-                kind = {names.ERROR_TYPE: _type(error)}
+                kind = {names.ERROR_TYPE: name_of(error)}
                 _set_error(span, error, queue.keep_traceback)
             raise
         finally:
@@ -111,17 +112,12 @@ class Instrument:
                 histogram.record(seconds, what)
 
 
-def _type(error: BaseException) -> str:
-    kind = type(error)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
 def _set_error(span: Span, error: BaseException, shows: bool = True) -> None:
     """Note an error.
 
     :param shows: whether its message and traceback may be noted, too.
     """
-    span.set_attribute(names.ERROR_TYPE, _type(error))
+    span.set_attribute(names.ERROR_TYPE, name_of(error))
     span.set_status(Status(StatusCode.ERROR, str(error) if shows else None))
     if shows:
         span.record_exception(error)
