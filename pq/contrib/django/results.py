@@ -107,8 +107,8 @@ def result_of(task: Any, backend: str, id: str, info: Any, data: dict[str, Any],
         errors.append(_error_of(info.error))  # of pq's own: the worker was killed, or the task took too long
     begun = [datetime.fromisoformat(each["started_at"]) for each in before]
     ended_here = info.state == "dead" or info.cancelled  # then the time that it was taken has been replaced
-    last = None if info.attempts == 0 or (ended_here and not begun) else begun[-1] if ended_here else info.dequeued_at
-    last = begun[-1] if last is None and begun else last
+    taken = None if ended_here or info.attempts == 0 else info.dequeued_at
+    last = taken or (begun[-1] if begun else None)
     result = TaskResult(
         task=task,
         id=id,
