@@ -19,7 +19,6 @@ from pq._db import Database, Rows, Statement
 from pq._db.drivers.detect import driver_of
 from pq._db.drivers.dsn import compose
 from pq._db.joined import Joined
-from pq._db.scope import current
 from pq._loop import is_own_thread
 from pq.errors import BlockError, CommitUnknown, ConnectionFailed, ConnectionLost
 from pq.worker.handler import is_handling
@@ -111,9 +110,7 @@ class DjangoDatabase(Database):
 
     @property
     def current(self) -> Any:
-        if self._given is not None:
-            return self._given
-        found = current(self.source)
+        found = super().current
         return self._joined() if found is None else found
 
     def on(self, source: Any) -> Database:
@@ -132,9 +129,9 @@ class DjangoDatabase(Database):
 
     def is_djangos(self) -> bool:
         """Whether a block that begins now is to be one of Django's."""
-        if self.alias is None or self.is_view:
+        if self.alias is None:
             return False
-        found = current(self.source)
+        found = super().current
         return found is None or isinstance(found, Inside)
 
     def _joined(self) -> Joined | None:
@@ -149,9 +146,7 @@ class DjangoDatabase(Database):
         return joined
 
     def _commits_at_once(self) -> bool:
-        if self._given is not None or current(self.source) is not None:
-            return False
-        joined = self._joined()
+        joined = self._joined() if super().current is None else None
         return joined is not None and joined.commits_at_once
 
 
