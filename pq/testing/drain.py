@@ -157,16 +157,19 @@ class Drain:
         """Perform the next job of a queue; return whether there was one."""
         if self._database.in_transaction:
             self._database.execute(self._sql["unlock"], {})
-        for last in (False, True):
-            jobs, refused = self._claim.fetch(queue, 1, 0.0, LEASE)
-            for job in jobs:
-                self._perform(job)
-            for job, outcome, error in refused:
-                self._note(Performed(job.id, queue.name, "?", None, job.attempts, outcome, error))
-            # what a line of a key has left to do, a worker does within a second
-            if jobs or refused or last or not self._database.execute(self._heal, {"limit": 1000})[0][0]:
-                return bool(jobs or refused)
-        return False
+        return self._take(queue) or (self._healed() and self._take(queue))
+
+    def _take(self, queue: Any) -> bool:
+        jobs, refused = self._claim.fetch(queue, 1, 0.0, LEASE)
+        for job in jobs:
+            self._perform(job)
+        for job, outcome, error in refused:
+            self._note(Performed(job.id, queue.name, "?", None, job.attempts, outcome, error))
+        return bool(jobs or refused)
+
+    def _healed(self) -> bool:
+        """Do what a line of a key has left to do, as a worker does within a second; return whether there was some."""
+        return bool(self._database.execute(self._heal, {"limit": 1000})[0][0])
 
     def _perform(self, job: LeasedJob) -> None:
         if len(self.performed) >= self._limit:
