@@ -6,9 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
 
-from .._looks import Overview, RunningJob
+from .._looks import Overview, QueueOverview, RunningJob
 from .._loop import Loop
 from .._manager import PQ
 from .._text import describe
@@ -93,8 +92,11 @@ class Watch:
 
 
 def _growth(before: Snapshot | None, overview: Overview) -> dict[str, float]:
-    if before is None or (seconds := (overview.at - before.overview.at).total_seconds()) <= 0:
-        return {} if before is None else dict(before.growth)
+    if before is None:
+        return {}
+    seconds = (overview.at - before.overview.at).total_seconds()
+    if seconds <= 0:  # the same look, from memory
+        return dict(before.growth)
     old = {queue.name: _jobs(queue) for queue in before.overview.queues}
     new = {queue.name: _jobs(queue) for queue in overview.queues}
     return {
@@ -104,7 +106,7 @@ def _growth(before: Snapshot | None, overview: Overview) -> dict[str, float]:
     }
 
 
-def _jobs(queue: Any) -> int | None:
+def _jobs(queue: QueueOverview) -> int | None:
     """Return how many jobs a queue has that are to be done; None if that is not known."""
     counts = (queue.ready, queue.scheduled, queue.held, queue.running)
     return None if any(count.is_cut for count in counts) else sum(counts)
