@@ -186,11 +186,10 @@ def headers_of(text: str | None) -> dict[str, str] | None:
 
 def trace_of(headers: Mapping[str, str] | None) -> str | None:
     """Return the id of the trace in which a job was put, by the headers of OpenTelemetry or of Sentry."""
-    for name, form in _TRACES.items() if headers else ():
-        match = form.match((headers or {}).get(name, ""))
-        if match is not None:
-            return match[1]
-    return None
+    if not headers:
+        return None
+    found = (form.match(headers.get(name, "")) for name, form in _TRACES.items())
+    return next((match[1] for match in found if match is not None), None)
 
 
 _TRACES = {
