@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .._jobs.failure import Failure
 from .._looks import DeadGroup
 from .._looks.times import naive
 from .._manager import PQ
@@ -106,7 +107,7 @@ def _groups(args: argparse.Namespace) -> None:
     rows = [
         (
             group.key, group.queue, group.count, naive(group.first), naive(group.last), group.sample, group.task,
-            _error(group.error, group.message),
+            _error(Failure(group.error, group.message)),
         )
         for group in groups
     ]
@@ -136,11 +137,11 @@ def _list(args: argparse.Namespace) -> None:
         )
         return
     rows = [
-        (job.id, queue, job.died_at, job.attempts, *call_of(job.text), _error(job.error.type, job.error.message))
+        (job.id, queue, job.died_at, job.attempts, *call_of(job.text), _error(job.error))
         for queue, job in jobs
     ]
     print_table([("id", "queue", "died", "attempts", "task", "arguments", "error"), *rows])
 
 
-def _error(kind: str, message: str) -> str:
-    return cut(" ".join(f"{kind}: {message}".split()), 200)
+def _error(error: Failure) -> str:
+    return cut(" ".join(str(error).split()), 200)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from .._jobs.failure import Failure
 from .._jobs.track import ratio
 from .._looks import DeadGroup, QueueOverview, RunningJob
 from .._text import printable
@@ -54,7 +55,7 @@ def dead_lines(groups: Sequence[DeadGroup], now: datetime, width: int) -> tuple[
             Column("FIRST", [since(group.first, now) for group in groups], 4),
             Column("SAMPLE", [str(group.sample) for group in groups], 3),
             Column("TASK", [group.task or "-" for group in groups], 5, right=False, most=30),
-            Column("ERROR", [one_line(f"{group.error}: {group.message}") for group in groups], 1, False),
+            Column("ERROR", [one_line(str(Failure(group.error, group.message))) for group in groups], 1, False),
         ],
         width,
     )
