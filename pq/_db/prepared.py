@@ -71,11 +71,8 @@ class Prepared:
 
     def text(self, sql: str) -> str:
         """Return what to execute, with the same parameters, in place of a statement that `repeats`."""
-        name, prepare, execute = _prepared(sql, self.losses)
-        if sql.startswith("insert"):  # of which there is but one plan
-            return f"{self._before(name, prepare)}{execute}"
-        plan = f"; {GENERIC}{PLANNED}{_PARAMETER.sub('null', execute)}{BACK}"
-        return f"{self._before(name, prepare + plan)}{GENERIC}{execute}"
+        name, prepare, execute = _planned(sql, self.losses)
+        return f"{self._before(name, prepare)}{execute}"
 
     def whole(self, sql: str, params: Mapping[str, Any], mogrify: Callable[[], str]) -> tuple[str, str]:
         """Return what to execute to prepare a statement with its parameters in it, and what to execute in its place: of
@@ -125,6 +122,15 @@ class Prepared:
 
 
 @lru_cache(maxsize=256)
+def _planned(sql: str, losses: int) -> tuple[str, str, str]:
+    """Return the name, what prepares and plans the statement, and what executes it by that plan."""
+    name, prepare, execute = _prepared(sql, losses)
+    if sql.startswith("insert"):  # of which there is but one plan
+        return name, prepare, execute
+    plan = f"{GENERIC}{PLANNED}{_PARAMETER.sub('null', execute)}{BACK}"
+    return name, f"{prepare}; {plan}", f"{GENERIC}{execute}"
+
+
 def _prepared(sql: str, losses: int = 0) -> tuple[str, str, str]:
     """Return the name, PREPARE and EXECUTE. Equal statements have equal names; after a loss, new ones, since the server
     may have lost only some."""
@@ -135,5 +141,6 @@ def _prepared(sql: str, losses: int = 0) -> tuple[str, str, str]:
     return name, f"prepare {name} as {body}", f"execute {name}({arguments})"
 
 
+@lru_cache(maxsize=256)
 def _name(sql: str, losses: int) -> str:
     return f"pq_{sha256(sql.encode()).hexdigest()[:16]}_{losses}"
