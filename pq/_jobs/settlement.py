@@ -115,23 +115,21 @@ def _settle_done(
     they are not held any more, or their rows have to stay where finished jobs are not kept."""
     first = given[0]
     attempts, at = first.job.attempts, first.job.dequeued_at
-    params = {"attempts": attempts, "dequeued_at": at}
+    params = {"attempts": attempts, "dequeued_at": at, "result": first.result}
+    instead = {}
     if len(given) == 1:
         if first.outcome != "done" or first.key_state is not None:
             return given
-        name = "done"
         params["id"] = first.job.id
-        if not removes:
-            params["result"] = first.result
     elif len(given) <= MAX_TOGETHER and all(
         job.attempts == attempts and job.dequeued_at == at and outcome == "done" and result is key_state is None
         for job, outcome, _, _, result, _, key_state in given
     ):
-        name = "done_together"
+        instead["is_its_row"] = "is_one_of_claim"
         params["ids"] = array([settlement.job.id for settlement in given])
     else:
         return given
-    sql = table.statements("lease.sql")[f"{name}_and_remove" if removes else name]
+    sql = table.statements("lease.sql", **instead)["done_and_remove" if removes else "done"]
     settled = {id for (id,) in table.execute(sql, params, prepare=True, lock_timeout=lock_timeout)}
     open = table.database.in_transaction
     for settlement in given:

@@ -9,7 +9,14 @@
 -- delivery, so that to look it up seems cheaper than to read the table.
 
 -- name: held
-id = %(id)s and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false
+:is_its_row and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false
+
+-- name: is_its_row
+id = %(id)s
+
+-- name: is_one_of_claim
+-- In place of "is_its_row", for deliveries of one claim, which have one time.
+id = any (%(ids)s::bigint[])
 
 -- name: given
 -- One element of each array for each delivery; an empty text is a null. Both conditions are always true; the planner
@@ -63,27 +70,13 @@ update :table as job set
   where :is_given
 
 -- name: done
--- One delivery that is done: a third of the work of "settle".
+-- Deliveries that are done, with one result: a third of the work of "settle".
 update :table set finished_at = statement_timestamp(), due_at = null, error = null, failed_at = null, result = %(result)s
 where :held
 returning id
 
 -- name: done_and_remove
 delete from :table where :held and not (:stays)
-returning id
-
--- name: held_together
--- Deliveries of one claim, which have one time.
-id = any (%(ids)s::bigint[]) and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false
-
--- name: done_together
--- Those that are done and have no result.
-update :table set finished_at = statement_timestamp(), due_at = null, error = null, failed_at = null, result = null
-where :held_together
-returning id
-
--- name: done_together_and_remove
-delete from :table where :held_together and not (:stays)
 returning id
 
 -- name: settle

@@ -93,9 +93,10 @@ BY_ID: dict[str, tuple[str, str, dict[str, Any], dict[str, str]]] = {
     **{
         f"{name} {count}": (
             "lease.sql", name,
-            {"ids": array(range(45001, 45001 + count)), "attempts": 1, "dequeued_at": "2026-01-01"}, {},
+            {"ids": array(range(45001, 45001 + count)), "attempts": 1, "dequeued_at": "2026-01-01", "result": None},
+            {"is_its_row": "is_one_of_claim"},
         )
-        for name in ("done_together", "done_together_and_remove")
+        for name in ("done", "done_and_remove")
         for count in (2, 100)
     },
     "add_step": ("lease.sql", "add_step", ONE | {"entry": '"a": 1'}, {}),
