@@ -139,16 +139,14 @@ class Claim:
                 # the others were held back
                 found = [row for row in given if row[DEQUEUED_AT] is not None or row[REMOVED]]
                 promoted = given[-1][PROMOTED] if given else None
-                if len(found) < wanted or promoted is not None or self.limited.known:
-                    self._hits = -MISS_PAUSE if is_short else min(self._hits, 0)
-                else:
-                    self._hits += 1
+                rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
                 if is_short and len(found) < wanted:  # this does not tell why
-                    rows, may_be_short = sorted(rows + found, key=_order), False
+                    self._hits, may_be_short = -MISS_PAUSE, False
                     continue
+                is_hit = len(found) == wanted and promoted is None and not self.limited.known
+                self._hits = self._hits + 1 if is_hit else min(self._hits, 0)
                 too_few = len(given) < (min(most, MAX_DUE) if in_transaction else most) and len(found) == len(given)
                 look.saw(found, promoted, all_due=too_few if in_transaction else promoted is None)
-                rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
                 full = most < wanted and len(found) == most
                 if len(rows) == limit or full or (too_few and look.suffices):
                     if not rows and in_transaction and queue._table.heal(timeout, only_one=True):
