@@ -186,8 +186,6 @@ class OwnTransaction(Transaction):
             scope.over = True
             scope = scope._below
         self.leave()
-        if self._source.owned and not self.conn.closed and self.driver.idle(self.conn):
-            self.conn.autocommit = True
         self._release(bool(self.conn.closed))
 
     def _release(self, lost: bool) -> None:

@@ -104,8 +104,6 @@ class DsnPool(Source):
                 if self._closed:
                     self.driver.raise_lost(None, "this PQ is closed")
                 conn = self._pop() or self._open()
-                if not conn.autocommit:
-                    conn.autocommit = True
                 alive = self.driver.alive(conn)
             finally:
                 if not alive:
@@ -137,6 +135,8 @@ class DsnPool(Source):
             if lost or conn.closed or (self._suspects and self._is_suspect(conn)) or not self.driver.idle(conn):
                 self._discard(conn)
             else:
+                if not conn.autocommit:  # see puts_off
+                    conn.autocommit = True
                 self._idle.append((conn, time.monotonic()))
         finally:
             self._turns.release(turn)
