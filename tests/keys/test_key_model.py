@@ -3,7 +3,6 @@ transactions. ``PQ_TEST_EXAMPLES=200`` tries more than the usual few."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -11,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from support.machine import run_machine
 
 from pq import PQ, After, LeasedJob, Unique
 from pq._jobs.settlement import Settlement, settle
@@ -347,13 +346,6 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_keys_tokens_and_followers_behave_as_the_model(dsn: str, pq: PQ, sql: Any) -> None:
-    bounds = settings(
-        max_examples=int(os.environ.get("PQ_TEST_EXAMPLES", "12")),
-        stateful_step_count=40,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
     pq.create(retain="1s")
     with PQ(dsn) as other:
-        run_state_machine_as_test(lambda: Machine(pq, other, sql), settings=bounds)
+        run_machine(lambda: Machine(pq, other, sql), 40)

@@ -3,7 +3,6 @@ order. ``PQ_TEST_EXAMPLES=200`` tries more than the usual few."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,10 +12,10 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from psycopg2.extensions import make_dsn
+from support.machine import run_machine
 
 import pq
 from pq import PQ
@@ -737,14 +736,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_each_subscription_is_given_what_the_model_says(dsn: str, connect: Callable[..., Any]) -> None:
-    bounds = settings(
-        max_examples=int(os.environ.get("PQ_TEST_EXAMPLES", "12")),
-        stateful_step_count=50,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
     options = "-c lock_timeout=20s"  # nothing waits for a transaction that is open
     sessions = [connect(options=options) for _ in range(3)]
     with PQ(make_dsn(dsn, options=options)) as pq, PQ(dsn) as blocks:
-        run_state_machine_as_test(lambda: Machine(pq, blocks, sessions), settings=bounds)
+        run_machine(lambda: Machine(pq, blocks, sessions), 50)

@@ -10,17 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.driver import driver
+from support.machine import run_machine
 
 from pq import PQ, Job, JobNotFound, Queue
 from pq._queue import marks
@@ -256,11 +249,4 @@ def source(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
 
 def test_the_model(source: PQ, pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marks, "SLOW_PAUSE", 0.0)  # on a slow machine marks may hide a job for a moment
-    bounds = settings(
-        max_examples=10,  # on each of the three sources
-        stateful_step_count=30,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(lambda: Machine(source, pq, sql), settings=bounds)
+    run_machine(lambda: Machine(source, pq, sql), 30, examples=10)  # on each of the three sources
