@@ -20,6 +20,7 @@ from support import Background, wait_until
 from support.driver import driver
 from support.proxy import Proxy, cut_after
 from support.server import NOBODY
+from support.streams import drained
 
 from pq import PQ, CommitUnknown, Queue
 
@@ -182,13 +183,7 @@ def test_streams(bounced: PQ, bouncer: str, dsn: str, proxy: Proxy) -> None:
         raise ZeroDivisionError
     late.commit()
     late.close()
-    seen: list[Any] = []
-    while True:
-        with billing.batch(2, timeout=0) as batch:
-            seen += [event.data for event in batch]
-            if not batch:
-                break
-    assert seen == [0, 1, 2, 3, 4, "block", 7, 8, "late"]
+    assert drained(billing, 2) == [0, 1, 2, 3, 4, "block", 7, 8, "late"]
     for batch in parted.batches(timeout=0):
         if not batch:
             break
