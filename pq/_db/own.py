@@ -42,10 +42,11 @@ class OwnTransaction(Transaction):
                 self.conn = self._loan.acquire()
                 source.begun[self] = threading.get_ident()
                 self._is_put_off = first is None and source.puts_off(self.conn, is_hot(self.conn))
-                if self._is_put_off:
-                    rows: Rows = []
-                else:
-                    rows = self.driver.begin(self.conn, now=source.replaceable, first=first)
+                rows: Rows = []
+                if first is not None:
+                    rows = self._begin_with(*first)
+                elif not self._is_put_off:
+                    self.driver.begin(self.conn, now=source.replaceable)
                 break
             except BaseException as error:
                 conn = self._loan.conn
@@ -79,7 +80,7 @@ class OwnTransaction(Transaction):
         return rows
 
     def _run_first(self, sql: str, params: Params | None, limit: float | None, prepare: bool) -> Rows:
-        """Begin, and execute the first statement, in one message; a prepared one if it is repeated.
+        """Begin with the first statement; a prepared one if it is repeated.
 
         Nothing else was executed, so that one which the server has forgotten is no loss.
         """
@@ -100,12 +101,14 @@ class OwnTransaction(Transaction):
             driver.rollback(conn)
         return self._begin_with(sql, params, limit)
 
-    def _begin_with(self, sql: str, params: Params | None, limit: float | None) -> Rows:
+    def _begin_with(self, sql: str, params: Params | None, limit: float | None = None) -> Rows:
+        """Begin, and execute the first statement, in one message."""
         source, driver, conn = self._source, self.driver, self.conn
         try:
             if source.owned:  # else the driver begins
                 conn.autocommit = True
-                sql = "begin; " + sql
+            if begin := driver.beginning(conn):
+                sql = f"{begin}; {sql}"
             if limit is None:
                 return source.run_patiently(conn, sql, params)
             return driver.run(conn, sql, params, limit)

@@ -126,7 +126,7 @@ def test_just_after_an_answer_its_first_statement_meets_the_silence(
         done = proxy.on("begin; ", swallow)
         with pytest.raises(ConnectionLost):
             Background(block, pq).result(BOUND)
-        assert done.is_set()
+        wait_until(done.is_set, "the silence")
         assert sql("select count(*) from queue") == [(1,)]
         block(pq)
         assert sql("select count(*) from queue") == [(2,)]
@@ -271,12 +271,12 @@ def test_the_limit_can_be_set(dsn: str, sql: Sql, limit: float | None) -> None:
 # -- what the server works on is not cut
 
 
-def slow(sql: Sql, seconds: float, what: str) -> None:
+def slow(sql: Sql, seconds: float, what: str, table: str = "queue") -> None:
     sql(
         f"create function pause() returns trigger language plpgsql as"
         f" 'begin perform pg_sleep({seconds}); return coalesce(new, old); end'"
     )
-    sql(f"create trigger pause before {what} on queue for each row execute function pause()")
+    sql(f"create trigger pause before {what} on {table} for each row execute function pause()")
 
 
 @pytest.mark.parametrize("call", ["put in a block", "load", "clear", "prune"])
@@ -290,6 +290,21 @@ def test_what_the_server_works_on_may_take_longer(dsn: str, sql: Sql, call: str)
             slow(sql, 3, "insert")
         Background(CALLS[call][0] if call != "load" else lambda pq: pq["a"].load([1]), pq).result()
         assert sql("select count(*) from queue") == [(0 if call in ("clear", "prune") else 1,)]
+
+
+def test_the_statement_that_a_block_begins_with_may_take_longer(dsn: str, sql: Sql) -> None:
+    with PQ(dsn, statement_timeout=0.5) as pq:
+        stream = pq.streams["orders"]
+        stream.create()
+        subscription = stream.subscribe("billing")
+        stream.publish(1)
+        slow(sql, 3, "delete", "queue_batches_orders")
+
+        def take() -> list[Any]:
+            with subscription.batch(timeout=5) as batch:
+                return [event.data for event in batch]
+
+        assert Background(take).result() == [1]
 
 
 def test_create_may_take_longer(empty_dsn: str) -> None:

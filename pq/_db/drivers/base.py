@@ -244,20 +244,20 @@ class Driver(Errors, ABC):
         """Whether a transaction is open in which no statement has failed."""
         return self._status(conn) == _OPEN
 
-    def begin(self, conn: Any, now: bool, first: Statement | None = None) -> Rows:
+    def begin(self, conn: Any, now: bool) -> None:
         """Begin a transaction, unless the application has one open.
 
         :param now: outside of autocommit mode a driver begins with the first statement: execute one.
-        :param first: the first statement, in the same message.
-        :returns: the rows of that.
         """
-        if conn.autocommit and self.idle(conn):
-            lift = "" if self.limits is None else self.limits.lift(conn)
-            begin = self._begin(conn) + lift
-            return self.run(conn, begin) if first is None else self.run(conn, f"{begin}; {first[0]}", first[1])
-        if first is not None:
-            return self.run(conn, *first)
-        return self.run(conn, PING) if now else []
+        if sql := self.beginning(conn) or (PING if now else ""):
+            self.run(conn, sql)
+
+    def beginning(self, conn: Any) -> str:
+        """Return the SQL that begins a transaction, to stand in front of its first statement; none if the driver begins
+        it, or the application has one open."""
+        if not (conn.autocommit and self.idle(conn)):
+            return ""
+        return self._begin(conn) + ("" if self.limits is None else self.limits.lift(conn))
 
     def _by_sql(self, conn: Any) -> bool:
         """Whether a transaction of this connection was begun by a statement, and not by the driver."""

@@ -69,7 +69,7 @@ class Psycopg3(Driver):
             modes.append("read only" if conn.read_only else "read write")
         if conn.deferrable is not None:
             modes.append("deferrable" if conn.deferrable else "not deferrable")
-        return " ".join(["begin", ", ".join(modes)])
+        return f"begin {', '.join(modes)}".rstrip()
 
     def _sqlstate(self, error: BaseException) -> str | None:
         return getattr(error, "sqlstate", None)
