@@ -13,6 +13,7 @@ from .._jobs.info import JobInfo
 from .._queue import Queue
 from .._unique import UNTIL_TIMES, JobId, Unique
 from ..errors import PQError
+from .choice import change, check_which, described, listed, which_jobs
 from .follow import follow
 from .output import as_json, confirm, members, one_line, print_json, print_table, print_text, value_of
 from .parser import TIME, Commands, database_options, json_value, opened, positive, table_options, time, time_or_none
@@ -39,7 +40,7 @@ def add(commands: Any) -> None:
     listing = command(_list, "list", "show jobs, in the order in which they are taken", "queue", "--state", "--json")
     listing.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N (default: 100)")
     listing.add_argument("--after", type=int, metavar="ID", help="only jobs behind this one")
-    listing.add_argument("--key", help="the jobs of this key, in the order in which they are to run")
+    which_jobs(listing)
 
     command(_count, "count", "count the jobs in each state", "queue", "--state", "--json")
     show = command(_show, "show", "show everything about a job", "queue", "id", "--json")
@@ -48,10 +49,10 @@ def add(commands: Any) -> None:
     command(_why, "why", "say why a job does not run", "queue", "id", "--json")
 
     cancel = command(_cancel, "cancel", "end jobs without running them", "queue", "--yes")
-    cancel.add_argument("ids", nargs="*", type=int, metavar="ID", help="ids of the jobs")
-    cancel.add_argument("--key", help="all jobs of this key")
+    which_jobs(cancel)
 
-    again = command(_reschedule, "reschedule", "change the times of a job", "queue", "id")
+    again = command(_reschedule, "reschedule", "change the times of jobs", "queue")
+    which_jobs(again)
     again.add_argument(
         "--at", type=time_or_none, default=UNSET, metavar="TIME", help=f"{TIME}; none: the job may start now"
     )
@@ -59,7 +60,8 @@ def add(commands: Any) -> None:
         "--expected", type=time_or_none, default=UNSET, metavar="TIME", help="its priority; none: no priority"
     )
 
-    move = command(_move, "move", "move a job to another queue", "queue", "id")
+    move = command(_move, "move", "move jobs to another queue", "queue")
+    which_jobs(move)
     move.add_argument("target", metavar="TARGET", help="name of the other queue")
 
 
@@ -89,11 +91,9 @@ def _unique(args: argparse.Namespace) -> Unique | None:
 
 
 def _list(args: argparse.Namespace) -> None:
+    check_which(args)
     with _queue(args) as queue:
-        try:
-            jobs = queue.list(args.state, args.limit, args.after, key=args.key)
-        except (TypeError, ValueError) as error:  # the job of --after is in another state by now; two options too many
-            raise PQError(str(error)) from None
+        jobs = listed(args, queue)
     if args.json:
         print_json([as_json(job) for job in jobs])
         return
@@ -153,32 +153,21 @@ def _print(job: JobInfo, noted: dict[str, str | None]) -> None:
 
 
 def _cancel(args: argparse.Namespace) -> None:
-    ids = set(args.ids)
-    if not ids and args.key is None:
-        raise ValueError("give ids, or --key")
-    which = f"{len(ids)} of the jobs" if args.key is None else f"the jobs of key {args.key!r}"
-    confirm(args, f"Cancel {which} of queue {args.queue!r}?")
+    confirm(args, f"Cancel {described(args)} of queue {args.queue!r}?")
     with _queue(args) as queue:
-        count = queue.cancel(ids, key=args.key)
-    print(f"{count} cancelled")
-    if count < len(ids):
-        raise PQError(f"{len(ids) - count} not cancelled: missing, finished, or locked by another transaction")
+        changed = change(args, queue, queue.cancel, "unfinished")
+    changed.tell("cancelled", "missing, finished, or locked by another transaction")
 
 
 def _reschedule(args: argparse.Namespace) -> None:
     if args.at is UNSET and args.expected is UNSET:
         raise ValueError("give --at or --expected, or both")
     with _queue(args) as queue:
-        _check(queue.reschedule(args.id, args.at, args.expected), args)
-    print(f"job {args.id} rescheduled")
+        changed = change(args, queue, lambda ids: queue.reschedule(ids, args.at, args.expected), "which")
+    changed.tell("rescheduled", f"not in queue {args.queue!r}, or neither ready nor scheduled")
 
 
 def _move(args: argparse.Namespace) -> None:
     with _queue(args) as queue:
-        _check(queue.move(args.id, args.target), args)
-    print_text(f"job {args.id} moved to queue {args.target!r}")
-
-
-def _check(changed: bool, args: argparse.Namespace) -> None:
-    if not changed:
-        raise PQError(f"job {args.id} is not in queue {args.queue!r}, or is neither ready nor scheduled")
+        changed = change(args, queue, lambda ids: queue.move(ids, args.target), "which")
+    changed.tell(f"moved to queue {args.target!r}", f"not in queue {args.queue!r}, or neither ready nor scheduled")

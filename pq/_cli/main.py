@@ -38,17 +38,20 @@ def main(argv: list[str] | None = None, prog: str = "pq") -> int:
     :param prog: what the help calls the program.
     :returns: the exit code, as the help text lists them.
     """
+    code = 0
     try:
         try:
-            return _run(argv, prog)
+            code = _run(argv, prog)
         finally:
             print(end="", flush=True)  # now, while an error can still be told
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # whoever reads has enough: | head
+        if not isinstance(error, BrokenPipeError):
             _complain(error)
+            code = 1
+        # else whoever reads has enough, as head has: that is no failure, lest a script with pipefail stops
         if sys.stdout is not None:  # Python flushes once more at the end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return code
 
 
 def _run(argv: list[str] | None, prog: str) -> int:

@@ -11,9 +11,13 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
+from .._args import JOB_IDS
 from .._manager import PQ
 from .._queue.browse import STATES
 from .._times import TimeSpec, duration
+
+#: The largest number that PostgreSQL can hold.
+MOST = JOB_IDS.stop - 1
 
 TIME = "30s or 1h30m from now, or a time such as 2030-01-31T08:00Z"
 
@@ -106,6 +110,8 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1: {number}")
+    if number > MOST:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST}: {number}")
     return number
 
 

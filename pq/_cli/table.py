@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
     create.add_argument("--retain-dead", **span, help="keep dead jobs so long; none: for ever")
     sql = Commands(commands, [table_options()]).add(_sql, "sql", "print the SQL that create executes")
     sql.add_argument("--stream", metavar="NAME", help="print the SQL that creates a stream instead")
+    sql.add_argument("--no-transaction", action="store_true", help="without begin and commit: whoever runs it has them")
     direction = sql.add_mutually_exclusive_group()
     direction.add_argument(
         "--since",
@@ -58,9 +59,10 @@ def _create(args: argparse.Namespace) -> None:
 def _sql(args: argparse.Namespace) -> None:
     table = TableName(args.table, args.schema)
     if args.stream is not None:
-        print(script(table, check_text("stream name", args.stream)), end="")
-        return
-    print(migrations.script(table, args.since) if args.down is None else migrations.way_back(table, args.down), end="")
+        text = script(table, check_text("stream name", args.stream))
+    else:
+        text = migrations.script(table, args.since) if args.down is None else migrations.way_back(table, args.down)
+    print(migrations.without_transaction(text) if args.no_transaction else text, end="")
 
 
 def _version(args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, overload
 
 from .._args import UNSET, Unset, job_ids
 from .._table import bulk as _bulk
@@ -41,16 +41,27 @@ class Control(QueueRows):
         removes = "does_remove" if self._table.retention().deletes_on_completion else "removes"
         return self._change("cancel", ids, which="unfinished", removes=removes)
 
+    @overload
     def reschedule(
-        self, id: int, schedule_at: TimeSpec | Unset = UNSET, expected_at: TimeSpec | Unset = UNSET
-    ) -> bool:
-        """Change the times of a job that is ready, scheduled or held.
+        self, id: int, schedule_at: TimeSpec | Unset = ..., expected_at: TimeSpec | Unset = ...
+    ) -> bool: ...
+    @overload
+    def reschedule(
+        self, id: Iterable[int], schedule_at: TimeSpec | Unset = ..., expected_at: TimeSpec | Unset = ...
+    ) -> int: ...
+
+    def reschedule(
+        self, id: int | Iterable[int], schedule_at: TimeSpec | Unset = UNSET, expected_at: TimeSpec | Unset = UNSET
+    ) -> int:
+        """Change the times of a job, or of several, that are ready, scheduled or held.
 
         If its lease has expired, its former holder loses it.
 
+        :param id: an id, or several.
         :param schedule_at: as for `put`; None makes the job ready now. By default this time does not change.
         :param expected_at: as for `put`; None removes the priority. By default this time does not change.
-        :returns: whether there was such a job; a job that another program has in a transaction does not count.
+        :returns: whether there was such a job, or of several, how many; a job that another program has in a transaction
+            does not count.
         :raises TypeError: neither time is given; an argument has another type.
         :raises ValueError: a time has another form or is out of range.
         """
@@ -59,13 +70,21 @@ class Control(QueueRows):
         schedule = When() if isinstance(schedule_at, Unset) else when("schedule_at", schedule_at)
         expected = When() if isinstance(expected_at, Unset) else when("expected_at", expected_at)
         given: dict[str, Any] = {"schedules": schedule_at is not UNSET, "expects": expected_at is not UNSET}
-        return bool(self._change("reschedule", [id], **given, **_bulk.times(schedule, expected)))
+        count = self._change("reschedule", id, **given, **_bulk.times(schedule, expected))
+        return count if isinstance(id, Iterable) else bool(count)
 
-    def move(self, id: int, queue: str) -> bool:
-        """Move a job that is ready, scheduled or held to another queue; it keeps its id, its times and its data.
+    @overload
+    def move(self, id: int, queue: str) -> bool: ...
+    @overload
+    def move(self, id: Iterable[int], queue: str) -> int: ...
+
+    def move(self, id: int | Iterable[int], queue: str) -> int:
+        """Move a job, or several, that are ready, scheduled or held to another queue; each keeps its id, its times and
+        its data.
 
         The other queue can't read a signed pickle, because the signature is valid for one queue only.
 
+        :param id: an id, or several.
         :param queue: the name of the other queue, as for `PQ`: ``jobs/pickle`` means the queue ``jobs``.
         :returns: as for `reschedule`.
         :raises TypeError: the id is not an int, or the name is not a str.
@@ -73,11 +92,12 @@ class Control(QueueRows):
         """
         target, _ = self._split(queue)
         room = room_beside(target)
-        moved = bool(self._change("move", [id], which="fits", target=target, room=room))
-        if not moved and room < MOST_BYTES:
-            for (size,) in self._run(self._statements("control.sql")["longest"], ids=array(job_ids(id)), room=room):
+        ids = job_ids(id)
+        count = self._change("move", ids, which="fits", target=target, room=room)
+        if count < len(set(ids)) and room < MOST_BYTES:
+            for (size,) in self._run(self._statements("control.sql")["longest"], ids=array(ids), room=room):
                 check_room("the key or token of the job", size, target)
-        return moved
+        return count if isinstance(id, Iterable) else bool(count)
 
     def pause(self) -> None:
         """Stop delivering jobs of this queue, in all processes, until `resume`: the queue looks empty.

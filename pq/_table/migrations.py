@@ -115,6 +115,11 @@ def in_transaction(parts: Iterable[str]) -> str:
     return "\n\n".join([*lines, *(part.strip() for part in parts), "commit;"]) + "\n"
 
 
+def without_transaction(script: str) -> str:
+    """Return what `in_transaction` returned without its ``begin`` and ``commit``."""
+    return script.removeprefix("begin;\n\n").removesuffix("\n\ncommit;\n") + "\n"
+
+
 def for_table(sql: str, table: TableName) -> str:
     """Return a step with the names of this table and its objects in it.
 

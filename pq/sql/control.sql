@@ -90,6 +90,27 @@ select wanted.id, wanted.id in (select done.id from pq_done as done) from pq_wan
 select greatest(octet_length(key), octet_length(unique_key)) from :table
 where id = any (%(ids)s::bigint[]) and q_name = %(queue)s and not :has_room
 
+-- name: last
+select coalesce(max(id), 0) from :table
+
+-- name: chosen
+-- The jobs that a person means, along the primary key, or the index of keys.
+select id, case when %(has_error)s then error end from :table
+where q_name = %(queue)s and id > %(after)s and id <= %(last)s and (:marker) is not true and :which and :of_key
+  and (%(task)s::text is null or :task = %(task)s) and (error is not null or not %(has_error)s)
+order by id
+limit (select %(limit)s::bigint)
+
+-- name: of_key
+(key = %(key)s and :stand is not null)
+
+-- name: any_key
+(%(key)s::text is null or key = %(key)s)
+
+-- name: listed
+-- In place of "which".
+(:state) = coalesce(%(state)s, :state) and ((:is_finished) is not true or %(state)s = 'finished')
+
 -- name: pause
 -- Two pauses at once may insert two markers, which are as good as one.
 insert into :table (q_name, data, dequeued_at, due_at)

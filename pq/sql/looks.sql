@@ -213,11 +213,6 @@ left join lateral (
       left join pq_dead_number as dead on dead.q_name = changed.q_name
   ) as counted on true
 
--- name: task
--- The task that a job calls, as pq writes it: the first member of an object. Not by ->>, which reads all of the data, and
--- fails at what JSON allows and a text can't hold. What is escaped in the name stays so.
-case when left(job.data::text, 11) = '{"function"' then split_part(left(job.data::text, 300), '"', 4) end
-
 -- name: shown
 -- What a running job has told of its progress, unless it is long.
 case when pg_column_size(job.result) <= 10000 then job.result::text end

@@ -95,6 +95,13 @@ def test_the_sql_that_is_printed_does_what_create_does(empty_dsn: str, since: in
         pq["a"].put(1)
 
 
+@pytest.mark.parametrize("options", [[], ["--down"], ["--stream", "orders"]], ids=" ".join)
+def test_the_sql_can_be_for_a_transaction_of_somebody_elses(empty_dsn: str, options: list[str]) -> None:
+    whole, inner = (call("sql", *options, *more).stdout for more in ([], ["--no-transaction"]))
+    assert whole == f"begin;\n\n{inner}\ncommit;\n"
+    assert not re.search(r"^(begin|commit);", inner, re.MULTILINE)
+
+
 def test_the_sql_is_for_the_table_that_is_named() -> None:
     script = call("sql", "--table", "jobs", "--schema", "app").stdout
     assert 'create table if not exists "app"."jobs"' in script
@@ -215,7 +222,21 @@ def test_a_reader_that_is_gone_is_no_news(arg: str) -> None:
         )
     finally:
         os.close(write)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_failure_stays_one_where_the_reader_is_gone(empty_dsn: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [*COMMAND, "list", "a", "--dsn", empty_dsn], env=environment(), cwd=ROOT, stdout=write,
+            stderr=subprocess.PIPE, timeout=PATIENCE,
+        )  # fmt: skip
+    finally:
+        os.close(write)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"pq: ")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")

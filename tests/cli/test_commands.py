@@ -25,6 +25,7 @@ from pq import PQ, Worker
 from pq._cli import main as cli
 from pq._cli import work as _work
 from pq._cli.main import main
+from pq._queue import chosen as _chosen
 from pq._queue.browse import STATES
 
 ROOT = Path(package.__file__).parents[1]
@@ -211,6 +212,12 @@ def test_list_can_be_narrowed(call: Calls, pq: PQ) -> None:
         assert [job["id"] for job in call.json("list", "a", "--state", state)] == [id]
     assert [job["id"] for job in call.json("list", "a", "--limit", "2")] == [ids["ready"], ids["scheduled"]]
     assert [job["id"] for job in call.json("list", "a", "--after", str(ids["running"]))] == [ids["dead"]]
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", str(2**63), "9" * 5000, "x"], ids=lambda limit: limit[:20])
+@pytest.mark.parametrize("command", [["list", "a"], ["dead", "list"], ["stream", "read", "s"]], ids=" ".join)
+def test_a_limit_out_of_range_is_wrong_usage(offline: Calls, command: list[str], limit: str) -> None:
+    offline.both(*command, f"--limit={limit}", code=2)
 
 
 def test_count_has_all_states_or_one(call: Calls, pq: PQ) -> None:
@@ -520,6 +527,107 @@ def test_a_job_that_runs_is_neither_rescheduled_nor_moved(call: Calls, pq: PQ) -
     call("reschedule", "a", str(id), "--at", "1s", code=1)
     call("move", "a", str(id), "b", code=1)
     assert pq["a"][id].state == "running"
+
+
+# -- which jobs
+
+
+@pytest.fixture
+def mixed(pq: PQ) -> dict[str, int]:
+    """Ready jobs of two tasks and keys, a dead one, one that waits after an error, one that runs."""
+    queue = pq["a"]
+    call = {"args": [], "kwargs": {}, "retried": 0, "retry_in": "1s", "max_retries": 0}
+    ids: dict[str, int] = {}
+    for name, error in (("dead", "Timeout of the server"), ("retried", "timeout of the client")):
+        ids[name] = queue.put({"function": "shop.fail", **call})
+        job = queue.get(block=False, lease="1h")
+        assert job is not None
+        if name == "dead":
+            job.fail(ValueError(error))
+        else:
+            job.retry(error=ValueError(error), in_="1h")
+    ids["runs"] = queue.put({"function": "shop.run", **call})
+    queue.get(block=False, lease="1h")
+    ids["run"] = queue.put({"function": "shop.run", **call})
+    ids["other"] = queue.put({"function": "shop.runs", **call})
+    ids["k"] = queue.put(1, key="k")
+    ids["held"] = queue.put(2, key="k")
+    pq["b"].put({"function": "shop.run", **call})
+    return ids
+
+
+CHOICES = [
+    (["--all"], {"retried", "run", "other", "k", "held"}, {"dead", "runs"}),
+    (["--task", "shop.run"], {"run"}, {"runs"}),
+    (["--task", "shop.fail"], {"retried"}, {"dead"}),
+    (["--key", "k"], {"k", "held"}, set()),
+    (["--where-error", "TIMEOUT"], {"retried"}, {"dead"}),
+    (["--where-error", "of the server"], set(), {"dead"}),
+    (["--where-error", "message"], set(), set()),
+    (["--where-error", "valueerror: timeout", "--task", "shop.fail"], {"retried"}, {"dead"}),
+    (["--task", "shop.fail", "--key", "k"], set(), set()),
+]
+
+
+@pytest.mark.parametrize(("options", "waiting", "others"), CHOICES, ids=lambda value: str(value)[:40])
+def test_jobs_are_chosen(
+    call: Calls, pq: PQ, mixed: dict[str, int], options: list[str], waiting: set[str], others: set[str]
+) -> None:
+    listed = {job["id"] for job in call.json("list", "a", *options)}
+    assert listed == {mixed[name] for name in waiting | others}
+
+    assert call("reschedule", "a", *options, "--at", "3h") == f"{len(waiting)} rescheduled\n"
+    assert {job.id for job in pq["a"].list("scheduled") if job.due_at > datetime.max.replace(year=2000)} >= {
+        mixed[name] for name in waiting
+    }
+    assert call("reschedule", "a", *options, "--at", "none") == f"{len(waiting)} rescheduled\n"
+
+    assert call("move", "a", *options, "c") == f"{len(waiting)} moved to queue 'c'\n"
+    assert {job.id for job in pq["c"].list()} == {mixed[name] for name in waiting}
+    call("move", "c", "--all", "a")
+
+    assert call("cancel", "a", *options, "--yes") == f"{len(waiting | others)} cancelled\n"
+    left = {name for name, id in mixed.items() if pq["a"].find(id) and pq["a"][id].state != "finished"}
+    assert left == set(mixed) - waiting - others
+    assert pq["b"].count() == 1
+
+
+def test_several_ids_are_listed_rescheduled_and_moved(call: Calls, pq: PQ) -> None:
+    ids = [str(id) for id in pq["a"].put_many([1, 2, 3])]
+    assert [str(job["id"]) for job in call.json("list", "a", ids[2], ids[0])] == [ids[2], ids[0]]
+    assert call("reschedule", "a", *ids[:2], "--at", "1h") == "2 rescheduled\n"
+    assert call("move", "a", *ids, ids[0], "b") == "3 moved to queue 'b'\n"
+    output, errors = call.both("move", "b", *ids, str(2**70), str(pq["c"].put(1)), "c", code=1)
+    assert output == "3 moved to queue 'c'\n"
+    assert errors.startswith("pq: 2 not moved")
+
+
+def test_more_jobs_than_a_statement_reads_are_moved(call: Calls, pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_chosen, "PAGE", 2)
+    pq["a"].put_many(range(5))
+    assert call("move", "a", "--all", "b") == "5 moved to queue 'b'\n"
+    assert call("move", "b", "--all", "b") == "5 moved to queue 'b'\n"
+    assert len(call.json("list", "b", "--all", "--limit", "1")) == 5
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["cancel", "a", "--yes"],
+        ["cancel", "a", "1", "--all", "--yes"],
+        ["move", "a", "b"],
+        ["move", "a", "1", "b", "--task", "t"],
+        ["reschedule", "a", "--at", "1s"],
+        ["reschedule", "a", "--at", "1s", "--all", "--key", "k"],
+        ["reschedule", "a", "--at", "1s", "--where-error", ""],
+        ["list", "a", "1", "--state", "dead"],
+        ["list", "a", "1", "--key", "k"],
+        ["list", "a", "--key", "k", "--after", "1"],
+    ],
+    ids=" ".join,
+)
+def test_which_jobs_must_be_clear(offline: Calls, args: list[str]) -> None:
+    offline.both(*args, code=2)
 
 
 def test_pause_and_resume(call: Calls, pq: PQ) -> None:

@@ -1,0 +1,51 @@
+"""Which jobs of a queue a person means: by their key, their task, their error, or all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from .._args import check_text
+from .._jobs.failure import Failure
+from .._table.rows import QueueRows
+
+#: How many ids one statement reads.
+PAGE = 1000
+
+
+def chosen(
+    queue: QueueRows,
+    which: str,
+    *,
+    key: str | None = None,
+    task: str | None = None,
+    error: str | None = None,
+    state: str | None = None,
+    after: int | None = None,
+) -> Iterator[list[int]]:
+    """Return the ids of jobs that are there now, in pages, in order. What is not given does not matter.
+
+    :param which: the jobs that come into question: ``'which'``, ``'unfinished'`` or ``'listed'`` of ``control.sql``.
+    :param task: the name of the task that they call.
+    :param error: what is in the type or the message of their last error, in upper or lower case.
+    :param after: only ids beyond this one.
+    :raises TypeError: the key, task or error is not a str; likewise a ValueError for one that is empty.
+    """
+    for name, text in (("key", key), ("task", task), ("error", error)):
+        if text is not None:
+            check_text(name, text)
+    of_key = "any_key" if key is None or state == "finished" else "of_key"
+    sql = queue._statements("control.sql", which=which, of_key=of_key)
+    ((last,),) = queue._run(sql["last"])  # jobs that are put meanwhile come behind it
+    place = {"after": -(2**63) if after is None else after, "last": last}
+    # a task is written as JSON has it; errors are read here
+    params: dict[str, Any] = {"key": key, "task": task and json.dumps(task)[1:-1], "state": state}
+    params["has_error"] = error is not None
+    while rows := queue._run(sql["chosen"], **params, **place, limit=PAGE):
+        yield [id for id, text in rows if error is None or _has(text, error)]
+        place["after"] = rows[-1][0]
+
+
+def _has(text: str, error: str) -> bool:
+    return error.lower() in str(Failure.loads(text)).lower()
