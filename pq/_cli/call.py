@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .._codec import encode
 from .app import connected, find_task
+from .exact import dumps
 from .parser import TIME, Commands, json_value, time
 
 
@@ -32,4 +34,6 @@ def _call(args: argparse.Namespace) -> None:
     positional, keywords = (arguments, {}) if isinstance(arguments, list) else ([], arguments)
     task.new_job(*positional, **keywords)  # which checks them, before there is a connection
     with connected(task._queue):
+        if task._queue.encode is encode:  # the application has no other one
+            task._queue.encode = dumps
         print(task(*positional, **keywords, _schedule_at=args.at, _expected_at=args.expected))

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from .._args import job_ids
 from .._jobs.info import JobInfo
+from .._manager import PQ
 from .._queue import Queue
-from .._queue.chosen import chosen
+from .._queue.chosen import chosen, these
 from ..errors import PQError
 from .output import print_text
-from .parser import MOST
+from .parser import MOST, warn_unknown
 
 #: The options that choose, beside ``--all``, and what of a job they are for.
 OPTIONS = {"key": "this key", "task": "this task", "where_error": "an error with this text"}
@@ -71,7 +71,7 @@ class Changed(NamedTuple):
             raise PQError(f"{self.missing} not {what}: {reasons}")
 
 
-def change(args: argparse.Namespace, queue: Queue, work: Callable[[list[int]], int], which: str) -> Changed:
+def change(args: argparse.Namespace, pq: PQ, work: Callable[[list[int]], int], which: str) -> Changed:
     """Change the jobs.
 
     :param work: changes some, and returns how many.
@@ -80,9 +80,11 @@ def change(args: argparse.Namespace, queue: Queue, work: Callable[[list[int]], i
     """
     check_which(args, needed=True)
     count = wanted = 0
-    for ids in [list(set(args.ids))] if args.ids else chosen(queue, which, **_filters(args)):
+    for ids in [list(set(args.ids))] if args.ids else chosen(pq[args.queue], which, **_filters(args)):
         count += work(ids)
         wanted += len(ids)
+    if not count:
+        warn_unknown(pq, args.queue)
     return Changed(count, wanted - count)
 
 
@@ -113,8 +115,7 @@ def _filters(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _these(queue: Queue, ids: list[int], all_there: bool = True) -> list[JobInfo]:
-    rows = queue._run(queue._statements("browse.sql")["these"], ids=job_ids(ids))
-    jobs = [JobInfo.of(queue, row[1:]) for row in rows if row[0] == queue.name]
+    jobs = these(queue, ids)
     if all_there and (missing := set(ids) - {job.id for job in jobs}):
         raise PQError(f"not in queue {queue.name!r}: {', '.join(map(str, sorted(missing)))}")
     return jobs

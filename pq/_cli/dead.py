@@ -12,7 +12,7 @@ from .._manager import PQ
 from .._text import cut
 from ..errors import PQError
 from .output import call_of, confirm, print_json, print_table, value_of
-from .parser import database_options, opened, positive, table_options
+from .parser import database_options, opened, positive, table_options, warn_unknown
 
 #: The actions, and whether they are for groups of jobs.
 ACTIONS = {
@@ -73,6 +73,8 @@ def _change(args: argparse.Namespace) -> None:
         jobs = pq[args.queue].dead
         which: dict[str, Any] = {"all": True} if args.all else {"ids": args.ids}
         count = jobs.retry(**which, in_=args.within) if args.action == "retry" else jobs.discard(**which)
+        if not count:
+            warn_unknown(pq, args.queue)
     print(f"{count} will be tried again" if args.action == "retry" else f"{count} deleted")
     missing = len(set(args.ids)) - count
     if missing > 0:
@@ -101,6 +103,8 @@ def _group(pq: PQ, args: argparse.Namespace) -> DeadGroup:
 def _groups(args: argparse.Namespace) -> None:
     with opened(args) as pq:
         groups = pq.dead_groups(args.queue)
+        if args.queue is not None and not groups:
+            warn_unknown(pq, args.queue)
     if args.json:
         print_json([_as_json(group) for group in groups])
         return
@@ -123,6 +127,8 @@ def _list(args: argparse.Namespace) -> None:
     with opened(args) as pq:
         names = [each.name for each in pq.overview().queues if each.dead] if args.queue is None else [args.queue]
         jobs = [(name, job) for name in names for job in pq[name].dead.list(args.limit, newest=True)]
+        if args.queue is not None and not jobs:
+            warn_unknown(pq, args.queue)
     if args.queue is None:
         jobs = sorted(jobs, key=lambda pair: (pair[1].died_at, pair[1].id), reverse=True)[: args.limit]
     if args.json:

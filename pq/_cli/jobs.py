@@ -16,7 +16,18 @@ from ..errors import PQError
 from .choice import change, check_which, described, listed, which_jobs
 from .follow import follow
 from .output import as_json, confirm, members, one_line, print_json, print_table, print_text, value_of
-from .parser import TIME, Commands, database_options, json_value, opened, positive, table_options, time, time_or_none
+from .parser import (
+    TIME,
+    Commands,
+    database_options,
+    json_value,
+    opened,
+    positive,
+    table_options,
+    time,
+    time_or_none,
+    warn_unknown,
+)
 
 
 def add(commands: Any) -> None:
@@ -92,8 +103,11 @@ def _unique(args: argparse.Namespace) -> Unique | None:
 
 def _list(args: argparse.Namespace) -> None:
     check_which(args)
-    with _queue(args) as queue:
+    with opened(args) as pq:
+        queue = pq[args.queue]
         jobs = listed(args, queue)
+        if not jobs:
+            warn_unknown(pq, args.queue)
     if args.json:
         print_json([as_json(job) for job in jobs])
         return
@@ -106,8 +120,11 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _count(args: argparse.Namespace) -> None:
-    with _queue(args) as queue:
+    with opened(args) as pq:
+        queue = pq[args.queue]
         counts = queue.counts() if args.state is None else {args.state: queue.count(args.state)}
+        if not any(counts.values()):
+            warn_unknown(pq, args.queue)
     if args.json:
         print_json(counts)
     elif args.state is not None:
@@ -154,20 +171,23 @@ def _print(job: JobInfo, noted: dict[str, str | None]) -> None:
 
 def _cancel(args: argparse.Namespace) -> None:
     confirm(args, f"Cancel {described(args)} of queue {args.queue!r}?")
-    with _queue(args) as queue:
-        changed = change(args, queue, queue.cancel, "unfinished")
+    with opened(args) as pq:
+        queue = pq[args.queue]
+        changed = change(args, pq, queue.cancel, "unfinished")
     changed.tell("cancelled", "missing, finished, or locked by another transaction")
 
 
 def _reschedule(args: argparse.Namespace) -> None:
     if args.at is UNSET and args.expected is UNSET:
         raise ValueError("give --at or --expected, or both")
-    with _queue(args) as queue:
-        changed = change(args, queue, lambda ids: queue.reschedule(ids, args.at, args.expected), "which")
+    with opened(args) as pq:
+        queue = pq[args.queue]
+        changed = change(args, pq, lambda ids: queue.reschedule(ids, args.at, args.expected), "which")
     changed.tell("rescheduled", f"not in queue {args.queue!r}, or neither ready nor scheduled")
 
 
 def _move(args: argparse.Namespace) -> None:
-    with _queue(args) as queue:
-        changed = change(args, queue, lambda ids: queue.move(ids, args.target), "which")
+    with opened(args) as pq:
+        queue = pq[args.queue]
+        changed = change(args, pq, lambda ids: queue.move(ids, args.target), "which")
     changed.tell(f"moved to queue {args.target!r}", f"not in queue {args.queue!r}, or neither ready nor scheduled")

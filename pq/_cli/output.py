@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterable
 from dataclasses import fields
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from .._jobs.info import JobInfo
 from .._jobs.job import utc_format
 from .._text import cut, printable
 from ..errors import PQError
+from .exact import dumps, loads
 
 #: Characters of a job's data that a table shows.
 WIDTH = 60
@@ -35,8 +37,8 @@ def as_json(job: JobInfo) -> dict[str, Any]:
 def value_of(text: str) -> Any:
     """Parse JSON; return the text itself where Python can't read a number in it, or it is nested too deeply."""
     try:
-        value = json.loads(text)
-        json.dumps([[value]], allow_nan=False)  # as deep as it will be in the document
+        value = loads(text)
+        dumps([[value]])  # as deep as it will be in the document
         return value
     except (ValueError, RecursionError):
         return text
@@ -44,7 +46,7 @@ def value_of(text: str) -> Any:
 
 def print_json(document: Any) -> None:
     """Print a document in one line, with times in ISO 8601."""
-    print(json.dumps(document, default=utc_format))
+    print(dumps(document, partial(json.dumps, default=utc_format)))
 
 
 def print_table(rows: Iterable[Iterable[Any]]) -> None:
@@ -71,8 +73,8 @@ def call_of(text: str) -> tuple[str | None, str]:
     if not isinstance(data, dict) or not isinstance(data.get("function"), str):
         return None, one_line(text)
     args, kwargs = data.get("args"), data.get("kwargs")
-    shown = [json.dumps(each) for each in args] if isinstance(args, list) else []
-    shown += [f"{name}={json.dumps(each)}" for name, each in kwargs.items()] if isinstance(kwargs, dict) else []
+    shown = [dumps(each) for each in args] if isinstance(args, list) else []
+    shown += [f"{name}={dumps(each)}" for name, each in kwargs.items()] if isinstance(kwargs, dict) else []
     return data["function"], one_line(", ".join(shown))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,10 @@ from typing import Any, NamedTuple, NoReturn
 from .._args import JOB_IDS
 from .._manager import PQ
 from .._queue.browse import STATES
+from .._text import printable
 from .._times import TimeSpec, duration
+from ..errors import StatementTimeout
+from .exact import dumps, loads
 
 #: The largest number that PostgreSQL can hold.
 MOST = JOB_IDS.stop - 1
@@ -66,7 +68,20 @@ def table_options() -> Parser:
 
 def opened(args: argparse.Namespace) -> PQ:
     """Return the PQ that these options mean."""
-    return PQ(args.dsn, table=args.table, schema=args.schema)
+    return PQ(args.dsn, table=args.table, schema=args.schema, encode=dumps, decode=loads)
+
+
+def warn_unknown(pq: PQ, name: str) -> None:
+    """Tell on the standard error output that the name of a queue may be misspelt."""
+    queue = pq[name].name
+    try:
+        others = [each.name for each in pq.overview().queues]
+    except StatementTimeout:  # the command itself has done what it should
+        return
+    if queue not in others:
+        known = f"those that have: {', '.join(map(repr, others[:10]))}{', ...' if others[10:] else ''}"
+        text = f"pq: queue {queue!r} has no jobs that are not finished; {known if others else 'no queue has'}"
+        print(printable(text), file=sys.stderr)
 
 
 class Commands:
@@ -148,6 +163,6 @@ def json_value(text: str, what: str) -> Any:
         if text == "-":
             text = sys.stdin.read() if sys.stdin is not None else ""
         text.encode()  # bytes of an argument that are not UTF-8 became lone surrogates
-        return json.loads(text)
+        return loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} must be JSON: {error}") from None

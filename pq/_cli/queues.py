@@ -8,7 +8,7 @@ from typing import Any
 from .._looks.overview import COUNTED
 from .._looks.times import naive
 from .output import confirm, print_json, print_table, print_text
-from .parser import Commands, database_options, opened, table_options
+from .parser import Commands, database_options, opened, table_options, warn_unknown
 
 _NAMES = ("name", *COUNTED, "ready_since", "next_due", "paused", "limited", "waiting")
 
@@ -26,12 +26,14 @@ def add(commands: Any) -> None:
 
 def _pause(args: argparse.Namespace) -> None:
     with opened(args) as pq:
+        warn_unknown(pq, args.queue)
         pq[args.queue].pause()
     print_text(f"queue {args.queue!r} paused")
 
 
 def _resume(args: argparse.Namespace) -> None:
     with opened(args) as pq:
+        warn_unknown(pq, args.queue)
         pq[args.queue].resume()
     print_text(f"queue {args.queue!r} resumed")
 
@@ -39,6 +41,7 @@ def _resume(args: argparse.Namespace) -> None:
 def _clear(args: argparse.Namespace) -> None:
     confirm(args, f"Delete all jobs of queue {args.queue!r}, including finished ones?")
     with opened(args) as pq:
+        warn_unknown(pq, args.queue)
         pq[args.queue].clear()
     print_text(f"queue {args.queue!r} cleared")
 

@@ -4,7 +4,6 @@ rotate, rebase, drop."""
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from .._streams import Event, Stream, StreamInfo, Subscription
 from .._times import TimeSpec
 from ..errors import EventsLeft, PQError
 from . import parser as forms
+from .exact import dumps, loads
 from .output import confirm, one_line, print_json, print_table, print_text
 from .parser import Commands, database_options, json_value, opened, positive, table_options
 
@@ -106,6 +106,7 @@ def _as_json(info: StreamInfo) -> dict[str, Any]:
 
 def _stream(pq: Any, args: argparse.Namespace) -> Stream:
     found: Stream = pq.streams[args.stream]
+    found._codec.encode, found._codec.decode = dumps, loads
     return found
 
 
@@ -144,7 +145,7 @@ def _read(args: argparse.Namespace) -> None:
 
 
 def _line(event: Event) -> list[Any]:
-    return [event.id, event.at.replace(tzinfo=None), event.type, event.key, one_line(json.dumps(event.data))]
+    return [event.id, event.at.replace(tzinfo=None), event.type, event.key, one_line(dumps(event.data))]
 
 
 def _publish(args: argparse.Namespace) -> None:

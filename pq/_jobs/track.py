@@ -29,4 +29,4 @@ def tracked(items: Iterator[T], total: int | None, tell: Callable[[dict[str, Any
 def ratio(data: Any) -> float | None:
     """Return the part of a job that is done, of what it has noted as its progress; None if that does not say."""
     found: Any = data.get("done") if isinstance(data, dict) else data
-    return float(found) if type(found) in (int, float) and 0 <= found <= 1 else None
+    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) and 0 <= found <= 1 else None

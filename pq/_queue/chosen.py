@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .._args import check_text
+from .._args import check_text, job_ids
 from .._jobs.failure import Failure
+from .._jobs.info import JobInfo
 from .._table.rows import QueueRows
+from ..sql import array
 
 #: How many ids one statement reads.
 PAGE = 1000
@@ -45,6 +47,12 @@ def chosen(
     while rows := queue._run(sql["chosen"], **params, **place, limit=PAGE):
         yield [id for id, text in rows if error is None or _has(text, error)]
         place["after"] = rows[-1][0]
+
+
+def these(queue: QueueRows, ids: Iterable[int]) -> list[JobInfo]:
+    """Return the jobs of the queue with these ids, in any state, in the order of the ids."""
+    rows = queue._run(queue._statements("browse.sql")["these"], ids=array(job_ids(ids)))
+    return [JobInfo.of(queue, row[1:]) for row in rows if row[0] == queue.name]
 
 
 def _has(text: str, error: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
@@ -123,6 +123,8 @@ class Codec:
 
     def __init__(self, is_text: bool) -> None:
         self.is_text: bool = is_text
+        self.encode: Callable[[Any], str] = _codec.encode
+        self.decode: Callable[[str], Any] = _codec.decode
 
     def encoded(self, event: NewEvent) -> Row:
         """Return an event as it is written.
@@ -136,7 +138,7 @@ class Codec:
             check_text("data", _codec.check_str(data) or "-")
         if isinstance(data, NewEvent):
             raise TypeError("the data of an event can't be a NewEvent: give that to publish_many or load")
-        text = _codec.encode(data)
+        text = self.encode(data)
         if type != "":
             check_text("type", type)
         if key is not None:
@@ -150,7 +152,7 @@ class Codec:
         """
         id, at, type, key, text, headers = columns
         try:
-            data = _codec.decode(text)
+            data = self.decode(text)
             if self.is_text and data is not None:
                 _codec.check_str(data)
             beside = None if headers is None else json.loads(headers)

@@ -96,6 +96,17 @@ def test_call_puts_the_job_of_a_call(run: Run, sql: Sql, arguments: list[str], e
     assert worked.stderr == ""
 
 
+def test_call_keeps_the_digits_of_numbers(run: Run, sql: Sql) -> None:
+    run("call", "garden.eat", "[12345678901234567.89, 1.10]")
+    run("call", "garden.eat", '{"kind": 12345678901234567.89}')
+    assert [text for (text,) in sql("select (data->'args')::text from queue order by id")][0] == (
+        "[12345678901234567.89, 1.10]"
+    )
+    assert [text for (text,) in sql("select (data->'kwargs')::text from queue order by id")][1] == (
+        '{"kind": 12345678901234567.89}'
+    )
+
+
 def test_call_takes_times(run: Run, sql: Sql) -> None:
     run("call", "garden.eat", '["Cox"]', "--at", "1h", "--expected", "2h")
     seconds = "extract(epoch from {} - enqueued_at)::int"

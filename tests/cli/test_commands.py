@@ -342,6 +342,38 @@ def test_data_that_python_cannot_read_is_shown_as_text(call: Calls, sql: Sql, te
     assert text[:50] in call("list", "a")
 
 
+NUMBERS = ["12345678901234567.89", "1.10", "1E5", "-0.0", "1e-400", "123456789012345678901234567890"]
+NESTED = '{"function": "m.f", "args": [%s], "kwargs": {"x": %s}}' % (", ".join(NUMBERS), NUMBERS[0])
+
+
+def test_numbers_keep_their_digits(call: Calls, pq: PQ, sql: Sql) -> None:
+    for text in (*NUMBERS, NESTED):
+        id = call("put", "a", text).strip()
+        assert sql("select data::text from queue where id = %s", (id,)) == [(text,)]
+        assert f'"data": {text}' in call("list", "a", id, "--json")
+        assert f'"data": {text}' in call("show", "a", id, "--json")
+        sql("update queue set result = %s, dequeued_at = now(), due_at = null where id = %s", (text, id))
+        assert f'"result": {text}' in call("show", "a", id, "--json")
+    id = call("put", "b", NESTED).strip()
+    pq["b"].get(block=False, lease="1h").fail(ValueError())  # type: ignore[union-attr]
+    assert f'"data": {NESTED}' in call("dead", "list", "--json")
+    shown = call("dead", "list")
+    assert f"{', '.join(NUMBERS)}, x={NUMBERS[0]}"[:50] in shown
+
+
+def test_events_keep_the_digits_of_numbers(call: Calls, pq: PQ) -> None:
+    pq.streams["s"].create()
+    call("stream", "publish", "s", NESTED)
+    assert f'"data": {NESTED}' in call("stream", "read", "s", "--json")
+
+
+def test_a_pickle_of_a_number_is_one_of_a_float(call: Calls, pq: PQ) -> None:
+    call("put", "a/pickle", "[1.5]")
+    job = pq["a/pickle"].get(block=False)
+    assert job is not None
+    assert [type(each) for each in job.data] == [float]
+
+
 def test_data_does_not_command_the_terminal_or_break_the_table(call: Calls, sql: Sql) -> None:
     ((id,),) = sql("""insert into queue (q_name, data) values ('a', E'{"a":\n"\u009b2J\u202eü"}') returning id""")
     for command in (["list", "a"], ["show", "a", str(id)]):
@@ -600,6 +632,24 @@ def test_several_ids_are_listed_rescheduled_and_moved(call: Calls, pq: PQ) -> No
     output, errors = call.both("move", "b", *ids, str(2**70), str(pq["c"].put(1)), "c", code=1)
     assert output == "3 moved to queue 'c'\n"
     assert errors.startswith("pq: 2 not moved")
+
+
+UNKNOWN = [
+    ["list"], ["list", "--json"], ["list", "--task", "t"], ["count"], ["count", "--state", "dead"], ["pause"],
+    ["resume"], ["clear", "--yes"], ["cancel", "--all", "--yes"], ["reschedule", "--all", "--at", "1s"], ["move", "c", "--all"],
+    ["dead", "list"], ["dead", "groups"], ["dead", "retry", "--all"], ["dead", "discard", "--all", "--yes"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", UNKNOWN, ids=" ".join)
+def test_an_unknown_queue_is_told(call: Calls, pq: PQ, command: list[str]) -> None:
+    pq["apples"].put(1)
+    words = command[: 2 if command[0] == "dead" else 1]
+    for name, told in (("appels", True), ("apples", False)):
+        _, errors = call.both(*words, name, *command[len(words) :], code=0)
+        assert ("queue 'appels' has no jobs" in errors) is told
+        assert ("those that have: 'apples'" in errors) is told
+        assert errors.count("\n") == told
 
 
 def test_more_jobs_than_a_statement_reads_are_moved(call: Calls, pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ SHARED = {
     "_place": "of a job: its place in the order in which jobs are listed",
     "_retry_each": "of the dead jobs of a queue, for groups of them",
     "_with_tasks": "of a PQ with tasks, for a worker",
+    "_codec": "of a stream, for the command line: which keeps the digits of numbers",
     "_packages": "of a queue with tasks, for the command line: where functions may be found",
 }
 #: Of the standard library, and of SQLAlchemy's adapters.
