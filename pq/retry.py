@@ -21,6 +21,16 @@ Chooser = Callable[[int, BaseException], "Delay | None"]
 RetryIn = Delay | None | Sequence[Delay] | Chooser
 
 
+def retries_from(max_retries: int, max_attempts: int | None) -> int:
+    """Return how often a job is tried again.
+
+    :param max_attempts: how often it is tried in all; unless it is None it replaces `max_retries`.
+    :raises TypeError: it is not an int.
+    :raises ValueError: it is below 1.
+    """
+    return max_retries if max_attempts is None else integer("max_attempts", max_attempts, 1) - 1
+
+
 @dataclass(frozen=True)
 class Exponential:
     """The pauses that `exponential` makes; the parameters are the same."""

@@ -350,6 +350,8 @@ def test_nothing_can_be_pickled(dsn: str, what: Callable[[PQ], Any]) -> None:
 )
 def test_attempts_of_a_queue(untouched: Untouched, value: Any, error: type[Exception], words: list[str]) -> None:
     refused(lambda: PQ(untouched.conn, max_attempts=value)["a"], error, *words)
+    task_queue = pq.tasks.PQ(untouched.conn)["a"]
+    refused(lambda: task_queue.task(max_attempts=value), error, *words)
 
 
 # -- what only the server can know

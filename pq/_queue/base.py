@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from logging import Logger, getLogger
 from typing import Any
 
-from .._args import integer
 from .._db import block_of
 from .._table.puts import PutRows
 from ..errors import BlockError
-from ..retry import Policy, RetryIn, exponential
+from ..retry import Policy, RetryIn, exponential, retries_from
 
 
 class QueueBase(PutRows):
@@ -33,8 +32,7 @@ class QueueBase(PutRows):
 
     def __init__(self, name: str, *args: Any, **options: Any) -> None:
         super().__init__(name, *args, **options)
-        again = self.max_retries if self.max_attempts is None else integer("max_attempts", self.max_attempts, 1) - 1
-        self._policy = Policy(again, self.retry_in)
+        self._policy = Policy(retries_from(self.max_retries, self.max_attempts), self.retry_in)
         self._entered: list[Any] = []  # the blocks of this queue that are open, in all threads
 
     # -- transactions

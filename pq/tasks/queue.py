@@ -18,7 +18,7 @@ from .._schedules import Schedule, check_schedule
 from .._text import is_a
 from .._times import Delay, TimeSpec, positive_delay, when
 from ..errors import TaskNotFound
-from ..retry import Policy, RetryIn
+from ..retry import Policy, RetryIn, retries_from
 from ..worker import Worker
 from ..worker.call import Call, Options
 from ..worker.execution import Execution
@@ -66,7 +66,7 @@ class Queue(TriedQueue):
         max_retries: int = 0,
         retry_in: RetryIn = "30s",
         *,
-        name: str | None = None,
+        max_attempts: int | None = None, name: str | None = None,
         transactional: bool = False,
         lease: Delay | None = None,
         timeout: Delay | None = None,
@@ -84,7 +84,7 @@ class Queue(TriedQueue):
         max_retries: int = 0,
         retry_in: RetryIn = "30s",
         *,
-        name: str | None = None,
+        max_attempts: int | None = None, name: str | None = None,
         transactional: bool = False,
         lease: Delay | None = None,
         timeout: Delay | None = None,
@@ -104,6 +104,7 @@ class Queue(TriedQueue):
         :param expected_at: as for `Queue.put`; ``_expected_at`` at the call overrides it.
         :param max_retries: how often a call that raised an exception is tried again; after that the job is dead.
         :param retry_in: the pause before that: ``'30s'`` or a timedelta, a list or a function; see `pq.retry.Policy`.
+        :param max_attempts: how often it is tried in all; unless it is None it replaces `max_retries`.
         :param name: what jobs name the task by; default: the function's import path. With a name the function can be
             moved, but it must be decorated in the worker's process.
         :param transactional: run it inside a transaction, whose cursor is ``current().cursor``: what it writes there
@@ -123,9 +124,9 @@ class Queue(TriedQueue):
         :raises ImportError: `cron` or `rrule` needs an extra: ``pip install "pq[schedules]"``.
         :raises TypeError: an argument of another type. When it decorates: the function is async or a generator
             function, it can't take the job's id, or it has no path and no name.
-        :raises ValueError: a time of another form or out of range; negative `max_retries`; an empty name. When it
-            decorates: another function has that name in this process. If the module is loaded again, the function takes
-            its own place; two functions of one path are warned of.
+        :raises ValueError: a time of another form or out of range; `max_retries` below 0 or `max_attempts` below 1; an
+            empty name. When it decorates: another function has that name in this process. If the module is loaded
+            again, the function takes its own place; two functions of one path are warned of.
         """
         if callable(schedule_at):
             return self.task()(schedule_at)
@@ -136,6 +137,7 @@ class Queue(TriedQueue):
                 error.args = (f"{error}; the name of a task is given as name={schedule_at!r}",)
             raise
         when("expected_at", expected_at)
+        max_retries = retries_from(max_retries, max_attempts)
         Policy(max_retries, retry_in)
         tags.check(self.name, key, unique)
         if name is not None:

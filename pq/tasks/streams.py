@@ -13,7 +13,7 @@ from .._streams import Stream as BaseStream
 from .._streams.retries import retries_of
 from .._streams.start import start_of
 from .._times import Delay
-from ..retry import RetryIn
+from ..retry import RetryIn, retries_from
 from ..worker.handler import current
 from ..worker.intake import Intake
 
@@ -37,6 +37,7 @@ class Stream(BaseStream):
         subscription: str,
         start: str | int | datetime = "new",
         max_retries: int = 3,
+        max_attempts: int | None = None,
         retry_in: RetryIn = "30s",
         transactional: bool = False,
         lease: Delay | None = None,
@@ -58,6 +59,7 @@ class Stream(BaseStream):
         :raises TypeError: an argument has another type.
         :raises ValueError: the subscription has a function for that type already, or an argument is out of range.
         """
+        max_retries = retries_from(max_retries, max_attempts)
         check_text("subscription name", subscription)
         start_of("start", start)
         for type in types:

@@ -636,8 +636,9 @@ def test_several_ids_are_listed_rescheduled_and_moved(call: Calls, pq: PQ) -> No
 
 UNKNOWN = [
     ["list"], ["list", "--json"], ["list", "--task", "t"], ["count"], ["count", "--state", "dead"], ["pause"],
-    ["resume"], ["clear", "--yes"], ["cancel", "--all", "--yes"], ["reschedule", "--all", "--at", "1s"], ["move", "c", "--all"],
-    ["dead", "list"], ["dead", "groups"], ["dead", "retry", "--all"], ["dead", "discard", "--all", "--yes"],
+    ["resume"], ["clear", "--yes"], ["cancel", "--all", "--yes"], ["reschedule", "--all", "--at", "1s"],
+    ["move", "c", "--all"], ["dead", "list"], ["dead", "groups"], ["dead", "retry", "--all"],
+    ["dead", "discard", "--all", "--yes"],
 ]  # fmt: skip
 
 

@@ -24,6 +24,15 @@ def queue(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
         yield pq["default"]
 
 
+@pytest.mark.parametrize(("given", "retries"), [({"max_attempts": 3}, 2), ({"max_attempts": 1, "max_retries": 5}, 0)])
+def test_attempts_can_be_counted_in_all(queue: Queue, given: dict[str, int], retries: int) -> None:
+    task = queue.task(**given)(plain)
+    task(1)
+    job = queue.get(block=False)
+    assert job is not None
+    assert (task.options.max_retries, job.data["max_retries"]) == (retries, retries)
+
+
 # -- arguments
 
 
