@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-import secrets
 from collections.abc import Callable
 from typing import Any
 
 from .._codec import encode
 
 #: Stands, with a number, for each number in a document until the rest of it has become text.
-_MARK = secrets.token_hex(16)
+_MARK = os.urandom(16).hex()
 _MARKED = re.compile(rf'"{_MARK} (.*?)"')
 
 

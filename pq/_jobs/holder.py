@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
+import socket
 from functools import lru_cache
 
 
@@ -14,4 +14,4 @@ def holder() -> str:
 
 @lru_cache(maxsize=1)  # by the process id, which is another one after a fork
 def _named(pid: int) -> str:
-    return f"{platform.node()}:{pid}"
+    return f"{socket.gethostname()}:{pid}"

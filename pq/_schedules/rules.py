@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import takewhile
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any
 
 from .._times import duration, duration_text
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 UTC = timezone.utc
 
@@ -59,6 +61,8 @@ def zone_of(name: str) -> ZoneInfo:
 
     :raises UnknownZone: there is none of that name.
     """
+    from zoneinfo import ZoneInfo  # most programs have no schedules
+
     try:
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):  # the last one is what zoneinfo raises for a name that nothing has
@@ -160,7 +164,7 @@ def _first(rule: str) -> object:
     kind, _, text = rule.partition(" ")
     start = datetime(2000, 1, 1, tzinfo=UTC)
     if kind == "cron":
-        return next(times(rule, ZoneInfo("UTC"), start, start), None)
+        return next(times(rule, zone_of("UTC"), start, start), None)
     # dateutil goes on until the year 9999: begin so close to it that the end comes soon. After 400 years the calendar
     # repeats itself, weekdays included.
     begin, parts = _parts(text)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._args import check_text, check_word
 from .._table import Table
@@ -16,6 +15,9 @@ from .._unique import Unique, key_of, tag, unique_of
 from ..errors import ScheduleNotFound
 from ..sql import array
 from . import rules
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 #: What becomes of times at which nobody was there to put the job.
 MISSED = ("once", "skip", "all")

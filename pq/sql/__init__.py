@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
-from importlib.resources import files
+from pkgutil import get_data
 
 from .names import BESIDE, CALLED, NAME_BYTES, STREAM_KINDS, TableName, beside, object_name, quote, stream_object
 
@@ -62,7 +62,9 @@ def bind(sql: str, words: Mapping[str, str]) -> str:
 
 def read(path: str) -> str:
     """Return the text of a file below ``pq/sql``."""
-    return files("pq").joinpath("sql", *path.split("/")).read_text("utf-8")
+    data = get_data(__name__, path)  # importlib.resources would import some twenty modules
+    assert data is not None
+    return data.decode().replace("\r\n", "\n")
 
 
 @cache

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .._db import Waker, wait_readable
 from .._logs import worker_log as logger
 from .signals import Handler, Signals
+
+if TYPE_CHECKING:
+    import subprocess
 
 #: Seconds until a process that has ended is replaced: at first, and after it has ended at once again and again.
 FIRST_PAUSE = 0.5
@@ -62,6 +65,8 @@ class Slot:
         """
         ours, theirs = socket.socketpair()
         try:
+            import subprocess  # few commands need it
+
             self.process = subprocess.Popen(
                 [*self._command, OPTION, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),

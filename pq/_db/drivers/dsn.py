@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from configparser import Error, RawConfigParser
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -75,6 +74,8 @@ def defaults(given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
 
 def _service(name: str, given: Mapping[str, str], environ: Mapping[str, str]) -> frozenset[str]:
     """Return the names of the parameters that a service sets."""
+    from configparser import Error, RawConfigParser  # few have services
+
     user = given.get("servicefile") or environ.get("PGSERVICEFILE") or os.path.expanduser("~/.pg_service.conf")
     system = Path(environ.get("PGSYSCONFDIR", "/"), "pg_service.conf")
     for path in (Path(user), system):
