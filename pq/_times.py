@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from ._args import timeout_seconds
 
 #: What `schedule_at` and `expected_at` accept.
-TimeSpec = str | timedelta | datetime | None
+TimeSpec = str | timedelta | float | datetime | None
 
-#: A duration: ``'30s'``, ``'1h30m'``, or a timedelta.
-Delay = str | timedelta
+#: A duration: ``'30s'``, ``'1h30m'``, a timedelta, or a number of seconds.
+Delay = str | timedelta | float
 
 #: The longest relative time that is accepted. The server's ``now()`` plus this must stay within the year 9999, the
 #: last one that Python can read back.
@@ -41,7 +41,7 @@ def when(name: str, spec: TimeSpec) -> When:
     """Read a time.
 
     :param name: the name of the argument in the error.
-    :raises TypeError: `spec` is neither None, str, timedelta nor datetime.
+    :raises TypeError: `spec` is neither None, a str, a timedelta, a number of seconds nor a datetime.
     :raises ValueError: the text has another form, or the time is out of range.
     """
     if spec is None:
@@ -52,7 +52,10 @@ def when(name: str, spec: TimeSpec) -> When:
         return When(delay=_bounded(name, spec, spec))
     if isinstance(spec, datetime):
         return When(at=_utc(name, spec))
-    raise TypeError(f"{name} must be a str, timedelta or datetime, not {type(spec).__name__}: {reprlib.repr(spec)}")
+    if _is_number(spec):
+        return When(delay=_bounded(name, spec, _of_seconds(name, spec)))
+    what = f"{type(spec).__name__}: {reprlib.repr(spec)}"
+    raise TypeError(f"{name} must be a number of seconds, a str, timedelta or datetime, not {what}")
 
 
 def duration(name: str, text: str) -> timedelta:
@@ -80,6 +83,17 @@ def duration_text(delay: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
+def _is_number(spec: object) -> bool:
+    return isinstance(spec, (int, float)) and not isinstance(spec, bool)
+
+
+def _of_seconds(name: str, seconds: float) -> timedelta:
+    try:
+        return timedelta(seconds=seconds)
+    except (OverflowError, ValueError):  # ValueError: NaN
+        raise _out_of_range(name, seconds) from None
+
+
 def _bounded(name: str, spec: object, delay: timedelta) -> timedelta:
     if abs(delay) > LIMIT:
         raise _out_of_range(name, spec)
@@ -96,7 +110,8 @@ def _utc(name: str, moment: datetime) -> datetime:
 
 
 def _out_of_range(name: str, spec: object) -> ValueError:
-    text = str(spec)
+    is_long = isinstance(spec, int) and abs(spec) >= 10**40  # of which Python may refuse to make text
+    text = reprlib.repr(float("inf")) if is_long else str(spec)
     shown = text if len(text) <= 40 else text[:40] + "..."
     reach = f"relative times reach {LIMIT.days} days, absolute ones the years 1 to 9999"
     return ValueError(f"{name} is out of range: {shown!r}; {reach}")
@@ -106,11 +121,12 @@ def delay_of(name: str, spec: Any) -> timedelta:
     """Read a duration that is not negative.
 
     :param name: the name of the argument in the error.
-    :raises TypeError: `spec` is neither a str nor a timedelta.
+    :raises TypeError: `spec` is neither a str, a timedelta nor a number of seconds.
     :raises ValueError: the text has another form, or the duration is negative or out of range.
     """
-    if not isinstance(spec, (str, timedelta)):
-        raise TypeError(f"{name} must be a str or timedelta, not {type(spec).__name__}: {reprlib.repr(spec)}")
+    if not isinstance(spec, (str, timedelta)) and not _is_number(spec):
+        what = f"{type(spec).__name__}: {reprlib.repr(spec)}"
+        raise TypeError(f"{name} must be a number of seconds, a str or timedelta, not {what}")
     delay = when(name, spec).delay
     assert delay is not None
     if delay < timedelta():
@@ -133,8 +149,13 @@ def patience(name: str, spec: Any) -> float:
     :raises TypeError: `spec` is neither a number, a str nor a timedelta.
     :raises ValueError: it is negative or NaN, or the text has another form.
     """
-    if isinstance(spec, (str, timedelta)):
-        return delay_of(name, spec).total_seconds()
     if spec is None:
         raise TypeError(f"{name} must be a number of seconds, a str or timedelta, not None")
+    return wait_of(spec, name)
+
+
+def wait_of(spec: Delay | None, name: str = "timeout") -> float:
+    """Return how long to wait, as `patience` does; infinity for None."""
+    if isinstance(spec, (str, timedelta)):
+        return delay_of(name, spec).total_seconds()
     return timeout_seconds(spec, name)

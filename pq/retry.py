@@ -52,9 +52,9 @@ class Exponential:
 def exponential(first: Delay = "5s", factor: float = 2, most: Delay = "1h", jitter: float = 0.1) -> Exponential:
     """Return pauses that grow exponentially, for `retry_in`.
 
-    :param first: the pause after the first failure, as ``'5s'`` or a timedelta.
+    :param first: the pause after the first failure, as ``'5s'``, a timedelta or seconds.
     :param factor: how many times longer each pause is than the one before; at least 1.
-    :param most: the longest pause, as ``'1h'`` or a timedelta.
+    :param most: the longest pause, as ``'1h'``, a timedelta or seconds.
     :param jitter: a fraction from 0 to 1. Each pause is randomly made longer or shorter by up to this fraction, so that
         jobs that failed together do not come back together.
     :raises TypeError: an argument has another type.

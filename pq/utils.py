@@ -17,7 +17,7 @@ logger: Logger = getLogger("pq")
 def convert_time_spec(spec: TimeSpec) -> datetime | None:
     """Convert a time that `Queue.put` accepts to a naive datetime in UTC; relative times are by this machine's clock.
 
-    :raises TypeError: the time is neither None, str, timedelta nor datetime.
+    :raises TypeError: the time is neither None, a str, a timedelta, a number of seconds nor a datetime.
     :raises ValueError: the text has another form, or the time is out of range.
     """
     moment = when("time", spec)

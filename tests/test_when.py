@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pq._times import LIMIT, When, duration, when
+from pq._times import LIMIT, When, delay_of, duration, patience, positive_delay, wait_of, when
 from pq.utils import convert_time_spec, utc_format
 
 UTC = dt.timezone.utc
@@ -59,6 +59,19 @@ def test_a_text_is_read_whole_or_not_at_all(text: str) -> None:
     else:
         with pytest.raises(ValueError, match="must be of the form"):
             duration("x", text)
+
+
+@pytest.mark.parametrize("seconds", [0, 5, 1.5, -2, 2_000_000 * 86400])
+def test_a_number_is_of_seconds(seconds: float) -> None:
+    assert when("x", seconds) == When(delay=dt.timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize("spec", [5, 5.0, "5s", dt.timedelta(seconds=5)], ids=repr)
+def test_units_are_alike_everywhere(spec: Any) -> None:
+    """In each function that reads a time for an argument."""
+    five = dt.timedelta(seconds=5)
+    assert when("x", spec).delay == delay_of("x", spec) == positive_delay("x", spec) == five
+    assert patience("x", spec) == wait_of(spec) == 5
 
 
 @pytest.mark.parametrize("delay", [dt.timedelta(), SECOND / 1_000_000, -SECOND, LIMIT, -LIMIT], ids=str)

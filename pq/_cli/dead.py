@@ -12,7 +12,7 @@ from .._manager import PQ
 from .._text import cut
 from ..errors import PQError
 from .output import call_of, confirm, print_json, print_table, value_of
-from .parser import database_options, opened, positive, table_options, warn_unknown
+from .parser import database_options, opened, positive, span, table_options, warn_unknown
 
 #: The actions, and whether they are for groups of jobs.
 ACTIONS = {
@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         if name == "list":
             action.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N (default: 100)")
         if name == "retry":
-            action.add_argument("--in", dest="within", metavar="TIME", help="after this time, such as 30s or 1h30m")
+            action.add_argument("--in", dest="within", type=span, metavar="TIME", help="after this time, such as 30s")
         if name == "retry-group":
             action.add_argument("--rate", metavar="N/PERIOD", help="so many in a period, as 100/m; the others later")
         if name.startswith("discard"):

@@ -14,7 +14,7 @@ from .._args import JOB_IDS
 from .._manager import PQ
 from .._queue.browse import STATES
 from .._text import printable
-from .._times import TimeSpec, duration
+from .._times import Delay, TimeSpec, duration, wait_of
 from ..errors import StatementTimeout
 from .exact import dumps, loads
 
@@ -119,6 +119,9 @@ class Commands:
 
 # -- the forms of arguments, for `argparse`
 
+#: A number of seconds. What is longer may be a date without hyphens.
+_SECONDS = re.compile(r"[0-9]{1,7}(\.[0-9]+)?")
+
 
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
@@ -132,6 +135,8 @@ def positive(text: str) -> int:
 
 def time(text: str) -> TimeSpec:
     """Read a time, relative or absolute."""
+    if _SECONDS.fullmatch(text):
+        return float(text)
     try:
         duration("time", text)
         return text
@@ -149,9 +154,22 @@ def time_or_none(text: str) -> TimeSpec:
     return None if text == "none" else time(text)
 
 
-def span_or_none(text: str) -> str | int | None:
+def span_or_none(text: str) -> Delay | None:
     """Read how long something is kept; ``none``: for ever."""
-    return {"none": None, "0": 0}.get(text, text)
+    return None if text == "none" else span(text)
+
+
+def span(text: str) -> Delay:
+    """Read how long something is: ``30s``, or a number of seconds."""
+    return float(text) if _SECONDS.fullmatch(text) else text
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds, or ``30s``."""
+    try:
+        return wait_of(span(text), "a time")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def json_value(text: str, what: str) -> Any:

@@ -14,7 +14,7 @@ from ..errors import EventsLeft, PQError
 from . import parser as forms
 from .exact import dumps, loads
 from .output import confirm, one_line, print_json, print_table, print_text
-from .parser import Commands, database_options, json_value, opened, positive, table_options
+from .parser import Commands, database_options, json_value, opened, positive, span, span_or_none, table_options
 
 COLUMNS = ("subscription", "events", "age", "types", "partitions", "shared", "paused")
 
@@ -27,8 +27,9 @@ def add(commands: Any) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
     command = Commands(actions, parents).add
     create = command(_create, "create", "create a stream, or change how long its events are kept", "stream")
-    create.add_argument("--retain", default=UNSET, metavar="TIME", help="how long events are kept that all have read")
-    create.add_argument("--retain-unread", default=UNSET, metavar="TIME", help="how long unread ones are; or 'none'")
+    kept: dict[str, Any] = {"default": UNSET, "metavar": "TIME"}
+    create.add_argument("--retain", type=span, **kept, help="how long events are kept that all have read")
+    create.add_argument("--retain-unread", type=span_or_none, **kept, help="how long unread ones are; or 'none'")
     command(_info, "info", "show a stream and its subscriptions", "stream", "--json")
     read = command(_read, "read", "show events, whoever has read them", "stream", "--json")
     read.add_argument("--after", type=int, default=0, metavar="ID", help="only events behind this one")
@@ -111,10 +112,9 @@ def _stream(pq: Any, args: argparse.Namespace) -> Stream:
 
 
 def _create(args: argparse.Namespace) -> None:
-    unread = None if args.retain_unread == "none" else args.retain_unread
     with opened(args) as pq:
         stream = _stream(pq, args)
-        stream.create(retain=args.retain, retain_unread=unread)
+        stream.create(retain=args.retain, retain_unread=args.retain_unread)
         print_text(f"stream {stream.name!r}: version {stream.version()}")
 
 

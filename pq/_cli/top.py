@@ -18,7 +18,7 @@ from .._manager import PQ
 from .._text import cut, describe
 from .cells import Line
 from .output import print_json, print_text
-from .parser import Commands, database_options, opened, table_options
+from .parser import Commands, database_options, opened, seconds, table_options
 from .screen import Screen
 from .table import name_of
 from .watch import Snapshot, Watch
@@ -48,10 +48,10 @@ def add(commands: Any) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0.5 <= seconds <= 3600:
+    found = seconds(text)
+    if not 0.5 <= found <= 3600:
         raise argparse.ArgumentTypeError(f"must be from 0.5 to 3600 seconds: {text}")
-    return seconds
+    return found
 
 
 def _top(args: argparse.Namespace) -> None:

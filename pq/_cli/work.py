@@ -17,7 +17,7 @@ from ..worker.health import Health
 from ..worker.supervisor import OPTION, Supervisor, command, supervised
 from . import logs
 from .app import UsageError, connected, find
-from .parser import Commands, positive
+from .parser import Commands, positive, seconds
 
 #: Options that say how a worker is to be made, with their defaults.
 DEFAULTS: dict[str, Any] = {
@@ -47,10 +47,10 @@ def add(commands: Any) -> None:
     option("--batch", type=positive, metavar="N", help="how many jobs are taken together at most (default: 500)")
     option("--burst", action="store_true", help="stop when there are no jobs")
     option("--max-jobs", type=positive, metavar="N", help="stop after N jobs")
-    option("--max-idle", type=float, metavar="S", help="stop after S seconds without a job")
+    option("--max-idle", type=seconds, metavar="S", help="stop after S seconds without a job")
     option(
         "--shutdown-timeout",
-        type=int,
+        type=seconds,
         metavar="S",
         help="seconds that running jobs have to end when the worker stops (default: 30)",
     )
@@ -117,7 +117,7 @@ def worker_of(args: argparse.Namespace) -> Worker:
             max_jobs=args.max_jobs,
             max_idle=args.max_idle,
             batch=args.batch,
-            shutdown_timeout=f"{args.shutdown_timeout}s",
+            shutdown_timeout=args.shutdown_timeout,
         )
     else:
         kind = type(found).__name__

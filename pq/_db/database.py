@@ -10,7 +10,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from .._args import timeout_seconds
+from .._times import Delay, wait_of
 from .block import Block, Using
 from .drivers.base import PING, Driver, Params, Rows, Statement
 from .drivers.detect import driver_of, is_dsn, is_engine
@@ -42,9 +42,9 @@ class Database:
         pool: Any,
         table: str,
         max_connections: int = 10,
-        statement_timeout: float | None = 30.0,
+        statement_timeout: Delay | None = 30.0,
     ) -> None:
-        limit = timeout_seconds(statement_timeout, "statement_timeout")
+        limit = wait_of(statement_timeout, "statement_timeout")
         if limit < 0.001:
             raise ValueError(f"statement_timeout must be at least 0.001 seconds, or None: {statement_timeout!r}")
         self.conn = conn

@@ -123,7 +123,7 @@ class LeasedJob(Job):
     def extend(self, by: Delay | None = None, *, conn: Any = None) -> None:
         """Let the lease end this much later than now.
 
-        :param by: as ``'5m'`` or a timedelta; None: the length that the lease had at first.
+        :param by: as ``'5m'``, a timedelta or seconds; None: the length that the lease had at first.
         :param conn: as for `done`.
         :raises LeaseLost: as for `done`.
         :raises TypeError: `by` has another type.

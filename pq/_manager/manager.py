@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from .. import _codec
-from .._args import UNSET, Unset, check_text, integer, timeout_seconds
+from .._args import UNSET, Unset, check_text, integer
 from .._db import Database
 from .._looks import Looks
 from .._queue import Queue
@@ -16,6 +16,7 @@ from .._queue.all_jobs import AllJobs
 from .._queue.kept import KeptQueues
 from .._table import Table, schema
 from .._table.retention import BATCH, Change, Pruner, Retention, Span, read
+from .._times import Delay, wait_of
 from ..doctor import Finding, examine
 from ..sql import TableName
 from .instrument import Instrumented
@@ -72,8 +73,8 @@ class PQ(AllJobs, Instrumented, Looks, Mappings):
         *,
         pickle_key: bytes | Sequence[bytes] | None = None,
         max_connections: int = 10,
-        statement_timeout: float | None = 30.0,
-        poll_interval: float = 1.0,
+        statement_timeout: Delay | None = 30.0,
+        poll_interval: Delay = 1.0,
         listen_dsn: str | None = None,
         **options: Any,
     ) -> None:
@@ -84,12 +85,13 @@ class PQ(AllJobs, Instrumented, Looks, Mappings):
         if conn is None and pool is None:
             conn = os.environ.get("PQ_DSN") or os.environ.get("DATABASE_URL") or ""
         integer("max_connections", max_connections, 1)
-        if not timeout_seconds(poll_interval, "poll_interval") > 0:
+        pause = wait_of(poll_interval, "poll_interval")
+        if not pause > 0:
             raise ValueError(f"poll_interval must be a positive number of seconds, not {poll_interval!r}")
         self.debug = debug
         name = TableName(table, schema)
         self._db = self._database_class(conn, pool, name.quoted, max_connections, statement_timeout)
-        self._table = Table(name, self._db, poll_interval=poll_interval, listen_dsn=listen_dsn)
+        self._table = Table(name, self._db, poll_interval=pause, listen_dsn=listen_dsn)
         self._sql = self._table.statements("queue.sql")
         self._pruner = Pruner(self._db)
         if pickle_key is not None:

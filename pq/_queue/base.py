@@ -9,6 +9,7 @@ from typing import Any
 
 from .._db import block_of
 from .._table.puts import PutRows
+from .._times import Delay
 from ..errors import BlockError
 from ..retry import Policy, RetryIn, exponential, retries_from
 
@@ -17,7 +18,7 @@ class QueueBase(PutRows):
     """The options of a queue."""
 
     #: Seconds that `get` and iteration wait for a job; None waits without end.
-    timeout: float | None = 1
+    timeout: Delay | None = 1
 
     #: Keyword arguments for the cursor that ``with queue as cursor`` gives.
     cursor_kwargs: Mapping[str, Any] = {}

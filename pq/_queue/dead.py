@@ -68,7 +68,7 @@ class Dead:
 
         :param ids: one id, or several. Ids of other than dead jobs are passed over.
         :param all: retry all dead jobs.
-        :param in_: how long to wait before, as ``'30s'`` or a timedelta; None: not at all.
+        :param in_: how long to wait before, as ``'30s'``, a timedelta or seconds; None: not at all.
         :returns: how many jobs were retried.
         :raises TypeError: neither ids nor `all` is given, or both; an argument of another type.
         :raises ValueError: `in_` of another form or out of range.

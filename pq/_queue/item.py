@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
-from .._args import timeout_seconds
 from .._jobs.lease import LeasedJob
 from .._logs import queue_log as logger
+from .._times import Delay, wait_of
 from .._wait import wait_for
 from ..errors import LoopLeft, PQError
 from .base import QueueBase
@@ -55,9 +55,9 @@ class ItemBlock:
     :param timeout: seconds to wait for a job; None means the queue's `timeout`.
     """
 
-    def __init__(self, queue: Items, timeout: float | None) -> None:
+    def __init__(self, queue: Items, timeout: Delay | None) -> None:
         self._queue = queue
-        self._wait = timeout_seconds(queue.timeout if timeout is None else timeout)
+        self._wait = wait_of(queue.timeout if timeout is None else timeout)
         self._block: Any = None
         self._is_outermost = True
         self.job: ItemJob | None = None
@@ -175,7 +175,7 @@ class Items(QueueBase):
 
     _claims: Claim
 
-    def item(self, timeout: float | None = None) -> AbstractContextManager[LeasedJob | None]:
+    def item(self, timeout: Delay | None = None) -> AbstractContextManager[LeasedJob | None]:
         """Return a context manager for one transaction around one job::
 
             with queue.item() as job:
@@ -205,7 +205,7 @@ class Items(QueueBase):
         """
         return ItemBlock(self, timeout)
 
-    def items(self, timeout: float | None = None) -> Iterator[LeasedJob | None]:
+    def items(self, timeout: Delay | None = None) -> Iterator[LeasedJob | None]:
         """Iterate jobs without end, each in its own transaction; yield None whenever there was none in time::
 
             for job in queue.items():

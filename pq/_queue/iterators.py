@@ -17,8 +17,8 @@ class Getter(Protocol):
 
     @property
     def _db(self) -> Any: ...
-    def get(self, *, timeout: float | None, lease: Delay | None = None) -> Job | None: ...
-    def get_many(self, n: int, *, timeout: float | None, lease: Delay | None) -> list[Any]: ...
+    def get(self, *, timeout: Delay | None, lease: Delay | None = None) -> Job | None: ...
+    def get_many(self, n: int, *, timeout: Delay | None, lease: Delay | None) -> list[Any]: ...
 
 
 class QueueIterator(Iterator["Job | None"]):
@@ -28,9 +28,9 @@ class QueueIterator(Iterator["Job | None"]):
     :ivar lease: the lease of the jobs; None: they are taken without a lease.
     """
 
-    timeout: float | None = None
+    timeout: Delay | None = None
 
-    def __init__(self, queue: Getter, timeout: float | None = None, lease: Delay | None = None) -> None:
+    def __init__(self, queue: Getter, timeout: Delay | None = None, lease: Delay | None = None) -> None:
         self.queue = queue
         self.timeout = timeout
         self.lease = lease
@@ -47,7 +47,7 @@ class BatchIterator(Iterator["list[Any]"]):
     :param linger: seconds to wait for more jobs after the first one of a batch.
     """
 
-    def __init__(self, queue: Getter, n: int, linger: float, timeout: float | None, lease: Delay | None) -> None:
+    def __init__(self, queue: Getter, n: int, linger: float, timeout: Delay | None, lease: Delay | None) -> None:
         self._queue = queue
         self._n = n
         self._linger = linger

@@ -7,13 +7,13 @@ from itertools import chain
 from typing import Any, overload
 
 from .._after import After
-from .._args import integer, timeout_seconds
+from .._args import integer
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
 from .._table import bulk as _bulk
 from .._table.lines import chunks
-from .._times import Delay, TimeSpec, delay_of, positive_delay, when
+from .._times import Delay, TimeSpec, delay_of, positive_delay, wait_of, when
 from .._unique import JobId, Unique
 from ..errors import JobNotFound
 from .claim import Claim
@@ -143,7 +143,7 @@ class Queue(Whys, Groups, Items, Results):
         return count
 
     def get(
-        self, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None
+        self, block: bool = True, timeout: Delay | None = None, lease: Delay | None = None, *, conn: Any = None
     ) -> Job | LeasedJob | None:
         """Take the next job: the one with the earliest `expected_at`; jobs without one come last, by their ids.
 
@@ -167,7 +167,7 @@ class Queue(Whys, Groups, Items, Results):
         return found[0] if found else None
 
     def get_many(
-        self, n: int, block: bool = True, timeout: float | None = None, lease: Delay | None = None, *, conn: Any = None
+        self, n: int, block: bool = True, timeout: Delay | None = None, lease: Delay | None = None, *, conn: Any = None
     ) -> list[Any]:
         """Take up to `n` jobs that are ready, in order; if there are none, wait for the first.
 
@@ -180,8 +180,8 @@ class Queue(Whys, Groups, Items, Results):
         """
         return self._take(integer("n", n, 1), block, timeout, lease, conn)
 
-    def _take(self, n: int, block: bool, timeout: float | None, lease: Delay | None, conn: Any) -> list[Any]:
-        wait = timeout_seconds(self.timeout if timeout is None else timeout)
+    def _take(self, n: int, block: bool, timeout: Delay | None, lease: Delay | None, conn: Any) -> list[Any]:
+        wait = wait_of(self.timeout if timeout is None else timeout)
         length = None if lease is None else positive_delay("lease", lease)
         if not block:
             wait = 0.0
@@ -195,7 +195,7 @@ class Queue(Whys, Groups, Items, Results):
             job._queue = self  # what is done with it later has a `conn` of its own
         return jobs
 
-    def jobs(self, lease: Delay = "30s", timeout: float | None = None) -> Iterator[LeasedJob | None]:
+    def jobs(self, lease: Delay = "30s", timeout: Delay | None = None) -> Iterator[LeasedJob | None]:
         """Iterate jobs under a lease, without end; yield None whenever there was none for `timeout` seconds::
 
             for job in queue.jobs(lease="5m"):
@@ -211,7 +211,7 @@ class Queue(Whys, Groups, Items, Results):
         return found
 
     def batches(
-        self, n: int, linger: Delay = "50ms", lease: Delay | None = None, timeout: float | None = None
+        self, n: int, linger: Delay = "50ms", lease: Delay | None = None, timeout: Delay | None = None
     ) -> Iterator[list[Any]]:
         """Iterate lists of up to `n` jobs, without end; yield an empty one if there was no job for `timeout` seconds.
 

@@ -35,7 +35,7 @@ class Schedule:
     :param cron: the times, as ``'0 3 * * *'``: minute, hour, day, month, weekday. Needs the extra ``pq[schedules]``.
     :param rrule: the times, as an RRULE of RFC 5545, ``'FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=9;BYMINUTE=0'``, perhaps after
         ``'DTSTART:20300131T090000'``; without a DTSTART it begins with the next minute. Needs the extra, too.
-    :param every: or an interval, as ``'5m'`` or a timedelta, from now on; at least 100 milliseconds.
+    :param every: or an interval, as ``'5m'``, a timedelta or seconds, from now on; at least 100 milliseconds.
     :param zone: the time zone of `cron` or `rrule`, as ``'Europe/Berlin'``. Default: UTC.
     :param missed: what becomes of times at which no program was there to put the job. ``'once'``: one job for all of
         them; ``'skip'``: none, unless it is late by less than a minute; ``'all'``: one for each, at most the last

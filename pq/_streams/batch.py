@@ -96,7 +96,7 @@ class Batch(Sequence[Event]):
         retries it becomes a dead job of the queue ``orders:billing``, or stops its partition: see `Stream.subscribe`.
 
         :param error: why: an exception, or a reason in words.
-        :param pause: as ``'30s'`` or a timedelta: try it again after that, however often it was tried before.
+        :param pause: as ``'30s'``, a timedelta or seconds: try it again after that, however often it was tried before.
         :param conn: as for `done`.
         :raises BatchLost: as for `done`.
         :raises ValueError: as for `release`; the pause has another form or is out of range.
@@ -110,7 +110,7 @@ class Batch(Sequence[Event]):
     def extend(self, by: Delay | None = None, *, conn: Any = None) -> None:
         """Let the lease end this much later than now.
 
-        :param by: as ``'30s'`` or a timedelta; None: the length that the lease had at first.
+        :param by: as ``'30s'``, a timedelta or seconds; None: the length that the lease had at first.
         :param conn: as for `done`.
         :raises BatchLost: as for `done`.
         :raises ValueError: `by` has another form, is not positive or out of range.

@@ -78,7 +78,7 @@ class Event:
         """Set the event aside, to be tried again by itself, while the others go on. It is then a job of the queue
         ``orders:billing``, which is put together with the end of the batch, and comes back as a batch of its own.
 
-        :param in_: the pause, as ``'60s'`` or a timedelta; None: that of the retry policy.
+        :param in_: the pause, as ``'60s'``, a timedelta or seconds; None: that of the retry policy.
         :param error: why, to be kept with the job.
         :raises ValueError: the event is not part of a batch that is open; it was set aside before; `in_` has another
             form or is out of range.

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
-from .._args import integer, timeout_seconds
-from .._times import Delay, positive_delay
+from .._args import integer
+from .._times import Delay, positive_delay, wait_of
 from ..errors import BatchLost
 from ..retry import Policy, RetryIn
 from .batch import Batch
@@ -45,7 +45,7 @@ class Subscription(Position):
     def __repr__(self) -> str:
         return f"<pq.Subscription {self.name!r} of {self.stream.name!r}>"
 
-    def batch(self, n: int = 1000, timeout: float | None = 1) -> AbstractContextManager[Batch]:
+    def batch(self, n: int = 1000, timeout: Delay | None = 1) -> AbstractContextManager[Batch]:
         """Return a context manager for one transaction around the next events::
 
             with billing.batch() as batch:
@@ -60,7 +60,7 @@ class Subscription(Position):
         :param timeout: seconds to wait for an event; 0 does not wait; None waits without end.
         :returns: a context manager, whose value is empty if there was no event in time.
         """
-        return BatchBlock(self, integer("n", n, 1), timeout_seconds(timeout))
+        return BatchBlock(self, integer("n", n, 1), wait_of(timeout))
 
     def take(self, n: int = 1000, *, conn: Any = None) -> Batch:
         """Read events, and move the position behind them, in the transaction that is open; this never waits.
@@ -78,7 +78,7 @@ class Subscription(Position):
             raise ValueError("take needs a transaction: use batch(), batches() or pq.using(…)")
         return self._taker.take(stream, Want(n, None)) or empty(stream, self.name)
 
-    def batches(self, n: int = 1000, lease: Delay = "30s", timeout: float | None = 1) -> Iterator[Batch]:
+    def batches(self, n: int = 1000, lease: Delay = "30s", timeout: Delay | None = 1) -> Iterator[Batch]:
         """Iterate batches under a lease, without end; yield an empty one whenever there was no event in time::
 
             for batch in billing.batches():
@@ -86,15 +86,15 @@ class Subscription(Position):
                     for event in batch: ...
 
         :param n: the largest number of events in a batch; at least 1.
-        :param lease: as ``'30s'`` or a timedelta: a batch that has not ended in time is delivered again.
+        :param lease: as ``'30s'``, a timedelta or seconds: a batch that has not ended in time is delivered again.
         :param timeout: as for `batch`.
         """
         integer("n", n, 1)
         length = positive_delay("lease", lease)
-        wait = timeout_seconds(timeout)
+        wait = wait_of(timeout)
         return iter(lambda: self._next(n, length, wait), None)
 
-    def events(self, lease: Delay = "30s", timeout: float | None = 1) -> Iterator[LeasedEvent | None]:
+    def events(self, lease: Delay = "30s", timeout: Delay | None = 1) -> Iterator[LeasedEvent | None]:
         """Iterate events under a lease, one by one and without end; yield None whenever there was none in time::
 
             for event in billing.events():

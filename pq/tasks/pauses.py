@@ -13,7 +13,7 @@ def retry_in_text(retry_in: RetryIn) -> str | None:
     """Return a pause as a job stores it for any version of pq: of a list the first one, of a function none."""
     if isinstance(retry_in, (list, tuple)):
         return retry_in_text(retry_in[0])
-    if isinstance(retry_in, str) and "ms" in retry_in:  # pq 1.9.1 has no such unit
+    if (isinstance(retry_in, str) and "ms" in retry_in) or isinstance(retry_in, (int, float)):  # which 1.9.1 can't read
         retry_in = delay_of("retry_in", retry_in)
     if isinstance(retry_in, timedelta):
         return f"{math.ceil(retry_in.total_seconds())}s"

@@ -100,7 +100,7 @@ def advance(pq: Any, by: Delay, conn: Any = None) -> None:
     retry, leases, the windows of tokens, and the rates of limits. Schedules fire in `drain`, by the clock that was
     turned; store them before you turn it.
 
-    :param by: as ``'2h'`` or a timedelta.
+    :param by: as ``'2h'``, a timedelta or seconds.
     :param conn: as for `drain`. Without it all that is in the table moves, for all programs.
     :raises ValueError: `by` is not positive; a TypeError if it has another type.
     """

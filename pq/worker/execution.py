@@ -117,7 +117,7 @@ class Execution:
         """Return the retry policy. What stands in the row counts, as for pq 1.9.1, where it can stand there at all."""
         options = self.options
         retries, retried = fields.get("max_retries"), fields.get("retried")
-        if self._call is None or isinstance(options.retry_in, (str, timedelta, type(None))):
+        if self._call is None or isinstance(options.retry_in, (str, timedelta, int, float, type(None))):
             retry_in = fields.get("retry_in")
         else:  # a list or a function of the task's
             retry_in = options.retry_in

@@ -26,10 +26,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from .._args import check_text, integer, timeout_seconds
+from .._args import check_text, integer
 from .._jobs.settlement import Settlement
 from .._logs import worker_log as logger
-from .._times import Delay, delay_of
+from .._times import Delay, delay_of, wait_of
 from ..errors import ConnectionLost, LeaseLost, PQError, TableMissing
 from .events import Event, Events, log
 from .execution import Execution
@@ -81,7 +81,7 @@ class Worker:
         lease: Delay = "30s",
         burst: bool = False,
         max_jobs: int | None = None,
-        max_idle: float | None = None,
+        max_idle: Delay | None = None,
         shutdown_timeout: Delay = "30s",
         strict: bool = False,
         batch: int = 500,
@@ -96,7 +96,7 @@ class Worker:
         self._table = self.queues[0]._table
         self.events: Events = Events(stop.exit, self._table.instruments)
         self._batch = integer("batch", batch, 1)
-        self._max_idle = float("inf") if max_idle is None else timeout_seconds(max_idle, "max_idle")
+        self._max_idle = float("inf") if max_idle is None else wait_of(max_idle, "max_idle")
         self._grace = delay_of("shutdown_timeout", shutdown_timeout).total_seconds()
         self._captures = capture_signals
         self._services = Services(self.queues, batch, self.events, self._give_up, stop.fail)

@@ -135,9 +135,18 @@ def test_times_are_absolute_or_relative(call: Calls, pq: PQ, given: str, then: d
         assert found == (then or job.enqueued_at + timedelta(hours=1, minutes=30))
 
 
-@pytest.mark.parametrize("given", ["", "soon", "30", "2999-13-01", "9999999999d", "9999999d", "none"])
+@pytest.mark.parametrize("given", ["", "soon", "-30", "1e3", "30 s", "2999-13-01", "9999999999d", "9999999d", "none"])
 def test_another_time_is_wrong_usage(offline: Calls, given: str) -> None:
     offline("put", "a", "1", "--at", given, code=2)
+
+
+@pytest.mark.parametrize("given", ["5", "5.0", "5s"])
+def test_units_are_alike(call: Calls, pq: PQ, sql: Sql, given: str) -> None:
+    id = int(call("put", "a", "1", "--at", given, "--expected", given))
+    times = "extract(epoch from due_at - enqueued_at)::float, extract(epoch from expected_at - enqueued_at)::float"
+    assert sql(f"select {times} from queue where id = %s", (id,)) == [(5, 5)]
+    call("create", "--retain", given, "--retain-dead", given)
+    assert pq.retention.finished == pq.retention.dead == timedelta(seconds=5)
 
 
 def test_put_with_a_token(call: Calls, pq: PQ) -> None:

@@ -171,7 +171,7 @@ def test_an_expired_job_competes_by_its_expected_time(pq: PQ, sql: Sql) -> None:
 
 
 BAD_LEASES = [
-    (5, TypeError, "lease must be a str or timedelta, not int: 5"),
+    (True, TypeError, "lease must be a number of seconds, a str or timedelta, not bool: True"),
     (1.5, TypeError, "not float"),
     (True, TypeError, "not bool"),
     (["1s"], TypeError, "not list"),

@@ -265,7 +265,7 @@ WRONG: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (lambda dead: dead.get("1"), TypeError, "a job id must be an int, not str: '1'"),
     (lambda dead: dead.get([1]), TypeError, "a job id must be an int, not list: [1]"),
     (lambda dead: dead.get(None), TypeError, "a job id must be an int, not NoneType: None"),
-    (lambda dead: dead.retry(1, in_=5), TypeError, "in_ must be a str or timedelta, not int: 5"),
+    (lambda dead: dead.retry(1, in_=True), TypeError, "in_ must be a number of seconds, a str or"),
     (lambda dead: dead.retry(1, in_="5"), ValueError, "in_ must be of the form"),
     (lambda dead: dead.retry(1, in_=-MINUTE), ValueError, "in_ must not be negative"),
     (lambda dead: dead.list(limit="5"), TypeError, "limit must be an int, not str: '5'"),

@@ -227,7 +227,7 @@ def test_the_options_of_failures_are_stored_and_can_be_changed(stream: Stream) -
         ({"ordered": "yes"}, ValueError, "ordered must be one of 'aside', 'stop'"),
         ({"ordered": None}, TypeError, "ordered must be a str"),
         ({"ordered": "stop", "shared": True}, ValueError, "ordered can't be 'stop'"),
-        ({"retry_in": -1}, TypeError, "retry_in must be a str or timedelta"),
+        ({"retry_in": -1}, ValueError, "retry_in must not be negative"),
         ({"retry_in": "soon"}, ValueError, "retry_in must be of the form"),
     ],
 )

@@ -478,7 +478,7 @@ def test_a_block_takes_three_messages(dsn: str) -> None:
         assert commit == "commit"
 
 
-@pytest.mark.parametrize("arguments", [{"timeout": -1}, {"timeout": "1"}, {"lease": "0s"}, {"lease": 5}])
+@pytest.mark.parametrize("arguments", [{"timeout": -1}, {"timeout": "1"}, {"lease": "0s"}, {"lease": -5}])
 def test_bad_arguments_of_events_are_told_at_the_call(stream: Stream, arguments: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):
         subscribe(stream).events(**arguments)

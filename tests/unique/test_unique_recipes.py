@@ -150,7 +150,7 @@ def test_bad_keys_and_tokens(pq: PQ, sql: Sql, name: str, value: Any, kind: type
         ({"window": dt.timedelta(-1)}, ValueError, "window must not be negative"),
         ({"window": "3661d"}, ValueError, "window must be at most 3660 days, not '3661d'"),
         ({"window": "soon"}, ValueError, "window must be of the form"),
-        ({"window": 60}, TypeError, "window must be a str or timedelta, not int: 60"),
+        ({"window": True}, TypeError, "window must be a number of seconds, a str or timedelta, not bool: True"),
         ({"on_duplicate": "drop"}, ValueError, "on_duplicate must be one of 'keep', 'replace', 'merge', 'error'"),
         ({"on_duplicate": None}, TypeError, "on_duplicate must be a str, not NoneType"),
         ({"time": "soon", "on_duplicate": "merge"}, ValueError, "time must be one of 'keep', 'new', 'earlier'"),

@@ -140,7 +140,7 @@ def test_run_once_performs_one_job_if_there_is_one(pq: PQ) -> None:
         ({"queues": ["a"], "max_idle": -1}, ValueError, "max_idle must be a non-negative"),
         ({"queues": ["a"], "lease": "0s"}, ValueError, "lease must be positive"),
         ({"queues": ["a"], "lease": "99ms"}, ValueError, "lease must be at least 100ms"),
-        ({"queues": ["a"], "lease": 30}, TypeError, "lease must be a str or timedelta"),
+        ({"queues": ["a"], "lease": True}, TypeError, "lease must be a number of seconds, a str or timedelta"),
         ({"queues": ["a"], "shutdown_timeout": "-1s"}, ValueError, "shutdown_timeout must be of the form"),
     ],
 )
