@@ -12,6 +12,7 @@ from .._manager import PQ
 from .._queue import Queue
 from .._queue.chosen import chosen, these
 from ..errors import PQError
+from .bar import Bar
 from .output import print_text
 from .parser import MOST, warn_unknown
 
@@ -80,9 +81,12 @@ def change(args: argparse.Namespace, pq: PQ, work: Callable[[list[int]], int], w
     """
     check_which(args, needed=True)
     count = wanted = 0
-    for ids in [list(set(args.ids))] if args.ids else chosen(pq[args.queue], which, **_filters(args)):
-        count += work(ids)
-        wanted += len(ids)
+    pages = [list(set(args.ids))] if args.ids else chosen(pq[args.queue], which, **_filters(args))
+    with Bar("working") as bar:
+        for ids in pages:
+            count += work(ids)
+            wanted += len(ids)
+            bar.add(len(ids))
     if not count:
         warn_unknown(pq, args.queue)
     return Changed(count, wanted - count)

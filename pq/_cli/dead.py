@@ -9,8 +9,10 @@ from .._jobs.failure import Failure
 from .._looks import DeadGroup
 from .._looks.times import naive
 from .._manager import PQ
+from .._queue.chosen import chosen
 from .._text import cut
 from ..errors import PQError
+from .bar import Bar
 from .output import call_of, confirm, print_json, print_table, value_of
 from .parser import database_options, opened, positive, span, table_options, warn_unknown
 
@@ -70,9 +72,15 @@ def _change(args: argparse.Namespace) -> None:
         which_jobs = "all" if args.all else len(set(args.ids))
         confirm(args, f"Delete {which_jobs} of the dead jobs of queue {args.queue!r}?")
     with opened(args) as pq:
-        jobs = pq[args.queue].dead
-        which: dict[str, Any] = {"all": True} if args.all else {"ids": args.ids}
-        count = jobs.retry(**which, in_=args.within) if args.action == "retry" else jobs.discard(**which)
+        queue = pq[args.queue]
+        jobs = queue.dead
+        total = len(jobs) if args.all else len(set(args.ids))
+        pages = chosen(queue, "listed", state="dead") if args.all else [args.ids]
+        count = 0
+        with Bar("working", total) as bar:
+            for ids in pages:
+                count += jobs.retry(ids, in_=args.within) if args.action == "retry" else jobs.discard(ids)
+                bar.add(len(ids))
         if not count:
             warn_unknown(pq, args.queue)
     print(f"{count} will be tried again" if args.action == "retry" else f"{count} deleted")

@@ -8,10 +8,8 @@ from .._jobs.info import JobInfo
 from .._jobs.track import ratio
 from .._queue import Queue
 from .._text import printable
+from .bar import drawn as bar_of
 from .output import one_line, value_of
-
-#: Characters of a bar.
-WIDTH = 30
 
 #: Seconds from one line to the next; the end is noticed sooner.
 PAUSE = 1.0
@@ -51,6 +49,5 @@ def _line(state: str, progress: str | None) -> str:
     shown = one_line(printable(str(text)))
     if part is None:
         return f"{state}  {shown}"
-    full = int(part * WIDTH)
-    bar = f"{state}  [{'#' * full}{' ' * (WIDTH - full)}] {int(part * 100):3} %"
+    bar = f"{state}  {bar_of(part)}"
     return bar if data == part else f"{bar}  {shown}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from .._looks.overview import COUNTED
 from .._looks.times import naive
+from .bar import Bar
 from .output import confirm, print_json, print_table, print_text
 from .parser import Commands, database_options, opened, table_options, warn_unknown
 
@@ -63,7 +64,8 @@ def _queues(args: argparse.Namespace) -> None:
 
 def _prune(args: argparse.Namespace) -> None:
     count = 0
-    with opened(args) as pq:
+    with opened(args) as pq, Bar("pruning") as bar:
         while deleted := pq.prune():
             count += deleted
+            bar.add(deleted)
     print(f"{count} deleted")

@@ -215,7 +215,7 @@ def test_relative_times_are_by_the_servers_clock(
     ("items", "error"),
     [
         ([1, NewJob(2, "soon")], ValueError),
-        ([1, NewJob(2, expected_at=5)], TypeError),  # type: ignore[arg-type]
+        ([1, NewJob(2, expected_at=[5])], TypeError),  # type: ignore[arg-type]
         ([1, {2}], TypeError),
         ([1, float("nan")], ValueError),
         (5, TypeError),
@@ -531,7 +531,7 @@ def test_the_jobs_of_a_batch_can_be_leased_and_done(pq: PQ, sql: Sql) -> None:
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"linger": "soon"}, ValueError), ({"linger": 0.05}, TypeError), ({"lease": "0s"}, ValueError)],
+    [({"linger": "soon"}, ValueError), ({"linger": True}, TypeError), ({"lease": "0s"}, ValueError)],
     ids=repr,
 )
 def test_bad_arguments_of_batches(pq: PQ, options: Any, error: type[Exception]) -> None:

@@ -158,7 +158,7 @@ def test_an_argument_that_json_refuses_is_named(queue: Queue, call: Any, name: s
 def test_another_error_is_not_blamed_on_an_argument(queue: Queue, dsn: str) -> None:
     task = queue.task(name="eat")(plain)
     with pytest.raises(TypeError, match="schedule_at must be"):
-        task(1, _schedule_at=5)
+        task(1, _schedule_at=[5])  # type: ignore[list-item]
     with PQ(dsn, max_size=100) as small:
         long = small["a"].task(name="long")(lambda job_id, text: None)
         with pytest.raises(ValueError, match="longer than the queue's max_size") as caught:

@@ -47,7 +47,7 @@ eat("Cox", times="two")  # E
 id = eat("Cox", _schedule_at="1h")
 id = eat("Cox", times=2, _expected_at=timedelta(hours=1), _conn=None)
 id = eat("Cox", _conn=object())
-eat("Cox", _schedule_at=5)  # E
+eat("Cox", _schedule_at=[5])  # E
 id = plain()
 plain(1)  # E
 id = untyped("Cox")

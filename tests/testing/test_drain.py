@@ -348,7 +348,7 @@ def test_what_can_not_be_decoded(pq, conn, raises):
     [
         ({"until": "-1h"}, ValueError, "until"),
         ({"until": "0s"}, ValueError, "until must be positive"),
-        ({"until": 3}, TypeError, "until"),
+        ({"until": [3]}, TypeError, "until"),
         ({"limit": 0}, ValueError, "limit"),
         ({"queues": "a"}, TypeError, "queues must be a list"),
         ({"conn": "postgresql://"}, TypeError, "not a connection|no connection|connection"),
