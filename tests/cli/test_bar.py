@@ -12,7 +12,6 @@ from pq._cli import bar as _bar
 from pq._cli.bar import Bar
 from pq._cli.main import main
 
-
 LONG = [["move", "a", "--all", "b"], ["prune"], ["dead", "retry", "c", "--all"]]
 
 
