@@ -610,7 +610,7 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize(("options", "waiting", "others"), CHOICES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("options", "waiting", "others"), CHOICES, ids=[" ".join(each[0]) for each in CHOICES])
 def test_jobs_are_chosen(
     call: Calls, pq: PQ, mixed: dict[str, int], options: list[str], waiting: set[str], others: set[str]
 ) -> None:

@@ -55,7 +55,8 @@ BUDGET = {
     # types, partitions, shared, max_retries, ordered: what is stored of a subscription
     "pq.Stream.subscribe()": 9,
     "pq.Worker()": 12,
-    "pq.tasks.Queue.task()": 17,  # cron, rrule, every, zone, missed, jitter: the task of a schedule needs nothing else
+    # cron, rrule, every, zone, missed, jitter: the task of a schedule needs nothing else; max_attempts as queues have it
+    "pq.tasks.Queue.task()": 18,
 }
 
 PUBLIC = {
@@ -115,7 +116,7 @@ PUBLIC = {
     "pq.Stream.subscribe()": "conn max_retries name ordered partitions retry_in shared start types",
     "pq.Worker()": "batch burst capture_signals lease max_idle max_jobs name pq queues shutdown_timeout strict threads",
     "pq.tasks.Queue.task()": """
-        cron every expected_at jitter key lease max_retries missed name result retry_in rrule schedule_at timeout
+        cron every expected_at jitter key lease max_attempts max_retries missed name result retry_in rrule schedule_at timeout
         transactional unique zone
     """,
 }
