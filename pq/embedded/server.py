@@ -129,10 +129,14 @@ class Embedded:
                     if not last:
                         return
                     users.release()
-                    # check in this order, because a keeper outlives its server
-                    if not self._held("keeper") and self._held("server"):
-                        self._launch()
-                    while self._held("server") and time.monotonic() < end:
+                    while time.monotonic() < end:
+                        # Check in this order, because a keeper outlives its server. And each time, because a keeper
+                        # that is killed may still hold its lock at first.
+                        kept = self._held("keeper")
+                        if not self._held("server"):
+                            break
+                        if not kept:
+                            self._launch()
                         time.sleep(0.005)
             except (OSError, EmbeddedError, subprocess.SubprocessError):
                 pass  # the folder is gone, or another process takes long to start: just let go

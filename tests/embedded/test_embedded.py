@@ -537,6 +537,30 @@ def test_close_stops_a_server_whose_keeper_was_killed(folder):
     eventually(lambda: not alive(pid))
 
 
+def test_close_stops_a_server_whose_keeper_is_killed_meanwhile(folder, monkeypatch):
+    server = Embedded(folder).start()
+    found = threading.Event()
+    held = server._held
+
+    def watch(name):
+        answer = held(name)
+        if name == "keeper" and answer:
+            found.set()
+        return answer
+
+    monkeypatch.setattr(server, "_held", watch)
+    pid = postmaster(folder)
+    keeper = parent(pid)
+    os.kill(keeper, signal.SIGSTOP)  # it holds its lock, but does not stop the server
+    closing = threading.Thread(target=server.close)
+    closing.start()
+    assert found.wait(DEADLINE)
+    os.kill(keeper, signal.SIGKILL)
+    closing.join(DEADLINE)
+    assert not closing.is_alive()
+    eventually(lambda: not alive(pid))
+
+
 def test_everybody_is_killed(folder, user):
     other = user()
     other.line()
