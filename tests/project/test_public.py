@@ -55,7 +55,7 @@ BUDGET = {
     # types, partitions, shared, max_retries, ordered: what is stored of a subscription
     "pq.Stream.subscribe()": 9,
     "pq.Worker()": 12,
-    # cron, rrule, every, zone, missed, jitter: the task of a schedule needs nothing else; max_attempts as queues have it
+    # cron, rrule, every, zone, missed, jitter: the task of a schedule needs nothing else; max_attempts: as queues
     "pq.tasks.Queue.task()": 18,
 }
 
@@ -116,8 +116,8 @@ PUBLIC = {
     "pq.Stream.subscribe()": "conn max_retries name ordered partitions retry_in shared start types",
     "pq.Worker()": "batch burst capture_signals lease max_idle max_jobs name pq queues shutdown_timeout strict threads",
     "pq.tasks.Queue.task()": """
-        cron every expected_at jitter key lease max_attempts max_retries missed name result retry_in rrule schedule_at timeout
-        transactional unique zone
+        cron every expected_at jitter key lease max_attempts max_retries missed name result retry_in rrule
+        schedule_at timeout transactional unique zone
     """,
 }
 
