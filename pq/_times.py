@@ -83,6 +83,20 @@ def duration_text(delay: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
+def age_text(seconds: float) -> str:
+    """Return how long it is as one number for people, or two: ``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``5d``."""
+    whole = int(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d"
+
+
 def _is_number(spec: object) -> bool:
     return isinstance(spec, (int, float)) and not isinstance(spec, bool)
 

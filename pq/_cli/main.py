@@ -73,7 +73,7 @@ def _run(argv: list[str] | None, prog: str) -> int:
     except errors.TableMissing as error:
         _complain(f"{error} From a shell: {prog} create")
         return 1
-    except errors.PQError as error:
+    except (errors.PQError, ImportError) as error:  # an extra is not there, or a driver
         _complain(error)
         return 1
     except own_driver().Error as error:

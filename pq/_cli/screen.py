@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from .._looks import DeadGroup, QueueOverview
 from .._text import size
+from .._times import age_text
 from .cells import Line, fit
 from .tables import (
-    age,
     dead_lines,
     finding_lines,
     first_of,
@@ -199,7 +199,7 @@ class Screen:
             f"{about.dead_rows:,} dead rows",
         ]  # fmt: skip
         if about.oldest_transaction is not None:
-            parts.append(f"oldest transaction {age(about.oldest_transaction)}")
+            parts.append(f"oldest transaction {age_text(about.oldest_transaction)}")
         parts.append(f"PostgreSQL {about.server_version}")
         lines = [Line(fit("  ".join(parts), width), "title")]
         if snapshot.error:

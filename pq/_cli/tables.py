@@ -12,6 +12,7 @@ from .._jobs.failure import Failure
 from .._jobs.track import ratio
 from .._looks import DeadGroup, QueueOverview, RunningJob
 from .._text import printable
+from .._times import age_text
 from ..doctor import Finding
 from .cells import Column, Line, fit, table
 from .watch import Snapshot
@@ -91,7 +92,7 @@ def queue_table(queues: Sequence[QueueOverview], snapshot: Snapshot, sort: str, 
         [
             Column(title("name"), [queue.name for queue in queues], right=False, most=60),
             Column(title("ready"), [str(queue.ready) for queue in queues]),
-            Column(title("age"), ["-" if queue.next_age is None else age(queue.next_age) for queue in queues]),
+            Column(title("age"), ["-" if queue.next_age is None else age_text(queue.next_age) for queue in queues]),
             Column("+/S", [f"{growth[queue.name]:+.1f}" if queue.name in growth else "-" for queue in queues], 4),
             Column("DONE/MIN", [str(finished.get(queue.name, "-")) for queue in queues], 5),
             Column("SCHEDULED", [str(queue.scheduled) for queue in queues], 7),
@@ -142,23 +143,9 @@ def one_line(text: str) -> str:
     return " ".join(text[:500].split())
 
 
-def age(seconds: float) -> str:
-    """Return a time as one number, or two: ``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``5d``."""
-    whole = int(seconds)
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86_400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 86_400}d"
-
-
 def since(earlier: datetime, later: datetime) -> str:
     """Return how long it was from one time to another."""
-    return age(max(0.0, (later - earlier).total_seconds()))
+    return age_text(max(0.0, (later - earlier).total_seconds()))
 
 
 def style_of(queue: QueueOverview) -> str:

@@ -35,7 +35,10 @@ def _try(args: argparse.Namespace) -> None:
     with connected(queue):
         if job is not None and not _same(queue.find(args.id), job):
             raise UsageError(f"the PQ of the task has another table, without this job {args.id}: name one by --app")
-        trial = queue.try_(args.id, force=args.yes)
+        try:
+            trial = queue.try_(args.id, force=args.yes)
+        except ValueError as error:
+            raise UsageError(str(error).replace("force=True", "--yes")) from None
     if args.json:
         print_json(_document(trial))
     else:

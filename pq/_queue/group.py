@@ -26,6 +26,8 @@ class Group:
         self.ids: list[int] = []
         self.id: int | None = None
         self._on_failed = check_word("on_failed", on_failed, ON_FAILED)
+        if isinstance(then, NewJob):
+            raise TypeError("a NewJob does not name its queue: give then=(queue, new_job)")
         if not isinstance(then, tuple) or len(then) != 2 or not isinstance(then[0], QueueBase):
             raise TypeError(
                 "then must be a tuple of a queue and the data of the job, then=(queue, data), not "

@@ -25,7 +25,7 @@ LEAST, LONGEST = timedelta(milliseconds=100), timedelta(days=3660)
 #: What has passed is looked for in the last minute, then in the last half hour, and so on: each as many times as long.
 _LOOK_BACK, _LONGER = timedelta(minutes=1), 30
 
-_EXTRA = 'needs an extra: pip install "pq[schedules]"'
+_EXTRA = "needs an extra: pip install '.[schedules]' in pq's checkout"
 
 #: The parts of an RRULE, and what their numbers may be. More is not understood, or makes dateutil search for ever.
 _RANGES = {

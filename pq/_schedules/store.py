@@ -44,7 +44,7 @@ class Schedules:
             something has another type.
         :raises ValueError: a rule can't be read or fires at no time; a zone or a word is unknown; a time is out of
             range; the queue is one of another `PQ`. Nothing was stored. The other errors are those of `Queue.put`.
-        :raises ImportError: ``pip install "pq[schedules]"``.
+        :raises ImportError: a rule needs the extra ``pq[schedules]``.
         """
         if not isinstance(schedule, Schedule):
             kind = type(schedule).__name__

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: ``pip install "pq[prometheus]"``.
+"""Metrics for Prometheus: the extra ``pq[prometheus]``.
 
     from prometheus_client import REGISTRY
     from pq.contrib import prometheus

@@ -1,4 +1,4 @@
-"""Errors and traces for Sentry: ``pip install "pq[sentry]"``.
+"""Errors and traces for Sentry: the extra ``pq[sentry]``.
 
     import sentry_sdk
     from pq.contrib import sentry

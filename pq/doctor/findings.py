@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from .._times import age_text
+
 Severity = Literal["error", "warning", "note"]
 
 
@@ -47,6 +49,8 @@ class Check(NamedTuple):
         :param words: the words of the texts that are not in `data`.
         """
         words = {**words, **data}
+        if "age" in data:
+            words["age"] = "unknown" if data["age"] is None else age_text(data["age"])
         return Finding(self.name, self.severity, self.what.format_map(words), self.remedy.format_map(words), data)
 
 

@@ -26,14 +26,14 @@ CHECKS = (
     Check(
         "stream_unread",
         "warning",
-        "Subscription {subscription!r} of stream {stream!r} has not read since {since} ({age} seconds); about {events}"
+        "Subscription {subscription!r} of stream {stream!r} has not read since {since} ({age}); about {events}"
         " events wait for it, and no older ones can be removed.",
         "Start its consumer; or drop it: python -m pq stream unsubscribe{arguments} {stream} {subscription} --force",
     ),
     Check(
         "stream_not_rotated",
         "warning",
-        "The stream {stream!r} has events since {since} ({age} seconds), longer than they are to be kept: {bytes}"
+        "The stream {stream!r} has events since {since} ({age}), longer than they are to be kept: {bytes}"
         " bytes. A subscription has not read them, or a transaction that has read the stream stays open, or no consumer"
         " has the right to remove them.",
         "As the owner: python -m pq stream rotate{arguments} {stream}",

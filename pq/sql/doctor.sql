@@ -63,7 +63,7 @@ select
   case mode when 'AccessExclusiveLock' then 'nobody can put, take or see jobs' else 'nobody can put or take jobs' end
     as effect,
   coalesce(date_trunc('second', began)::text, 'an unknown time') as since,
-  coalesce(date_trunc('second', clock_timestamp() - began)::text, 'unknown') as age,
+  extract(epoch from clock_timestamp() - began)::bigint as age,
   coalesce(left(regexp_replace(query, '\s+', ' ', 'g'), 200), 'unknown') as query,
   case
     when lock.pid is null then format('rollback prepared %%L;', prepared.gid)
@@ -90,7 +90,7 @@ limit %(at_most)s
 -- write: snapshots here go back to them, too.
 select
   pid, usename as role, datname as database, application_name as application, state,
-  date_trunc('second', xact_start) as since, date_trunc('second', clock_timestamp() - xact_start)::text as age
+  date_trunc('second', xact_start) as since, extract(epoch from clock_timestamp() - xact_start)::bigint as age
 from pg_stat_activity
 where xact_start < clock_timestamp() - %(transaction_age)s::interval
   and (backend_xid is not null or (backend_xmin is not null and datname = current_database()))
@@ -102,7 +102,7 @@ limit %(at_most)s
 -- name: old_prepared_transaction
 select
   gid, quote_literal(gid) as quoted, owner as role, database,
-  date_trunc('second', prepared) as since, date_trunc('second', clock_timestamp() - prepared)::text as age
+  date_trunc('second', prepared) as since, extract(epoch from clock_timestamp() - prepared)::bigint as age
 from pg_prepared_xacts
 where prepared < clock_timestamp() - %(transaction_age)s::interval
 order by prepared
@@ -140,7 +140,7 @@ having count(*) > 0
 -- name: idle_in_transaction
 select
   pid, usename as role, application_name as application, state,
-  date_trunc('second', state_change) as since, date_trunc('second', clock_timestamp() - state_change)::text as age
+  date_trunc('second', state_change) as since, extract(epoch from clock_timestamp() - state_change)::bigint as age
 from pg_stat_activity
 where state like 'idle in transaction%%' and state_change < clock_timestamp() - %(idle_age)s::interval
   and pid <> pg_backend_pid()
@@ -205,7 +205,7 @@ with recursive pq_head as (
 )
 select
   q_name as queue, id, date_trunc('second', due_at) as since,
-  date_trunc('second', clock_timestamp() - due_at)::text as age,
+  extract(epoch from clock_timestamp() - greatest(due_at, :first_time))::bigint as age,
   case when dequeued_at is null then 'which was scheduled' else 'whose lease has expired' end as kind
 from (select * from pq_head limit %(queues)s) as heads
 where due_at < clock_timestamp() - %(overdue_age)s::interval and not exists (:mark)
@@ -231,7 +231,7 @@ with recursive pq_head as (
 )
 select
   q_name as queue, id, date_trunc('second', ready_at) as since,
-  date_trunc('second', clock_timestamp() - ready_at)::text as age
+  extract(epoch from clock_timestamp() - ready_at)::bigint as age
 from (select *, greatest(enqueued_at, schedule_at) as ready_at from pq_head limit %(queues)s) as heads
 where ready_at < clock_timestamp() - %(waiting_age)s::interval and not exists (:mark)
 order by ready_at
@@ -251,7 +251,7 @@ with recursive pq_head as (
   ) as following
 )
 select
-  q_name as queue, date_trunc('second', since) as since, date_trunc('second', clock_timestamp() - since)::text as age,
+  q_name as queue, date_trunc('second', since) as since, extract(epoch from clock_timestamp() - since)::bigint as age,
   case when count > %(counted)s then %(counted)s || ' or more' else count::text end as jobs
 from (
   select heads.q_name, mark.dequeued_at as since
@@ -294,7 +294,7 @@ with recursive pq_head as (
 )
 select
   q_name as queue, id, date_trunc('second', dequeued_at) as since,
-  date_trunc('second', clock_timestamp() - dequeued_at)::text as age,
+  extract(epoch from clock_timestamp() - dequeued_at)::bigint as age,
   case when count > %(counted)s then %(counted)s || ' or more' else count::text end as jobs
 from (
   select * from (select * from pq_head limit %(queues)s) as heads order by dequeued_at desc limit %(at_most)s
@@ -311,7 +311,7 @@ order by dequeued_at desc
 -- Limits whose places are all taken, the last one long ago, while a job of their queues is ready.
 select
   limits.name, limits.running, queue.name as queue, date_trunc('second', place.since) as since,
-  date_trunc('second', clock_timestamp() - place.since)::text as age
+  extract(epoch from clock_timestamp() - place.since)::bigint as age
 from :limits_table as limits, lateral (
   select max(slot.taken_at) as since from :slots_table as slot
   where slot.name = limits.name and slot.kind = 'running' and not :is_free
@@ -353,7 +353,7 @@ limit %(at_most)s
 -- name: overdue_schedule
 select
   name, q_name as queue, date_trunc('second', next_at) as since,
-  date_trunc('second', clock_timestamp() - next_at)::text as age
+  extract(epoch from clock_timestamp() - next_at)::bigint as age
 from :schedules_table
 where not paused and error is null and next_at < clock_timestamp() - %(overdue_age)s::interval
 order by next_at
@@ -435,7 +435,7 @@ where pg_class.oid = to_regclass(%(table)s) and reltuples >= %(many_rows)s and s
 -- some. "kept" is null for what is kept for ever.
 select
   id, q_name as queue, state, date_trunc('second', dequeued_at) as since, justify_hours(make_interval(secs => kept))::text as kept,
-  date_trunc('second', clock_timestamp() - dequeued_at)::text as age
+  extract(epoch from clock_timestamp() - dequeued_at)::bigint as age
 from (
   (
     select id, q_name, dequeued_at, 'finished' as state, %(finished_kept)s::float8 as kept

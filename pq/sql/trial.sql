@@ -6,8 +6,8 @@ select set_config('pq.trial', 'begun', true), coalesce((select max(id) from :tab
 
 -- name: writes
 -- Of all transactions of this session that the server has not counted yet: so the difference to the beginning is what
--- counts.
-select relid::regclass::text, n_tup_ins, n_tup_upd, n_tup_del
+-- counts. The jobs that are put are shown by themselves.
+select relid::regclass::text, case when relid = to_regclass(%(table)s) then 0 else n_tup_ins end, n_tup_upd, n_tup_del
 from pg_stat_xact_user_tables
 
 -- name: goes_on

@@ -121,7 +121,7 @@ class Queue(TriedQueue):
         :param cron: have it called without arguments at these times: a worker, when it starts, stores a `Schedule`
             under the task's name. `schedule_at` and `expected_at` are for calls, not for these jobs.
         :param rrule: likewise, as for `Schedule`; so are `every`, `zone`, `missed` and `jitter`.
-        :raises ImportError: `cron` or `rrule` needs an extra: ``pip install "pq[schedules]"``.
+        :raises ImportError: `cron` or `rrule` needs the extra ``pq[schedules]``.
         :raises TypeError: an argument of another type. When it decorates: the function is async or a generator
             function, it can't take the job's id, or it has no path and no name.
         :raises ValueError: a time of another form or out of range; `max_retries` below 0 or `max_attempts` below 1; an

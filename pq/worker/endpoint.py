@@ -70,7 +70,7 @@ def _metrics() -> tuple[int, str, bytes]:
     try:
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
     except ImportError:
-        return 404, TEXT, b'no metrics: pip install "pq[prometheus]"\n'
+        return 404, TEXT, b"no metrics: pip install '.[prometheus]' in pq's checkout\n"
     return 200, CONTENT_TYPE_LATEST, generate_latest()
 
 

@@ -42,7 +42,7 @@ class TriedWrites:
     """The rows of one table that a trial has written.
 
     :ivar table: its name.
-    :ivar inserted: how many were inserted.
+    :ivar inserted: how many were inserted; of jobs none, since these are among the `Trial.puts`.
     :ivar updated: how many were updated.
     :ivar deleted: how many were deleted.
     """
@@ -115,7 +115,7 @@ class _Trial:
         if not (execution.options.transactional or force or execution._problem):
             raise ValueError(
                 f"task `{execution.task}` is not transactional, so it may have effects that are not rolled back, such"
-                " as a mail, or what it does on a connection of its own: force=True (--yes) tries it nevertheless"
+                " as a mail, or what it does on a connection of its own: force=True tries it nevertheless"
             )
         if isinstance(execution._problem, TaskNotFound):
             raise execution._problem
@@ -183,7 +183,8 @@ class _Trial:
                 yield TriedWrites(table, *map(sub, after, before))
 
     def _written(self) -> dict[str, tuple[int, ...]]:
-        return {table: tuple(counts) for table, *counts in self._run("writes")}
+        table = self._queue._table.quoted
+        return {table: tuple(counts) for table, *counts in self._run("writes", table=table)}
 
     def _run(self, statement: str, **params: Any) -> Any:
         return self._queue._table.execute(self._sql[statement], params)

@@ -363,6 +363,14 @@ def test_a_group(pq: PQ, parts: Queue, then: Queue) -> None:
     assert take(then).id == group.id
 
 
+def test_what_a_group_is_to_be_followed_by_names_its_queue(parts: Queue, then: Queue) -> None:
+    for wrong in (NewJob(1), then, (then,), (1, then), None):
+        message = r"give then=\(queue, new_job\)" if isinstance(wrong, NewJob) else r"then=\(queue, data\), not "
+        with pytest.raises(TypeError, match=message):
+            parts.group(then=wrong)  # type: ignore[arg-type]
+    assert not parts.count() and not then.count()
+
+
 def test_a_group_is_put_as_a_whole_or_not_at_all(parts: Queue, then: Queue, sql: Sql) -> None:
     with pytest.raises(OSError, match="no"), parts.group(then=(then, 1)) as group:
         group.put(1)

@@ -774,7 +774,7 @@ worker = Worker(pq)
 
 
 @pytest.fixture
-def chores(offline: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def chores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "chores.py").write_text(CHORES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -785,12 +785,26 @@ BY_DEFAULT = inspect.signature(Worker).parameters["batch"].default
 
 
 @pytest.mark.parametrize(("given", "batch"), [(["--batch", "3"], 3), ([], BY_DEFAULT)])
-def test_batch_reaches_the_worker_and_its_processes(chores: None, given: list[str], batch: int) -> None:
+def test_batch_reaches_the_worker_and_its_processes(
+    chores: None, offline: Calls, given: list[str], batch: int
+) -> None:
     args = cli._parser("pq").parse_args(["work", "chores:pq", *given])
     in_a_process = cli._parser("pq").parse_args(_work.arguments(args))
     for each in (args, in_a_process):
         worker = _work.worker_of(each)
         assert worker._batch == batch
+
+
+def test_a_worker_tells_names_of_queues_that_may_be_misspelt(
+    chores: None, call: Calls, pq: PQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    pq["apples"].put(1)
+    call("put", "b", "1")  # which makes the queue
+    pq["b"].get()
+    call("work", "chores:pq", "-Q", "a,b,appels", "--max-idle", "0.1")
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    sys.modules["chores"].pq.close()
+    assert told == ["no jobs, and no tasks in this process, for 'b', 'appels': is the name right?"]
 
 
 @pytest.mark.parametrize(("target", "batch"), [("pq", "0"), ("pq", "x"), ("worker", "3")])

@@ -23,9 +23,10 @@ from pq import PQ, Count, Overview, QueueOverview, RunningJob, TableOverview
 from pq._cli.cells import Column, fit, table, width_of
 from pq._cli.main import main
 from pq._cli.screen import Screen
-from pq._cli.tables import age, progress
+from pq._cli.tables import progress
 from pq._cli.watch import Snapshot, Watch
 from pq._text import size
+from pq._times import age_text
 from pq.doctor import Finding
 
 ROOT = str(Path(package.__file__).parents[1])
@@ -142,7 +143,7 @@ def test_columns_that_do_not_fit_are_left_out_by_rank() -> None:
     [(0, "0.0s"), (9.94, "9.9s"), (59.9, "59s"), (61, "1m01s"), (3600, "1h00m"), (86_399, "23h59m"), (1e6, "11d")],
 )
 def test_ages(seconds: float, shown: str) -> None:
-    assert age(seconds) == shown
+    assert age_text(seconds) == shown
 
 
 def test_sizes() -> None:

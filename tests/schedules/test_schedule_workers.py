@@ -146,7 +146,7 @@ def test_one_schedule_that_cant_be_stored_stops_neither_worker_nor_others(
     with working(Worker(pq)):
         wait_until(lambda: "b" in pq.schedules, "the other one")
     assert "a" not in pq.schedules
-    assert 'pip install "pq[schedules]"' in caplog.text
+    assert "pip install '.[schedules]' in pq's checkout" in caplog.text
 
 
 def test_a_worker_goes_on_without_the_table_of_schedules(

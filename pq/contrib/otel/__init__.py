@@ -1,4 +1,4 @@
-"""Spans and metrics by OpenTelemetry: ``pip install "pq[otel]"``.
+"""Spans and metrics by OpenTelemetry: the extra ``pq[otel]``.
 
     from pq.contrib import otel
 
