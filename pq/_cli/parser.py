@@ -25,7 +25,25 @@ TIME = "30s or 1h30m from now, or a time such as 2030-01-31T08:00Z"
 
 
 class Parser(argparse.ArgumentParser):
-    """Does not repeat a password that stands where no DSN is expected."""
+    """Takes options between arguments, as in ``cancel mail --yes 1 2``, which `argparse` takes for the end of the ids.
+
+    It does not repeat a password that stands where no DSN is expected.
+    """
+
+    _mixed = True
+
+    def add_subparsers(self, **kwargs: Any) -> Any:
+        self._mixed = False  # only a parser of a command can mix them
+        return super().add_subparsers(**kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if not self._mixed or "--" in args:  # which the first of two passes would take away from the second
+            return super().parse_known_args(args, namespace)
+        self._mixed = False
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixed = True
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"://\S*@", "://***@", message)

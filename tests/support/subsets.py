@@ -39,6 +39,7 @@ EVERY_PYTHON = [
     "db/test_exit.py",
     "db/test_fork.py",
     "db/test_psycopg3.py",
+    "cli/test_parser.py",
     "db/test_transactions.py",
     "project/test_subclasses.py",
 ]
