@@ -104,8 +104,14 @@ select bool_and(made_by = xmin and home = tableoid) from :origin
 
 -- name: newest
 -- For each partition of each subscription its position.
-select distinct on (subscription, partition) * from :positions
-order by subscription, partition, version desc
+select position.*
+from :subscriptions as its
+  cross join lateral unnest(array(select generate_series(0, its.partitions - 1))) as n
+  cross join lateral (
+    select * from :positions as position where position.subscription = its.name and position.partition = n
+    order by position.subscription, position.partition, position.version desc
+    limit (select 1)
+  ) as position
 
 -- name: key_hash
 -- Of the key of an event: of so many partitions, which one it is in.

@@ -12,9 +12,10 @@ pq_now as materialized (
 -- name: its_position
 -- Open batches come first: those of a partition are delivered one after the other, unless the subscription is shared. So do
 -- the events that were set aside, and are due again.
-:its_subscription, pq_open as materialized (
+:its_subscription, pq_position as materialized (:newest_of_partition), pq_open as materialized (
   select batch.due_at from :batches as batch, pq_subscription as subscription
   where batch.subscription = %(subscription)s and batch.partition = %(partition)s
+    and batch.first >= (select open_from from pq_position)
     and (not subscription.shared or batch.due_at <= statement_timestamp())
   order by batch.subscription, batch.partition, batch.first
   limit (select 1)
@@ -23,18 +24,19 @@ pq_now as materialized (
     (:at_home) as at_home,
     (select id is not null from (:a_retry) as retry) as has_retries
   from pq_subscription as subscription
-), pq_position as materialized (
-  select position.* from :positions as position
-  where position.subscription = %(subscription)s and position.partition = %(partition)s
-  order by position.subscription, position.partition, position.version desc
-  limit (select 1)
 ), pq_window as materialized (
   select position.version, position.seen, position.top, position.mark, position.after, position.upto is not null as inside,
     coalesce(position.upto, :now_snapshot) as upto, case when position.upto is not null then position.upto_top end as upto_top,
-    9223372036854775807 as last, state.types, state.partitions
+    9223372036854775807 as last, position.open_from, state.types, state.partitions, state.shared
   from pq_position as position, pq_now as pq_now, pq_state as state
   where :is_open
 )
+
+-- name: newest_of_partition
+select position.* from :positions as position
+where position.subscription = %(subscription)s and position.partition = %(partition)s
+order by position.subscription, position.partition, position.version desc
+limit (select 1)
 
 -- name: is_open
 state.at_home and not state.paused and state.lost = 0
@@ -125,10 +127,24 @@ pq_free as materialized (
     upto = case when size.is_over then null else its.upto end,
     upto_top = case when size.is_over then null when its.inside then its.upto_top else :top end,
     top = case when not size.is_over then its.top when its.inside then its.upto_top else :top end,
-    after = case when size.is_over then 0 else size.last end
+    after = case when size.is_over then 0 else size.last end,
+    open_from = :open_from
   from pq_window as its, pq_size as size, pq_now as pq_now
   where position.ctid = (select row from pq_free)
   returning 1
+)
+
+-- name: open_from
+-- The first of the batches that are open once the position has moved: the one that is read now. Others can be open only
+-- where the subscription is shared.
+coalesce(
+  least(size.first, case when its.shared then (
+    select batch.first from :batches as batch
+    where batch.subscription = %(subscription)s and batch.partition = %(partition)s and batch.first >= its.open_from
+    order by batch.subscription, batch.partition, batch.first
+    limit 1
+  ) end),
+  its.open_from
 )
 
 -- name: end_of_window
@@ -193,14 +209,16 @@ order by event.id
 -- The batch of the partition that is to be delivered again: of one that was delivered before, the first half, until the
 -- event that fails is alone. The next batch of a partition has to wait for it; if the subscription is shared, those that are
 -- in other hands are passed over.
-:its_subscription, pq_chosen as materialized (
+:its_subscription, pq_position as materialized (:newest_of_partition), pq_chosen as materialized (
   select batch.* from :batches as batch, pq_subscription as subscription
   where batch.subscription = %(subscription)s and batch.partition = %(partition)s
+    and batch.first >= (select open_from from pq_position)
     and batch.due_at <= statement_timestamp() and not subscription.paused
     and (
       subscription.shared or batch.number = (
         select first.number from :batches as first
         where first.subscription = %(subscription)s and first.partition = %(partition)s
+          and first.first >= (select open_from from pq_position)
         order by first.subscription, first.partition, first.first
         limit (select 1)
       )
@@ -338,7 +356,7 @@ from (
     ) as position
     left join lateral (
       select batch.due_at from :batches as batch
-      where batch.subscription = %(subscription)s and batch.partition = n
+      where batch.subscription = %(subscription)s and batch.partition = n and batch.first >= position.open_from
       order by batch.subscription, batch.partition, batch.first
       limit (select 1)
     ) as batch on true

@@ -46,8 +46,11 @@ select not exists (
     select from :slot as event where event.txid >= pg_snapshot_xmin(position.seen) and :is_unread
   )
 ) and not exists (
-  select from :batches
-  where first <= (select id from :slot order by id desc limit 1) and last >= (select id from :slot order by id limit 1)
+  select from (:newest) as position
+    join :batches as batch on batch.subscription = position.subscription and batch.partition = position.partition
+      and batch.first >= position.open_from
+  where batch.first <= (select id from :slot order by id desc limit 1)
+    and batch.last >= (select id from :slot order by id limit 1)
 ) and coalesce(
   (select at from :slot order by id desc limit 1) <= clock_timestamp() - make_interval(secs => %(retain)s), true
 )
@@ -185,6 +188,7 @@ select
   coalesce((
     select sum(last - first + 1) from :batches as batch
     where batch.subscription = subscription.name and batch.partition = position.partition
+      and batch.first >= position.open_from
   ), 0)::bigint
 from :subscriptions as subscription
   join (:newest) as position on position.subscription = subscription.name

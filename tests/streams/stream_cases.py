@@ -501,11 +501,27 @@ def own_that_are_not_wanted(b: Bench) -> None:
     assert b.take(reader=chooses) == ["own"]
 
 
+def left_while_others_go_on(b: Bench) -> None:
+    """Of a shared subscription several batches are open: each that is given back comes again, whatever was taken since."""
+    shared = b.stream.subscribe("shared", shared=True)
+    b.stream.publish_many(range(5))
+    batches = shared.batches(1, timeout=0)
+    open = [next(batches) for _ in range(4)]
+    open[2].done()
+    for again in (0, 1, 3):
+        open[again].release()
+        batch = next(batches)
+        assert [event.data for event in batch] == [again]
+        batch.done()
+    assert [event.data for event in next(batches)] == [4]
+
+
 CASES = [
     above_xmax, above_xmax_at_the_end_of_a_window, in_xip, own_after, own_before, unknown_top, unknown_top_inside,
     subscribed_late, sought_late, id_first, late_and_above, rolled_back, two_at_once, overtaken, capped, savepoints,
     taken_in_a_savepoint, cut_inside_of_late_ones, cut_between_late_and_fresh, halves_with_late_ones, repeatable_read,
     repeatable_read_too_late, idle, filtered, filtered_and_cut, own_that_are_not_wanted,
+    left_while_others_go_on,
 ]  # fmt: skip
 
 WAYS = ["take", "block", "lease", "again"]

@@ -114,6 +114,15 @@ MUTANTS = {
     "a part has the end of the whole": Mutant(
         cases.capped, "last = coalesce(half.last, batch.last)", "last = batch.last", "again"
     ),
+    "open batches are looked for behind the one that is read": Mutant(
+        cases.capped, "size.first, case", "size.last + 1, case", "again"
+    ),
+    "open batches are looked for from the one that is read on": Mutant(
+        cases.left_while_others_go_on, "case when its.shared then", "case when false then", "lease"
+    ),
+    "late ones are in no open batch": Mutant(
+        cases.in_xip, "least(size.first,", "greatest(its.open_from, size.first,", "again"
+    ),
 }
 
 

@@ -56,6 +56,8 @@ create table :positions (
   upto pg_snapshot,
   upto_top xid8,
   after bigint not null default 0,
+  -- no open batch begins below this id: so nobody reads the rows of those that are done, which an old snapshot keeps, too
+  open_from bigint not null default 0,
   moved_at timestamptz not null default pg_catalog.statement_timestamp()
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 create index on :positions (subscription, partition, version desc);
