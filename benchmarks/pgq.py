@@ -10,8 +10,6 @@ meet that. Where the extension is not there, it says so and does nothing.
     bulk         1,000 events a transaction: publish_many, of COPY into PgQ's table
     read, N      N consumers at once, each reads all in batches of 1,000, in transactions
     cold         one consumer reads what has been there before: rate and memory of the client
-    snapshot     publish one and take it, with an old snapshot open: the server's processor time of the last rounds, of
-                 the first ones
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CALLS = {"insert": 1000, "bulk": 10}
 MANY = 1000
 
-CASES = ("insert", "ours", "bulk", "read", "cold", "snapshot")
+CASES = ("insert", "ours", "bulk", "read", "cold")
 
 
 def main() -> None:
@@ -47,7 +45,6 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--events", type=int, default=50_000, help="for 'read' (default: 50,000)")
     parser.add_argument("--cold", type=int, default=1_000_000, help="events for 'cold' (default: 1,000,000)")
-    parser.add_argument("--rounds", type=int, default=3000, help="for 'snapshot' (default: 3,000)")
     parser.add_argument("--pgqueue", type=Path, help="the folder that pgqueue 0.6 was installed into")
     args = parser.parse_args()
     if wrong := set(args.cases) - set(CASES):
@@ -101,10 +98,8 @@ def measure(args: argparse.Namespace) -> None:
                     pairs(server, case, args.pairs, *turns, calls * events)
                 elif case == "read":
                     read(server, args)
-                elif case == "cold":
-                    cold(server, args.cold)
                 else:
-                    snapshot(server, args.rounds)
+                    cold(server, args.cold)
 
 
 def connected(dsn: str, autocommit: bool = True) -> Any:
@@ -262,30 +257,6 @@ def cold(server: Any, events: int) -> None:
         f" client's, processor {told['processor'] / events * 1e6:.1f} us an event",
         flush=True,
     )
-
-
-def snapshot(server: Any, rounds: int) -> None:
-    from pq import PQ
-
-    from .stats import median
-
-    times: list[float] = []
-    with closing(connected(server.dsn())) as conn, closing(connected(server.dsn(), autocommit=False)) as old:
-        with old.cursor() as cursor:
-            cursor.execute("set transaction isolation level repeatable read")
-            cursor.execute("select txid_current()")
-        stream = PQ(conn).streams["snapshot"]
-        stream.create()
-        reader = stream.subscribe("reader")
-        for _ in range(rounds):
-            stream.publish(1)
-            before = of_process(conn.info.backend_pid)
-            with reader.batch(1, timeout=0) as batch:
-                assert batch
-            times.append(of_process(conn.info.backend_pid) - before)
-    third = rounds // 3
-    first, last = median(times[:third]), median(times[-third:])
-    print(f"{'snapshot':10} last {third:,} of {rounds:,} takes: {last / first:.2f} of the first, {last * 1e6:.0f} us")
 
 
 def peak_memory() -> int:

@@ -7,6 +7,8 @@ each this prints the median of the ratios of the rates, with its interval:
     publish_many   1,000 a statement, of a bare INSERT of 1,000
     batch          1,000 in a transaction, of a SELECT of 1,000 by the primary key and an UPDATE of the last id
     wake           from a publish to the consumer: how much longer than from a put to `Queue.get`, of the times
+    snapshot       one event in a transaction, while an old snapshot is held: the last thousand of 3,000 batches, of the
+                   first thousand of another stream
 """
 
 from __future__ import annotations
@@ -16,10 +18,15 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 N = 300
 MANY = 1000
+
+#: How many batches a subscription has had under the old snapshot before those that are measured, and how many of these
+#: are in a turn: with 20 turns, they are the last thousand of 3,000.
+AGE, ROUNDS = 2000, 50
 
 
 def main() -> None:
@@ -61,6 +68,7 @@ class Figures:
         self.reader = self.stream.subscribe("reader")
         self.conn = psycopg2.connect(dsn)
         self.conn.autocommit = True
+        self.old = psycopg2.connect(dsn)
         self.cursor = self.conn.cursor()
         self.cursor.execute("create table raw (id bigserial primary key, data json); create table place (id bigint)")
         self.cursor.execute("insert into place values (0)")
@@ -73,6 +81,7 @@ class Figures:
             "publish_many": (self.publish_many, self.insert_many),
             "batch": (self.batch, self.select),
             "wake": (self.wake_stream, self.wake_get),
+            "snapshot": (self.take_old, self.take_new),
         }
 
     def publish(self) -> float:
@@ -128,8 +137,28 @@ class Figures:
 
         return latency(take, lambda: self.stream.publish(1))
 
+    def take_old(self) -> float:
+        return one_by_one(*self.aged[0])
+
+    def take_new(self) -> float:
+        return one_by_one(*self.aged[1])
+
+    @cached_property
+    def aged(self) -> list[tuple[Any, Any]]:
+        """Two streams under an old snapshot, and their readers; of the first, many batches were taken."""
+        with self.old.cursor() as cursor:
+            cursor.execute("set transaction isolation level repeatable read")
+            cursor.execute("select txid_current()")
+        streams = [self.pq.streams["aged"], self.pq.streams["new"]]
+        for stream in streams:
+            stream.create()
+        readers = [stream.subscribe("reader") for stream in streams]
+        one_by_one(streams[0], readers[0], AGE - ROUNDS)  # the first turn is none
+        return list(zip(streams, readers, strict=True))
+
     def close(self) -> None:
         self.conn.close()
+        self.old.close()
 
 
 def rate(n: int, call: Callable[[int], Any]) -> float:
@@ -138,6 +167,18 @@ def rate(n: int, call: Callable[[int], Any]) -> float:
     for number in range(n):
         call(number)
     return n / (time.perf_counter() - began)
+
+
+def one_by_one(stream: Any, reader: Any, rounds: int = ROUNDS) -> float:
+    """Return batches a second, of one event that was published before; publishing does not count."""
+    seconds = 0.0
+    for n in range(rounds):
+        stream.publish(n)
+        began = time.perf_counter()
+        with reader.batch(1, timeout=0) as batch:
+            assert batch
+        seconds += time.perf_counter() - began
+    return rounds / seconds
 
 
 def latency(take: Callable[[], Any], give: Callable[[], Any], rounds: int = 11) -> float:

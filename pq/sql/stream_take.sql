@@ -118,7 +118,7 @@ pq_free as materialized (
     )
   order by position.subscription, position.partition, position.version desc
   limit (select 1)
-  for update skip locked
+  for no key update skip locked
 ), pq_moved as (
   update :positions as position set
     version = position.version + 1, moved_at = statement_timestamp(),
@@ -209,7 +209,10 @@ order by event.id
 -- The batch of the partition that is to be delivered again: of one that was delivered before, the first half, until the
 -- event that fails is alone. The next batch of a partition has to wait for it; if the subscription is shared, those that are
 -- in other hands are passed over.
-:its_subscription, pq_position as materialized (:newest_of_partition), pq_chosen as materialized (
+:its_subscription, pq_position as materialized (
+  :newest_of_partition
+  for key share skip locked  -- whoever seeks or unsubscribes waits, or would not see the other half
+), pq_chosen as materialized (
   select batch.* from :batches as batch, pq_subscription as subscription
   where batch.subscription = %(subscription)s and batch.partition = %(partition)s
     and batch.first >= (select open_from from pq_position)

@@ -502,7 +502,7 @@ def own_that_are_not_wanted(b: Bench) -> None:
 
 
 def left_while_others_go_on(b: Bench) -> None:
-    """Of a shared subscription several batches are open: each that is given back comes again, whatever was taken since."""
+    """Several batches of a shared subscription are open: each comes again, whatever was taken since."""
     shared = b.stream.subscribe("shared", shared=True)
     b.stream.publish_many(range(5))
     batches = shared.batches(1, timeout=0)

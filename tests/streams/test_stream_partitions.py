@@ -361,3 +361,24 @@ def test_a_batch_in_a_long_transaction_keeps_its_partition(stream: Stream, dsn: 
         assert not next(other.batches(timeout=0))
     assert drained(other := stream.subscription("billing")) == [2, 3]
     assert drained(other) == []
+
+
+@pytest.mark.parametrize("ending", ["drop", "seek"])
+def test_a_batch_that_is_halved_while_its_subscription_ends_leaves_no_half(
+    dsn: str, stream: Stream, sql: Sql, ending: str
+) -> None:
+    """It would be delivered after the seek, or keep its events for ever."""
+    subscription = stream.subscribe("billing")
+    stream.publish_many(range(4))
+    next(subscription.batches(timeout=0)).failed("x")
+    with PQ(dsn) as second:
+        other = second.streams["orders"].subscription("billing")
+        with stepped(dsn, "queue_batches_orders") as gate:
+            half = Background(lambda: next(subscription.batches(timeout=0)))
+            wait_until(lambda: waiting(dsn), "the delivery of a half")
+            end = Background(lambda: other.drop(force=True) if ending == "drop" else other.seek("new"))
+            wait_until(lambda: sql("select from pg_locks where not granted and locktype = 'transactionid'"), "the end")
+            gate.close()
+            assert half.result()
+            end.result()
+    assert sql("select first, last from queue_batches_orders") == []
