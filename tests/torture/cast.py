@@ -64,10 +64,13 @@ class Cast:
         self.deaths: list[str] = []
         self._roles = roles
 
-    def start(self) -> None:
-        for role, number in self._roles.items():
-            for _ in range(number):
-                self._start(role)
+    def start(self, patience: float) -> None:
+        """Return when all have begun: on a busy machine a short run would be over before."""
+        names = [self._start(role) for role, number in self._roles.items() for _ in range(number)]
+        end = time.monotonic() + patience
+        while not all(History.path(self._folder, name).exists() for name in names) and time.monotonic() < end:
+            self.look()
+            time.sleep(0.02)
 
     def _start(self, role: str) -> str:
         number = next(self._numbers)

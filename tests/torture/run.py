@@ -37,7 +37,7 @@ ROWS = """
     from queue
 """
 
-#: Seconds that processes may take to end.
+#: Seconds that processes may take to begin and to end.
 PATIENCE = 30.0
 
 
@@ -78,7 +78,7 @@ def run(
         cast = Cast(roles, dsn, folder, seed, lease, old)
         nemesis = Nemesis(server, proxy, cast, schedule.keyed, schedule.streams)
         try:
-            cast.start()
+            cast.start(PATIENCE)
             nemesis.run(faults, schedule.seconds, cast.look)
             nemesis.heal()
             say("healed")

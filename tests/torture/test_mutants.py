@@ -139,7 +139,8 @@ def runs(
 
 
 def torture(mutant: Mutant, folder: Path) -> list[str]:
-    """What was found wrong; on a slow machine it may take more than one run until a fault hits where it hurts."""
+    """What was found wrong; on a slow machine it may take more than one run, and longer ones, until a fault hits where it
+    hurts."""
     shutil.copytree(Path(pq.__file__).parent, folder / "pq", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests" / "torture", folder / "tests" / "torture")
     file = folder / "pq" / mutant.file
@@ -153,7 +154,7 @@ def torture(mutant: Mutant, folder: Path) -> list[str]:
         done = subprocess.run(
             [
                 *[sys.executable, "-m", "tests.torture", "--small", "--json", "--seed", str(seed)],
-                *["--seconds", str(mutant.seconds), "--faults", mutant.faults, "--interval", "0.4"],
+                *["--seconds", str(mutant.seconds * (1 + seed)), "--faults", mutant.faults, "--interval", "0.4"],
                 *["--drain", str(mutant.drain)],
                 *filter(None, [mutant.option]),
             ],
