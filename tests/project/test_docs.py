@@ -144,7 +144,7 @@ def run(command: list[str]) -> None:
     """Run a command of the documentation as far as can be done in a test."""
     match command:
         case ["python", "-m", "pq", "demo"]:
-            pass  # has its own tests, and the page of the commands its options
+            pass  # have their own tests, and the page of the commands its options
         case ["python", "-m", "pq", "web", *_]:
             pass  # goes on until it is stopped, and has its own tests
         case ["python", "-m", "pq", "doctor", *_]:
@@ -157,8 +157,8 @@ def run(command: list[str]) -> None:
             assert main(command[3:]) == 1  # there is no such schedule
         case ["python", "-m", "pq", *arguments]:
             assert main(arguments) == 0
-        case ["python", "-m", "tests.torture", *_]:
-            pass  # has its own tests
+        case ["python", "-m", "tests.torture" | "tests.soak", *_]:
+            pass  # have their own tests
         case ["python", "-m", "pytest"]:
             pass  # is running
         case ["pip", "install", *options, target]:

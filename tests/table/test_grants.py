@@ -75,6 +75,23 @@ def test_a_producer_puts_jobs_with_keys_and_tokens(role: Callable[..., PQ], owne
             refused()
 
 
+def test_a_planner_puts_jobs_that_follow_others_and_changes_the_one_with_a_token(
+    role: Callable[..., PQ], owner: PQ
+) -> None:
+    queue = role("planner")["a"]
+    done, cancelled = queue.put_many([1, 2])
+    owner["a"].cancel(cancelled)
+    for after in ([done], [cancelled]):
+        queue.put("last", after=after)
+    with queue.group(then=(queue, "after all")) as group:
+        group.put("part")
+    for change in ("replace", "merge"):
+        for n in range(2):
+            queue.put({"n": n}, unique=Unique(change, on_duplicate=change))
+    assert [job.data for job in owner["a"].list() if isinstance(job.data, dict)] == [{"n": 1}] * 2
+    assert held(owner) >= 2  # the follower of the one that was cancelled may have been, too
+
+
 def test_a_consumer_takes_them_in_order(role: Callable[..., PQ], owner: PQ, empty_dsn: str) -> None:
     for n in range(6):
         owner["a"].put(n, key="k")

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,19 @@ STANDBY = "standby"
 class Postgres:
     """A database cluster, and the server on it.
 
+    :param settings: more of them, as ``name=value``; the last of a name counts.
     :ivar dsn: for a superuser.
+    :ivar log: what the server has written.
     """
 
-    def __init__(self, data: Path, binaries: Path, account: Account) -> None:
-        self._data, self._log = data, data.with_suffix(".log")
+    def __init__(self, data: Path, binaries: Path, account: Account, settings: Sequence[str] = ()) -> None:
+        self._data, self.log = data, data.with_suffix(".log")
         self._binaries, self._account = binaries, account
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             self.port: int = free.getsockname()[1]
         self.dsn = f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
-        self._settings = list(SETTINGS)
+        self._usual = [*SETTINGS, *settings]
+        self._settings = self._usual
         self._process: subprocess.Popen[bytes] | None = None
 
     def initialise(self) -> None:
@@ -57,7 +61,7 @@ class Postgres:
         shutil.rmtree(self._data, ignore_errors=True)
         self._run("pg_basebackup", "-d", primary.dsn, "-X", "stream", "--checkpoint=fast", "--no-sync")
         (self._data / "standby.signal").touch()
-        self._settings = [*SETTINGS, f"primary_conninfo={primary.dsn} application_name={STANDBY}"]
+        self._settings = [*self._usual, f"primary_conninfo={primary.dsn} application_name={STANDBY}"]
 
     def _run(self, program: str, *arguments: str) -> None:
         made = self._account.run(self._binaries / program, "-D", self._data, *arguments, seconds=PATIENCE)
@@ -67,7 +71,7 @@ class Postgres:
     def start(self) -> None:
         """Returns when it takes connections."""
         other = self._account.uid >= 0
-        with open(self._log, "ab") as log:
+        with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 [
                     *self._account.prefix, str(self._binaries / "postgres"), "-D", str(self._data),
@@ -81,7 +85,7 @@ class Postgres:
         end = time.monotonic() + PATIENCE
         while not self._answers():
             if time.monotonic() > end or self._process.poll() is not None:
-                raise RuntimeError(f"PostgreSQL does not start:\n{self._log.read_text()[-3000:]}")
+                raise RuntimeError(f"PostgreSQL does not start:\n{self.log.read_text()[-3000:]}")
             time.sleep(0.02)
 
     def crash(self) -> None:
@@ -127,12 +131,12 @@ class Server:
     :ivar standby: None if there is none at the moment.
     """
 
-    def __init__(self, standby: bool = False, binaries: Path | None = None) -> None:
+    def __init__(self, standby: bool = False, binaries: Path | None = None, settings: Sequence[str] = ()) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="pq-torture-"))
         self._binaries = binaries or find_binaries()
         self._account = Account.choose(self._folder / "a")
         self.primary, self._spare = (
-            Postgres(self._folder / name, self._binaries, self._account) for name in ("a", "b")
+            Postgres(self._folder / name, self._binaries, self._account, settings) for name in ("a", "b")
         )
         self.standby: Postgres | None = None
         self._wanted = standby
