@@ -34,8 +34,11 @@ CONTEXT = "\nDuring handling of the above exception, another exception occurred:
 _GROUP: Any = getattr(builtins, "BaseExceptionGroup", None)  # new in Python 3.11
 
 
-def traceback_of(error: BaseException) -> str | None:
-    """Return the traceback of an exception, at most the last 8,000 characters; None if it was never raised."""
+def traceback_of(error: BaseException, start: TracebackType | None = None) -> str | None:
+    """Return the traceback of an exception, at most the last 8,000 characters; None if it was never raised.
+
+    :param start: the part of its traceback to begin with; None: all of it.
+    """
     if is_a(error, TaskTimeout):
         stack = attribute(error, "stack")  # where the thread of the handler is now
         if is_a(stack, str):
@@ -43,7 +46,7 @@ def traceback_of(error: BaseException) -> str | None:
     if _traceback(error) is None:
         return None
     try:
-        return _chain(error, DEPTH)[-TRACEBACK:]
+        return _chain(error, DEPTH, start)[-TRACEBACK:]
     except BaseException as problem:
         return f"Traceback: it could not be formatted ({name_of(problem)})\n"
 
@@ -63,12 +66,12 @@ def cause_of(error: BaseException) -> BaseException | None:
     return _own(error, "__cause__")  # type: ignore[no-any-return]
 
 
-def _chain(error: BaseException, depth: int) -> str:
+def _chain(error: BaseException, depth: int, start: TracebackType | None = None) -> str:
     """Format an exception and what led to it, the oldest first."""
     text, seen = "", {id(error)}
     current: BaseException | None = error
     while current is not None and len(seen) <= CHAIN and len(text) < TRACEBACK:
-        text = _one(current, depth) + text
+        text = _one(current, depth, start if current is error else None) + text
         link, current = _before(current)
         if current is None or id(current) in seen:
             break
@@ -77,8 +80,8 @@ def _chain(error: BaseException, depth: int) -> str:
     return text
 
 
-def _one(error: BaseException, depth: int) -> str:
-    found = _traceback(error)
+def _one(error: BaseException, depth: int, start: TracebackType | None) -> str:
+    found = start or _traceback(error)
     text = "" if found is None else f"Traceback (most recent call last):\n{_frames(found)}"
     message = message_of(error)
     text += f"{name_of(error)}: {message}\n" if message else f"{name_of(error)}\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from .parser import (
     Commands,
     database_options,
     json_value,
+    looks,
     opened,
     positive,
     table_options,
@@ -77,8 +78,8 @@ def add(commands: Any) -> None:
 
 
 @contextmanager
-def _queue(args: argparse.Namespace) -> Iterator[Queue]:
-    with opened(args) as pq:
+def _queue(args: argparse.Namespace, open: Callable[..., Any] = opened) -> Iterator[Queue]:
+    with open(args) as pq:
         yield pq[args.queue]
 
 
@@ -103,7 +104,7 @@ def _unique(args: argparse.Namespace) -> Unique | None:
 
 def _list(args: argparse.Namespace) -> None:
     check_which(args)
-    with opened(args) as pq:
+    with looks(args) as pq:
         queue = pq[args.queue]
         jobs = listed(args, queue)
         if not jobs:
@@ -120,7 +121,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _count(args: argparse.Namespace) -> None:
-    with opened(args) as pq:
+    with looks(args) as pq:
         queue = pq[args.queue]
         counts = queue.counts() if args.state is None else {args.state: queue.count(args.state)}
         if not any(counts.values()):
@@ -134,7 +135,7 @@ def _count(args: argparse.Namespace) -> None:
 
 
 def _show(args: argparse.Namespace) -> None:
-    with _queue(args) as queue:
+    with _queue(args, opened if args.follow else looks) as queue:
         job = follow(queue, args.id) if args.follow else queue[args.id]
         # not by Queue.result, which would load a pickle
         rows = queue._run(queue._sql["result"], id=job.id)

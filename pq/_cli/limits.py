@@ -9,7 +9,7 @@ from typing import Any
 from .._args import UNSET
 from .._queue.limits import ON_DEAD, ON_RETRY, Limit
 from .output import print_json, print_table, print_text
-from .parser import Commands, database_options, opened, positive, table_options
+from .parser import Commands, database_options, looks, opened, positive, table_options
 
 _NAMES = tuple(each.name for each in fields(Limit))
 
@@ -47,7 +47,7 @@ def _limit(args: argparse.Namespace) -> int:
         raise ValueError("which limit? Give its name")
     if args.remove and given:
         raise ValueError("a limit that is removed can't be changed, too")
-    with opened(args) as pq:
+    with opened(args) if given or args.remove else looks(args) as pq:
         if given:
             before = pq.limits.get(args.name)
             pq.limits[args.name] = Limit(**given) if before is None else replace(before, **given)

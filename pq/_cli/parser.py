@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 from .._args import JOB_IDS
 from .._manager import PQ
 from .._queue.browse import STATES
+from .._table.look import looking
 from .._text import printable
 from .._times import Delay, TimeSpec, duration, wait_of
 from ..errors import StatementTimeout
@@ -87,6 +89,13 @@ def table_options() -> Parser:
 def opened(args: argparse.Namespace) -> PQ:
     """Return the PQ that these options mean."""
     return PQ(args.dsn, table=args.table, schema=args.schema, encode=dumps, decode=loads)
+
+
+@contextmanager
+def looks(args: argparse.Namespace) -> Iterator[PQ]:
+    """Yield the PQ for a command that only looks, and does not wait for a session that has locked a table."""
+    with opened(args) as pq:
+        yield pq._on(looking(pq._table, None))
 
 
 def warn_unknown(pq: PQ, name: str) -> None:

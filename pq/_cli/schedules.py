@@ -10,7 +10,7 @@ from typing import Any
 from .._schedules import ScheduleInfo
 from . import logs
 from .output import one_line, print_json, print_table, print_text, value_of
-from .parser import Commands, database_options, opened, table_options
+from .parser import Commands, database_options, looks, opened, table_options
 
 COLUMNS = ("name", "queue", "rule", "zone", "paused", "declared", "next_at", "last_at", "last_job", "error")
 
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    with opened(args) as pq:
+    with looks(args) as pq:
         found = pq.schedules.list()
     if args.json:
         print_json([_as_json(schedule) for schedule in found])

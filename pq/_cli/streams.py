@@ -14,7 +14,7 @@ from ..errors import EventsLeft, PQError
 from . import parser as forms
 from .exact import dumps, loads
 from .output import confirm, one_line, print_json, print_table, print_text
-from .parser import Commands, database_options, json_value, opened, positive, span, span_or_none, table_options
+from .parser import Commands, database_options, json_value, looks, opened, positive, span, span_or_none, table_options
 
 COLUMNS = ("subscription", "events", "age", "types", "partitions", "shared", "paused")
 
@@ -119,7 +119,7 @@ def _create(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    with opened(args) as pq:
+    with looks(args) as pq:
         info = _stream(pq, args).info()
     if args.json:
         print_json(_as_json(info))
@@ -135,7 +135,7 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> None:
-    with opened(args) as pq:
+    with looks(args) as pq:
         found = _stream(pq, args).read(args.after, args.limit, args.type)
     if args.json:
         names = ("id", "at", "type", "key", "data", "headers")

@@ -15,6 +15,7 @@ from .._logs import queue_log
 from .._looks import DeadGroup
 from .._looks.overview import COUNTED
 from .._manager import PQ
+from .._table.look import looking
 from .._text import cut, describe
 from .cells import Line
 from .output import print_json, print_text
@@ -88,7 +89,8 @@ def _has_terminal() -> bool:
 
 class _Actions:
     def __init__(self, pq: PQ) -> None:
-        self._pq = pq
+        self._changed = pq
+        self._pq = pq._on(looking(pq._table))  # a locked table must not stop the keys
 
     def jobs(self, queue: str) -> Sequence[JobInfo]:
         return self._pq[queue].list(limit=JOBS)
@@ -105,13 +107,13 @@ class _Actions:
         return "\n".join(lines)
 
     def dead_groups(self) -> Sequence[DeadGroup]:
-        return self._pq.dead_groups()
+        return self._changed.dead_groups()
 
     def set_paused(self, queue: str, paused: bool) -> None:
         if paused:
-            self._pq[queue].pause()
+            self._changed[queue].pause()
         else:
-            self._pq[queue].resume()
+            self._changed[queue].resume()
 
 
 def _show(screen: Screen, watch: Watch) -> None:

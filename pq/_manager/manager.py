@@ -237,10 +237,11 @@ class PQ(AllJobs, Instrumented, Looks, Mappings):
         :raises TypeError: `conn` is something else.
         :raises ValueError: `conn` is a server-side cursor.
         """
+        return self._on(self._table.bind(conn))
+
+    def _on(self, table: Table) -> Self:
         view = object.__new__(type(self))
-        view.__dict__.update(self.__dict__)
-        view._table = self._table.bind(conn)
-        view._db = view._table.database
+        view.__dict__.update(self.__dict__, _table=table, _db=table.database)
         view._pruner = Pruner(view._db)
         view._queues = KeptQueues()
         view._base = self

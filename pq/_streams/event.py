@@ -176,6 +176,13 @@ def new_events(items: Iterable[Any], type: str, key: str | None, headers: Any) -
         yield item if isinstance(item, NewEvent) else NewEvent(item, type, key, headers)
 
 
+def with_headers(event: NewEvent, found: Mapping[str, str]) -> NewEvent:
+    """Return an event with the headers of instruments beside its own, which take precedence."""
+    if found and isinstance(event.headers, (Mapping, type(None))):
+        return event._replace(headers={**found, **(event.headers or {})})
+    return event
+
+
 def arrays(rows: list[Row]) -> dict[str, str]:
     """Return the parameters of ``publish_many``."""
     return {

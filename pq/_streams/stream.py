@@ -8,12 +8,13 @@ from itertools import chain
 from typing import Any
 
 from .._args import UNSET, Unset, integer, limit_of
+from .._table.instruments import Sending
 from .._table.lines import chunks
 from .._times import Delay
 from ..errors import EventsLeft
 from ..sql import stream_object
 from . import schema
-from .event import Event, EventLines, NewEvent, Row, arrays, new_events, types_of
+from .event import Event, EventLines, NewEvent, Row, arrays, new_events, types_of, with_headers
 from .info import StreamInfo
 from .position import SubscriptionInfo
 from .subscribing import Subscribing
@@ -115,20 +116,21 @@ class Stream(Subscribing):
         :param data: what JSON can hold.
         :param type: what kind of event it is, by which subscriptions choose.
         :param key: events of one key are read in order, also where partitions are read side by side.
-        :param headers: a dict of what JSON can hold.
+        :param headers: a dict of what JSON can hold. Those of instruments, such as a ``traceparent``, stand beside; see
+            `PQ.instrument`.
         :param conn: publish it in the transaction that is open there: a connection, cursor or session; see `PQ.using`.
         :raises TypeError: the type or key is not a str, the headers are no dict, or JSON does not have something.
         :raises ValueError: PostgreSQL can't hold a text; the data has NaN or Infinity.
         :raises StreamMissing: call `create` first. The errors of the connection are those of `Queue.put`.
         """
-        row = self._codec.encoded(NewEvent(data, type, key, headers))
+        event = NewEvent(data, type, key, headers)
         stream = self if conn is None else self._bind(conn)
-        if key is None and headers is None:
-            rows = stream._run("publish_plain", prepare=True, type=row.type, data=row.text)
-        else:
-            given = {"type": row.type, "key": row.key, "data": row.text, "headers": row.headers}
-            rows = stream._run("publish", prepare=True, **given)
-        return int(rows[0][0])
+        if stream._table.instruments.puts:
+            with stream._table.instruments.sending(self.name) as sending:
+                id = stream._publish_one(with_headers(event, sending.found))
+                sending.sent(1, id)
+            return id
+        return stream._publish_one(event)
 
     def publish_many(
         self,
@@ -146,15 +148,19 @@ class Stream(Subscribing):
         :param type: as for `publish`, for the items that are no `NewEvent`; likewise `key` and `headers`.
         :param conn: as for `publish`. After an error, your rollback undoes what was published before.
         """
-        parts = chunks(self._rows(items, type, key, headers))
-        first, second = next(parts, None), next(parts, None)
-        if first is None:
-            return []
         stream = self if conn is None else self._bind(conn)
-        if second is None:
-            return stream._publish(first)
-        with stream._table.database.grouped():
-            return [id for part in chain([first, second], parts) for id in stream._publish(part)]
+        with stream._table.instruments.sending(self.name) as sending:
+            parts = chunks(self._rows(items, type, key, headers, sending))
+            first, second = next(parts, None), next(parts, None)
+            if first is None:
+                ids = []
+            elif second is None:
+                ids = stream._publish(first)
+            else:
+                with stream._table.database.grouped():
+                    ids = [id for part in chain([first, second], parts) for id in stream._publish(part)]
+            sending.sent(ids)
+        return ids
 
     def load(
         self,
@@ -167,18 +173,33 @@ class Stream(Subscribing):
 
         The arguments are those of `publish_many`. The connection is busy meanwhile: `items` must not use this PQ.
         """
-        lines = EventLines(self._rows(items, type, key, headers))
         database = self._table.database
-        with database.grouped():
-            try:
-                return database.copy(self._sql["load"], lines)
-            except database.driver.Error as error:
-                if lines.error is not None:
-                    raise lines.error from lines.error.__cause__
-                raise self._meaning(error) from error
+        with self._table.instruments.sending(self.name) as sending:
+            lines = EventLines(self._rows(items, type, key, headers, sending))
+            with database.grouped():
+                try:
+                    count = database.copy(self._sql["load"], lines)
+                except database.driver.Error as error:
+                    if lines.error is not None:
+                        raise lines.error from lines.error.__cause__
+                    raise self._meaning(error) from error
+            sending.sent(count)
+        return count
 
-    def _rows(self, items: Iterable[Any], type: str, key: str | None, headers: Any) -> Iterator[Row]:
-        return map(self._codec.encoded, new_events(items, type, key, headers))
+    def _rows(
+        self, items: Iterable[Any], type: str, key: str | None, headers: Any, sending: Sending
+    ) -> Iterator[Row]:  # fmt: skip
+        for event in new_events(items, type, key, headers):
+            yield self._codec.encoded(with_headers(event, sending.found))
+
+    def _publish_one(self, event: NewEvent) -> int:
+        row = self._codec.encoded(event)
+        if row.key is None and row.headers is None:
+            rows = self._run("publish_plain", prepare=True, type=row.type, data=row.text)
+        else:
+            given = {"type": row.type, "key": row.key, "data": row.text, "headers": row.headers}
+            rows = self._run("publish", prepare=True, **given)
+        return int(rows[0][0])
 
     def _publish(self, rows: list[Row]) -> list[int]:
         return [id for (id,) in self._run("publish_many", prepare=True, **arrays(rows))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import reprlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -85,14 +86,17 @@ class Instruments:
 class Sending:
     """One put, of any number of jobs.
 
-    :ivar headers: the headers of its jobs as JSON, or None.
+    :ivar found: the headers of its jobs, and `headers` the same as JSON, or None.
     """
+
+    __slots__ = ("_entered", "_instruments", "_queue", "_told", "found", "headers")
 
     def __init__(self, instruments: Instruments, queue: str) -> None:
         self._instruments = instruments
         self._queue = queue
-        self._stack: ExitStack | None = None
+        self._entered: list[_Guarded] = []
         self._told: list[Callable[[int, int | None], Any]] = []
+        self.found: dict[str, str] = {}
         self.headers: str | None = None
 
     def __enter__(self) -> Self:
@@ -100,27 +104,31 @@ class Sending:
         :raises TypeError: the headers of an instrument are no mapping of str to str.
         :raises ValueError: one of them can't be stored, or all are too long.
         """
-        if not self._instruments.sendings:
-            self._ask()
-            return self
-        with ExitStack() as stack:
+        try:
             for sending in self._instruments.sendings:
-                told = stack.enter_context(_Guarded(sending, self._queue))
+                guarded = _Guarded(sending, self._queue)
+                told = guarded.__enter__()
+                self._entered.append(guarded)
                 if callable(told):
                     self._told.append(told)
             self._ask()
-            self._stack = stack.pop_all()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if self._stack is not None:
-            self._stack.__exit__(*error)
+        if self._entered:
+            try:
+                self._entered.pop().__exit__(*error)
+            finally:
+                self.__exit__(*error)
 
     def _ask(self) -> None:
-        found: dict[str, str] = {}
         for headers, instrument in self._instruments.headers:
-            _add(found, headers(self._queue), instrument)
-        self.headers = _encoded(found) if found else None
+            _add(self.found, headers(self._queue), instrument)
+        if self.found:
+            self.headers = _encoded(self.found)
 
     def sent(self, jobs: int | Sequence[int], id: int | None = None) -> None:
         """Tell how many jobs were put.
@@ -140,6 +148,8 @@ class Sending:
 
 class _Guarded:
     """A context manager of an instrument's that neither fails nor swallows an exception: what goes wrong is logged."""
+
+    __slots__ = ("_args", "_make", "_manager")
 
     def __init__(self, make: Callable[..., Any], *args: Any) -> None:
         self._make = make
@@ -171,6 +181,12 @@ def with_headers(headers: str | None) -> dict[str, str]:
     if headers is None:
         return {}
     return {"headers_column": "headers_column_given", "headers_value": "headers_value_given"}
+
+
+#: Likewise for jobs that are made of events; see ``common.sql``.
+HEADERS_OF_EVENTS: Mapping[str, str] = {
+    "headers_column": "headers_column_given", "headers_value": "headers_value_of_event"
+}  # fmt: skip
 
 
 def headers_of(text: str | None) -> dict[str, str] | None:

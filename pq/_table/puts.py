@@ -1,7 +1,8 @@
-"""One put of one job, by the statement that writes no more than was given."""
+"""One put of one job, by the statement that writes no more than was given; and of those that are made of events."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .._after import after_of
@@ -9,6 +10,8 @@ from .._times import NOW, When
 from .._unique import key_of, unique_of
 from . import bulk as _bulk
 from .after import AfterRows
+from .instruments import HEADERS_OF_EVENTS
+from .lines import chunks
 
 
 class PutRows(AfterRows):
@@ -36,3 +39,9 @@ class PutRows(AfterRows):
         if schedule is expected is NOW:
             return self._put("put", data, headers)
         return self._put("put_timed", data, headers, **_bulk.times(schedule, expected))
+
+    def _put_events(self, jobs: Iterable[_bulk.NewJob]) -> None:
+        """Put jobs that were made of events. They have the events' headers, so that the traces go on; instruments are
+        not told, as they were when the events were published."""
+        for part in chunks(self._encoded_rows(jobs, None, None)):
+            self._put_chunk(part, HEADERS_OF_EVENTS)

@@ -162,11 +162,16 @@ class QueueRows:
     ) -> Iterator[_bulk.Row]:  # fmt: skip
         return _bulk.rows(self.name, items, self._text, schedule_at, expected_at, headers)
 
-    def _put_chunk(self, chunk: list[_bulk.Row]) -> list[int]:
+    def _put_chunk(self, chunk: list[_bulk.Row], instead: Mapping[str, str] | None = None) -> list[int]:
+        """Put up to 1,000 jobs.
+
+        :param instead: where the statement has their headers from; None: they are those of the first one.
+        """
         parameters = _bulk.parameters(chunk)
         statement = "put_many" if "schedule_at" in parameters else "put_untimed"
         keyed = {"insert_given": "insert_keyed"} if "key" in parameters else {}
-        sql = self._statements("queue.sql", **keyed, **with_headers(chunk[0].headers))
+        instead = with_headers(chunk[0].headers) if instead is None else instead
+        sql = self._statements("queue.sql", **keyed, **instead)
         if self.max_ready is not None:
             statement = "put_bounded"
             parameters = {**_bulk.NO_TIMES, **parameters, "room": max(self.max_ready - len(chunk), -1)}
@@ -197,7 +202,7 @@ class QueueRows:
     def _put(self, statement: str, data: Any, headers: str | None = None, **params: Any) -> int:
         sql = self._sql
         if headers is not None:
-            sql = self._statements("queue.sql", **with_headers(headers))
+            sql = self._sql_with_headers
             params["headers"] = headers
         rows = self._run(sql[statement], prepare=True, data=self._text(data), **params)
         if not rows:
@@ -230,3 +235,7 @@ class QueueRows:
     @cached_property
     def _sql(self) -> Mapping[str, str]:
         return self._statements("queue.sql")
+
+    @cached_property
+    def _sql_with_headers(self) -> Mapping[str, str]:
+        return self._statements("queue.sql", **with_headers("{}"))

@@ -178,6 +178,12 @@ coalesce(
 -- name: headers_value_given
 , %(headers)s::json
 
+-- name: headers_value_of_event
+-- In place of "headers_value": those of the event of which a job is made, unless they are too long. Which ones are no text,
+-- whoever reads them leaves out.
+, case when json_typeof(item.data::json #> '{args,0,headers}') = 'object'
+  and octet_length(item.data::json #>> '{args,0,headers}') <= 16384 then item.data::json #> '{args,0,headers}' end
+
 -- name: columns
 -- A job as pq/_jobs/row.py reads it, which has to be changed along with this. Data is text, for the codec. Times are
 -- naive and in UTC, which drivers can read whatever the session's DateStyle, and clamped to what Python can hold.

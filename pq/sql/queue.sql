@@ -19,7 +19,7 @@ returning id
 -- name: put_untimed
 -- Jobs without times, as an array; the ids are returned in its order.
 insert into :table (q_name, data:headers_column)
-select %(queue)s, item::json:headers_value from unnest(%(data)s::text[]) as item
+select %(queue)s, item.data::json:headers_value from unnest(%(data)s::text[]) as item (data)
 returning id
 
 -- name: insert_given

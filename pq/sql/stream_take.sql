@@ -296,17 +296,20 @@ returning number
 -- name: set_aside
 -- Put events as jobs that are tried again after a pause or, without one, are dead. A job that was one before gives its data.
 pq_aside as (
-  insert into :table (q_name, data, attempts, schedule_at, dequeued_at, error, failed_at)
-  select %(queue)s, coalesce(given.data::json, :as_job), given.attempts,
-    statement_timestamp() + make_interval(secs => given.delay),
+  insert into :table (q_name, data, attempts, schedule_at, dequeued_at, error, failed_at, headers)
+  select %(queue)s, its.data, given.attempts, statement_timestamp() + make_interval(secs => given.delay),
     case when given.delay is null then statement_timestamp() end,
-    given.error, case when given.error is not null then statement_timestamp() end
+    given.error, case when given.error is not null then statement_timestamp() end,
+    case when json_typeof(its.data -> 'headers') = 'object' and octet_length(its.data ->> 'headers') <= 16384
+      then its.data -> 'headers' end
   from (
     select its.id, its.attempts, nullif(its.delay, '')::float8 as delay, nullif(its.error, '') as error,
       nullif(its.data, '') as data
     from unnest(%(ids)s::bigint[], %(attempts)s::int[], %(delays)s::text[], %(errors)s::text[], %(data)s::text[])
       as its (id, attempts, delay, error, data)
-  ) as given left join :log as event on event.id = given.id and given.data is null
+  ) as given left join :log as event on event.id = given.id and given.data is null, lateral (
+    select coalesce(given.data::json, :as_job) as data
+  ) as its
   where exists (select from pq_ended) and (given.data is not null or event.id is not null)
   returning id
 )

@@ -38,7 +38,7 @@ def queue(view: View) -> Page:
     figures = next((each for each in view.overview().queues if each.name == name), None)
     words = {
         "name": name, "state": state, "states": STATES, "rows": rows, "more": more, "after": after, "cap": CAP,
-        "figures": figures, "paused": view.jobs.queue(name).paused,
+        "figures": figures, "paused": view.looks[name].paused,
     }  # fmt: skip
     return Page("queue.html", words)
 

@@ -11,6 +11,7 @@ from .._args import check_text, queue_name
 from .._looks import History, Overview
 from .._looks.overview import read
 from .._manager import PQ
+from .._table.look import looking
 from ..doctor import Finding
 from .jobs import Jobs
 from .kept import Kept
@@ -53,6 +54,7 @@ class View:
 
     :ivar request: the request.
     :ivar pq: the queues.
+    :ivar looks: the same queues, for what only looks: no statement takes longer than a second.
     :ivar jobs: their jobs.
     :ivar history: returns what has happened in the last hour; None if the server has taken too long.
     """
@@ -60,6 +62,7 @@ class View:
     def __init__(self, request: Request, site: Site) -> None:
         self.request: Request = request
         self.pq: PQ = site.pq
+        self.looks: PQ = site.pq._on(looking(site.pq._table))
         self.jobs: Jobs = Jobs(site.pq)
         self.read_only: bool = site.read_only
         self.history: Callable[[], History | None] = site.history.get

@@ -69,11 +69,17 @@ def call_handler(job: LeasedJob, name: str, handler: Any, args: Any, kwargs: Any
 
 def from_handler(error: BaseException) -> None:
     """Leave what the handler did in the traceback of an error: the frames of pq that called it tell nobody anything."""
+    found = in_handler(error)
+    if found is not None:
+        BaseException.with_traceback(error, found)
+
+
+def in_handler(error: BaseException) -> TracebackType | None:
+    """Return the part of an error's traceback that begins with the handler; None if the error is not from there."""
     found: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
     while found is not None and found.tb_frame.f_code is not call_handler.__code__:
         found = found.tb_next
-    if found is not None and found.tb_next is not None:
-        BaseException.with_traceback(error, found.tb_next)
+    return None if found is None else found.tb_next
 
 
 def _roll_back(blocks: list[Any]) -> BlockError | None:

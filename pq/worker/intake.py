@@ -60,7 +60,7 @@ class Intake:
             return None
         with table.database.transaction():
             events = self.stream.subscription(self.subscription).take(EVENTS)
-            self.queue.put_many(self.jobs_of(events))
+            self.queue._put_events(self.jobs_of(events))
         return len(events)
 
     def subscribe(self) -> None:

@@ -44,12 +44,13 @@ TOP = {"__main__", "contrib", "pgqueue", "testing"}
 #: would be a promise (test_public.py).
 SHARED = {
     "_table": "of a PQ and of a queue: the table that they are in",
-    "_on": "of a queue: the same queue on another connection",
+    "_on": "of a queue or a PQ: the same on another connection, or one that only looks",
     "_text": "of a queue, for its jobs: encodes the data of a put",
     "_encoded": "of a queue, for its jobs: encodes a result",
     "_decoded": "of a queue, for its jobs",
     "_update": "of a queue, for its jobs: replaces the data in the row",
     "_transaction": "of a queue, for transactional tasks: a block with the cursor that the queue is to give",
+    "_put_events": "of a queue, for a worker: puts jobs that it has made of events",
     "_place": "of a job: its place in the order in which jobs are listed",
     "_retry_each": "of the dead jobs of a queue, for groups of them",
     "_with_tasks": "of a PQ with tasks, for a worker",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import wait_until
 
-from pq import PQ, Worker
+from pq import PQ, NewEvent, Worker
 from pq._streams import Event, upkeep
 from pq.tasks import current
 
@@ -142,3 +142,74 @@ def test_a_worker_waits_for_a_stream(pq: PQ) -> None:
         stream.create()
         stream.publish(1)
         wait_until(lambda: seen == [1], "the event")
+
+
+class Tenant:
+    """An instrument."""
+
+    def headers(self, queue: str) -> dict[str, str]:
+        assert queue == "orders"
+        return {"tenant": "acme", "both": "instrument"}
+
+
+HEADERS: dict[str, tuple[Any, Any]] = {
+    "none": (None, None),
+    "text": ({"by": "ada"}, {"by": "ada"}),
+    "what is no text": ({"by": "ada", "n": 1}, {"by": "ada"}),
+    "too long": ({"by": "a" * 16_384}, None),
+}
+
+
+@pytest.mark.parametrize("key", [None, "7"])
+@pytest.mark.parametrize("case", HEADERS)
+def test_headers_go_on_to_the_job(pq: PQ, stream: Any, case: str, key: str | None) -> None:
+    given, expected = HEADERS[case]
+    seen: list[Any] = []
+
+    @stream.on(subscription="first", start="beginning")
+    def note(event: Event) -> None:
+        seen.append((event.headers, current().headers))
+
+    stream.publish(1, key=key, headers=given)
+    stream.publish_many([2], key=key, headers=given)
+    with working(pq):
+        wait_until(lambda: len(seen) == 2, "the events")
+    assert seen == [(given, expected)] * 2
+
+
+@pytest.mark.parametrize("given", [None, {"both": "mine", "n": 1}])
+def test_headers_of_instruments_stand_beside(pq: PQ, stream: Any, given: Any) -> None:
+    pq.instrument(Tenant())
+    stream.publish(1, headers=given)
+    stream.publish_many([2], headers=given)
+    stream.load([NewEvent(3, headers=given)])
+    expected = {"tenant": "acme", "both": "instrument"} | (given or {})
+    assert [event.headers for event in stream.read()] == [expected] * 3
+    for bad in ("a", [1]):
+        with pytest.raises(TypeError, match="headers must be a dict"):
+            stream.publish(1, headers=bad)
+    assert len(stream.read()) == 3
+
+
+def test_an_event_that_is_set_aside_keeps_them(pq: PQ, stream: Any) -> None:
+    """Also one that is so for the second time, and one that is given up."""
+    given = [({"by": "ada"}, {"by": "ada"}), (None, None), ({"by": "a" * 16_384}, None)]
+    subscription = stream.subscribe("first", "beginning")
+    for headers, _ in given:
+        stream.publish(1, headers=headers)
+    aside = pq["orders:first"]
+    with subscription.batch() as batch:
+        for event in batch:
+            event.retry("0s")
+    for _ in given:
+        with subscription.batch() as batch:
+            for event in batch:
+                event.retry("1h")
+    assert [job.headers for job in aside.list("scheduled")] == [expected for _, expected in given]
+    for job in aside.list("scheduled"):
+        aside.reschedule(job.id, None)
+    for _ in given:
+        with subscription.batch() as batch:
+            for event in batch:
+                event.fail("no")
+    assert sorted(str(job.headers) for job in aside.dead.list()) == sorted(str(expected) for _, expected in given)

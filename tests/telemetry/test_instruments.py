@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,6 +16,8 @@ from support.tasks import working
 from support.versions import Library
 
 from pq import PQ, After, Discard, Limit, NewJob, Retry, Schedule, Unique, Worker, tasks
+from pq._schedules import ticker
+from pq._table import instruments
 from pq._table.instruments import MOST_BYTES
 from pq.errors import CommitUnknown, DecodeError, QueueFull
 from pq.tasks import current
@@ -195,6 +198,42 @@ def test_without_an_instrument_the_statements_are_those_of_before(pq: PQ, statem
     assert put_all() == plain, "an instrument without headers changes nothing"
     pq.instrument(Recorder())
     assert all("headers" in sql for sql in put_all())
+
+
+def test_without_an_instrument_none_of_its_code_runs(pq: PQ) -> None:
+    """Neither for a put, nor where jobs are taken, run and settled."""
+    eat = pq["q"].task(name="apple")(lambda job_id: None)
+    called: set[str] = set()
+
+    def note(frame: Any, event: str, arg: Any) -> None:
+        if event == "call" and frame.f_code.co_filename == instruments.__file__:
+            caller = frame.f_back.f_code.co_filename
+            if caller != ticker.__file__:  # which looks for schedules when a worker starts
+                called.add(frame.f_code.co_name)
+
+    def work() -> None:
+        eat()
+        pq["q"].put(1)
+        assert pq["q"].get(timeout=0) is not None
+        job = pq["q"].get(timeout=0, lease="1m")
+        assert job is not None
+        job.done()
+        eat()
+        Worker(pq, burst=True).run()
+
+    work()  # what is made only once
+    threading.setprofile(note)  # for the threads of the worker
+    sys.setprofile(note)
+    try:
+        work()
+        without = set(called)
+        pq.instrument(Recorder())
+        work()
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    assert without == set()
+    assert called > {"sending", "call"}, "this would see it"
 
 
 def test_several_instruments(pq: PQ, sql: Sql) -> None:

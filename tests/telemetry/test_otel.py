@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import wait_until
+from support.tasks import working
 
 from pq import PQ, Discard, Retry, Schedule, Worker, tasks
 
@@ -135,7 +137,13 @@ def test_a_retry_is_a_trace_of_its_own_with_a_link(pq: PQ, kit: Kit) -> None:
     for span in (first, second):
         assert span.status.status_code == StatusCode.ERROR
         assert span.attributes["error.type"] == "KeyError"  # type: ignore[index]
-        assert [event.name for event in span.events] == ["exception"]
+        (event,) = span.events
+        assert event.name == "exception"
+        told = dict(event.attributes or {})
+        lines = str(told.pop("exception.stacktrace")).splitlines()
+        assert lines[0] == "Traceback (most recent call last):" and lines[-1] == "KeyError: 'a'"
+        assert [line.rpartition(" in ")[2] for line in lines if line.startswith("  File")] == ["fail"]
+        assert told == {"exception.type": "KeyError", "exception.message": "'a'"}
 
 
 def test_an_old_job_too(pq: PQ, kit: Kit, sql: Sql) -> None:
@@ -183,6 +191,33 @@ def test_what_is_an_error(pq: PQ, kit: Kit) -> None:
     assert exited.attributes["error.type"] == "SystemExit"  # type: ignore[index]
 
 
+def test_errors_that_cannot_be_written(pq: PQ, kit: Kit) -> None:
+    class Rude(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    @pq["q"].task(name="t")
+    def fail(job_id: int) -> None:
+        raise Rude
+
+    fail()
+    run(pq)
+    (span,) = kit.named("process q")
+    assert span.status.status_code == StatusCode.ERROR
+    assert span.events[0].attributes["exception.stacktrace"].endswith(f"{span.status.description}\n")  # type: ignore[index, union-attr]
+
+
+def test_around_code_of_ones_own_its_frames_come_first(pq: PQ, kit: Kit) -> None:
+    pq["q"].put(1)
+    job = pq["q"].get(lease="1m")
+    assert job is not None
+    with pytest.raises(KeyError), job, kit.instrument().around(job, "t"):
+        raise KeyError("a")
+    (event,) = kit.named("process q")[0].events
+    stack = str(dict(event.attributes or {})["exception.stacktrace"])
+    assert stack.count("  File") == 1 and "test_around_code_of_ones_own" in stack
+
+
 def test_a_queue_that_keeps_no_traceback_tells_no_message(pq: PQ, kit: Kit) -> None:
     @pq["q"].task(name="t")
     def fail(job_id: int) -> None:
@@ -224,6 +259,29 @@ def test_a_schedule(pq: PQ, kit: Kit) -> None:
     run(pq)
     send, process = kit.spans
     assert (send.name, parent(process)) == ("send q", send.context.span_id)
+
+
+@pytest.mark.parametrize("way", ["publish", "publish_many", "load"])
+def test_from_who_publishes_an_event_to_its_function(pq: PQ, kit: Kit, way: str) -> None:
+    stream = pq.streams["orders"]
+    stream.create()
+
+    @stream.on(subscription="bills", start="beginning", max_retries=1, retry_in="0s")
+    def bill(event: Any) -> None:
+        if event.attempts == 1:
+            raise KeyError("a")
+
+    with kit.tracer.start_as_current_span("request"):
+        getattr(stream, way)(*([1] if way == "publish" else [[1]]))
+    with working(Worker(pq)):
+        wait_until(lambda: len(kit.named("process orders:bills:jobs")) == 2, "both attempts")
+    (request,), (send,) = kit.named("request"), kit.named("send orders")
+    first, second = kit.named("process orders:bills:jobs")
+    assert len(kit.spans) == 4, "that a job is made of the event is no put"
+    assert parent(send) == request.context.span_id and parent(first) == send.context.span_id
+    assert [link.context.span_id for link in second.links] == [send.context.span_id]
+    count = {"pq.job.id": stream.read()[0].id} if way == "publish" else {"pq.job.count": 1}
+    assert send.attributes == {"pq.queue": "orders", **count}
 
 
 def test_metrics(pq: PQ, kit: Kit) -> None:

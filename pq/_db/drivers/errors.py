@@ -55,6 +55,14 @@ class Errors(ABC):
         kind: Any = type(cause)
         raise both(errors.StatementTimeout, kind)(seconds=seconds) from cause
 
+    def raise_locked(self, cause: BaseException, seconds: float) -> NoReturn:
+        kind: Any = type(cause)
+        text = (
+            f"Another session has locked a table: the server has waited {seconds:g} seconds for it, and nothing was"
+            " changed. Which one, the doctor says: python -m pq doctor"
+        )
+        raise both(errors.StatementTimeout, kind)(text, seconds=seconds) from cause
+
     def raise_forked(self, message: str | None = None) -> NoReturn:
         raise both(errors.ForkedConnection, self._package.InterfaceError)(message)
 

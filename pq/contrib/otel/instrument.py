@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta, timezone
+from functools import partial
 from typing import Any
 
 from opentelemetry import context, metrics, propagate, trace
@@ -13,8 +14,10 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from ... import __version__
 from ..._jobs.delivery import attempt_of, taken_at
-from ..._text import name_of
+from ..._text import message_of, name_of
+from ..._traceback import traceback_of
 from ...errors import Retry
+from ...worker.handler import in_handler
 from . import names
 
 #: A job that was put so long ago has a trace of its own.
@@ -50,34 +53,11 @@ class Instrument:
         propagate.inject(carrier)
         return carrier
 
-    @contextmanager
-    def sending(self, queue: str) -> Iterator[Callable[[int, int | None], None]]:
+    def sending(self, queue: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
         """The span of a put. A put that puts nothing, such as a schedule's that another worker has fired, has none."""
-        about = names.constant(self._names, "send", queue)
-        span = self._tracer.start_span(f"send {queue}", kind=SpanKind.PRODUCER, attributes=about)
-        told: list[Any] = []
-        token = context.attach(trace.set_span_in_context(span))
-        try:
-            yield lambda *sent: told.extend(sent)
-        except BaseException as error:
-            _set_error(span, error)
-            span.end()
-            self._count_sent(1, queue, {names.ERROR_TYPE: name_of(error)})
-            raise
-        finally:
-            context.detach(token)
-        count, id = told or (0, None)
-        if count or id is not None:
-            span.set_attributes(names.numbers(self._names, count, id))
-            span.end()
-            self._count_sent(count, queue, {})
+        return _Sending(self._names, self._tracer, self._sent, queue)
 
-    def _count_sent(self, count: int, queue: str, kind: dict[str, str]) -> None:
-        for counter, each in zip(self._sent, self._names, strict=True):
-            counter.add(count, {**names.constant((each,), "send", queue), **kind})
-
-    @contextmanager
-    def around(self, job: Any, task: str) -> Iterator[None]:
+    def around(self, job: Any, task: str) -> AbstractContextManager[None]:
         """The span of one attempt. `Retry` is no error."""
         queue = job.queue
         attempt = attempt_of(job)
@@ -92,32 +72,97 @@ class Instrument:
         span = self._tracer.start_span(
             f"process {queue.name}", where, kind=SpanKind.CONSUMER, attributes=about, links=links
         )
-        began = time.perf_counter()
-        kind: dict[str, str] = {}
-        token = context.attach(trace.set_span_in_context(span, where))
-        try:
-            yield
-        except BaseException as error:
-            if not isinstance(error, Retry):
-                kind = {names.ERROR_TYPE: name_of(error)}
-                _set_error(span, error, queue.keep_traceback)
-            raise
-        finally:
-            context.detach(token)
+        return _Attempt(span, where, queue.keep_traceback, partial(self._count_attempt, queue.name, task))
+
+    def _count_attempt(self, queue: str, task: str, seconds: float, error: dict[str, str]) -> None:
+        for counter, histogram, each in zip(self._taken, self._duration, self._names, strict=True):
+            what = {**names.constant((each,), "process", queue), names.TASK: task, **error}
+            counter.add(1, what)
+            histogram.record(seconds, what)
+
+
+class _Attempt:
+    """The span of an attempt. A generator would be a frame of its own in the tracebacks of errors."""
+
+    __slots__ = ("_began", "_count", "_shows", "_span", "_token", "_where")
+
+    def __init__(
+        self, span: Span, where: context.Context, shows: bool, count: Callable[[float, dict[str, str]], None]
+    ) -> None:
+        self._span = span
+        self._where = where
+        self._shows = shows
+        self._count = count
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+        self._token = context.attach(trace.set_span_in_context(self._span, self._where))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        context.detach(self._token)
+        told = {}
+        if error is not None and not isinstance(error, Retry):
+            told = {names.ERROR_TYPE: name_of(error)}
+            _set_error(self._span, error, self._shows)
+        self._span.end()
+        self._count(time.perf_counter() - self._began, told)
+
+
+class _Sending:
+    """The span of a put; not made by `contextmanager`, which alone takes as long as the rest of it."""
+
+    __slots__ = ("_count", "_counters", "_id", "_names", "_queue", "_span", "_token", "_tracer")
+
+    def __init__(
+        self, chosen: tuple[names.Names, ...], tracer: trace.Tracer, counters: list[metrics.Counter], queue: str
+    ) -> None:
+        self._names = chosen
+        self._tracer = tracer
+        self._counters = counters
+        self._queue = queue
+        self._count = 0
+        self._id: int | None = None
+
+    def __enter__(self) -> Callable[[int, int | None], None]:
+        about = names.constant(self._names, "send", self._queue)
+        self._span = self._tracer.start_span(f"send {self._queue}", kind=SpanKind.PRODUCER, attributes=about)
+        self._token = context.attach(trace.set_span_in_context(self._span))
+        return self._sent
+
+    def _sent(self, count: int, id: int | None) -> None:
+        self._count, self._id = count, id
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        context.detach(self._token)
+        span = self._span
+        if error is not None:
+            _set_error(span, error)
             span.end()
-            seconds = time.perf_counter() - began
-            for counter, histogram, each in zip(self._taken, self._duration, self._names, strict=True):
-                what = {**names.constant((each,), "process", queue.name), names.TASK: task, **kind}
-                counter.add(1, what)
-                histogram.record(seconds, what)
+            self._add(1, {names.ERROR_TYPE: name_of(error)})
+        elif self._count or self._id is not None:
+            span.set_attributes(names.numbers(self._names, self._count, self._id))
+            span.end()
+            self._add(self._count, {})
+
+    def _add(self, count: int, error: dict[str, str]) -> None:
+        for counter, each in zip(self._counters, self._names, strict=True):
+            about = names.constant((each,), "send", self._queue)
+            counter.add(count, {**about, **error} if error else about)
 
 
 def _set_error(span: Span, error: BaseException, shows: bool = True) -> None:
-    """Note an error.
+    """Note an error, as `Span.record_exception` does, which trusts the error, and shows who called the handler.
 
     :param shows: whether its message and traceback may be noted, too.
     """
-    span.set_attribute(names.ERROR_TYPE, name_of(error))
-    span.set_status(Status(StatusCode.ERROR, str(error) if shows else None))
-    if shows:
-        span.record_exception(error)
+    kind = name_of(error)
+    span.set_attribute(names.ERROR_TYPE, kind)
+    if not shows:
+        span.set_status(Status(StatusCode.ERROR))
+        return
+    message = message_of(error)
+    span.set_status(Status(StatusCode.ERROR, message))
+    stack = traceback_of(error, in_handler(error)) or ""
+    span.add_event(
+        "exception", {"exception.type": kind, "exception.message": message, "exception.stacktrace": stack}
+    )
