@@ -37,7 +37,7 @@ class Bar:
         self._what = what
         self._total = total
         self._count = 0
-        self._shown = shown and sys.stderr is not None and sys.stderr.isatty()
+        self.is_shown: bool = shown and sys.stderr is not None and sys.stderr.isatty()
         self._next = time.monotonic() + FIRST
         self._is_drawn = False
 
@@ -51,12 +51,19 @@ class Bar:
     def add(self, count: int) -> None:
         """Tell that so many more are done."""
         self._count += count
-        if self._shown and time.monotonic() >= self._next:
+        self.show(self._count, self._total)
+
+    def show(self, count: int, total: int | None, text: str = "") -> None:
+        """Show that so many are done.
+
+        :param text: of what.
+        """
+        if self.is_shown and time.monotonic() >= self._next:
             self._next = time.monotonic() + PAUSE
-            done = f"{self._count:,}"
-            if self._total:
-                done = f"{drawn(min(self._count / self._total, 1.0))}  {done} of {self._total:,}"
-            self._write(f"{self._what}  {done}")
+            done = f"{count:,}"
+            if total:
+                done = f"{drawn(min(count / total, 1.0))}  {done} of {total:,}"
+            self._write(f"{self._what}  {done} {text}".rstrip())
             self._is_drawn = True
 
     def _write(self, text: str) -> None:

@@ -1,11 +1,11 @@
-"""The commands for jobs: put, list, count, show, cancel, reschedule, move."""
+"""The commands for jobs: put, load, list, count, show, cancel, reschedule, move."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from .._args import UNSET
@@ -13,6 +13,8 @@ from .._jobs.info import JobInfo
 from .._queue import Queue
 from .._unique import UNTIL_TIMES, JobId, Unique
 from ..errors import PQError
+from .app import UsageError
+from .bar import Bar
 from .choice import change, check_which, described, listed, which_jobs
 from .follow import follow
 from .output import as_json, confirm, members, one_line, print_json, print_table, print_text, value_of
@@ -23,6 +25,7 @@ from .parser import (
     json_value,
     looks,
     opened,
+    parsed,
     positive,
     table_options,
     time,
@@ -48,6 +51,11 @@ def add(commands: Any) -> None:
         "--on-duplicate", metavar="HOW",
         help="what becomes of a job that has the token: keep (default), replace, merge, error",
     )  # fmt: skip
+
+    load = command(_load, "load", "put many jobs, all of them or none, and print how many", "queue")
+    load.add_argument(
+        "file", nargs="?", default="-", metavar="FILE", help="JSON, a job on each line; default: the standard input"
+    )
 
     listing = command(_list, "list", "show jobs, in the order in which they are taken", "queue", "--state", "--json")
     listing.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N (default: 100)")
@@ -91,6 +99,28 @@ def _put(args: argparse.Namespace) -> None:
     print(id)
     if isinstance(id, JobId) and not id.created:
         print(f"job {id} has that token already", file=sys.stderr)
+
+
+def _load(args: argparse.Namespace) -> None:
+    with opened(args) as pq, Bar("loading") as bar:
+        count = pq[args.queue].load(_lines(args.file, bar))
+    print(f"{count} put")
+
+
+def _lines(file: str, bar: Bar) -> Iterator[Any]:
+    """Read the data of jobs.
+
+    :raises ValueError: a line is not JSON.
+    :raises UsageError: there is no such file.
+    """
+    try:
+        with open(file, encoding="utf-8") if file != "-" else nullcontext(sys.stdin or ()) as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield parsed(line.rstrip(), f"line {number}")
+                    bar.add(1)
+    except OSError as error:
+        raise UsageError(str(error)) from None
 
 
 def _unique(args: argparse.Namespace) -> Unique | None:

@@ -152,7 +152,10 @@ _SECONDS = re.compile(r"[0-9]{1,7}(\.[0-9]+)?")
 
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1: {number}")
     if number > MOST:
@@ -204,9 +207,17 @@ def json_value(text: str, what: str) -> Any:
 
     :raises ValueError: it is not JSON.
     """
+    if text == "-":
+        text = sys.stdin.read() if sys.stdin is not None else ""
+    return parsed(text, what)
+
+
+def parsed(text: str, what: str) -> Any:
+    """Read JSON.
+
+    :raises ValueError: it is not JSON.
+    """
     try:
-        if text == "-":
-            text = sys.stdin.read() if sys.stdin is not None else ""
         text.encode()  # bytes of an argument that are not UTF-8 became lone surrogates
         return loads(text)
     except (ValueError, RecursionError) as error:

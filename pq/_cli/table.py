@@ -10,6 +10,7 @@ from .._streams import script
 from .._table import migrations
 from .._version import __version__
 from ..sql import TableName
+from .building import shown_indexes
 from .output import print_text
 from .parser import Commands, database_options, opened, span_or_none, table_options
 
@@ -52,7 +53,8 @@ def name_of(args: argparse.Namespace) -> str:
 
 def _create(args: argparse.Namespace) -> None:
     with opened(args) as pq:
-        pq.create(retain=args.retain, retain_dead=args.retain_dead)
+        with shown_indexes(pq):
+            pq.create(retain=args.retain, retain_dead=args.retain_dead)
         print_text(f"table {name_of(args)}: version {pq.version()}")
 
 

@@ -16,6 +16,15 @@ where pg_class.oid = to_regclass(%(table)s)
 select name, to_regnamespace(quote_ident(name)) is not null
 from coalesce(%(schema)s, current_schema()::text) as name
 
+-- name: building
+-- How far the index is that somebody makes of the table now: what is done, and how much of it in all.
+select
+  case when tuples_total > 0 then tuples_done else blocks_done end,
+  case when tuples_total > 0 then tuples_total else blocks_total end,
+  case when tuples_total > 0 then 'rows' else 'blocks' end
+from pg_stat_progress_create_index
+where relid = to_regclass(%(table)s) and greatest(tuples_total, blocks_total) > 0
+
 -- name: lock
 -- One lock for all tables of the database: two of them may need the same new schema.
 select pg_advisory_xact_lock(hashtextextended('pq create', 0))

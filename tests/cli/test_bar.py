@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from support import Background, execute, wait_until
 
 from pq import PQ
 from pq._cli import bar as _bar
+from pq._cli import building as _building
 from pq._cli.bar import Bar
 from pq._cli.main import main
+from pq._table import migrations
 
-LONG = [["move", "a", "--all", "b"], ["prune"], ["dead", "retry", "c", "--all"]]
+LONG = [["move", "a", "--all", "b"], ["prune"], ["dead", "retry", "c", "--all"], ["load", "a"]]
+V1 = migrations.steps()[0].sql.replace(":table", "queue")
 
 
 class Terminal(io.StringIO):
@@ -66,8 +73,62 @@ def test_commands_show_one_where_there_is_a_terminal(
             with pq["c"] as cursor:
                 cursor.execute("update queue set dequeued_at = now() - interval '1 day' where q_name = 'c'")
     monkeypatch.setenv("PQ_DSN", dsn)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1\n2\n"))
     stderr = None if kind is None else kind()
     monkeypatch.setattr(sys, "stderr", stderr)
     assert main(command) == 0
     if stderr is not None:
         assert bool(stderr.getvalue()) is (kind is Terminal)
+
+
+def test_an_index_is_seen_while_another_session_makes_it(
+    at_once: None, pq: PQ, sql: Any, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server reads a row of it when it has the lock that we hold."""
+    pq["a"].put_many(range(3))
+    sql(
+        "create function slow(bigint) returns bigint immutable language plpgsql as"
+        " 'begin perform pg_advisory_xact_lock(7); return $1; end'"
+    )
+    holder = connect()
+    with holder.cursor() as cursor:
+        cursor.execute("select pg_advisory_xact_lock(7)")
+    making = Background(sql, "create index slow_index on queue (slow(id))")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Bar("creating an index") as bar:
+
+        def seen() -> bool:
+            _building.look(pq, bar)
+            return " of 1 blocks" in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+        wait_until(seen, "the index")
+    holder.rollback()
+    making.result()
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO, None], ids=["a terminal", "a file", "nothing"])
+def test_create_looks_for_indexes_where_there_is_a_terminal(
+    empty_dsn: str, monkeypatch: pytest.MonkeyPatch, kind: type[io.StringIO] | None
+) -> None:
+    execute(empty_dsn, V1)
+    monkeypatch.setenv("PQ_DSN", empty_dsn)
+    monkeypatch.setattr(sys, "stderr", None if kind is None else kind())
+    looks, real = [], _building.look
+
+    def look(pq: PQ, bar: Bar) -> float:
+        pause = real(pq, bar)
+        looks.append(threading.current_thread())
+        return pause
+
+    monkeypatch.setattr(_building, "look", look)
+    create = PQ.create
+
+    def slowly(pq: PQ, **options: Any) -> None:
+        if kind is Terminal:
+            wait_until(lambda: looks, "a look")
+        create(pq, **options)
+
+    monkeypatch.setattr(PQ, "create", slowly)
+    assert main(["create"]) == 0
+    assert bool(looks) is (kind is Terminal)
+    assert not any(thread.is_alive() for thread in looks)

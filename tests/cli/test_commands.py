@@ -112,6 +112,25 @@ def test_what_is_no_json_is_wrong_usage(offline: Calls, data: str) -> None:
     assert (output, errors.count("\n")) == ("", 1)
 
 
+def test_load_puts_a_job_for_each_line(call: Calls, pq: PQ, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '{"a": 12345678901234567.89}\n\n"-"\n3'
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert call("load", "a") == "3 put\n"
+    (tmp_path / "jobs").write_text(text)
+    assert call("load", "a", str(tmp_path / "jobs")) == "3 put\n"
+    assert [job.text for job in pq["a"].list()] == ['{"a": 12345678901234567.89}', '"-"', "3"] * 2
+
+
+def test_of_lines_that_are_not_all_json_none_is_put(call: Calls, pq: PQ, tmp_path: Path) -> None:
+    for text, message in (b"1\n{\n", "line 2 must be JSON"), (b"-", "line 1 must be JSON"), (b"1\n\xff", "utf-8"):
+        (tmp_path / "jobs").write_bytes(text)
+        _, errors = call.both("load", "a", str(tmp_path / "jobs"), code=2)
+        assert message in errors
+    _, errors = call.both("load", "a", str(tmp_path / "missing"), code=2)
+    assert "No such file" in errors
+    assert pq["a"].count() == 0
+
+
 def test_put_without_a_standard_input_is_wrong_usage(offline: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     offline("put", "a", "-", code=2)

@@ -213,7 +213,7 @@ def test_the_reference_names_all_that_is_public() -> None:
 def test_the_page_of_the_commands_names_all_of_them_and_their_options(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs" / "reference" / "commands.rst").read_text("utf-8")
     options = set()
-    commands = ["create", "sql", "version", "doctor", "top", "put", "list", "count", "show", "why", "cancel"]
+    commands = ["create", "sql", "version", "doctor", "top", "put", "load", "list", "count", "show", "why", "cancel"]
     commands += ["reschedule", "move", "pause", "resume", "clear", "queues", "prune", "limit", "work", "call", "try"]
     commands += ["dead", "schedules", "streams", "stream", "web", "demo"]
     parts = [f"schedules {action}" for action in ("list", "run", "pause", "resume", "fire", "remove")]
