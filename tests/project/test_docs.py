@@ -33,7 +33,7 @@ PLACEHOLDER = "postgresql://localhost/example"
 ROLE = "app_role"
 
 #: And those that have some of its rights, of which table/test_grants.py makes each.
-OTHER_ROLES = re.compile(r"\bto (?:producer|consumer|cleaner|operator|scheduler);")
+OTHER_ROLES = re.compile(r"\bto (?:producer|planner|consumer|cleaner|operator|scheduler);")
 
 #: Seconds that the snippets of a page may take: only one that hangs takes so long.
 PATIENCE = 60
