@@ -94,10 +94,11 @@ def check_text(kind: str, text: object) -> str:
         raise ValueError(f"{kind} must not be empty")
     if "\0" in text:
         raise ValueError(f"{kind} must not have a NUL character: {text!r}")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{kind} must not have a lone surrogate: {text!r}") from None
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{kind} must not have a lone surrogate: {text!r}") from None
     return text
 
 

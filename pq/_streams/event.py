@@ -17,6 +17,9 @@ from ..errors import DecodeError
 from ..sql import array
 from .aside import Aside, Entry
 
+#: Of instruments, where there are none.
+NO_HEADERS: Mapping[str, str] = {}
+
 
 class NewEvent(NamedTuple):
     """An event for `Stream.publish_many` or `Stream.load`, with a type, key and headers of its own.
@@ -106,13 +109,34 @@ class Event:
         return self._aside
 
 
-class Row(NamedTuple):
-    """An event as it is written: JSON text, and what stands beside."""
+class Beside(NamedTuple):
+    """What is written beside the data of an event, or of many: the headers are JSON text."""
 
     type: str
     key: str | None
-    text: str
     headers: str | None
+
+    @classmethod
+    def of(cls, type: str, key: str | None, headers: Any, found: Mapping[str, str] = NO_HEADERS) -> Beside:
+        """
+        :param found: the headers of instruments; its own take precedence.
+        :raises TypeError: the type or the key is not a str, or the headers are no dict with keys of str.
+        :raises ValueError: PostgreSQL can't hold a text.
+        """
+        if type != "":
+            check_text("type", type)
+        if key is not None:
+            check_text("key", key)
+        if headers is None and not found:
+            return cls(type, key, None)
+        return cls(type, key, _codec.encode({**found, **_checked({} if headers is None else headers)}))
+
+
+class Row(NamedTuple):
+    """An event as it is written. Events that were published alike share what stands beside."""
+
+    text: str
+    beside: Beside
 
 
 class Codec:
@@ -126,24 +150,32 @@ class Codec:
         self.encode: Callable[[Any], str] = _codec.encode
         self.decode: Callable[[str], Any] = _codec.decode
 
-    def encoded(self, event: NewEvent) -> Row:
-        """Return an event as it is written.
+    def text(self, data: Any) -> str:
+        """Return the data of an event as it is written.
 
-        :raises TypeError: the type or the key is not a str, the headers are no dict with keys of str, or JSON does not
-            have something in the data or the headers.
-        :raises ValueError: PostgreSQL can't hold a text; the data has NaN or Infinity.
+        :raises TypeError: JSON does not have something in it, or it is no text.
+        :raises ValueError: PostgreSQL can't hold it; it has NaN or Infinity.
         """
-        data, type, key, headers = event
         if self.is_text and data is not None:
             check_text("data", _codec.check_str(data) or "-")
         if isinstance(data, NewEvent):
             raise TypeError("the data of an event can't be a NewEvent: give that to publish_many or load")
-        text = self.encode(data)
-        if type != "":
-            check_text("type", type)
-        if key is not None:
-            check_text("key", key)
-        return Row(type, key, text, None if headers is None else _codec.encode(_checked(headers)))
+        return self.encode(data)
+
+    def rows(
+        self, items: Iterable[Any], type: str, key: str | None, headers: Any, found: Mapping[str, str]
+    ) -> Iterator[Row]:
+        """Return events as they are written; the errors are those of `text` and `Beside.of`.
+
+        :param items: data, or a `NewEvent`, which has a type, key and headers of its own.
+        :param found: the headers of instruments.
+        """
+        beside = Beside.of(type, key, headers, found)
+        for item in items:
+            if isinstance(item, NewEvent):
+                yield Row(self.text(item.data), Beside.of(item.type, item.key, item.headers, found))
+            else:
+                yield Row(self.text(item), beside)
 
     def event(self, columns: tuple[Any, ...], attempts: int = 1) -> Event:
         """Return an event of the columns that SQL calls ``as_read``.
@@ -170,26 +202,18 @@ def _checked(headers: Any) -> dict[str, Any]:
     return dict(headers)
 
 
-def new_events(items: Iterable[Any], type: str, key: str | None, headers: Any) -> Iterator[NewEvent]:
-    """Make a `NewEvent` of each item that is none."""
-    for item in items:
-        yield item if isinstance(item, NewEvent) else NewEvent(item, type, key, headers)
-
-
-def with_headers(event: NewEvent, found: Mapping[str, str]) -> NewEvent:
-    """Return an event with the headers of instruments beside its own, which take precedence."""
-    if found and isinstance(event.headers, (Mapping, type(None))):
-        return event._replace(headers={**found, **(event.headers or {})})
-    return event
-
-
-def arrays(rows: list[Row]) -> dict[str, str]:
-    """Return the parameters of ``publish_many``."""
-    return {
-        "types": array(row.type for row in rows),
-        "keys": array(row.key for row in rows),
-        "data": array(row.text for row in rows),
-        "headers": array(row.headers for row in rows),
+def publishing(rows: list[Row]) -> tuple[str, dict[str, Any]]:
+    """Return the name of the statement that publishes these, and its parameters."""
+    data = array(row.text for row in rows)
+    first = rows[0].beside
+    if all(row.beside is first for row in rows):
+        return "publish_alike", {"data": data, **first._asdict()}
+    besides = [row.beside for row in rows]
+    return "publish_many", {
+        "types": array(beside.type for beside in besides),
+        "keys": array(beside.key for beside in besides),
+        "data": data,
+        "headers": array(beside.headers for beside in besides),
     }
 
 
@@ -212,5 +236,11 @@ def types_of(types: Iterable[str] | None) -> list[str] | None:
 class EventLines(Lines[Row]):
     """A file for COPY: events."""
 
+    _beside: Beside | None = None
+    _begin = ""
+
     def line(self, row: Row) -> str:
-        return line_of((row.type, row.key, row.text, row.headers))
+        if row.beside is not self._beside:
+            self._beside = row.beside
+            self._begin = line_of(row.beside)
+        return f"{self._begin}\t{line_of([row.text])}"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timezone
 from itertools import chain
 from typing import Any
 
 from .._args import UNSET, Unset, integer, limit_of
-from .._table.instruments import Sending
 from .._table.lines import chunks
 from .._times import Delay
 from ..errors import EventsLeft
 from ..sql import stream_object
 from . import schema
-from .event import Event, EventLines, NewEvent, Row, arrays, new_events, types_of, with_headers
+from .event import Beside, Event, EventLines, Row, publishing, types_of
 from .info import StreamInfo
 from .position import SubscriptionInfo
 from .subscribing import Subscribing
@@ -123,14 +122,13 @@ class Stream(Subscribing):
         :raises ValueError: PostgreSQL can't hold a text; the data has NaN or Infinity.
         :raises StreamMissing: call `create` first. The errors of the connection are those of `Queue.put`.
         """
-        event = NewEvent(data, type, key, headers)
         stream = self if conn is None else self._bind(conn)
         if stream._table.instruments.puts:
             with stream._table.instruments.sending(self.name) as sending:
-                id = stream._publish_one(with_headers(event, sending.found))
+                id = stream._publish_one(data, Beside.of(type, key, headers, sending.found))
                 sending.sent(1, id)
             return id
-        return stream._publish_one(event)
+        return stream._publish_one(data, Beside.of(type, key, headers))
 
     def publish_many(
         self,
@@ -150,7 +148,7 @@ class Stream(Subscribing):
         """
         stream = self if conn is None else self._bind(conn)
         with stream._table.instruments.sending(self.name) as sending:
-            parts = chunks(self._rows(items, type, key, headers, sending))
+            parts = chunks(self._codec.rows(items, type, key, headers, sending.found))
             first, second = next(parts, None), next(parts, None)
             if first is None:
                 ids = []
@@ -175,7 +173,7 @@ class Stream(Subscribing):
         """
         database = self._table.database
         with self._table.instruments.sending(self.name) as sending:
-            lines = EventLines(self._rows(items, type, key, headers, sending))
+            lines = EventLines(self._codec.rows(items, type, key, headers, sending.found))
             with database.grouped():
                 try:
                     count = database.copy(self._sql["load"], lines)
@@ -186,23 +184,17 @@ class Stream(Subscribing):
             sending.sent(count)
         return count
 
-    def _rows(
-        self, items: Iterable[Any], type: str, key: str | None, headers: Any, sending: Sending
-    ) -> Iterator[Row]:  # fmt: skip
-        for event in new_events(items, type, key, headers):
-            yield self._codec.encoded(with_headers(event, sending.found))
-
-    def _publish_one(self, event: NewEvent) -> int:
-        row = self._codec.encoded(event)
-        if row.key is None and row.headers is None:
-            rows = self._run("publish_plain", prepare=True, type=row.type, data=row.text)
+    def _publish_one(self, data: Any, beside: Beside) -> int:
+        text = self._codec.text(data)
+        if beside.key is None and beside.headers is None:
+            rows = self._run("publish_plain", prepare=True, type=beside.type, data=text)
         else:
-            given = {"type": row.type, "key": row.key, "data": row.text, "headers": row.headers}
-            rows = self._run("publish", prepare=True, **given)
+            rows = self._run("publish", prepare=True, data=text, **beside._asdict())
         return int(rows[0][0])
 
     def _publish(self, rows: list[Row]) -> list[int]:
-        return [id for (id,) in self._run("publish_many", prepare=True, **arrays(rows))]
+        statement, params = publishing(rows)
+        return [id for (id,) in self._run(statement, prepare=True, **params)]
 
     # -- looking
 

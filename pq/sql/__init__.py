@@ -30,13 +30,8 @@ def array(values: Iterable[object]) -> str:
     None becomes an empty text, for which statements write ``nullif(…, '')``: with ``array_nulls = off`` the server
     would read a null as the text ``NULL``.
     """
-    return "{" + ",".join('""' if value is None else _element(str(value)) for value in values) + "}"
-
-
-def _element(text: str) -> str:
-    if "\\" in text:
-        text = text.replace("\\", "\\\\")
-    return '"' + text.replace('"', '\\"') + '"'
+    texts = ["" if value is None else str(value).replace("\\", "\\\\").replace('"', '\\"') for value in values]
+    return '{"' + '","'.join(texts) + '"}' if texts else "{}"
 
 
 def literal(text: str) -> str:

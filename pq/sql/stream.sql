@@ -20,8 +20,14 @@ from unnest(%(types)s::text[], %(keys)s::text[], %(data)s::text[], %(headers)s::
   as event (type, key, data, headers)
 returning id
 
+-- name: publish_alike
+-- Events of one type and key, with the same headers.
+insert into :log (type, key, data, headers)
+select %(type)s::text, %(key)s::text, event.data, %(headers)s::json from unnest(%(data)s::json[]) as event (data)
+returning id
+
 -- name: load
-copy :log (type, key, data, headers) from stdin
+copy :log (type, key, headers, data) from stdin
 
 -- name: subscribe
 -- start: 'new', 'beginning' or 'id'. It begins with what is not visible to this statement, or behind the id `after`: of

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from psycopg2.extensions import make_dsn
 from support import wait_until
 
 from pq import PQ
@@ -71,3 +72,19 @@ def test_nobody_waits_longer_than_the_timeout(stream: Stream) -> None:
     with subscription.batch(timeout=0.2) as batch:
         assert not batch
     assert 0.2 <= time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("quoting", ["publishes", "waits"])
+def test_a_session_that_quotes_all_identifiers_has_the_same_gate(
+    stream: Stream, dsn: str, quoting: str
+) -> None:
+    with PQ(make_dsn(dsn, options="-c quote_all_identifiers=on"), poll_interval=60) as pq:
+        other = pq.streams["orders"]
+        waits, publishes = (stream, other) if quoting == "publishes" else (other, stream)
+        reader = Reader(waits.subscribe("a"))
+        queues = waits._table._room.queues
+        wait_until(lambda: len(queues) == 2 and all(q.sure and not q.stale for q in queues.values()), "its sleep")
+        publishes.publish(1)
+        reader.join(30)
+        assert reader.found == [1]
+        assert other._execute("show quote_all_identifiers", {}) == [("on",)]

@@ -93,10 +93,14 @@ insert into :origin values (:stream_text, '0', 0);
 update :origin set made_by = xmin, home = tableoid;
 
 -- Notify whoever waits for the stream, as the trigger of the jobs does, which says why it looks like this.
-create function :publish_function() returns trigger language plpgsql set quote_all_identifiers = off as $pq$
+create function :publish_function() returns trigger language plpgsql as $pq$
 declare
   gate bigint := pg_catalog.hashtextextended(
-    (pg_catalog.format('%I.%I ', tg_table_schema, :table_name_text) || :gate_text) collate "C", 0
+    (case when pg_catalog.quote_ident('a') = 'a' then pg_catalog.format('%I.%I ', tg_table_schema, :table_name_text)
+    else pg_catalog.left(pg_catalog.set_config('quote_all_identifiers', 'off', true), 0)
+      || pg_catalog.format('%I.%I ', tg_table_schema, :table_name_text)
+      || pg_catalog.left(pg_catalog.set_config('quote_all_identifiers', 'on', true), 0)
+    end || :gate_text) collate "C", 0
   );
 begin
   if (case when pg_catalog.pg_try_advisory_lock(gate) then not pg_catalog.pg_advisory_unlock(gate) else true end) then
