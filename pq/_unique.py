@@ -54,8 +54,8 @@ class Unique:
     :param token: 1 to 500 bytes of UTF-8; True: a digest of the queue, the task and the encoded data.
     :param until: how long the job has the token: ``'started'``, until it is taken for the first time; or ``'done'``,
         until it has ended: as done, dead or cancelled. Default: ``'started'``, unless there is a window.
-    :param window: instead of `until`: so long from the put on, whatever becomes of the job; ``'1h'`` or a timedelta,
-        at most ten years.
+    :param window: instead of `until`: so long from the put on, whatever becomes of the job; ``'1h'``, a timedelta or
+        seconds, at most ten years.
     :param on_duplicate: what a put does if a job has the token: ``'keep'`` leaves that job as it is, ``'replace'``
         gives it the new data, ``'merge'`` merges the new data into the old, ``'error'`` raises `Duplicate`.
     :param time: the `schedule_at` that this job then has: ``'keep'``, its own; ``'new'``, that of the put; the

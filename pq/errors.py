@@ -251,11 +251,12 @@ class LoopLeft(PQError):
 class Retry(PQError):
     """Raise this in a handler to try the job again, however often it was tried before.
 
-    :param in_: the pause, as ``'30s'`` or a timedelta; None: the pause of the retry policy, or none if it has none.
+    :param in_: the pause, as ``'30s'``, a timedelta or seconds; None: the pause of the retry policy, or none if it has
+        none.
     :param save_state: save `LeasedJob.key_state` as if the job were done.
     """
 
-    def __init__(self, in_: str | timedelta | None = None, *, save_state: bool = False) -> None:
+    def __init__(self, in_: str | timedelta | float | None = None, *, save_state: bool = False) -> None:
         super().__init__("the handler asked for a retry")
         self.in_ = in_
         self.save_state = save_state

@@ -74,9 +74,9 @@ class Policy:
     """How often a job is tried again, and after what pause.
 
     :param max_retries: the number of attempts after the first.
-    :param retry_in: the pause before each retry, as ``'30s'`` or a timedelta; None means no pause. A list has one pause
-        for each retry, the last of them for all further retries. A function gets the number of the failed attempt and
-        its exception, and returns the pause, or None to give up.
+    :param retry_in: the pause before each retry, as ``'30s'``, a timedelta or seconds; None means no pause. A list has
+        one pause for each retry, the last of them for all further retries. A function gets the number of the failed
+        attempt and its exception, and returns the pause, or None to give up.
     :raises TypeError: an argument has another type.
     :raises ValueError: a time has another form or is out of range; `max_retries` is negative.
     """

@@ -20,7 +20,7 @@ def convert_time_spec(spec: TimeSpec) -> datetime | None:
     :raises TypeError: the time is neither None, a str, a timedelta, a number of seconds nor a datetime.
     :raises ValueError: the text has another form, or the time is out of range.
     """
-    moment = when("time", spec)
+    moment = when("spec", spec)
     if moment.at is not None:
         return moment.at.replace(tzinfo=None)
     if moment.delay is None:

@@ -81,8 +81,8 @@ class LeasedJob(Job):
     def retry(self, in_: Delay | None = None, error: BaseException | str | None = None, *, conn: Any = None) -> None:
         """Try the job again, however many retries the policy allows.
 
-        :param in_: the pause, as ``'30s'`` or a timedelta. None means the pause of the retry policy for this attempt,
-            and no pause if a function chooses it, because that would need an error.
+        :param in_: the pause, as ``'30s'``, a timedelta or seconds. None means the pause of the retry policy for this
+            attempt, and no pause if a function chooses it, because that would need an error.
         :param error: the reason, to keep in the row.
         :param conn: as for `done`.
         :raises LeaseLost: as for `done`.

@@ -45,10 +45,12 @@ class PQ(AllJobs, Instrumented, Looks, Mappings):
     :param pickle_key: the key that signs pickles, or several, newest first. With a key, unsigned pickles are refused.
     :param max_connections: with a DSN: the largest number of connections. Further threads wait, and whoever has waited
         longest gets the next one. pq opens one more for waiting.
-    :param statement_timeout: with a DSN: how many seconds a statement of pq may take; None: no limit. After that the
-        call raises `StatementTimeout` or `ConnectionLost`, if nothing was done, or `CommitUnknown`. See
+    :param statement_timeout: with a DSN: how long a statement of pq may take, as ``'5s'``, a timedelta or seconds;
+        None: no limit. After that the call raises `StatementTimeout` or `ConnectionLost`, if nothing was done, or
+        `CommitUnknown`. See
         :ref:`time-limits`.
-    :param poll_interval: in seconds: a waiting `get` looks for jobs at least this often, even without a notification.
+    :param poll_interval: as ``'5s'``, a timedelta or seconds: a waiting `get` looks for jobs at least this often, even
+        without a notification.
     :param listen_dsn: a direct connection to listen on, where the others go through a transaction pooler.
     :param options: attributes to set on the queues: `timeout`, `cursor_kwargs`, …
     :raises TypeError: `conn`, `pool` or `pickle_key` has another type; there is no such option.
@@ -134,8 +136,8 @@ class PQ(AllJobs, Instrumented, Looks, Mappings):
         The two times are stored with the table and apply to all programs that use it. Only the table's owner can change
         them.
 
-        :param retain: how long finished jobs are kept, as ``'7d'`` or a timedelta; 0 deletes them on completion; None
-            keeps them for ever. By default the time does not change, and is 7 days for a new table.
+        :param retain: how long finished jobs are kept, as ``'7d'``, a timedelta or seconds; 0 deletes them on
+            completion; None keeps them for ever. By default the time does not change, and is 7 days for a new table.
         :param retain_dead: how long dead jobs are kept; takes the same values, except 0. By default the time does not
             change, and is 30 days for a new table.
         :raises TypeError: a time has another type.

@@ -52,7 +52,7 @@ class ItemJob(LeasedJob):
 class ItemBlock:
     """A context manager for the transaction around the next job of a queue; its value is the job, or None.
 
-    :param timeout: seconds to wait for a job; None means the queue's `timeout`.
+    :param timeout: how long to wait for a job, as ``'5s'``, a timedelta or seconds; None means the queue's `timeout`.
     """
 
     def __init__(self, queue: Items, timeout: Delay | None) -> None:
@@ -194,8 +194,8 @@ class Items(QueueBase):
         The job's lease never expires, but a transaction that is open for long holds up VACUUM. In a transaction of
         yours, all of this is part of it: if that is rolled back, the job is unchanged.
 
-        :param timeout: seconds to wait for a job, outside of any transaction; 0 does not wait; None means the queue's
-            `timeout`.
+        :param timeout: how long to wait for a job, outside of any transaction, as ``'5s'``, a timedelta or seconds; 0
+            does not wait; None means the queue's `timeout`.
         :returns: a context manager, whose value is None if there was no job in time.
         :raises ValueError: the timeout is negative or NaN.
         :raises TypeError: the timeout is not a number.

@@ -24,7 +24,8 @@ class Getter(Protocol):
 class QueueIterator(Iterator["Job | None"]):
     """Iterates the jobs of a queue, and can go on after an error.
 
-    :ivar timeout: seconds to wait for a job before it yields None; None means the queue's `timeout`.
+    :ivar timeout: how long to wait for a job before it yields None, as ``'5s'``, a timedelta or seconds; None means
+        the queue's `timeout`.
     :ivar lease: the lease of the jobs; None: they are taken without a lease.
     """
 

@@ -68,8 +68,8 @@ class Queue(Whys, Groups, Items, Results):
         """Put a job and return its id.
 
         :param data: what the queue's encoder accepts; by default what JSON can hold.
-        :param schedule_at: the job is not taken before this time: ``'30s'``, ``'5m'``, ``'1h30m'``, ``'2d'`` or a
-            timedelta from now, by the server's clock, or a datetime (a naive one is UTC).
+        :param schedule_at: the job is not taken before this time: ``'30s'``, ``'5m'``, ``'1h30m'``, ``'2d'``, a
+            timedelta or seconds from now, by the server's clock, or a datetime (a naive one is UTC).
         :param expected_at: the priority, in the same forms: the earliest job is taken first, jobs without a time last.
         :param key: the jobs of a queue with one key run one after the other; 1 to 500 bytes of UTF-8.
         :param unique: a token, or a `Unique`: put no second job while a job of this queue has the token, and return a
@@ -151,9 +151,10 @@ class Queue(Whys, Groups, Items, Results):
         Use ``with queue`` to keep the job until your work is committed, or a lease.
 
         :param block: wait for a job if there is none.
-        :param timeout: the longest time to wait, in seconds; 0 does not wait; None means the queue's `timeout`.
-        :param lease: take the job for this time, as ``'30s'`` or a timedelta. The job is a `LeasedJob`, and is ready
-            again if it is not settled in time.
+        :param timeout: the longest time to wait, as ``'5s'``, a timedelta or seconds; 0 does not wait; None means the
+            queue's `timeout`.
+        :param lease: take the job for this time, as ``'30s'``, a timedelta or seconds. The job is a `LeasedJob`, and is
+            ready again if it is not settled in time.
         :param conn: take the job in the transaction that is open there; see `PQ.using`.
         :returns: None if there is no job (in time).
         :raises ValueError: the timeout is negative or NaN; the lease has another form, is not positive or out of range;
@@ -218,7 +219,8 @@ class Queue(Whys, Groups, Items, Results):
         An error while this waits for more jobs is logged, and the jobs that it has are returned.
 
         :param n: the largest number of jobs in a list; at least 1.
-        :param linger: how long to wait for more jobs after the first one of a batch, as ``'50ms'`` or a timedelta.
+        :param linger: how long to wait for more jobs after the first one of a batch, as ``'50ms'``, a timedelta or
+            seconds.
         :param lease: the lease of the jobs; see `done`. Without one they have left the queue, and are lost if the
             program ends before it has handled them.
         :param timeout: as for `get`.

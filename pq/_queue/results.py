@@ -22,7 +22,7 @@ class Results(QueueRows):
         Wait after the put was committed: else nobody can have the job. Inside ``with queue`` the transaction stays open
         meanwhile, and at REPEATABLE READ it does not see how the job goes on.
 
-        :param timeout: the longest time to wait, in seconds or as ``'30s'`` or a timedelta; 0 looks once, ``math.inf``
+        :param timeout: the longest time to wait, as ``'30s'``, a timedelta or seconds; 0 looks once, ``math.inf``
             waits without end. None does not wait either, and then this returns what the row holds: the result of a
             finished job, the progress of any other one, or None.
         :raises JobPending: with a timeout: the job has not ended in time; a `TimeoutError`.

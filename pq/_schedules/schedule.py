@@ -40,7 +40,8 @@ class Schedule:
     :param missed: what becomes of times at which no program was there to put the job. ``'once'``: one job for all of
         them; ``'skip'``: none, unless it is late by less than a minute; ``'all'``: one for each, at most the last
         1,000.
-    :param jitter: delay each job by up to so long, as ``'10m'``: by always the same time for one name and moment.
+    :param jitter: delay each job by up to so long, as ``'10m'``, a timedelta or seconds: by always the same time for
+        one name and moment.
     :param key: the key of the jobs.
     :param unique: a token, or a `Unique`: nothing is put as long as a job of the queue has it. True: the token is a
         digest of the data. A `Unique` with a window, or one that changes the other job, is not for schedules.

@@ -93,7 +93,7 @@ class Position:
         """Deliver events again."""
         self._change("pause", paused=False)
 
-    def seek(self, to: str | int | datetime) -> None:
+    def seek(self, to: str | int | timedelta | datetime) -> None:
         """Move the position, forward or back. Batches that are not done are given up: their holders get a `BatchLost`.
 
         :param to: as for `start` of `Stream.subscribe`: ``'beginning'`` reads all events again.

@@ -30,11 +30,12 @@ class Stream(Subscribing):
 
         The two times are stored with the stream and apply to all programs that use it.
 
-        :param retain: how long an event is kept once all subscriptions have read it, as ``'1d'`` or a timedelta; it is
-            removed within twice that time. By default the time does not change, and is one day for a new stream.
-        :param retain_unread: how long an event is kept that a subscription has not read; it is removed within three
-            times that time, and the subscription told by `EventsLost`. None: for ever. By default the time does not
-            change, and is None for a new stream.
+        :param retain: how long an event is kept once all subscriptions have read it, as ``'1d'``, a timedelta or
+            seconds; it is removed within twice that time. By default the time does not change, and is one day for a new
+            stream.
+        :param retain_unread: how long an event is kept that a subscription has not read, in the same forms; it is
+            removed within three times that time, and the subscription told by `EventsLost`. None: for ever. By default
+            the time does not change, and is None for a new stream.
         :raises TypeError: a time has another type.
         :raises ValueError: a time has another form, is out of range, or has fractions of a second.
         :raises TableMissing: call `PQ.create` first.

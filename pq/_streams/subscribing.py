@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from .._args import UNSET, Unset, check_text, check_word, integer, queue_name
@@ -30,7 +30,7 @@ class Subscribing(Log):
     def subscribe(
         self,
         name: str,
-        start: str | int | datetime = "new",
+        start: str | int | timedelta | datetime = "new",
         *,
         types: Iterable[str] | None = None,
         partitions: int = 1,

@@ -57,7 +57,8 @@ class Subscription(Position):
         by halves, until the one that fails is alone.
 
         :param n: the largest number of events; at least 1.
-        :param timeout: seconds to wait for an event; 0 does not wait; None waits without end.
+        :param timeout: how long to wait for an event, as ``'5s'``, a timedelta or seconds; 0 does not wait; None waits
+            without end.
         :returns: a context manager, whose value is empty if there was no event in time.
         """
         return BatchBlock(self, integer("n", n, 1), wait_of(timeout))

@@ -103,16 +103,17 @@ class Queue(TriedQueue):
         :param schedule_at: as for `Queue.put`; ``_schedule_at`` at the call overrides it.
         :param expected_at: as for `Queue.put`; ``_expected_at`` at the call overrides it.
         :param max_retries: how often a call that raised an exception is tried again; after that the job is dead.
-        :param retry_in: the pause before that: ``'30s'`` or a timedelta, a list or a function; see `pq.retry.Policy`.
+        :param retry_in: the pause before that: ``'30s'``, a timedelta or seconds, a list or a function; see
+            `pq.retry.Policy`.
         :param max_attempts: how often it is tried in all; unless it is None it replaces `max_retries`.
         :param name: what jobs name the task by; default: the function's import path. With a name the function can be
             moved, but it must be decorated in the worker's process.
         :param transactional: run it inside a transaction, whose cursor is ``current().cursor``: what it writes there
             and the end of the job are committed together, *exactly once*, or not at all.
-        :param lease: how long after its worker was killed the job may come back, as ``'30s'`` or a timedelta; default:
-            the worker's lease. At least 100 milliseconds.
-        :param timeout: how long it may run; after that it is tried again, or dead, whatever it still does. Default:
-            without end.
+        :param lease: how long after its worker was killed the job may come back, as ``'30s'``, a timedelta or seconds;
+            default: the worker's lease. At least 100 milliseconds.
+        :param timeout: how long it may run, as ``'5m'``, a timedelta or seconds; after that it is tried again, or dead,
+            whatever it still does. Default: without end.
         :param result: keep what it returns, for `Queue.result`.
         :param key: as for `Queue.put`, or a function that returns it for the arguments of a call, or None: it is called
             with those that it names. ``_key`` at the call overrides it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -35,7 +35,7 @@ class Stream(BaseStream):
         self,
         *types: str,
         subscription: str,
-        start: str | int | datetime = "new",
+        start: str | int | timedelta | datetime = "new",
         max_retries: int = 3,
         max_attempts: int | None = None,
         retry_in: RetryIn = "30s",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from .._after import After
 from .._table.bulk import NewJob
 from .._text import describe
-from .._times import TimeSpec
+from .._times import TimeSpec, when
 from .._unique import JobId, Unique, digest
 from ..worker.call import Options
 from .names import MAIN
@@ -227,6 +227,8 @@ class Task(Generic[P, R]):
         key: str | None = None, unique: str | bool | Unique | None = None,
     ) -> NewJob:  # fmt: skip
         data = self._envelope(args, kwargs)
+        when("_schedule_at", schedule_at)
+        when("_expected_at", expected_at)
         return NewJob(
             data,
             self._schedule_at if schedule_at is None else schedule_at,

@@ -71,8 +71,8 @@ def drain(
     :param conn: where the test's transaction is open: as for `PQ.bind`. All that is done stays in there. Default: the
         connections of `pq`, where each step is committed.
     :param queues: queues or their names; default: those that have tasks in this process.
-    :param until: turn the clock forward by so long, as ``'2h'`` or a timedelta, and perform what is due by then, in
-        order: retries, scheduled jobs and the times of schedules. See `advance`.
+    :param until: turn the clock forward by so long, as ``'2h'``, a timedelta or seconds, and perform what is due by
+        then, in order: retries, scheduled jobs and the times of schedules. See `advance`.
     :param raises: raise the first error of a task, after its attempt was settled. `Retry` and `Discard` are none.
     :param limit: attempts at most: a job that puts another one each time would go on for ever.
     :raises AssertionError: there were more.

@@ -56,13 +56,13 @@ class Worker:
     :param pq: a `PQ`, or one of its queues.
     :param queues: queues of that PQ, or their names; default: all that have tasks in this process.
     :param threads: how many jobs run at the same time.
-    :param lease: as ``'30s'`` or a timedelta: how long after this process was killed its jobs come back. While they
-        run, their leases are extended three times as often. At least 100 milliseconds.
+    :param lease: as ``'30s'``, a timedelta or seconds: how long after this process was killed its jobs come back. While
+        they run, their leases are extended three times as often. At least 100 milliseconds.
     :param burst: stop when the queues were empty for the first queue's `timeout`.
     :param max_jobs: stop after so many jobs.
-    :param max_idle: stop after so many seconds without a job.
-    :param shutdown_timeout: as ``'30s'`` or a timedelta: how long running jobs may go on when the worker is to stop;
-        after that they are given back.
+    :param max_idle: stop after so long without a job, as ``'5m'``, a timedelta or seconds.
+    :param shutdown_timeout: as ``'30s'``, a timedelta or seconds: how long running jobs may go on when the worker is to
+        stop; after that they are given back.
     :param batch: how many jobs may be fetched, and settled, together, at most. Where handlers take little time, so many
         are fetched as they can do in 0.1 seconds. 1: each job is settled before its thread takes another.
     :param strict: take from a queue only if there is nothing in those before it; default: from all in turn.
