@@ -233,7 +233,7 @@ def test_a_missing_extra_says_how_to_get_it(
     given: dict[str, Any], package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without(package, monkeypatch)
-    with pytest.raises(ImportError, match=r'pip install "pq\[schedules\]"'):
+    with pytest.raises(ImportError, match=r"pip install '\.\[schedules\]'"):
         check_schedule(Schedule("q", None, **given), "q")
     check_schedule(Schedule("q", None, every="5m"), "q")
 

@@ -291,7 +291,7 @@ ROWS = [
     call_of("test_tasks.record", args=None, max_retries=None),
     call_of("test_tasks.record", args=None, max_retries=1, retried="x"),
     call_of("test_tasks.record", args=None, max_retries=1, retry_in="5months"),
-    call_of("test_tasks.record", args=None, max_retries=1, retry_in=5),
+    call_of("test_tasks.record", args=None, max_retries=1, retry_in=-5),
     call_of(""),
     call_of("."),
     call_of("nowhere.at.all"),

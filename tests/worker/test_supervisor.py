@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from support import Background, wait_until
 
-from pq.worker import supervisor as module
 from pq.worker.supervisor import Supervisor
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
@@ -39,7 +38,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
             for hook in hooks:
                 hook(len(processes))
 
-    monkeypatch.setattr(module.subprocess, "Popen", Popen)
+    monkeypatch.setattr(subprocess, "Popen", Popen)
     yield processes
     for process in processes:
         if process.poll() is None:

@@ -752,7 +752,7 @@ def test_burst_and_max_jobs_and_several_processes(folder: Path, dsn: str, sql: S
         (["chores"], "not of the form module:attribute"),
         (["chores:os"], "must be a PQ, one of its queues, or a Worker"),
         (["chores:pq", "-c", "0"], "must be at least 1"),
-        (["chores:pq", "--max-idle", "-1"], "max_idle must be a non-negative"),
+        (["chores:pq", "--max-idle", "-1"], "a time must be of the form"),
     ],
 )
 def test_wrong_usage(folder: Path, dsn: str, arguments: list[str], text: str) -> None:
