@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import pickle
 import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -73,11 +72,15 @@ def check_size(text: str, most: int) -> str:
 
 def dump_pickle(data: Any) -> str:
     """Pickle data as text, by protocol 0, which 1.9.1 reads and writes; latin-1 maps each byte to one character."""
+    import pickle  # which few need
+
     return pickle.dumps(data, 0).decode("latin-1")
 
 
 def load_pickle(text: str) -> Any:
     """Load what `dump_pickle` made. This runs code that the author of the text has chosen."""
+    import pickle
+
     return pickle.loads(text.encode("latin-1"))
 
 

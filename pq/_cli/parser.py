@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 from .._args import JOB_IDS
@@ -70,20 +71,25 @@ where: ContextVar[Where] = ContextVar("pq_where", default=_NOWHERE)
 
 def database_options() -> Parser:
     """Return the options that say where the database is."""
-    parser = Parser(add_help=False)
-    default = "PQ_DSN, DATABASE_URL, or libpq's PG* variables" if where.get().dsn is None else "that of the settings"
-    parser.add_argument("--dsn", default=where.get().dsn, help=f"the database (default: {default})")
-    return parser
+    return _options(where.get())[0]
 
 
 def table_options() -> Parser:
     """Return the options that say which table of the database."""
-    _, table, schema = where.get()
+    return _options(where.get())[1]
+
+
+@lru_cache(1)  # making them anew for each command takes much of the time of `pq --help`
+def _options(where: Where) -> tuple[Parser, Parser]:
+    dsn, table, schema = where
+    database = Parser(add_help=False)
+    default = "PQ_DSN, DATABASE_URL, or libpq's PG* variables" if dsn is None else "that of the settings"
+    database.add_argument("--dsn", default=dsn, help=f"the database (default: {default})")
     parser = Parser(add_help=False)
     parser.add_argument("--table", default=table, help=f"name of the table (default: {table})".replace("%", "%%"))
     default = (schema or "the search path decides").replace("%", "%%")
     parser.add_argument("--schema", default=schema, help=f"schema of the table (default: {default})")
-    return parser
+    return database, parser
 
 
 def opened(args: argparse.Namespace) -> PQ:

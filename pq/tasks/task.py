@@ -162,6 +162,8 @@ class Task(Generic[P, R]):
 
         The arguments and errors are those of a call, but the data is encoded only when it is put.
         """
+        when("_schedule_at", _schedule_at)
+        when("_expected_at", _expected_at)
         return self._job(args, kwargs, _schedule_at, _expected_at, _key, _unique)
 
     def put_many(self, calls: Iterable[Any], *, conn: Any = None) -> list[int]:
@@ -227,8 +229,6 @@ class Task(Generic[P, R]):
         key: str | None = None, unique: str | bool | Unique | None = None,
     ) -> NewJob:  # fmt: skip
         data = self._envelope(args, kwargs)
-        when("_schedule_at", schedule_at)
-        when("_expected_at", expected_at)
         return NewJob(
             data,
             self._schedule_at if schedule_at is None else schedule_at,

@@ -18,9 +18,9 @@ ROOT = Path(pq.__file__).parents[1]
 #: What neither needs, however it comes: packages with all that is in them.
 NEEDLESS = [
     "asyncio", "bz2", "concurrent", "configparser", "ctypes", "curses", "django", "email", "flask", "http", "lzma",
-    "importlib.resources", "locale", "multiprocessing", "pkg_resources", "platform", "pq.contrib", "pq.embedded.server",
-    "pq.pgqueue", "pq.testing", "pq.web", "pq.worker.endpoint", "psycopg_pool", "socketserver", "sqlalchemy", "ssl",
-    "subprocess", "sysconfig", "tempfile", "unittest", "xml", "zipfile", "zoneinfo",
+    "importlib.resources", "locale", "multiprocessing", "pickle", "pkg_resources", "platform", "pq.contrib",
+    "pq.embedded.server", "pq.pgqueue", "pq.testing", "pq.web", "pq.worker.endpoint", "psycopg_pool", "socketserver",
+    "sqlalchemy", "ssl", "subprocess", "sysconfig", "tempfile", "unittest", "xml", "zipfile", "zoneinfo",
 ]  # fmt: skip
 
 STARTS = {
