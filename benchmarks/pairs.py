@@ -1,5 +1,9 @@
 """This checkout against an older one, in pairs: ``python -m benchmarks.pairs REVISION [OPERATION …]``.
 
+In place of a revision there may be one of this checkout's own parts, which the older one then has not, as in
+``python -m benchmarks.pairs running-index put get lease work`` or ``otel put``: each put has a span of OpenTelemetry's
+SDK. With ``otel-sdk`` it has a span and a counter of the SDK alone, none of pq. ``--commit on`` waits for the disk.
+
 Two processes, one for each checkout, take turns on one server, so that what else the machine does meets both. For each
 operation this prints the median of the ratios, new to old, with the interval that contains it with 95 % confidence (by
 the binomial distribution of ranks): of the rate, where more is better, and of the processor time a call, where less is.
@@ -34,31 +38,40 @@ CALLS = {
 
 BATCH = 100
 
+#: What only the second process has.
+PARTS = ("running-index", "otel", "otel-sdk")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pairs", description=__doc__.split("\n\n")[0])
-    parser.add_argument("revision", help="of git, to compare with")
+    parser.add_argument("revision", help=f"of git, to compare with; or {', '.join(PARTS)}")
     parser.add_argument("operations", nargs="*", metavar="operation", help=f"default: {' '.join(CALLS)}")
     parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--commit", default="off", choices=("on", "off"), help="synchronous_commit (default: off)")
     args = parser.parse_args()
     if wrong := set(args.operations) - set(CALLS):
         parser.error(f"no such operation: {' '.join(wrong)}")
+    operations = args.operations or list(CALLS)
+    if args.revision in PARTS:
+        compare(ROOT, operations, args.pairs, args.commit, args.revision)
+        return
     with tempfile.TemporaryDirectory(prefix="pq-benchmark-pairs-") as folder:
         old = Path(folder, "old")
         old.mkdir()
         archive = subprocess.run(["git", "archive", args.revision, "pq"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
         subprocess.run(["tar", "-x"], input=archive.stdout, cwd=old, check=True)
-        compare(old, args.operations or list(CALLS), args.pairs)
+        compare(old, operations, args.pairs, args.commit)
 
 
-def compare(old: Path, operations: list[str], pairs: int) -> None:
+def compare(old: Path, operations: list[str], pairs: int, commit: str, part: str = "") -> None:
     from .server import Server
     from .stats import interval
 
     with ExitStack() as stack:
         server = stack.enter_context(Server())
-        stack.enter_context(server.using("synchronous_commit", "off"))  # else most of the time is the disk's
-        a, b = (stack.enter_context(closing(Turn(*each, server))) for each in ((old, "old"), (ROOT, "new")))
+        stack.enter_context(server.using("synchronous_commit", commit))  # if on, most of the time is the disk's
+        both = (old, "old", f"-{part}"), (ROOT, "new", part)
+        a, b = (stack.enter_context(closing(Turn(*each, server))) for each in both)
         for operation in operations:
             rates, times = [], []
             for i in range(-1, pairs):  # the first pair warms up
@@ -73,8 +86,8 @@ def compare(old: Path, operations: list[str], pairs: int) -> None:
 class Turn:
     """One of the two processes."""
 
-    def __init__(self, checkout: Path, name: str, server: Any) -> None:
-        command = [sys.executable, __file__, str(checkout), server.dsn(), f"pairs_{name}"]
+    def __init__(self, checkout: Path, name: str, part: str, server: Any) -> None:
+        command = [sys.executable, __file__, str(checkout), server.dsn(), f"pairs_{name}", part]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", cwd="/", start_new_session=True
         )
@@ -91,8 +104,11 @@ class Turn:
         self._process.communicate()
 
 
-def child(checkout: str, dsn: str, table: str) -> None:
-    """Measure what standard input asks for. All names must be there in the oldest checkout to compare with."""
+def child(checkout: str, dsn: str, table: str, part: str) -> None:
+    """Measure what standard input asks for. All names must be there in the oldest checkout to compare with.
+
+    :param part: which of `PARTS` it has; with a minus, which one it has not.
+    """
     sys.path[0] = checkout
     import logging
 
@@ -107,6 +123,13 @@ def child(checkout: str, dsn: str, table: str) -> None:
     conn = psycopg2.connect(dsn)
     on_conn = pq.PQ(conn, table=table)["jobs"]
 
+    if part == "-running-index":
+        with conn, conn.cursor() as cursor:
+            cursor.execute("select indexrelid::regclass::text from pg_index where indrelid = %s::regclass", (table,))
+            (index,) = (name for (name,) in cursor.fetchall() if "running" in name)
+            cursor.execute(f"drop index {index}")
+    put = with_spans(queues, queue, part)
+
     @queue.task(name="noop")
     def noop(job_id: int) -> None:
         pass
@@ -119,7 +142,7 @@ def child(checkout: str, dsn: str, table: str) -> None:
         assert job
 
     steps: dict[str, Callable[[], Any]] = {
-        "put": lambda: queue.put({"n": 1}),
+        "put": put,
         "get": lambda: taken(queue.get(timeout=0)),
         "get_many": lambda: taken(queue.get_many(BATCH, timeout=0)),
         "block": block,
@@ -146,5 +169,36 @@ def child(checkout: str, dsn: str, table: str) -> None:
         print(json.dumps(spent), flush=True)
 
 
+def with_spans(queues: Any, queue: Any, part: str) -> Callable[[], Any]:
+    """Return what puts a job, with the spans that are asked for; their exporter does nothing."""
+    if not part.startswith("otel"):
+        return lambda: queue.put({"n": 1})
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+    from opentelemetry.trace import SpanKind
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    spans, meters = TracerProvider(), MeterProvider([InMemoryMetricReader()])
+    spans.add_span_processor(BatchSpanProcessor(Nowhere()))
+    if part == "otel":
+        from pq.contrib import otel
+
+        queues.instrument(otel.Instrument(spans, meters))
+        return lambda: queue.put({"n": 1})
+    tracer, counter = spans.get_tracer("pairs"), meters.get_meter("pairs").create_counter("sent")
+
+    def put() -> None:
+        with tracer.start_as_current_span("send", kind=SpanKind.PRODUCER, attributes={"queue": "jobs"}) as span:
+            span.set_attribute("id", queue.put({"n": 1}))
+        counter.add(1, {"queue": "jobs"})
+
+    return put
+
+
 if __name__ == "__main__":
-    child(*sys.argv[1:]) if len(sys.argv) == 4 and Path(sys.argv[1]).is_dir() else main()
+    child(*sys.argv[1:]) if len(sys.argv) == 5 and Path(sys.argv[1]).is_dir() else main()

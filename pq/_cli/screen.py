@@ -198,6 +198,8 @@ class Screen:
             f"pq  table {self._table_name}", f"{overview.at:%H:%M:%S}Z", size(about.bytes),
             f"{about.dead_rows:,} dead rows",
         ]  # fmt: skip
+        if snapshot.puts is not None:
+            parts.append(f"{snapshot.puts:.1f} puts/s")
         if about.oldest_transaction is not None:
             parts.append(f"oldest transaction {age_text(about.oldest_transaction)}")
         parts.append(f"PostgreSQL {about.server_version}")

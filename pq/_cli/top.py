@@ -78,6 +78,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         queue["cut"] = [name for name in COUNTED if queue[name].is_cut]
         queue["finished_last_minute"] = snapshot.finished.get(queue["name"])
     findings = [finding._asdict() for finding in snapshot.findings or ()]
+    overview["puts_per_second"] = snapshot.puts
     return overview | {"running": [asdict(job) for job in snapshot.running], "findings": findings}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from .._looks import Overview, QueueOverview, RunningJob
+from .._looks.rate import Rate
 from .._loop import Loop
 from .._manager import PQ
 from .._text import describe
@@ -28,6 +29,7 @@ class Snapshot:
     :ivar growth: by queue: how many jobs a second it has more, or less, than at the look before. A queue is not there
         if that is not known, because its numbers are cut.
     :ivar finished: by queue: how many jobs were finished in the last whole minute, of those looked at.
+    :ivar puts: how many jobs a second were put in the last minute; None: that is not known.
     :ivar findings: of the doctor; None: it has not looked yet.
     :ivar error: why the last look failed, or ``''``; the rest is as it was before.
     """
@@ -36,6 +38,7 @@ class Snapshot:
     running: Sequence[RunningJob] = ()
     growth: Mapping[str, float] = field(default_factory=dict)
     finished: Mapping[str, int] = field(default_factory=dict)
+    puts: float | None = None
     findings: Sequence[Finding] | None = None
     error: str = ""
 
@@ -53,6 +56,7 @@ class Watch:
         self._pq = pq
         self._interval = interval
         self._doctor_at = self._history_at = 0.0
+        self._rate = Rate()
 
     def run_once(self) -> float:
         """Look; return the seconds until the next look."""
@@ -70,7 +74,7 @@ class Watch:
         """
         before, now = self.snapshot, time.monotonic()
         overview = self._pq.overview()
-        seen = Snapshot(overview, self._pq.running(RUNNING), _growth(before, overview))
+        seen = Snapshot(overview, self._pq.running(RUNNING), _growth(before, overview), puts=self._rate.puts(overview))
         if before is not None:
             seen = replace(seen, finished=before.finished, findings=before.findings)
         if now >= self._history_at:

@@ -5,6 +5,7 @@
     running     the jobs that run, and who runs or waits for jobs
     groups      dead jobs, grouped by what they died of
     history     what has ended lately
+    rate        how many jobs a second are put
     times       times as the statements return them
 
 The statements are in ``sql/looks.sql``, and ``_table/look.py`` executes them.

@@ -85,12 +85,15 @@ class TableOverview:
 
     :ivar bytes: its size, with its indexes.
     :ivar dead_rows: how many rows a vacuum would remove, by the server's statistics.
+    :ivar inserted: how many rows were inserted since these statistics began: two looks tell how many jobs were put
+        between them, to about a second.
     :ivar oldest_transaction: seconds for which the oldest transaction of this database has been open, or None.
     :ivar server_version: PostgreSQL's, such as ``'18.0'``.
     """
 
     bytes: int
     dead_rows: int
+    inserted: int
     oldest_transaction: float | None
     server_version: str
 
@@ -123,10 +126,10 @@ def read(table: Table, cap: int | None) -> Overview:
     else:
         sql = table.statements("looks.sql")["overview"]
         rows = look(table, sql, {"table": table.quoted, "cap": cap}, SECONDS)
-    at, size, dead_rows, oldest, version, *_ = rows[0]
+    at, size, dead_rows, inserted, oldest, version, *_ = rows[0]
     now = aware(at)
-    about = TableOverview(int(size), int(dead_rows), oldest, str(version))
-    return Overview(now, tuple(_queue(row[5:], cap, now) for row in rows if row[5] is not None), about, cap)
+    about = TableOverview(int(size), int(dead_rows), int(inserted), oldest, str(version))
+    return Overview(now, tuple(_queue(row[6:], cap, now) for row in rows if row[6] is not None), about, cap)
 
 
 def _queue(row: tuple[Any, ...], cap: int | None, now: datetime) -> QueueOverview:

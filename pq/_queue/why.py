@@ -118,7 +118,7 @@ class Whys(Browse, Control):
             )
             return
         if facts.paused:
-            yield Reason("paused", f"queue {self.name!r} is paused")
+            yield Reason("paused", f"queue {self.name!r} is paused, until somebody resumes it (pq resume)")
         if job.state == "held":
             yield from self._held(job, facts)
             return
@@ -131,6 +131,7 @@ class Whys(Browse, Control):
                 f"the lease of {_holder(facts.worker)} ended at {_at(job.due_at)}: the job is ready again, and has had"
                 f" {_times(job.attempts)}",
             )
+        yield from _unknown_task(job)
         yield from self._limited()
         if job.key is not None:
             yield from self._in_line(job)
@@ -172,11 +173,13 @@ class Whys(Browse, Control):
     # -- a job that is ready
 
     def _limited(self) -> Iterator[Reason]:
-        for name, kind, most, taken, free_in in self._look("limits"):
+        for name, kind, most, taken, ids, free_in in self._look("limits"):
             if taken < most:
                 continue
             if kind == "running":
-                yield Reason("limit", f"all {most} places of limit {name!r} are taken")
+                by = ", ".join(f"job {id}" for id in (ids or ())[:SHOWN]) + (", …" if taken > SHOWN else "")
+                places = "the place" if most == 1 else f"all {most} places"
+                yield Reason("limit", f"{places} of limit {name!r} {'is' if most == 1 else 'are'} taken, by {by}")
             else:
                 yield Reason("limit", f"limit {name!r} lets the next job begin in {max(free_in or 0, 0):.1f} s")
 
@@ -192,7 +195,7 @@ class Whys(Browse, Control):
                 " consumer that polls is not seen)",
             )
         elif not facts.waiting:
-            yield Reason("busy", f"no session waits for the queue; running jobs of it: {facts.running:,}")
+            yield Reason("busy", f"its workers are busy: no session waits for the queue, and {_run(facts.running)}")
         elif not facts.ahead:
             yield Reason("next", f"nothing is seen that keeps it; sessions that wait for the queue: {facts.waiting:,}")
 
@@ -227,7 +230,8 @@ def _locked(facts: Facts) -> Reason:
     application = f", application {facts.application!r}" if facts.application else ""
     since = "" if facts.locked_since is None else f" since {_at(facts.locked_since)}"
     state = f"; it is {facts.session_state}" if facts.session_state else ""
-    return Reason("locked", f"session {facts.pid}{application} has it in a transaction that is open{since}{state}")
+    end = f"; to end it: select pg_terminate_backend({facts.pid})"
+    return Reason("locked", f"session {facts.pid}{application} has it in a transaction that is open{since}{state}{end}")
 
 
 def _holder(worker: str | None) -> str:
@@ -236,6 +240,10 @@ def _holder(worker: str | None) -> str:
 
 def _times(attempts: int) -> str:
     return "1 attempt" if attempts == 1 else f"{attempts} attempts"
+
+
+def _run(number: int) -> str:
+    return f"{_up_to(number)} of it run" if number > 1 else "1 job of it runs"
 
 
 def _up_to(number: int) -> str:

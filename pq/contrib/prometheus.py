@@ -103,7 +103,7 @@ class Collector:
             found.paused.add_metric([label], paused[label])
             found.age.add_metric([label], ages[label])
         found.bytes.add_metric([], overview.table.bytes)
-        found.dead_tuples.add_metric([], overview.table.dead_rows)
+        found.dead_rows.add_metric([], overview.table.dead_rows)
         found.transaction.add_metric([], overview.table.oldest_transaction or 0.0)
 
     def _tell(self, what: str, error: Exception) -> None:
@@ -130,7 +130,7 @@ class _Families:
         self.paused = GaugeMetricFamily("pq_paused", "Whether the queue is paused.", labels=queue)
         self.findings = GaugeMetricFamily("pq_findings", "What the doctor has found.", labels=["name", "severity"])
         self.bytes = GaugeMetricFamily("pq_table_bytes", "The size of the table with its indexes.", labels=[])
-        self.dead_tuples = GaugeMetricFamily("pq_dead_tuples", "Rows that a vacuum would remove.", labels=[])
+        self.dead_rows = GaugeMetricFamily("pq_dead_rows", "Rows that a vacuum would remove.", labels=[])
         self.transaction = GaugeMetricFamily(
             "pq_oldest_transaction_seconds", "How long the oldest transaction has been open.", labels=[]
         )

@@ -97,7 +97,7 @@ false
 :limits_table as limits
   cross join lateral (values ('running', limits.running), ('rate', limits.rate)) as kind (kind, most)
   cross join lateral (
-    select slot.taken_at, :is_free as is_free from :slots_table as slot
+    select slot.job, slot.taken_at, :is_free as is_free from :slots_table as slot
     where slot.name = limits.name and slot.kind = kind.kind
   ) as pq_slot
 

@@ -40,10 +40,11 @@ pq_known as materialized (
 )
 
 -- name: about_table
--- Its size with the tables of long values, and its indexes; its dead rows; how old the oldest transaction is; and the
--- server's version.
+-- Its size with the tables of long values, and its indexes; its dead rows, and how many were inserted, by the server's
+-- statistics; how old the oldest transaction is; and the server's version.
 pg_total_relation_size(to_regclass(%(table)s)),
   pg_stat_get_dead_tuples(to_regclass(%(table)s)),
+  pg_stat_get_tuples_inserted(to_regclass(%(table)s)),
   (
     select extract(epoch from clock_timestamp() - min(xact_start))::float8 from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()

@@ -63,9 +63,10 @@ from :table as job
 where job.id = %(id)s and job.q_name = %(queue)s
 
 -- name: limits
--- Of each limit of the queue: its name and kind; how many it allows, and has given; the seconds until a rate lets a job
--- begin.
+-- Of each limit of the queue: its name and kind; how many it allows, and has given, and to which jobs, the longest first;
+-- the seconds until a rate lets a job begin.
 select limits.name, kind.kind, kind.most, count(*) filter (where not pq_slot.is_free),
+  (array_agg(pq_slot.job order by pq_slot.taken_at) filter (where kind.kind = 'running' and not pq_slot.is_free))[1:5],
   case when kind.kind = 'rate' then :free_in end
 from :limits_and_slots
 where kind.most is not null and :is_limit_of

@@ -15,15 +15,18 @@ from .. import errors
 from .._args import UNSET, Unset
 from .._jobs.track import ratio
 from .._logs import Log
+from .._looks.rate import Rate
 from .._manager import PQ
 from .._text import describe
-from . import actions, beside, charts, job, overview, pages, words
+from . import actions, beside, charts, download, job, overview, pages, words
 from .kept import Kept
 from .request import Answer, Refused, Request
 from .security import HEADERS, Signer, check_form, check_host
 from .view import Can, Page, Site, View
 
-PAGES: Mapping[str, Callable[[View], Page | str]] = {**overview.PAGES, **pages.PAGES, **beside.PAGES, **job.PAGES}
+PAGES: Mapping[str, Callable[[View], Page | Answer | str]] = {
+    **overview.PAGES, **pages.PAGES, **beside.PAGES, **job.PAGES, **download.PAGES
+}  # fmt: skip
 
 #: The files that browsers load beside the pages.
 STATIC = {"pq.css": "text/css", "pq.js": "text/javascript", "pq.svg": "image/svg+xml"}
@@ -80,7 +83,7 @@ class App:
         self._hosts = None if hosts is None else {name.lower() for name in hosts}
         given = secrets.token_bytes(32) if secret is None else secret
         signer = Signer(given.encode() if isinstance(given, str) else given)
-        self._site = Site(pq, can, read_only, signer, Kept(pq.doctor, DOCTOR), Kept(pq.history, HISTORY))
+        self._site = Site(pq, can, read_only, signer, Kept(pq.doctor, DOCTOR), Kept(pq.history, HISTORY), Rate())
         static = files("pq.web").joinpath("static")
         self._static = {name: static.joinpath(name).read_bytes() for name in STATIC}
         self._templates = Environment(
@@ -95,7 +98,7 @@ class App:
             words=words,
         )
         self._templates.filters.update(
-            {name: getattr(words, name) for name in ("span", "clock", "number", "size", "line", "pretty")}
+            {name: getattr(words, name) for name in ("span", "clock", "number", "size", "rate", "line", "pretty")}
         )
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -146,6 +149,8 @@ class App:
         page = PAGES[request.path](view)
         if isinstance(page, str):
             return _redirect(page)
+        if isinstance(page, Answer):
+            return page
         text = self._templates.get_template(page.template).render(view=view, **page.words)
         return _html(text, page.status)
 

@@ -137,8 +137,12 @@ class Jobs:
         found = [id for (id,) in self._run("matching", ids=array(ids), text=text, limit=limit)]
         return self._rows("these", ids=array(found))
 
-    def _rows(self, statement: str, **params: Any) -> list[Row]:
-        sql = self._table.statements("browse.sql", data_text="start_of_data")
+    def these(self, ids: Collection[int]) -> list[Row]:
+        """Return jobs with most of their data, in the order of the ids."""
+        return self._rows("these", "most_of_data", ids=array(ids))
+
+    def _rows(self, statement: str, cut: str = "start_of_data", **params: Any) -> list[Row]:
+        sql = self._table.statements("browse.sql", data_text=cut)
         queues: dict[str, Shown] = {}
         found = []
         for name, *row in look(self._table, f"{sql['in_order']} {sql[statement]}", params):

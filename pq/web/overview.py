@@ -50,7 +50,10 @@ def overview(view: View) -> Page:
     if order in ORDERS:
         queues.sort(key=lambda queue: getattr(queue, ORDERS[order]) or 0, reverse=True)
     first = min(view.number("from") or 0, len(queues))
+    # of the whole table, so not for whoever sees only some of its queues
+    puts = view.rate.puts(found) if len(seen) == len(found.queues) else None
     words = {
+        "rates": {"Put": puts, "Done": done_per_second(view)},
         "overview": found, "queues": queues[first : first + QUEUES], "count": len(queues), "seen": len(seen),
         "wanted": wanted, "order": order, "first": first, "page": QUEUES, "sums": sums(seen),
         "waiting": sum(queue.waiting for queue in seen), "findings": view.findings(), "pictures": pictures(view),
@@ -65,6 +68,15 @@ def sums(queues: Sequence[QueueOverview]) -> dict[str, Count]:
         counts: list[Count] = [getattr(queue, state) for queue in queues]
         made[state] = Count(sum(counts), any(count.is_cut for count in counts))
     return made
+
+
+def done_per_second(view: View) -> float | None:
+    """Return how many jobs a second were finished in the last whole minute, of those looked at; None: unknown."""
+    found = view.history()
+    if found is None:
+        return None
+    minute = view.now.replace(second=0, microsecond=0) - timedelta(minutes=1)
+    return sum(each.finished for each in found if each.at == minute and view.may("look", each.queue)) / 60
 
 
 def pictures(view: View) -> list[Picture]:

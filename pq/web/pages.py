@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from .._looks.overview import COUNTED
 from .._queue.browse import STATES
 from ..errors import JobNotFound
 from .jobs import CAP, Row
@@ -21,7 +22,8 @@ GROUPS = 100
 def queue(view: View) -> Page:
     """Show jobs of a queue in a state."""
     name = view.queue_asked_for()
-    state = view.request.get("state", "ready")
+    figures = next((each for each in view.overview().queues if each.name == name), None)
+    state = view.request.get("state") or next((each for each in COUNTED if getattr(figures, each, 0)), "ready")
     if state not in STATES:
         raise Refused(404, f"There is no state {state[:40]!r}.")
     after = view.number("after")
@@ -35,7 +37,6 @@ def queue(view: View) -> Page:
             raise Refused(404, "The jobs have moved on meanwhile: begin with the first page.") from None
         more = rows[JOBS - 1].job.id if len(rows) > JOBS else None
         rows = rows[:JOBS]
-    figures = next((each for each in view.overview().queues if each.name == name), None)
     words = {
         "name": name, "state": state, "states": STATES, "rows": rows, "more": more, "after": after, "cap": CAP,
         "figures": figures, "paused": view.looks[name].paused,
@@ -56,9 +57,7 @@ def workers(view: View) -> Page:
 
 def dead(view: View) -> Page:
     """Show dead jobs, in groups."""
-    name = view.request.get("q") or None
-    if name is not None:
-        view.require("look", name)
+    name = view.queue_asked_for() if view.request.get("q") else None
     groups = [group for group in view.pq.dead_groups(name) if view.may("look", group.queue)]
     return Page("dead.html", {"name": name, "groups": groups[:GROUPS], "left": max(len(groups) - GROUPS, 0)})
 
@@ -90,8 +89,9 @@ def search(view: View) -> Page | str:
     before = view.number("before")
     rows: list[Row] = []
     more = None
+    if name:
+        view.allowed("look", name)
     if text and name and state and state != "finished":
-        view.require("look", name)
         rows = view.jobs.matching(name, state, text, JOBS)
     elif text:
         found, more = view.jobs.newest(JOBS, before, name or None, state or None, text)

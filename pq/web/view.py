@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from .._args import check_text, queue_name
 from .._looks import History, Overview
 from .._looks.overview import read
+from .._looks.rate import Rate
 from .._manager import PQ
 from .._table.look import looking
 from ..doctor import Finding
@@ -47,6 +48,7 @@ class Site(NamedTuple):
     signer: Signer
     findings: Kept[list[Finding]]
     history: Kept[History]
+    rate: Rate
 
 
 class View:
@@ -56,6 +58,7 @@ class View:
     :ivar pq: the queues.
     :ivar looks: the same queues, for what only looks: no statement takes longer than a second.
     :ivar jobs: their jobs.
+    :ivar rate: how many jobs a second are put.
     :ivar history: returns what has happened in the last hour; None if the server has taken too long.
     """
 
@@ -65,6 +68,7 @@ class View:
         self.looks: PQ = site.pq._on(looking(site.pq._table))
         self.jobs: Jobs = Jobs(site.pq)
         self.read_only: bool = site.read_only
+        self.rate: Rate = site.rate
         self.history: Callable[[], History | None] = site.history.get
         self._can = site.can
         self._signer = site.signer

@@ -74,6 +74,11 @@ def number(value: Any) -> str:
     return f"{int(value):,}{'+' if getattr(value, 'is_cut', False) else ''}"
 
 
+def rate(value: float | None) -> str:
+    """Write how many there are in a second."""
+    return "–" if value is None else f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
+
+
 def line(text: object, most: int = LINE) -> str:
     """Return the beginning of a text in one line."""
     return cut(printable(" ".join(str(text)[: most * 2].split())), most)

@@ -285,7 +285,7 @@ def test_why_says_what_keeps_a_job(call: Calls, pq: PQ) -> None:
     assert (found["id"], found["queue"], found["state"]) == (id, "a", "scheduled")
     assert [reason["code"] for reason in found["reasons"]] == ["paused", "scheduled"]
     lines = call("why", "a", str(id)).splitlines()
-    assert lines[0] == "paused: queue 'a' is paused"
+    assert lines[0] == "paused: queue 'a' is paused, until somebody resumes it (pq resume)"
     assert lines[1].startswith("scheduled: it is not due before ")
     assert call.both("why", "b", str(id), code=1)[0] == ""
 

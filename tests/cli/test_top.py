@@ -48,7 +48,7 @@ def job(id: int, queue: str = "a", told: Any = None, **given: Any) -> RunningJob
 
 
 def snapshot(*queues: QueueOverview, **given: Any) -> Snapshot:
-    return Snapshot(Overview(NOW, queues, TableOverview(24_000_000, 1203, 12.0, "18.0"), 1000), **given)
+    return Snapshot(Overview(NOW, queues, TableOverview(24_000_000, 1203, 5, 12.0, "18.0"), 1000), **given)
 
 
 FINDING = Finding("dead_jobs", "warning", "Queue 'b': 3 jobs are dead.", "See why: python -m pq dead list 'b'", {})

@@ -144,3 +144,11 @@ def test_commands(site: Site) -> None:
     assert "no entry 'other'" in site.manage("pq", "--pq", "other", "queues", code=1)
     cleared = "from django.core.management import call_command; found = call_command('pq', 'clear', 'mails', '--yes')"
     assert site.run(cleared) is None
+
+
+def test_dumpdata_of_another_database(site: Site, empty_dsn: str) -> None:
+    """Django takes it that each of its databases has each table."""
+    others = Site(empty_dsn).settings["database"] | {"ENGINE": "django.db.backends.postgresql"}
+    site.manage("pq", "put", "mails", "1")
+    assert '"pq.job"' in site.manage("dumpdata", "pq")
+    assert "[]" in site.manage("dumpdata", "pq", "--database", "other", databases={"other": others})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from pq import Worker, tasks
 
 pytest.importorskip("prometheus_client")
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from pq.contrib.prometheus import Collector, Metrics
 
@@ -110,3 +112,61 @@ def test_the_alerts(labels: dict[str, set[str]]) -> None:
         shown = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
         known = set().union(*(labels[name] for name in NAME.findall(rule["expr"])))
         assert shown <= known, rule["alert"]
+
+
+#: What Prometheus has scraped, a value a minute; "_" is none.
+SERIES = {
+    "pq_up": "1x10 0x30",
+    'pq_next_job_age_seconds{queue="late"}': "0x5 660+60x30",
+    'pq_paused{queue="late"}': "0x40",
+    'pq_next_job_age_seconds{queue="paused"}': "700+60x40",
+    'pq_paused{queue="paused"}': "1x40",
+    'pq_attempts_total{queue="late",task="t",outcome="dead"}': "_x5 1x40",
+    'pq_attempts_total{queue="late",task="old",outcome="dead"}': "7x40",
+    'pq_findings{name="table_locked",severity="error"}': "0x5 1x40",
+    'pq_findings{name="dead_jobs",severity="warning"}': "1x40",
+}
+
+#: Which rules fire when, in minutes.
+FIRE: dict[int, set[tuple[str, str]]] = {
+    4: {("PqJobsDie", "old")},  # Prometheus itself has just begun
+    7: {("PqJobsDie", "old"), ("PqJobsDie", "t")},
+    19: {("PqIsDown", ""), ("PqJobsWait", ""), ("PqJobsDie", "t"), ("PqDoctorFindsAnError", "")},
+    30: {("PqIsDown", ""), ("PqJobsWait", ""), ("PqDoctorFindsAnError", "")},
+}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, of the package prometheus, is not installed")
+def test_prometheus_reads_them(dsn: str, tmp_path: Path) -> None:
+    def promtool(*args: str, given: str = "") -> None:
+        done = subprocess.run(["promtool", *args], input=given, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    registry = CollectorRegistry()
+    with tasks.PQ(dsn) as pq:
+        registry.register(Collector(pq))
+        pq.instrument(Metrics(registry))
+        pq["q"].task(name="t")(lambda job_id: None)()
+        Worker(pq, burst=True).run()
+        promtool("check", "metrics", given=generate_latest(registry).decode())
+    promtool("check", "rules", str(FOLDER / "alerts.yml"))
+    wanted = [
+        {
+            "expr": 'count by (alertname, task) (ALERTS{alertstate="firing"})',
+            "eval_time": f"{minute}m",
+            "exp_samples": [
+                {"labels": f'{{alertname="{name}"{f", task={json.dumps(task)}" if task else ""}}}', "value": 1}
+                for name, task in fire
+            ],
+        }
+        for minute, fire in FIRE.items()
+    ]
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": values} for series, values in SERIES.items()],
+        "promql_expr_test": wanted,
+    }
+    file = tmp_path / "test.json"
+    rules_and_test = {"rule_files": [str(FOLDER / "alerts.yml")], "evaluation_interval": "1m", "tests": [test]}
+    file.write_text(json.dumps(rules_and_test))
+    promtool("test", "rules", str(file))

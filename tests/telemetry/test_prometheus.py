@@ -79,7 +79,7 @@ def test_what_is_in_the_queues(pq: PQ, sql: Sql, registry: CollectorRegistry) ->
     assert of(found, "pq_paused") == {("a",): 0, ("b",): 1, ("c",): 0}
     assert of(found, "pq_consumers_waiting") == {("a",): 0, ("b",): 0, ("c",): 0}
     assert 100 <= of(found, "pq_next_job_age_seconds")["a",] < 160
-    assert found["pq_table_bytes",] > 8192 and ("pq_dead_tuples",) in found
+    assert found["pq_table_bytes",] > 8192 and ("pq_dead_rows",) in found
     assert found["pq_oldest_transaction_seconds",] >= 0
 
 

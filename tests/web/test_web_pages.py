@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, unquote, urljoin
 
 import pytest
 from shop import SCRIPT, call
@@ -368,3 +368,86 @@ def test_times_are_words() -> None:
     assert ">5 h 21 min ago<" in words.when(now - timedelta(seconds=19260), now)
     assert ">in 3 min<" in words.when(now.replace(tzinfo=None) + timedelta(seconds=200), now)
     assert words.size(4_800_000) == "4.6 MB"
+
+
+#: What PostgreSQL can't hold, and what is odd otherwise; as it stands in an address.
+ODD = ["%00", "a%00b", "%ed%a0%80", "%ff", "x" * 5000, "%2500", "9" * 30, "-1", "%27%22%25s", "%0d%0a", "a&q=b", "[]"]
+
+FIELDS = {
+    "/": ("name", "sort", "from", "say", "sign"), "/queue": ("q", "state", "after"), "/dead": ("q", "group"),
+    "/finished": ("before",), "/search": ("text", "q", "state", "before"), "/job": ("id",), "/running": ("x",),
+}  # fmt: skip
+
+SENT = {
+    "queue": "a", "id": "1", "group": "1", "rate": "1/s", "target": "b", "schedule": "s", "back": "/", "token": ""
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_no_text_of_a_visitor_is_an_error_of_ours(shop: PQ, visitor: Any, odd: str) -> None:
+    """In no field of a page and of a form, whatever PostgreSQL can hold."""
+    from pq.web import actions
+
+    for page, fields in FIELDS.items():
+        usual = {"q": "mails", "state": "dead", "text": "a"}
+        for field in fields:
+            rest = "".join(f"&{name}={usual[name]}" for name in fields if name in usual and name != field)
+            found = visitor.get(f"{page}?{field}={odd}{rest}")
+            assert found.status < 500, (page, field, found.text)
+    assert visitor.get(f"/{odd}").status in (400, 404)
+    token = next(
+        str(found["value"]) for _, found in visitor.get("/queue?q=mails").tags if found.get("name") == "token"
+    )
+    for action in actions.ACTIONS:
+        for field in SENT:
+            sent = {**SENT, "token": token, field: unquote(odd)}
+            assert visitor.post(f"/do/{action}", sent).status < 500, (action, field)
+
+
+def lines_of(visitor: Any, **more: Any) -> list[dict[str, Any]]:
+    (link,) = (link for link in visitor.get("/dead").links() if "/dead/download" in link)
+    answer = visitor.get(link, **more)
+    assert answer.status == 200 and answer.headers["Content-Type"].startswith("application/x-ndjson")
+    assert re.fullmatch(r'attachment; filename="dead-[0-9a-f]{8}\.jsonl"', answer.headers["Content-Disposition"])
+    return [json.loads(line) for line in answer.source.splitlines()]
+
+
+def test_a_group_can_be_downloaded(pq: PQ, visitor: Any, sql: Callable[..., Any]) -> None:
+    ids = pq["a"].put_many([{"n": 1}, {"n": 2}, "x" * 70_000])
+    sql("update queue set data = '{\"n\":\n12345678901234567.890}' where id = %s", (ids[1],))
+    for job in pq["a"].get_many(3, lease="1h"):
+        job.fail(ValueError(f"row {job.id}"))
+    found = {line["id"]: line for line in lines_of(visitor)}
+    assert sorted(found) == ids
+    assert found[ids[0]]["data"] == {"n": 1} and found[ids[0]]["queue"] == "a"
+    assert found[ids[0]]["error"]["message"] == f"row {ids[0]}"
+    assert found[ids[2]]["beginning_of_data"] == '"' + "x" * 65_535 and "data" not in found[ids[2]]
+    (link,) = (link for link in visitor.get("/dead").links() if "/dead/download" in link)
+    assert '"data": {"n": 12345678901234567.890}' in visitor.get(link).source
+    pq["a"].dead.retry(ids[0])
+    assert visitor.get(link).source.count("\n") == 2
+    pq["a"].dead.discard(all=True)
+    assert visitor.get(link).status == 404
+
+
+def test_a_download_is_bounded(pq: PQ, visitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pq.web import download
+
+    monkeypatch.setattr(download, "LARGEST", 1)
+    ids = pq["a"].put_many(range(120))
+    for job in pq["a"].get_many(120, lease="1h"):
+        job.fail("no")
+    *jobs, last = lines_of(visitor)
+    assert [job["id"] for job in jobs] == ids[:-51:-1] and last == {"left_out": 70}
+
+
+def test_who_may_not_look_downloads_nothing(pq: PQ) -> None:
+    from pq.web import App
+
+    pq["a"].put(1)
+    job = pq["a"].get(lease="1h")
+    assert job is not None
+    job.fail("no")
+    (group,) = pq.dead_groups()
+    visitor = Visitor(App(pq, can=lambda user, action, queue: queue is None))
+    assert visitor.get(f"/dead/download?q=a&group={group.key}").status == 403

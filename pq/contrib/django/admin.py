@@ -11,6 +11,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import quote
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
@@ -18,6 +19,7 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
 from pq import JobInfo, Queue
+from pq._args import check_text, queue_name
 from pq._queue.browse import STATES
 
 from .bases import ActionForm, ChangeList, ModelAdmin, SimpleListFilter
@@ -37,6 +39,12 @@ class Pages(ChangeList):
 
     older: str | None = None
     newest: str | None = None
+
+    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Refuse what PostgreSQL can't hold, as Django refuses a number that is none: filters may be for any field."""
+        if any("\0" in value for values in request.GET.lists() for value in values[1]):
+            raise IncorrectLookupParameters
+        return super().get_queryset(request, *args, **kwargs)  # type: ignore[misc]
 
     def get_results(self, request: HttpRequest) -> None:
         """Read one page, and see whether there is another one."""
@@ -89,7 +97,13 @@ class QueueFilter(SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         """Choose the jobs."""
-        return queryset.filter(queue=self.value()) if self.value() else queryset
+        name = self.value()
+        if not name:
+            return queryset
+        try:
+            return queryset.filter(queue=queue_name(check_text("queue name", name)))
+        except ValueError:  # no queue has that name, and PostgreSQL would refuse the text
+            return queryset.none()
 
 
 class When(ActionForm):

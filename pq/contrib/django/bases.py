@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Model = Django
     ModelAdmin = Django
     Operation = Django
+    QuerySet = Django
     SimpleListFilter = Django
 
     class Task:
@@ -34,7 +35,7 @@ else:
     from django.core.management.base import BaseCommand
     from django.db.migrations import Migration
     from django.db.migrations.operations.base import Operation
-    from django.db.models import Manager, Model
+    from django.db.models import Manager, Model, QuerySet
 
     _ADMIN = {"ActionForm": ".helpers", "ChangeList": ".views.main", "ModelAdmin": "", "SimpleListFilter": ""}
 
@@ -58,6 +59,7 @@ __all__ = [
     "Model",
     "ModelAdmin",
     "Operation",
+    "QuerySet",
     "SimpleListFilter",
     "Task",
 ]

@@ -14,7 +14,7 @@ from django.db.models.expressions import RawSQL
 from pq.sql import bound
 
 from . import conf
-from .bases import Manager, Model
+from .bases import Manager, Model, QuerySet
 
 _SETTING = conf.read()["default"]
 _SQL = bound("common.sql", _SETTING.name.quoted)
@@ -24,12 +24,21 @@ _STATE, _MARKER = _SQL["state"], _SQL["marker"]
 TABLE: str = _SETTING.name.name if _SETTING.name.schema is None else _SETTING.name.quoted
 
 
+class There(QuerySet):
+    """Jobs of the database of the setting ``PQ``; on others, which ``dumpdata`` may ask for, there are none."""
+
+    def using(self, alias: str | None) -> Any:
+        """Return the jobs there."""
+        found = super().using(alias)  # type: ignore[misc]
+        return found if alias in (None, _SETTING.database) else found.none()
+
+
 class Jobs(Manager):
     """Finds jobs, with their states; rows that are none, such as the mark of a paused queue, are left out."""
 
     def get_queryset(self) -> Any:
         """Return a queryset on the database of the setting ``PQ``."""
-        found = super().get_queryset().using(_SETTING.database)  # type: ignore[misc]
+        found = There(self.model, using=_SETTING.database)
         text = models.TextField()
         marks = RawSQL(f"coalesce({_MARKER}, false)", (), output_field=models.BooleanField())
         return found.annotate(state=RawSQL(f"({_STATE})", (), output_field=text), _mark=marks).filter(_mark=False)

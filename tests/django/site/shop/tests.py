@@ -1,7 +1,7 @@
 """The tests of this project, which `test_django_app.py` runs."""
 
 import threading
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import ImproperlyConfigured
@@ -207,6 +207,21 @@ class InOneTransaction(Jobs, TestCase):
         self.assertIn("ready", page)
         self.assertNotIn('name="_save"', page)
         self.assertIn(reverse("pq:page", args=("",)), self.client.get(address).content.decode())
+
+    def test_what_postgresql_cannot_hold_is_no_error_of_the_admins(self):
+        """In each field, of the list, of the page of a job and of the actions."""
+        self.client.force_login(User.objects.create_superuser("boss"))
+        address, (id,) = reverse("admin:pq_job_changelist"), pq["a"].put_many([1])
+        bad = ["\0", "a\0b", "x" * 5000, "%00", "\ufffd", "9" * 30, "-1", "'\"%s"]
+        for text in bad:
+            for name in ("q", "queue", "state", "id__lt", "id", "p", "o", "all", "queue__exact", "worker"):
+                status = self.client.get(f"{address}?{urlencode({name: text})}").status_code
+                self.assertIn(status, (200, 302, 400), (name, text))
+            for name in ("action", "when", "_selected_action", "index", "select_across"):
+                data = {"action": "reschedule", "_selected_action": [id], **{name: text}}
+                self.assertIn(self.client.post(address, data).status_code, (200, 302), (name, text))
+            self.assertIn(self.client.get(f"{address}{quote(text)}/change/").status_code, (302, 404), text)
+        self.assertEqual(pq["a"][id].data, 1)
 
     def test_actions_of_the_admin(self):
         self.client.force_login(User.objects.create_superuser("boss"))

@@ -1,0 +1,67 @@
+"""A group of dead jobs as a file of JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .jobs import LONGEST, Row
+from .request import Answer, Refused
+from .view import View
+
+#: Jobs that one look reads, and bytes of a file: what is more is left out, and told in the last line.
+JOBS = 50
+LARGEST = 16 * 1024 * 1024
+
+
+def group(view: View) -> Answer:
+    """Return the jobs of a group that a look has seen, the newest first."""
+    name, key = view.queue_asked_for(), view.request.get("group")
+    found = next((each for each in view.pq.dead_groups(name) if each.key == key), None)
+    if found is None:
+        raise Refused(404, "There is no such group any more.")
+    body = "".join(f"{line}\n" for line in lines(view, found.ids)).encode("utf-8", "replace")
+    headers = [
+        ("Content-Type", "application/x-ndjson; charset=utf-8"), ("Cache-Control", "no-store"),
+        ("Content-Disposition", f'attachment; filename="dead-{found.key}.jsonl"'),
+    ]  # fmt: skip
+    return Answer(body, 200, headers)
+
+
+def lines(view: View, ids: Sequence[int]) -> Iterator[str]:
+    """Write jobs that are still dead; the last line says how many were left out, if some were."""
+    size = 0
+    for first in range(0, len(ids), JOBS):
+        if size >= LARGEST:
+            yield json.dumps({"left_out": len(ids) - first})
+            return
+        for row in view.jobs.these(ids[first : first + JOBS]):
+            if row.job.state == "dead":
+                line = written(row)
+                size += len(line)
+                yield line
+
+
+def written(row: Row) -> str:
+    """Write a job. Its data stands there as in the table, so that numbers keep their digits; or its beginning as a
+    text, under another name."""
+    job, error = row.job, row.job.error
+    told = {
+        "id": job.id, "queue": row.queue, "task": row.task, "key": job.key, "attempts": job.attempts,
+        "enqueued_at": _time(job.enqueued_at), "first_failed_at": _time(job.first_failed_at),
+        "died_at": _time(job.finished_at), "worker": job.worker, "headers": job.headers,
+        "error": None if error is None else error._asdict(),
+    }  # fmt: skip
+    if len(job.text) < LONGEST:
+        # a line has no end in it: in JSON these stand between values alone
+        text = job.text.replace("\r", " ").replace("\n", " ")
+        return f'{json.dumps(told)[:-1]}, "data": {text}}}'
+    return json.dumps({**told, "beginning_of_data": job.text})
+
+
+def _time(moment: Any) -> str | None:
+    return None if moment is None else f"{moment.isoformat()}Z"
+
+
+PAGES: Mapping[str, Callable[[View], Answer]] = {"/dead/download": group}
