@@ -8,8 +8,8 @@ from typing import Any
 
 
 def aware(time: Any) -> Any:
-    """Return a naive time in UTC, as a driver reads it, with its time zone; None stays None."""
-    return None if time is None else time.replace(tzinfo=timezone.utc)
+    """Return a time with its zone; one without, as a driver reads it, is in UTC. None stays None."""
+    return time if time is None or time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
 
 
 def naive(time: datetime | None) -> datetime | None:

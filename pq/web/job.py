@@ -14,13 +14,13 @@ from markupsafe import Markup
 from .._jobs.info import JobInfo
 from .._jobs.track import ratio
 from .._looks.running import told
+from .._looks.times import aware
 from .._table.instruments import trace_of
 from .._text import printable
 from ..errors import JobNotFound, StatementTimeout
 from .jobs import Detail
 from .request import Refused
 from .view import Page, View
-from .words import aware
 
 
 class Moment(NamedTuple):

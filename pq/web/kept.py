@@ -24,22 +24,24 @@ class Kept(Generic[T]):
         self._seconds = seconds
         self._lock = threading.Lock()
         self._value: T | None = None
-        self._end = 0.0
+        self._made_at = -seconds
 
-    def get(self) -> T | None:
+    def get(self, seconds: float | None = None) -> T | None:
         """Return it; None if the server has taken too long.
+
+        :param seconds: how old it may be; default: what the argument of the class says.
 
         One thread at a time makes it anew; the others get the one before, or wait if there is none.
         """
         if not self._lock.acquire(blocking=self._value is None):
             return self._value
         try:
-            if time.monotonic() >= self._end:
+            if time.monotonic() >= self._made_at + (self._seconds if seconds is None else seconds):
                 try:
                     self._value = self._make()
                 except StatementTimeout:
                     self._value = None
-                self._end = time.monotonic() + self._seconds
+                self._made_at = time.monotonic()
             return self._value
         finally:
             self._lock.release()

@@ -15,6 +15,9 @@ from .view import Page, View
 JOBS = 50
 RUNNING = 200
 
+#: Seconds for which the page of the doctor shows what it has said.
+HEALTH = 2.0
+
 #: Groups of dead jobs.
 GROUPS = 100
 
@@ -102,7 +105,7 @@ def search(view: View) -> Page | str:
 
 def health(view: View) -> Page:
     """Show what the doctor says."""
-    return Page("health.html", {"findings": view.findings()})
+    return Page("health.html", {"findings": view.findings(HEALTH)})
 
 
 def _seen(view: View, rows: list[Row]) -> list[Row]:

@@ -128,9 +128,12 @@ class View:
             raise Refused(400, f"{name} is no number of this kind: {text[:40]}")
         return found
 
-    def findings(self) -> list[Finding]:
-        """Return what the doctor says, but for queues that the user may not see."""
-        found = self._findings.get() or []
+    def findings(self, seconds: float | None = None) -> list[Finding]:
+        """Return what the doctor says, but for queues that the user may not see.
+
+        :param seconds: how long ago the doctor may have said it; None: as long as it is shown on top of other pages.
+        """
+        found = self._findings.get(seconds) or []
         return [each for each in found if "queue" not in each.data or self.may("look", str(each.data["queue"]))]
 
     def overview(self) -> Overview:

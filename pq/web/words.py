@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from .._jobs.track import ratio
+from .._looks.times import aware, task_name
 from .._text import cut, printable
 from .._text import size as size
 
@@ -21,12 +22,7 @@ DEEPEST = 20
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{},:]|[^\s\[\]{},:"]+')
 
-_CALL = re.compile(r'\s*\{\s*"function"\s*:\s*("(?:[^"\\]|\\.)*")')
-
-
-def aware(moment: datetime) -> datetime:
-    """Return a time with its zone; without one it is in UTC."""
-    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
+_CALL = re.compile(r'\s*\{\s*"function"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
 
 def span(value: float | timedelta | None) -> str:
@@ -124,10 +120,7 @@ def progress_text(progress: Any) -> str:
 def task_of(text: str) -> str | None:
     """Return the name of the task that a job calls, of which the beginning of the data is enough; else None."""
     match = _CALL.match(text)
-    try:
-        return None if match is None else str(json.loads(match[1]))
-    except ValueError:
-        return None
+    return None if match is None else task_name(match[1])
 
 
 def arguments_of(text: str) -> str | None:

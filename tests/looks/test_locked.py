@@ -109,6 +109,7 @@ def test_no_page_waits(pq: PQ, ids: dict[str, int], connect: Callable[..., Any],
             assert answer.status in (200, 503), (page, answer.body)
             if answer.status == 503:
                 assert b"Another session has locked a table" in answer.body, page
+                assert b'href="/health"' in answer.body, page
 
 
 @pytest.mark.parametrize("table", TABLES)

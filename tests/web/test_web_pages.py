@@ -451,3 +451,29 @@ def test_who_may_not_look_downloads_nothing(pq: PQ) -> None:
     (group,) = pq.dead_groups()
     visitor = Visitor(App(pq, can=lambda user, action, queue: queue is None))
     assert visitor.get(f"/dead/download?q=a&group={group.key}").status == 403
+
+
+def test_a_queue_is_opened_where_it_has_jobs(pq: PQ, visitor: Any) -> None:
+    """Who looks for a job that does not run is not to see "No ready jobs" first."""
+    pq["a"].put_many([1, 2], schedule_at="1h")
+    assert "No ready jobs" not in visitor.get("/queue?q=a").text and "Run chosen now" in visitor.get("/queue?q=a").text
+    id = pq["a"].put(3)
+    page = visitor.get("/queue?q=a&say=")
+    assert f">{id}</a>" in page.source or "Run chosen now" in page.text  # the overview may be a second old
+    assert "No ready jobs" in visitor.get("/queue?q=b").text
+    assert "No held jobs" in visitor.get("/queue?q=a&state=held").text
+
+
+def test_the_doctor_of_the_page_health_is_asked_anew(
+    pq: PQ, visitor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the page of all queues shows for a while what it has said before."""
+    from pq.web import pages
+
+    monkeypatch.setattr(pages, "HEALTH", 0.0)
+    assert "dead_jobs" not in visitor.get("/health").text
+    pq["a"].put(1)
+    job = pq["a"].get(lease="1h")
+    assert job is not None
+    job.fail("no")
+    assert "dead_jobs" in visitor.get("/health").text
