@@ -21,9 +21,10 @@ from .times import aware, naive, task_name
 #: What is masked in messages: addresses, UUIDs, numbers.
 _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b|[0-9]+")
 
-#: The beginning of what `Failure.dumps` writes.
+#: The beginning of what `Failure.dumps` writes. Written like this, it takes steps from one backslash to the next.
 _ERROR = re.compile(
-    r'\{"type"\s*:\s*"((?:[^"\\]|\\.)*)",\s*"message"\s*:\s*"((?:[^"\\]|\\(?:u[0-9a-f]{4}|[^u]))*)'
+    r'\{"type"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)",\s*'
+    r'"message"\s*:\s*"([^"\\]*(?:\\(?:u[0-9a-f]{4}|[^u])[^"\\]*)*)'
 )
 
 #: How many jobs one statement retries or deletes, or reads to find these.
