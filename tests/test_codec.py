@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -135,3 +136,17 @@ def test_keys_can_be_rotated() -> None:
         old.loads(both.dumps(3))
     with pytest.raises(ValueError, match="does not match"):
         new.loads(old.dumps(4))
+
+
+TEXTS = ["1", " 1", "1\n", "\t[1, 2]\r\n", "\"a\"", "NaN", "", "1 2", "x", " ", "[1", "\ufeff1"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_decode_takes_and_refuses_what_json_does(text: str) -> None:
+    def outcome(decode: Callable[[str], Any]) -> str:
+        try:
+            return repr(decode(text))
+        except ValueError as error:
+            return f"{type(error).__name__} {error}"
+
+    assert outcome(_codec.decode) == outcome(json.JSONDecoder().decode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ HERE = 3600.0
 
 
 class Told(NamedTuple):
-    """What a take tells in each row, before the batch and the event.
+    """What a take tells in its first row, before the batch.
 
     :ivar due_in: seconds until a batch that holds up the partition is due; None if none does.
     :ivar again: the position has moved behind events that are not wanted: there may be more.
@@ -36,8 +37,7 @@ class Told(NamedTuple):
     stops: bool
 
 
-NUMBER = 10  # behind what it tells
-DELIVERY, ATTEMPTS, EVENT = range(NUMBER + 1, NUMBER + 4)
+TOLD = len(Told._fields)
 
 
 class Lease(NamedTuple):
@@ -110,16 +110,17 @@ def take(log: Log, subscription: str, partition: int, want: Want) -> Taken:
         rows = log._execute(statement, params, prepare=True, timeout=want.timeout)
         if not rows:
             raise log._unknown(subscription)
-        told = Told(*rows[0][:NUMBER])
+        first = json.loads(rows[0][0])
+        told = Told(*first[:TOLD])
         if not told.at_home:
             raise StreamRestored(stream=log.name)
         if told.paused:
             return Taken(told, [], [])
         if told.lost:
             tell_lost(log, subscription)
-        if rows[0][EVENT] is not None:
-            held = None if lease is None else Lease(*rows[0][NUMBER:EVENT])
-            return Taken(told, *decoded(log, rows, EVENT, 1), held)
+        if len(rows) > 1:
+            held = None if lease is None else Lease(*first[TOLD:])
+            return Taken(told, *decoded(log, rows, 1), held)
         if told.has_retries and not want.past_retries:
             return Taken(told, [], [])
         if told.due_in is not None and told.due_in <= 0 and not params["past_open"]:
@@ -140,19 +141,17 @@ def take_again(log: Log, params: dict[str, Any], told: Told, want: Want) -> Take
     rows = log._execute(sql, given, timeout=want.timeout)
     if not rows:
         return None
-    lease = Lease(*rows[0][:3])
-    if rows[0][3] is None:  # all of its events are gone
-        return Taken(told, [], [], lease)
-    return Taken(told, *decoded(log, rows, 3, lease.attempts), lease)
+    lease = Lease(*json.loads(rows[0][0]))
+    return Taken(told, *decoded(log, rows, lease.attempts), lease)  # perhaps no events: all are gone
 
 
-def decoded(log: Log, rows: Rows, column: int, attempts: int) -> tuple[list[Event], list[DecodeError]]:
-    """Return the events that stand in the rows from a column on, and the errors of those that can't be decoded."""
+def decoded(log: Log, rows: Rows, attempts: int) -> tuple[list[Event], list[DecodeError]]:
+    """Return the events that stand in the rows behind the first, and the errors of those that can't be decoded."""
     events: list[Event] = []
     refused: list[DecodeError] = []
-    for row in rows:
+    for row in rows[1:]:
         try:
-            events.append(log._codec.event(row[column:], attempts))
+            events.append(log._codec.event(row[1:], attempts))
         except DecodeError as error:
             refused.append(error)
     return events, refused

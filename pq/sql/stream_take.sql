@@ -90,13 +90,12 @@ pq_late as (
   select event.* from (select * from pq_late union all select * from pq_fresh) as event
   order by event.id
   limit (select %(n)s::bigint + 1)
-), pq_events as materialized (
-  select read.* from pq_read as read
-  order by read.id
-  limit (select %(n)s::bigint)
+), pq_end as materialized (
+  select count(*) <= %(n)s as is_over, max(id) as last from pq_read
+), pq_events as not materialized (
+  select * from pq_read where id < (select case when is_over then last + 1 else last end from pq_end)
 ), pq_size as materialized (
-  select count(*) as n, min(id) as first, max(id) as last, (select count(*) from pq_read) <= %(n)s as is_over
-  from pq_events
+  select count(*) as n, min(id) as first, max(id) as last, (select is_over from pq_end) as is_over from pq_events
 )
 
 -- name: position_moves
@@ -156,11 +155,14 @@ case when its.types is not null or its.partitions > 1 then (
 ) end
 
 -- name: told
--- What a take tells, in each row. No row: there is no such subscription.
-state.at_home, state.paused, state.lost,
-  extract(epoch from state.due_at - statement_timestamp())::float8 as due_in,
-  exists (select from pq_moved) and (select n = 0 from pq_size) as again,
+-- What a take tells: in a row of its own, before those of the events, which are many. No row: there is no such
+-- subscription.
+state.at_home, state.paused, state.lost, extract(epoch from state.due_at - statement_timestamp())::float8,
+  exists (select from pq_moved) and (select n = 0 from pq_size),
   state.has_retries, state.partitions, state.shared, state.max_retries, state.stops
+
+-- name: no_event
+null::bigint as id, null::timestamp, null::text, null::text, null::text, null::text
 
 -- name: a_retry
 -- A job of an event that was set aside, if one is ready.
@@ -184,9 +186,10 @@ event.id, least(greatest(event.at, :first_time), :last_time) at time zone 'utc',
 -- name: take
 -- Read events, and move the position behind them: exactly once, where both are part of the transaction of the effects.
 with :its_position, :all_events, :position_moves
-select :told, null, null, null, :as_read
-from pq_state as state left join (select event.* from pq_events as event, pq_moved) as event on true
-order by event.id
+select json_build_array(:told)::text, :no_event from pq_state as state
+union all
+select null, :as_read from pq_events as event, pq_moved
+order by id nulls first
 
 -- name: take_leased
 -- The same under a lease: what was read is a batch of its own, until it is done.
@@ -199,11 +202,11 @@ with :its_position, :all_events, :position_moves, pq_batch as (
   from pq_window as its, pq_size as size, pq_moved where size.n > 0
   returning number, delivery, attempts
 )
-select :told, batch.number, batch.delivery, batch.attempts, :as_read
-from pq_state as state
-  left join pq_batch as batch on true
-  left join (select event.* from pq_events as event, pq_moved) as event on true
-order by event.id
+select json_build_array(:told, batch.number, batch.delivery, batch.attempts)::text, :no_event
+from pq_state as state left join pq_batch as batch on true
+union all
+select null, :as_read from pq_events as event, pq_moved
+order by id nulls first
 
 -- name: its_batch
 -- The batch of the partition that is to be delivered again: of one that was delivered before, the first half, until the
@@ -258,7 +261,7 @@ pq_half as materialized (
 )
 
 -- name: take_again
--- Deliver a batch again. A row without an id: all of its events are gone.
+-- Deliver a batch again. No row: there is none to be had; only one: all of its events are gone.
 with :its_batch, :all_events, :half_of_batch, pq_batch as (
   update :batches as batch set
     delivery = batch.delivery + 1,
@@ -269,9 +272,10 @@ with :its_batch, :all_events, :half_of_batch, pq_batch as (
   where batch.number = (select number from pq_chosen)
   returning batch.number, batch.delivery, batch.attempts, batch.last
 )
-select batch.number, batch.delivery, batch.attempts, :as_read
-from pq_batch as batch left join pq_events as event on event.id <= batch.last
-order by event.id
+select json_build_array(batch.number, batch.delivery, batch.attempts)::text, :no_event from pq_batch as batch
+union all
+select null, :as_read from pq_batch as batch join pq_events as event on event.id <= batch.last
+order by id nulls first
 
 -- name: done
 delete from :batches where number = %(number)s and delivery = %(delivery)s returning number
