@@ -20,10 +20,13 @@ from .parser import MOST, warn_unknown
 OPTIONS = {"key": "this key", "task": "this task", "where_error": "an error with this text"}
 
 
-def which_jobs(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+def which_jobs(parser: argparse.ArgumentParser, all: str = "all of them, instead of ids") -> None:
+    """Declare the arguments.
+
+    :param all: what ``--all`` does.
+    """
     parser.add_argument("ids", nargs="*", type=int, metavar="ID", help="ids of the jobs")
-    parser.add_argument("--all", action="store_true", help="all of them, instead of ids")
+    parser.add_argument("--all", action="store_true", help=all)
     parser.add_argument("--key", metavar="KEY", help="the jobs of this key")
     parser.add_argument("--task", metavar="TASK", help="the jobs that call this task")
     parser.add_argument("--where-error", metavar="TEXT", help="the jobs whose last error has this text")

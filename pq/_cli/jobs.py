@@ -60,7 +60,7 @@ def add(commands: Any) -> None:
     listing = command(_list, "list", "show jobs, in the order in which they are taken", "queue", "--state", "--json")
     listing.add_argument("--limit", type=positive, default=100, metavar="N", help="at most N (default: 100)")
     listing.add_argument("--after", type=int, metavar="ID", help="only jobs behind this one")
-    which_jobs(listing)
+    which_jobs(listing, all="without a limit")
 
     command(_count, "count", "count the jobs in each state", "queue", "--state", "--json")
     show = command(_show, "show", "show everything about a job", "queue", "id", "--json")

@@ -200,6 +200,14 @@ def test_no_password_is_shown_that_the_server_is_told(dsn: str) -> None:
 # -- the process
 
 
+def test_without_a_driver_it_is_one_line() -> None:
+    code = "import sys; sys.modules |= {'psycopg2': None, 'psycopg': None}; from pq._cli.main import main; exit(main())"
+    command = [sys.executable, "-c", code, "version", "--dsn", NOWHERE]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "pq: none of these can be imported: psycopg2, psycopg\n"
+
+
 def test_without_a_command_the_help_is_shown() -> None:
     done = call()
     assert (done.returncode, done.stderr) == (0, "")
