@@ -52,6 +52,11 @@ class Known:
             weakref.finalize(conn, self._socket.close).atexit = False
         return self._socket
 
+    def close(self) -> None:
+        """Close what belongs to the connection, which pq has closed: the object may live on, in a cursor, say."""
+        if self._socket is not None:
+            self._socket.close()
+
 
 def known(conn: Any) -> Known:
     """Return what is known of a connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from .._args import check_error
@@ -148,8 +149,8 @@ class Batch(Sequence[Event]):
         elif self._hold is not None:
             self._hold.done(entries, None)
         elif entries:
-            self._put(*entries)
-        self._aside.put = self._put
+            _put_aside(self._owner, *entries)
+        self._aside.put = partial(_put_aside, self._owner)  # not of this: its events would lead back to it
         self._in_transaction = self.settled = True
 
     def _rolled_back(self, error: BaseException) -> None:
@@ -157,11 +158,6 @@ class Batch(Sequence[Event]):
         self._in_transaction = self.settled = False
         self._aside.put = None
         self.__exit__(type(error), error, None)
-
-    def _put(self, *entries: Entry) -> None:
-        log = self._owner.log
-        sql = log._table.statements("stream_take.sql", log.name)["put_aside"]
-        log._execute(sql, parameters(retries_of(log.name, self._owner.subscription), entries))
 
     def __enter__(self) -> Self:
         return self
@@ -185,3 +181,9 @@ class Batch(Sequence[Event]):
             logger.warning("%r is no longer held: another consumer may have its events", self)
         except Exception:  # raise the application's error, not this one
             logger.exception("could not settle %r; its lease will expire", self)
+
+
+def _put_aside(owner: Owner, *entries: Entry) -> None:
+    """Put events as jobs, in the transaction that is open."""
+    sql = owner.log._table.statements("stream_take.sql", owner.log.name)["put_aside"]
+    owner.log._execute(sql, parameters(retries_of(owner.log.name, owner.subscription), entries))

@@ -94,6 +94,8 @@ class Events:
                 logger.error("a function for the event %r failed", name, exc_info=problem)
                 if isinstance(problem, (SystemExit, KeyboardInterrupt)):
                     self._exited(problem)
+        if name != "start":
+            execution.error = None  # it leads to the frames of the call, and these to the execution
 
 
 def log(level: int, what: str, execution: Execution, error: BaseException | None = None) -> None:

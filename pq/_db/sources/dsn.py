@@ -150,11 +150,14 @@ class DsnPool(Source):
             self._discard(conn)
 
     def _discard(self, conn: Any) -> None:
+        if conn is None:
+            return
         try:
-            if conn is not None:
-                conn.close()
+            conn.close()
         except self.driver.Error:
             pass  # it is gone, and that was the aim
+        finally:
+            known(conn).close()
 
     def distrust(self) -> None:
         """Close all that are idle."""
