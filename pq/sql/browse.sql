@@ -228,6 +228,10 @@ select :state as state, count(*) from :table where q_name = %(queue)s and (:mark
 -- In place of "data_text", for lists on a page: the data of a job may have a gigabyte.
 left(data::text, 500)
 
+-- name: name_of_task
+-- Likewise.
+coalesce(:task, '')
+
 -- name: no_data
 ''::text
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .._logs import Log
 from .._looks import DeadGroup
+from .._times import NOW, when
 from .request import Refused
 from .view import View
 
@@ -128,11 +129,16 @@ def cancel(view: View) -> Done:
 
 
 def run(view: View) -> Done:
-    """Make jobs ready now."""
-    name, ids = _queue(view, "run"), _ids(view)
+    """Make jobs ready now, or at a time."""
+    name, ids, text = _queue(view, "run"), _ids(view), view.request.sent("at").strip()
     queue = view.jobs.queue(name)
-    count = sum(queue.reschedule(id, schedule_at=None) for id in ids)
-    return Done(name, _which(ids), _told(count, ids, "ready", "neither scheduled nor held, or held by a transaction"))
+    try:
+        at = when("the time", text or None)
+        count = sum(queue.reschedule(id, schedule_at=text or None) for id in ids)
+    except ValueError as error:
+        raise Refused(400, str(error)) from None
+    done = "ready" if at is NOW else f"scheduled, in {text}"
+    return Done(name, _which(ids), _told(count, ids, done, "neither ready, scheduled nor held, or in a transaction"))
 
 
 def move(view: View) -> Done:

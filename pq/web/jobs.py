@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .._jobs.info import JobInfo
+from .._looks.times import task_name
 from .._manager import PQ
 from .._queue import Queue
 from .._table.look import look
@@ -19,6 +21,9 @@ LONGEST = 65_536
 #: Rows that a look without an index reads, and scheduled jobs of all queues among which failed ones are looked for.
 CAP = 10_000
 SCHEDULED_CAP = 5_000
+
+#: Jobs whose tasks are counted on the page of a queue.
+NAMES = 1_000
 
 LAST = 2**63 - 1
 
@@ -105,6 +110,11 @@ class Jobs:
         if state == "dead":
             return self._rows("newest_dead", queue=name, limit=limit, after=after)
         return [Row(name, job) for job in self.queue(name).list(state, limit, after)]
+
+    def tasks(self, name: str, state: str) -> tuple[list[tuple[str, int]], int]:
+        """Return which tasks the first jobs of a queue in a state call, the most frequent first, and among how many."""
+        jobs = self.queue(name, "name_of_task").list(state, NAMES)
+        return Counter(task_name(job.text) or "" for job in jobs).most_common(), len(jobs)
 
     def retrying(self, names: Collection[str], limit: int) -> tuple[list[Row], int]:
         """Return jobs that wait for their next attempt, and among how many scheduled ones of each queue they are."""

@@ -11,6 +11,9 @@ from .jobs import CAP, Row
 from .request import Refused
 from .view import Page, View
 
+#: Tasks that are named above the jobs of a queue.
+TASKS = 8
+
 #: Jobs on a page, and running ones.
 JOBS = 50
 RUNNING = 200
@@ -41,7 +44,10 @@ def queue(view: View) -> Page:
             raise Refused(404, "The jobs have moved on meanwhile: begin with the first page.") from None
         more = rows[JOBS - 1].job.id if len(rows) > JOBS else None
         rows = rows[:JOBS]
+    # finished jobs are found by no index; on further pages there is nothing new
+    tasks, looked_at = view.jobs.tasks(name, state) if state != "finished" and after is None else ([], 0)
     words = {
+        "tasks": tasks[:TASKS], "tasks_left": len(tasks) > TASKS, "looked_at": looked_at,
         "name": name, "state": state, "states": STATES, "rows": rows, "more": more, "after": after, "cap": CAP,
         "figures": figures, "paused": view.looks[name].paused,
     }  # fmt: skip

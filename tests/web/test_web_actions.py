@@ -375,3 +375,26 @@ def test_head_and_other_methods(visitor: Visitor) -> None:
     assert page.status == 200 and page.source == "" and int(page.headers["Content-Length"]) > 1000
     assert visitor.request("PUT", "/", b"").status == 405
     assert visitor.request("POST", "/", b"", CONTENT_TYPE="application/x-www-form-urlencoded").status == 405
+
+
+def test_jobs_are_rescheduled(pq: PQ, visitor: Visitor) -> None:
+    first, second = pq["a"].put_many([1, 2])
+    page = visitor.get("/queue?q=a&state=ready")
+    told = said(visitor.submit(page, "Reschedule chosen", id=[first, second], at="1h30m"))
+    assert told == "2 of 2 jobs scheduled, in 1h30m." and pq["a"].count("scheduled") == 2
+    assert said(visitor.submit(visitor.get(f"/job?id={first}"), "Reschedule job", at="2d")) == (
+        f"Job {first} scheduled, in 2d."
+    )
+    assert said(visitor.submit(visitor.get(f"/job?id={first}"), "Reschedule job")) == f"Job {first} ready."
+    refused = visitor.submit(visitor.get(f"/job?id={second}"), "Reschedule job", at="soon")
+    assert refused.status == 400 and "soon" in refused.text
+    assert pq["a"][second].state == "scheduled"
+
+
+def test_a_job_that_is_to_be_tried_again_is_cancelled(pq: PQ, visitor: Visitor) -> None:
+    id = pq["a"].put(1)
+    job = pq["a"].get(lease="1h")
+    assert job is not None
+    job.retry("1h", "no")
+    assert said(visitor.submit(visitor.get("/retrying"), "Cancel job")) == f"Job {id} cancelled."
+    assert pq["a"][id].cancelled

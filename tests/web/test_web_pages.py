@@ -477,3 +477,11 @@ def test_the_doctor_of_the_page_health_is_asked_anew(
     assert job is not None
     job.fail("no")
     assert "dead_jobs" in visitor.get("/health").text
+
+
+def test_the_tasks_of_a_queue(pq: PQ, visitor: Any) -> None:
+    for name, count in (("shop.send", 3), ("shop.über", 2)):
+        pq["a"].put_many([call(name, order=number) for number in range(count)])
+    pq["a"].put(1)
+    assert "shop.send 3 · shop.über 2 · no task 1, of the first 6" in visitor.get("/queue?q=a").text
+    assert "of the first" not in visitor.get("/queue?q=a&state=dead").text
