@@ -52,7 +52,7 @@ def test_the_command(run: Run, pq: PQ) -> None:
     ("text", "message"),
     [
         ("a --running 0", "at least 1"),
-        ("a --running ten", "invalid positive value: 'ten'"),
+        ("a --running ten", "must be a whole number, not 'ten'"),
         ("a --rate ten", "rate must be"),
         ("a --rate none", "or remove it"),
         ("a --on-dead hold", "invalid choice"),
