@@ -45,9 +45,10 @@ class App:
 
     :param pq: the queues.
     :param can: called as ``can(user, action, queue)``, it says whether the user may do that. The action is ``'look'``,
-        ``'pause'``, ``'resume'``, ``'retry'``, ``'discard'``, ``'cancel'``, ``'run'`` (now), ``'move'``, ``'put'``
-        (again), or for schedules ``'fire'``; the queue is a name, or None for what is about all of them. Without
-        ``'look'`` at None there are no pages for the user, and without ``'look'`` at a queue it is not shown.
+        ``'pause'``, ``'resume'``, ``'retry'``, ``'discard'``, ``'cancel'``, ``'run'`` (now, or at another time),
+        ``'move'``, ``'put'`` (again), or for schedules ``'fire'``; the queue is a name, or None for what is about all
+        of them. Without ``'look'`` at None there are no pages for the user, and without ``'look'`` at a queue it is not
+        shown.
     :param read_only: allow nothing but to look, whatever `can` says.
     :param user: called with the environment of WSGI, it returns the name of the user. Default: ``REMOTE_USER``.
     :param secret: signs the tokens of forms. Where several processes serve the pages, they need the same. Default: a
