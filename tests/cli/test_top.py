@@ -188,6 +188,11 @@ def test_what_is_shown(screen: Screen) -> None:
     assert second.endswith("half") and empty == "" and "q quit" in keys
 
 
+def test_puts_a_second_once_they_are_known(screen: Screen) -> None:
+    assert "puts/s" not in text(screen)
+    assert "1,203 dead rows  12.3 puts/s  oldest" in text(screen, snapshot(puts=12.34))
+
+
 def test_styles(screen: Screen) -> None:
     lines = screen.lines(FULL, 120, 24)
     assert [line.style for line in lines[:6]] == ["title", "warning", "heading", "selected", "", "quiet"]
