@@ -12,7 +12,7 @@ from .._jobs.holder import holder
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, EXPIRIES, ID, KEY, SCHEDULE_AT, TEXT
-from .._wait import wait_for
+from .._wait import Waiter, wait_for
 from ..sql import bound
 from .base import QueueBase
 from .limited import Found, Limited
@@ -31,6 +31,9 @@ MISS_PAUSE = 16
 
 #: Behind the columns of a job and `REMOVED`: the lowest id of the jobs that the claim has made ready.
 PROMOTED = REMOVED + 1
+
+#: Behind that, if a claim tells of the rest: how many jobs were ready, and the seconds until a row becomes due.
+READY, DUE_IN = PROMOTED + 1, PROMOTED + 2
 
 
 class Claim:
@@ -51,26 +54,33 @@ class Claim:
         :param patience: seconds.
         """
         deadline = time.monotonic() + patience
-        found = self.take(queue, limit, patience, lease)
+        puts_off = patience > 0 and queue._table.is_seen_empty(queue.name)
+        found = [] if puts_off else self.take(queue, limit, patience, lease)
         if found or patience == 0:
             return found
+        waiter = queue._table.waiter(queue.name)
 
         def claim(name: str) -> list[Any]:
-            return self.take(queue, limit, max(0.0, deadline - time.monotonic()), lease)
+            return self.take(queue, limit, max(0.0, deadline - time.monotonic()), lease, waiter)
 
-        return wait_for(queue._table.waiter(queue.name), deadline, claim) or []
+        found = wait_for(waiter, deadline, claim) or []
+        # what was put before this call may be heard of only now
+        return self.take(queue, limit, 0, lease) if puts_off and not found else found
 
-    def take(self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None = None) -> list[Any]:
+    def take(
+        self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None = None, waiter: Any = None
+    ) -> list[Any]:
         """Take the best jobs of the queue, and log or raise what can't be decoded.
 
         :param limit: how many at most.
         :param timeout: the seconds that the caller has.
         :param lease: None: the jobs are taken for good, or as the transaction ends.
+        :param waiter: that of this thread, if it has waited: it is told what is left.
         :raises DecodeError: there are jobs, and none of them can be decoded.
         """
         while True:
             try:
-                jobs, refused = self.fetch(queue, limit, timeout, lease)
+                jobs, refused = self.fetch(queue, limit, timeout, lease, waiter)
             except TimeoutError:
                 return []
             raises = bool(refused) and not jobs and not (lease and queue._db.in_transaction)
@@ -83,7 +93,7 @@ class Claim:
             # Raising would roll back the settlement just made; take the next job.
 
     def fetch(
-        self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None
+        self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None, waiter: Any = None
     ) -> tuple[list[Any], list[Refusal]]:
         """Take the best jobs of the queue, and return them, and those that can't be decoded.
 
@@ -94,7 +104,7 @@ class Claim:
         """
         aside = queue._table.aside()
         claimer = queue if aside is None else queue._on(aside)
-        rows = self._taken_rows(claimer, limit, timeout, lease)
+        rows = self._taken_rows(claimer, limit, timeout, lease, waiter)
         jobs = [_job(claimer, row, lease) for row in rows]
         refused = decode_all(claimer, jobs, rows)
         for job in () if aside is None else jobs:
@@ -104,8 +114,11 @@ class Claim:
             jobs = [job for job in jobs if job not in bad]
         return jobs, refused
 
-    def _taken_rows(self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None) -> Rows:
+    def _taken_rows(
+        self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None, waiter: Any
+    ) -> Rows:
         """Execute claims until there are enough rows, or an exact look has found no more."""
+        began = time.monotonic()
         params: dict[str, Any] = {"queue": queue.name}
         if lease is not None:
             params |= {"lease": lease.total_seconds(), "worker": holder()}
@@ -126,29 +139,34 @@ class Claim:
                 wanted = min(limit - len(rows), MAX_JOBS)
                 asked = {**params, **look.parameters, "limit": wanted}
                 is_short = may_be_short and not self.limited.known
+                tells = isinstance(waiter, Waiter) and not (in_transaction or look.slow)
                 try:
-                    given, most = self._execute(queue, how, look.slow, asked, timeout, is_short)
+                    given, most = self._execute(queue, how, look.slow, asked, timeout, is_short, tells)
                 except queue._db.driver.Error as error:
                     if in_transaction or not queue._db.driver.is_unsupported(error):
                         raise
                     with queue._db.transaction():  # the default is another isolation level
                         queue._db.execute("set transaction isolation level read committed")
                         given, most = self._execute(queue, how, look.slow, asked, timeout)
+                        tells = False
                 if most == 0:
                     break
                 # the others were held back
                 found = [row for row in given if row[DEQUEUED_AT] is not None or row[REMOVED]]
                 promoted = given[-1][PROMOTED] if given else None
                 rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
-                if is_short and len(found) < wanted:  # this does not tell why
+                is_all = tells and not self.limited.known and _is_all(given)
+                if is_short and len(found) < wanted and not is_all:  # this does not tell why
                     self._hits, may_be_short = -MISS_PAUSE, False
                     continue
                 is_hit = len(found) == wanted and promoted is None and not self.limited.known
                 self._hits = self._hits + 1 if is_hit else min(self._hits, 0)
                 too_few = len(given) < (min(most, MAX_DUE) if in_transaction else most) and len(found) == len(given)
                 look.saw(found, promoted, all_due=too_few if in_transaction else promoted is None)
+                if is_all:
+                    waiter.told(queue.name, began, given[0][DUE_IN], lease)
                 full = most < wanted and len(found) == most
-                if len(rows) == limit or full or (too_few and look.suffices):
+                if is_all or len(rows) == limit or full or (too_few and look.suffices):
                     if not rows and in_transaction and queue._table.heal(timeout, only_one=True):
                         continue
                     break
@@ -167,8 +185,9 @@ class Claim:
         return rows
 
     def _execute(
-        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, is_short: bool = False
-    ) -> Found:
+        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, is_short: bool = False,
+        tells: bool = False,
+    ) -> Found:  # fmt: skip
         """Execute one claim. The one for a queue without limits tells if there is a limit, or a pause; the other one
         tells if there is a limit no more."""
         limited = self.limited
@@ -176,11 +195,11 @@ class Claim:
         if is_short:
             limit = params["limit"]
             name = "claim_first" if limit == 1 else "claim_ready"
-            sql = _statement(queue._table.quoted, how, slow, in_transaction, False, name)
+            sql = _statement(queue._table.quoted, how, slow, in_transaction, False, tells, name)
             rows = queue._db.execute(sql, params, timeout=timeout, prepare=True)
             return Found(rows if limit == 1 else sorted(rows, key=_order), limit)
         for is_limited in (True, False) if limited.known else (False, True):
-            sql = _statement(queue._table.quoted, how, slow, in_transaction, is_limited)
+            sql = _statement(queue._table.quoted, how, slow, in_transaction, is_limited, tells and not is_limited)
             if is_limited:
                 found = limited.claim(queue, sql, params, timeout)
                 if found is not None:
@@ -192,6 +211,14 @@ class Claim:
         return Found([], 0)  # it is paused
 
 
+def _is_all(rows: Rows) -> bool:
+    """Return whether a claim that tells of the rest has taken all that was ready or due. Without a job it tells
+    nothing, and jobs with keys may leave something to be done for their key."""
+    if not rows or rows[0][READY] > len(rows) or (rows[0][DUE_IN] is not None and rows[0][DUE_IN] <= 0):
+        return False
+    return all(row[KEY] is None and row[PROMOTED] is None for row in rows)
+
+
 def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
     expected_at = row[EXPECTED_AT]
     return expected_at is None, expected_at, row[ID]
@@ -199,7 +226,7 @@ def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=512)
 def _statement(
-    table: str, how: str, slow: bool, in_transaction: bool, is_limited: bool, name: str | None = None
+    table: str, how: str, slow: bool, in_transaction: bool, is_limited: bool, tells: bool, name: str | None = None
 ) -> str:
     instead = {"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {}
     if how == "leased":
@@ -215,6 +242,8 @@ def _statement(
         instead |= {"keeps": "keeps_places", "is_kept": "is_kept_here"}
     if in_transaction:
         instead |= {"holds": "passes_over", "may_begin": "may_take"}
+    if tells:
+        instead["rest"] = "rest_told"
     sql = bound("claim.sql", table, taken=how, **instead)
     return sql[name or ("claim_in_transaction" if in_transaction else "claim")]
 

@@ -18,7 +18,8 @@ on a single connection and behind a pooler differ. The parts:
     leader       what the leader does: it keeps the session, and tells waiters when to claim
     session      the session that listens: its gates, its looks (W1 to W4), what it was notified of
     connections  the connection of that session: of its own, or the application's single one
-    waiter       one thread that waits, and one queue that is waited for
+    waiter       one thread that waits
+    waited       one queue that is waited for
     polling      waiting inside of a transaction, which hears of nothing
     debounce     leaves a gate, or closes a session, a moment after the last waiter has gone
     results      threads that wait for the ends of jobs, which is another protocol

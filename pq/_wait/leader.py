@@ -13,7 +13,7 @@ from .._db.sources.base import Source
 from .._logs import queue_log as logger
 from .connections import Busy
 from .session import ListeningSession, Look, open_session
-from .waiter import FIRST_PAUSE, Reason, WaitedQueue
+from .waited import FIRST_PAUSE, Reason, WaitedQueue
 
 #: Seconds for which a queue's gate is kept after the last waiter has gone. Most waiters come back soon, to wait for the
 #: next job, and then find the gate held. A longer time makes more puts notify nobody.
@@ -56,10 +56,9 @@ class Leader:
         self._pause = FIRST_PAUSE
 
     @property
-    def has_waiters_claim(self) -> bool:
-        """Whether a waiter claims in each poll interval, whatever the session sees: not where both have a single
-        connection, on which the waiter would see the same, and wait while that is busy."""
-        return self._listen_dsn is not None or not self._home.single
+    def shares(self) -> bool:
+        """Whether the session and those who claim have a single connection: while it is busy all of them wait."""
+        return self._listen_dsn is None and self._home.single
 
     def serve(self) -> list[int]:
         """Do what is to be done now, and return the file descriptors to sleep on."""
@@ -163,18 +162,21 @@ class Leader:
     def _watch_the_clock(self, now: float) -> None:
         """Have waiters claim whose poll interval is over, and mark the queues at which the session has to look again.
 
-        Queues whose time comes soon are included, so that one statement in each interval serves all of them.
+        A look takes the place of the claim where both certainly see the same, on connections of pq's from one DSN. A
+        process that has nothing to do then needs no connection but that of the session. Queues whose time comes soon
+        are included, so that one statement in each interval serves all of them.
         """
+        sees_same = self._listen_dsn is None and self._home.owned
         waited_for = [queue for queue in self.queues.values() if queue.waiters]
         soon = now + self._poll_interval / 2
         if any(queue.claim_at <= now for queue in waited_for):
             for queue in waited_for:
                 if queue.claim_at <= soon:
                     queue.claim_at = now + self._poll_interval
-                    if self.has_waiters_claim:
-                        queue.call(Reason.TIME)
-                    else:
+                    if self.shares or (sees_same and queue.sure and not queue.unseen):
                         queue.stale = True
+                    else:
+                        queue.call(Reason.TIME)
         if any(queue.look_at <= now for queue in waited_for):
             for queue in waited_for:
                 if queue.look_at <= (soon if queue.sure else now):
@@ -224,6 +226,7 @@ class Leader:
             queue.missed = False
             queue.call(Reason.EVENT)  # for what was committed since the last claim, and nobody has heard
         elif look.ready:
+            queue.empty = False
             queue.call(Reason.SEEN)
         else:
             queue.seen_empty()

@@ -6,7 +6,8 @@ import time
 
 from .._db import Database
 from ..sql import array, bound
-from .waiter import FIRST_PAUSE, Waiter
+from .waited import FIRST_PAUSE
+from .waiter import Waiter
 
 
 class Polling:

@@ -18,7 +18,8 @@ from .._db.sockets import Waker, wait_readable
 from .._db.sources.base import Source
 from .debounce import Debounce
 from .leader import LINGER, Leader
-from .waiter import Reason, WaitedQueue, Waiter
+from .waited import Reason, WaitedQueue
+from .waiter import Waiter
 
 #: Seconds after which another thread does what the leader should have done.
 LATE_CLAIM = 0.1
@@ -113,7 +114,7 @@ class WaitingRoom:
                         return True
                     now = time.monotonic()
                     if now >= deadline:
-                        if waiter.last or self._is_sure(waiter) or self.leader.busy:
+                        if waiter.last or self.leader.busy or all(self.queues[name].sure for name in waiter.queues):
                             return False
                         waiter.last = True  # nobody would have told it
                         waiter.called = dict.fromkeys(waiter.queues, Reason.TIME)
@@ -138,11 +139,14 @@ class WaitingRoom:
                     queue.claimed_in_vain(reason)
             self._wake()
 
-    def found_full(self, waiter: Waiter, queue: str, since: float) -> None:
+    def told(self, waiter: Waiter, name: str, since: float, due_in: float | None) -> None:
         with self.lock:
-            waiter.called.pop(queue, None)
-            if (waited := self.queues.get(queue)) is not None:
-                waited.seen_full(since)
+            waiter.called.pop(name, None)
+            if (queue := self.queues.get(name)) is not None:
+                queue.told(since, due_in)
+
+    def is_seen_empty(self, name: str) -> bool:
+        return (queue := self.queues.get(name)) is not None and queue.is_seen_empty
 
     def leave(self, waiter: Waiter) -> None:
         lingers = False
@@ -167,7 +171,7 @@ class WaitingRoom:
 
         If it is that late, the waiter is called.
         """
-        if not self.leader.has_waiters_claim:
+        if self.leader.shares:
             return math.inf
         queues = [self.queues[name] for name in waiter.queues]
         for queue in queues:
@@ -175,9 +179,6 @@ class WaitingRoom:
                 queue.claim_at = now + self._poll_interval
                 waiter.called[queue.name] = Reason.TIME
         return now if waiter.called else LATE_CLAIM + min(queue.claim_at for queue in queues)
-
-    def _is_sure(self, waiter: Waiter) -> bool:
-        return all(self.queues[name].sure for name in waiter.queues)
 
     # -- what others call
 
@@ -227,8 +228,7 @@ class WaitingRoom:
 
     def _lead(self, waiter: Waiter, deadline: float) -> None:
         """See to the session, then sleep until something happens."""
-        if self._waker is None:
-            self._waker = Waker()
+        self._waker = self._waker or Waker()
         was_busy = self.leader.busy
         fds = self.leader.serve()
         if self.leader.busy and not was_busy:

@@ -1,17 +1,15 @@
-"""Threads that wait, and the queues that they wait for."""
+"""A thread that waits."""
 
 from __future__ import annotations
 
-import enum
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable
+from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
-#: Seconds of the first of several pauses; each further one is twice as long, up to the poll interval.
-FIRST_PAUSE = 0.005
+from .waited import Reason
 
 #: Up to this number of queues, a claim from each costs less than it would to find out which of them have jobs.
 FEW_QUEUES = 8
@@ -25,103 +23,6 @@ PEEK_SHARE = 20
 Found = TypeVar("Found")
 
 
-class Reason(enum.Enum):
-    """Why a waiter is to claim from a queue."""
-
-    TIME = "the poll interval is over"
-    EVENT = "a notification came"
-    SEEN = "the listening session has seen a job"
-    PEEKED = "the waiter's own session has seen a job"
-
-
-class WaitedQueue:
-    """A queue that threads of this process wait for. The room's lock guards it.
-
-    :ivar waiters: the one that came first at the left.
-    :ivar stale: something may have happened since the listening session looked, so it must look again.
-    :ivar sure: any put that the listening session did not see will notify.
-    :ivar missed: a notification came that no waiter was told of.
-    :ivar look_at: when the listening session looks although nothing has happened. All times are monotonic seconds.
-    :ivar claim_at: when one of the waiters claims although nothing has happened.
-    :ivar heard_at: when the last notification was read.
-    :ivar until: when the queue is forgotten, since nobody waits for it.
-    :ivar unsure_pause: seconds until the next look while it is not sure.
-    :param unseen: a look of the listening session does not show what is waited for, and each waiter gets all of it: so
-        waiters claim in its place, and all of them at once.
-    """
-
-    def __init__(self, name: str, poll_interval: float, unseen: bool = False) -> None:
-        self.name = name
-        self.unseen = unseen
-        self.waiters: deque[Waiter] = deque()
-        self.stale = True
-        self.sure = False
-        self.missed = False
-        self.look_at = math.inf
-        self.claim_at = 0.0
-        self.heard_at = 0.0
-        self.until = math.inf
-        self.unsure_pause = FIRST_PAUSE
-        self._retry_pause = FIRST_PAUSE
-        self._poll_interval = poll_interval
-
-    @property
-    def needs_look(self) -> bool:
-        """Whether the listening session must look now: not while a waiter is claiming."""
-        return self.stale and bool(self.waiters) and not any(self.name in waiter.called for waiter in self.waiters)
-
-    def admit(self, waiter: Waiter) -> None:
-        if self.name not in waiter.called:  # it has just claimed in vain
-            self.claim_at = time.monotonic() + self._poll_interval
-        self.waiters.append(waiter)
-        self.until = math.inf
-
-    def happened(self) -> None:
-        """Have a waiter claim, and the session look after that: a put may have brought several jobs."""
-        self.stale = True
-        self.missed = not self.waiters
-        self.heard_at = time.monotonic()
-        self.call(Reason.EVENT)
-
-    def call(self, reason: Reason) -> None:
-        """Have one waiter claim, preferably one that is asleep; all of them if each gets something of its own."""
-        others = [waiter for waiter in self.waiters if self.name not in waiter.called]
-        if not self.unseen:
-            asleep = (waiter for waiter in others if not waiter.called)
-            others = [next(asleep, others[0])] if others else []
-        for waiter in others:
-            waiter.called[self.name] = reason
-            waiter.condition.notify()
-
-    def claimed_in_vain(self, reason: Reason) -> None:
-        """Note that a waiter's claim has found nothing.
-
-        A job that was seen, and then could not be had, is locked. It may be so for a moment, by another claim that has
-        it or makes it ready, or for long, by a transaction. So the pauses until the next try become longer.
-        """
-        now = time.monotonic()
-        self.claim_at = now + self._poll_interval
-        if reason in (Reason.SEEN, Reason.PEEKED):
-            again = now + self._retry_pause
-            self._retry_pause = min(2 * self._retry_pause, self._poll_interval)
-            if reason is Reason.SEEN:
-                self.look_at = min(self.look_at, again)
-            else:
-                self.claim_at = min(self.claim_at, again)
-
-    def seen_empty(self) -> None:
-        """Note that a look has seen no job."""
-        self._retry_pause = FIRST_PAUSE
-
-    def seen_full(self, since: float) -> None:
-        """Note that a claim took all that a limit allows: until a notification comes, there is nothing to see.
-
-        A look would take its time, in which the leader does not hear that a place has become free.
-        """
-        if self.sure and self.heard_at < since:
-            self.stale = False
-
-
 class Room(Protocol):
     """What a waiter needs of its `WaitingRoom`."""
 
@@ -130,7 +31,8 @@ class Room(Protocol):
     def admit(self, waiter: Waiter) -> None: ...
     def wait(self, waiter: Waiter, deadline: float) -> bool: ...
     def found_empty(self, waiter: Waiter, queues: Iterable[str]) -> None: ...
-    def found_full(self, waiter: Waiter, queue: str, since: float) -> None: ...
+    def told(self, waiter: Waiter, queue: str, since: float, due_in: float | None) -> None: ...
+    def is_seen_empty(self, queue: str) -> bool: ...
     def cancel(self, waiter: Waiter) -> None: ...
     def leave(self, waiter: Waiter) -> None: ...
 
@@ -212,12 +114,22 @@ class Waiter:
         """Say that a claim has found nothing in a queue. It is not `ready` until something happens."""
         self._room.found_empty(self, [queue])
 
-    def full(self, queue: str, since: float) -> None:
-        """Say that a claim has found jobs, and that a limit allows no more of them: whoever ends one notifies.
+    def told(self, queue: str, since: float, due_in: float | None = None, lease: timedelta | None = None) -> None:
+        """Say that a claim has found jobs, and that there were no others, or a limit allows no more: whoever ends a job
+        of such a queue notifies.
 
         :param since: a moment before that claim, in monotonic seconds.
+        :param due_in: seconds until a row becomes due that the claim has not taken; None: there is no such row.
+        :param lease: of the jobs.
         """
-        self._room.found_full(self, queue, since)
+        if lease is not None:
+            due_in = min(lease.total_seconds(), math.inf if due_in is None else due_in)
+        self._room.told(self, queue, since, due_in)
+
+    def is_seen_empty(self, queue: str) -> bool:
+        """Return whether a queue had no job, or none that a limit allows, and what changes that will be heard of: so no
+        claim is needed before `wait`."""
+        return self._room.is_seen_empty(queue)
 
     def cancel(self) -> None:
         """End `wait`, now and in the future. Any thread may call this."""

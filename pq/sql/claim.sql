@@ -112,6 +112,25 @@ id, data, enqueued_at, schedule_at, expected_at, dequeued_at, attempts, expiries
 
 -- name: slot
 
+-- name: rest
+
+-- name: rest_told
+-- In place of "rest", for a thread that has waited: how many jobs were ready, one more than it takes at most, and the seconds
+-- until a row becomes due. Locked rows count, and nothing is passed over. So it need not be asked by a further statement
+-- whether there is anything for others.
+, (
+  select count(*) from (
+    select from :table where :ready
+    order by q_name, expected_at, id
+    limit (select %(limit)s::bigint + 1)
+  ) as ready
+), (
+  select extract(epoch from due_at - clock_timestamp())::float8 from :table
+  where q_name = %(queue)s and due_at < '200000-01-01 00:00:00+00'
+  order by q_name, due_at
+  limit 1
+)
+
 -- name: noted
 
 -- name: since
@@ -144,14 +163,14 @@ expected_at >= %(urgent_mark)s::timestamp at time zone 'utc'
 with :quiet
 :taken
 where id = any (array(:best_ready)) and :takes
-returning :columns, :removes, null::bigint:headers
+returning :columns, :removes, null::bigint:rest:headers
 
 -- name: claim_first
 -- In place of "claim_ready", for one job: without the array it takes the server some 4 % less.
 with :quiet
 :taken
 where id = (:best_ready) and :takes
-returning :columns, :removes, null::bigint:headers
+returning :columns, :removes, null::bigint:rest:headers
 
 -- name: quiet
 -- The first due job is looked for in order: any of them might seem to be found sooner by reading the table.
@@ -235,7 +254,7 @@ with :open, pq_due as materialized (
   where id = any (array(select best.id from pq_best as best)) and :takes
   returning :returned
 ) :no_others :noted
-select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted) :told:headers
+select :columns, :removes, (select min(promoted.id) from pq_promoted as promoted) :told:rest:headers
 from pq_open as state left join :all_taken on true
 where id is not null or state.open = 0
 order by expected_at, id

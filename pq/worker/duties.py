@@ -39,7 +39,8 @@ class Duties:
                 queues, self._queues = self._queues, None
                 self._look_at(queues)
                 return BEGIN
-            self._pruner.run_once()
+            with self._table.database.source.briefly():
+                self._pruner.run_once()
         except Exception as error:  # no right to delete; or no connection, of which other threads tell
             if not self._told:
                 logger.warning("rows whose retention is over can't be deleted: %s", describe(error))
@@ -75,7 +76,8 @@ class Clock:
         """Do the next step; return the seconds until this is to be called again."""
         if self._queues is not None and self._ticker.guarded(partial(self._declare, self._queues)):
             self._queues = None
-        return self._ticker.run_once()
+        with self._table.database.source.briefly():
+            return self._ticker.run_once()
 
     def _declare(self, queues: Sequence[TaskQueue]) -> None:
         schedules = {name: schedule for queue in queues for name, schedule in queue._declared.items()}

@@ -69,7 +69,6 @@ class Fetcher:
         self._turn = 0
         self._last = 0  # how many were fetched the last time
         self._pace: float | None = None  # seconds that a handler takes
-        self._full: set[str] = set()  # the queues of which a limit had no more places: they tell when there is one
         self._alone: Execution | None = None  # the last job whose lease had expired twice in a row
 
     # -- for the worker's threads
@@ -179,14 +178,14 @@ class Fetcher:
             if self._closed:
                 return False
             waiter = self._waiter = self._waiter or self._new_waiter()
-        if self._claim(waiter, None, passing=self._full) is not None:
+        if self._claim(waiter, None, passing=list(filter(waiter.is_seen_empty, waiter.queues))) is not None:
             return True
         self._completer.loop.wake()  # what is settled now may be ready again
         with waiter:
             while not self._closed:
                 if not waiter.wait(self._patience()) and self._is_over():
                     return self._claim(waiter, None) is not None  # the queues were seen empty
-                if self._claim(waiter, None) is not None:
+                if self._claim(waiter, None, has_waited=True) is not None:
                     return True
         return False
 
@@ -204,11 +203,14 @@ class Fetcher:
         """Return whether a burst has ended: no job of this worker may become ready again, nor has lately."""
         return self._closed or (not self._held and time.monotonic() >= self._patience())
 
-    def _claim(self, waiter: Waiter, wanted: int | None, passing: Container[str] = ()) -> list[Execution] | None:
+    def _claim(
+        self, waiter: Waiter, wanted: int | None, passing: Container[str] = (), has_waited: bool = False
+    ) -> list[Execution] | None:
         """Claim jobs of the queues in turn, or of the first that has jobs; None if there are none.
 
         :param wanted: how many at most; None: as many as may be done soon, which go to the stock.
         :param passing: the names of queues that are to be left out.
+        :param has_waited: the waiter is told what is left.
         """
         asked = time.monotonic()
         limit = self._wanted() if wanted is None else wanted
@@ -220,11 +222,10 @@ class Fetcher:
             queue = self._by_name[name]
             # what waits in the stock would take places that other workers need
             most = min(limit, 1 + self._idle) if queue._claims.limited.known else limit
-            jobs, refused = queue._claims.fetch(queue, most, 0, self._lease)
-            (self._full.add if queue._claims.limited.full else self._full.discard)(name)
+            jobs, refused = queue._claims.fetch(queue, most, 0, self._lease, waiter if has_waited else None)
             if jobs or refused:
-                if name in self._full:
-                    waiter.full(name, asked)
+                if queue._claims.limited.full:
+                    waiter.told(name, asked)
                 break
             waiter.empty(name)
         else:

@@ -15,6 +15,7 @@ from .events import Events
 from .execution import Execution
 from .heartbeat import Heartbeat
 from .held import Held
+from .housekeeping import Housekeeping
 from .intake import IntakeLoop
 from .queues import TaskQueue
 
@@ -40,6 +41,7 @@ class Services:
         self.heartbeat: Heartbeat = Heartbeat(self.held, events, self.backoff, give_up, on_error)
         self._duties = Duties(queues, on_error)
         self._clock = Clock(queues, on_error)
+        self._housekeeping = Housekeeping(queues[0]._table, self.held, events, on_error)
         self._intakes = [IntakeLoop(queue._intake, on_error) for queue in queues if queue._intake is not None]
         self._table = queues[0]._table
         self._reserve: Table | None = None
@@ -52,10 +54,10 @@ class Services:
         :raises RuntimeError: no thread can be started.
         :raises ValueError: a subscription of `Stream.on` was made with `types`, `partitions` or `shared`.
         """
-        self._reserve = self._table.reserve()
+        self._reserve = self._housekeeping.reserve = self._table.reserve()
         self._start(self._reserve or self._table)
-        self._duties.loop.start()
-        self._clock.loop.start()
+        for service in (self._duties, self._clock, self._housekeeping):
+            service.loop.start()
         for intake in self._intakes:
             intake.begin()
 
@@ -66,8 +68,8 @@ class Services:
         """
         for intake in self._intakes:
             intake.stop(max(0.1, left()))
-        for loop in (self.completer.loop, self.heartbeat.loop, self._duties.loop, self._clock.loop):
-            loop.stop(max(0.1, left()))
+        for service in (self.completer, self.heartbeat, self._duties, self._clock, self._housekeeping):
+            service.loop.stop(max(0.1, left()))
         if self._reserve is not None:
             self._reserve.database.source.close()
 

@@ -106,8 +106,8 @@ def first_job(pq: PQ, place: Waiter) -> Any:
             place.wait(math.inf)
 
 
-def test_each_queue_has_a_claim_in_each_interval(dsn: str) -> None:
-    with PQ(dsn, poll_interval=0.1, queue_class=Counting) as pq:
+def test_each_queue_has_a_claim_in_each_interval_where_the_session_may_see_something_else(dsn: str) -> None:
+    with PQ(dsn, poll_interval=0.1, listen_dsn=dsn, queue_class=Counting) as pq:
         names = ["a", "b", "c"]
         waiters = [Background(pq[name].get, timeout=1.0) for name in names for _ in range(3)]
         queues: list[Any] = [pq[name] for name in names]  # as many as there are, while the threads keep them
@@ -115,6 +115,20 @@ def test_each_queue_has_a_claim_in_each_interval(dsn: str) -> None:
             waiter.result()
         for queue in queues:
             assert queue.claims >= 3 + 3  # one of each thread at first; on a slow machine few more
+
+
+def test_a_look_takes_the_place_of_the_claims_where_both_see_the_same(dsn: str, sql: Sql) -> None:
+    with Proxy(dsn) as proxy, PQ(proxy.dsn, poll_interval=0.1, queue_class=Counting) as pq:
+        queues: list[Any] = [pq[name] for name in ("a", "b", "c")]
+        waiters = [Background(queue.get, timeout=HOUR) for queue in queues]
+        wait_until(lambda: all(settled(pq, queue.name) for queue in queues), "the sleep of the waiters")
+        claims = [queue.claims for queue in queues]
+        looks = messages(proxy, "pg_current_snapshot")
+        wait_until(lambda: messages(proxy, "pg_current_snapshot") >= looks + 5, "five looks")
+        assert [queue.claims for queue in queues] == claims
+        sql("alter table queue disable trigger user")  # of what nobody is told
+        sql("insert into queue (q_name, data) values ('a', '1'), ('b', '1'), ('c', '1')")
+        assert all(waiter.result() for waiter in waiters)
 
 
 def test_while_the_listening_session_hangs_another_thread_claims(

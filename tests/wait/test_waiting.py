@@ -26,12 +26,18 @@ from support.signals import ctrl_c
 from pq import PQ, ConnectionLost, Queue, TableMissing
 from pq._db import execute
 from pq._db.drivers.base import Driver
+from pq._db.drivers.detect import own_driver
 from pq._db.sockets import wait_readable
+from pq._queue import claim as claim_module
+from pq._queue import marks
+from pq._queue.claim import Claim
+from pq._table import table as table_module
 from pq._wait import leader
 from pq._wait import session as session_module
 from pq._wait.room import WaitingRoom
 from pq._wait.session import Gate, ListeningSession
-from pq._wait.waiter import Reason, WaitedQueue, Waiter
+from pq._wait.waited import Reason, WaitedQueue
+from pq._wait.waiter import Waiter
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Connect = Callable[..., Any]
@@ -232,10 +238,63 @@ class Race:
         producer.commit()
         return [waiter]
 
-    def _come_and_go(self, sure: bool = True) -> None:
+    def put_while_the_claim_is_answered(self) -> list[Background]:
+        """Another leads, and hears of it before the claim has said that nothing is left."""
+        told = Waiter.told
+
+        def late(waiter: Waiter, *args: Any) -> None:
+            self._monkeypatch.setattr(Waiter, "told", told)
+            waited = self._pq._table._room.queues["a"]
+            before = waited.heard_at
+            self._sql(INSERT)
+            wait_until(lambda: waited.heard_at > before, "the notification")
+            told(waiter, *args)
+
+        self._waiting("b")
+        waiter = self._waiting()
         self._monkeypatch.setattr(leader, "LINGER", HOUR)
-        waiter = self._waiting(sure=sure)
+        self._monkeypatch.setattr(Waiter, "told", late)
         self._sql(INSERT)
+        assert waiter.result() is not None
+        return [Background(self._pq["a"].get, timeout=HOUR)]
+
+    def another_job_is_locked(self) -> list[Background]:
+        """A claim passes it over, and can have it later, of which nothing tells."""
+        fetch = Claim.fetch
+        locked = threading.Event()
+
+        def later(*args: Any) -> Any:
+            assert locked.wait(PATIENCE)
+            return fetch(*args)
+
+        self._monkeypatch.setattr(leader, "LINGER", HOUR)
+        waiter = self._waiting()
+        self._monkeypatch.setattr(Claim, "fetch", later)
+        self._sql(f"{INSERT}, ('a', '2')")
+        locker = self._connect()
+        locker.cursor().execute("select from queue order by id desc limit 1 for update")
+        locked.set()
+        assert waiter.result() is not None
+        waiter = Background(self._pq["a"].get, timeout=HOUR)
+        asleep(self._pq, sure=False)
+        locker.rollback()
+        return [waiter]
+
+    def another_row_becomes_due(self) -> list[Background]:
+        """It was put along with the first one."""
+        self._come_and_go(also=", ('a', '2', now() + interval '200 ms')")
+        return [Background(self._pq["a"].get, timeout=HOUR)]
+
+    def lease_expires(self) -> list[Background]:
+        """That of the job which it has taken itself."""
+        self._come_and_go(lease="200ms")
+        return [Background(self._pq["a"].get, timeout=HOUR)]
+
+    def _come_and_go(self, sure: bool = True, also: str = "", **how: Any) -> None:
+        self._monkeypatch.setattr(leader, "LINGER", HOUR)
+        waiter = Background(self._pq["a"].get, timeout=HOUR, **how)
+        asleep(self._pq, sure=sure)
+        self._sql("insert into queue (q_name, data, schedule_at) values ('a', '1', null)" + also)
         assert waiter.result() is not None
 
     def earlier_row_becomes_due(self) -> list[Background]:
@@ -290,7 +349,7 @@ def look(**changes: Any) -> Mutant:
     return mutate
 
 
-def method(owner: type, name: str, new: Any) -> Mutant:
+def method(owner: Any, name: str, new: Any) -> Mutant:
     return lambda monkeypatch, sql: monkeypatch.setattr(owner, name, new)
 
 
@@ -321,6 +380,16 @@ def only_call(queue: WaitedQueue) -> None:
     queue.call(Reason.EVENT)
 
 
+def nothing_left(queue: WaitedQueue, since: float, due_in: float | None) -> None:
+    queue.empty, queue.stale = True, False
+
+
+def told(change: Callable[..., tuple[Any, ...]]) -> Mutant:
+    """A claim tells something else of what is left."""
+    real = Waiter.told
+    return method(Waiter, "told", lambda waiter, *args: real(waiter, *change(*args)))
+
+
 GATE = "pg_try_advisory_lock_shared(pq_gate.key)"
 NEXT = "pg_snapshot_xmax(pq_seen.snapshot)::text::bigint + age(pg_snapshot_xmax(pq_seen.snapshot)::xid)"
 
@@ -338,6 +407,10 @@ MUTANTS = [
     ("the_one_called_leaves", "no hand-over", no_hand_over),
     ("put_to_another_queue", "leader not woken", method(WaitingRoom, "_wake", lambda *args: None)),
     ("earlier_row_becomes_due", "due rows overlooked", look(due_in=None)),
+    ("put_while_the_claim_is_answered", "hears of nothing", method(WaitedQueue, "told", nothing_left)),
+    ("another_job_is_locked", "counts what it took", method(claim_module, "_is_all", lambda rows: True)),
+    ("another_row_becomes_due", "no time is told", told(lambda name, since, due_in, lease: (name, since, None, lease))),
+    ("lease_expires", "no lease is told", told(lambda name, since, due_in, lease: (name, since, due_in, None))),
     ("earlier_row_becomes_due", "no look after an event", method(WaitedQueue, "happened", only_call)),
 ]
 
@@ -448,6 +521,62 @@ def test_no_transaction_is_open_while_waiting(dsn: str, sql: Sql, kind: str) -> 
         assert sql(sessions)[0][0] > 0
         pq["a"].put(1)
         assert waiter.result().data == 1
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What pq sends in each message, but for the checks of keys that are made now and then."""
+    messages: list[str] = []
+    adapter = type(own_driver())
+    run = adapter._run
+
+    def note(driver: Any, conn: Any, sql: str, params: Any) -> Any:
+        messages.append(sql)
+        return run(driver, conn, sql, params)
+
+    monkeypatch.setattr(adapter, "_run", note)
+    monkeypatch.setattr(table_module, "HEAL_PAUSE", HOUR)
+    monkeypatch.setattr(marks, "SLOW_SECONDS", HOUR)  # on a busy machine: then a claim does not tell what is left
+    return messages
+
+
+@pytest.mark.parametrize("waiters", [1, 3])
+@pytest.mark.parametrize("lease", [None, "30s"])
+def test_one_statement_takes_a_job_that_was_waited_for(
+    patient: PQ, sql: Sql, executed: list[str], monkeypatch: pytest.MonkeyPatch, waiters: int, lease: str | None
+) -> None:
+    """The claim also tells that nothing is left: neither the listening session looks, nor does who comes back claim."""
+    monkeypatch.setattr(leader, "LINGER", HOUR)
+    got: list[Any] = []
+
+    def work() -> None:
+        while (job := patient["a"].get(timeout=HOUR, lease=lease)).data != "end":
+            got.append(job)
+
+    threads = [Background(work) for _ in range(waiters)]
+    asleep(patient, waiters=waiters)
+    for number in range(1, 11):
+        if number == 6:  # prepared by now
+            executed.clear()
+        sql(INSERT)
+        wait_until(lambda number=number: len(got) == number and is_asleep(patient, waiters=waiters))
+    assert len(executed) == 5, '\n'.join(sql[:150] for sql in executed)
+    sql("insert into queue (q_name, data) select 'a', '\"end\"' from generate_series(1, %s)", [waiters])
+    for thread in threads:
+        thread.result()
+
+
+def test_what_was_put_before_a_get_is_found_though_its_notification_is_late(
+    patient: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader, "LINGER", HOUR)
+    waiter = waiting(patient)
+    sql(INSERT)
+    assert waiter.result() is not None
+    assert patient._table.is_seen_empty("a")
+    monkeypatch.setattr(ListeningSession, "notified", lambda session: [])
+    sql(INSERT)
+    assert patient["a"].get(timeout=0.1) is not None
 
 
 class Counting(Queue):

@@ -218,6 +218,11 @@ class Source(ABC):
     def add_room(self, room: Any) -> None:
         """Have a `WaitingRoom` told what may concern it, where a `single` connection makes that necessary."""
 
+    def briefly(self) -> AbstractContextManager[None]:
+        """Return a context manager: inside, something is done now and then. If no connection was open before it keeps
+        none."""
+        return nullcontext()
+
     def tidy(self) -> None:
         """Close connections that were not needed for a while."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..watchdog import SILENCE, Guard
 from .base import Source
 from .turns import Turn, Turns
 
-#: Seconds after which an unused connection is closed while this process waits for jobs; one is kept.
+#: Seconds after which an unused connection is closed while this process waits for jobs.
 KEEP_IDLE = 5.0
 
 #: Seconds that a question to the server may take which it answers from memory.
@@ -218,10 +218,21 @@ class DsnPool(Source):
             return time.monotonic() - began < REFUSAL_TIME
         return rows == [(True,)]
 
+    @contextmanager
+    def briefly(self) -> Iterator[None]:
+        rests = not (self._idle or self._lent)
+        try:
+            yield
+        finally:
+            if rests:
+                self.distrust()
+
     def tidy(self) -> None:
         until = time.monotonic() - KEEP_IDLE
-        while len(self._idle) > 1 and self._idle[0][1] < until:
+        while True:
             try:
+                if self._idle[0][1] >= until:
+                    return
                 conn, since = self._idle.popleft()
             except IndexError:
                 return
