@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,10 @@ from .loops import Step
 from .queues import QueuePeer
 from .raw import BATCH
 from .table import CALL
+
+
+#: Jobs that wait for a worker at most, in `Pq.churn`.
+AHEAD = 5 * BATCH
 
 
 class Pq(QueuePeer):
@@ -96,12 +101,18 @@ class Pq(QueuePeer):
         return found
 
     def churn(self, jobs: int) -> None:
-        """Jobs come and go, so many at a time as a worker takes."""
-        queue = self.queue()
-        for _ in range(0, jobs, BATCH):
-            queue.put_many([DATA] * BATCH)
-            for _ in range(2):
-                queue.done(queue.get_many(BATCH // 2, block=False, lease="30s"))
+        """Jobs come, and a worker does them; at most so many wait."""
+        from pq.tasks import Worker
+
+        queue = self.tasks()
+        worker = Worker(queue, max_jobs=jobs, capture_signals=False)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        for put in range(0, jobs, BATCH):
+            while put - worker.events.counts["done"] > AHEAD:
+                time.sleep(0.001)
+            queue.put_many([json.loads(CALL)] * BATCH)
+        thread.join()
 
 
 class PqDeleting(Pq):

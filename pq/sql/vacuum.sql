@@ -8,7 +8,8 @@ select
     when current_setting('server_version_num')::integer >= 170000 then has_table_privilege(oid, 'MAINTAIN')
     else pg_has_role(relowner, 'USAGE')
   end
-from pg_class, set_config('lock_timeout', %(lock)s, false), set_config('statement_timeout', %(time)s, false)
+from pg_class,
+  set_config('lock_timeout', %(lock)s, false) as pq_lock, set_config('statement_timeout', %(time)s, false) as pq_time
 where oid = to_regclass(%(table)s)
 
 -- name: vacuum
