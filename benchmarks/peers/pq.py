@@ -16,7 +16,6 @@ from .queues import QueuePeer
 from .raw import BATCH
 from .table import CALL
 
-
 #: Jobs that wait for a worker at most, in `Pq.churn`.
 AHEAD = 5 * BATCH
 
