@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from .drivers.adapted import RECIPE, adapted, check_greenlet
@@ -67,7 +68,13 @@ def begins(given: object) -> bool:
 
 def _is_of_sqlalchemy(given: object) -> bool:
     """Whether this is SQLAlchemy's, other than for asyncio, where the application would have to await it."""
-    modules = [cls.__module__ for cls in given.__class__.__mro__]
+    kind: Any = given.__class__
+    return _is_kind_of_sqlalchemy(kind)
+
+
+@lru_cache(maxsize=64)
+def _is_kind_of_sqlalchemy(kind: type) -> bool:
+    modules = [cls.__module__ for cls in kind.__mro__]
     return any(module.startswith("sqlalchemy.") for module in modules) and not any(".asyncio" in m for m in modules)
 
 

@@ -44,11 +44,11 @@ def text(kind: str, value: Any) -> Any:
     :raises TypeError: it is a number, bytes, a list or a mapping.
     :raises ValueError: it has a NUL character or a lone surrogate.
     """
-    if value is None:
-        return None
+    if value is None or isinstance(value, str):
+        return check_text(kind, value) if value else value
     if isinstance(value, (int, float, bytes, bytearray, memoryview, list, tuple, set, Mapping)):
         raise TypeError(f"{kind} must be a str or None, not {type(value).__name__}: {reprlib.repr(value)}")
-    return check_text(kind, value) if isinstance(value, str) and value else value
+    return value
 
 
 def seconds(name: str, value: Any) -> float:

@@ -42,7 +42,8 @@ class Extension(Backend):
     # -- events
 
     def insert(self, queue: str, event: Mapping[str, Any]) -> int:
-        return int(self._value("insert", queue=queue, **event))
+        are_texts = all(value is None or isinstance(value, str) for value in event.values())
+        return int(self._value("insert" if are_texts else "insert_cast", queue=queue, **event))
 
     def insert_many(self, queue: str, rows: Iterable[Iterable[Any]], columns: list[str]) -> None:
         with self.given.atomic():  # the ticker may go on to another table between two transactions

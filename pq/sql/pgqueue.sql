@@ -32,6 +32,10 @@ select pgq.register_consumer_at(%(queue)s::text, %(consumer)s::text, %(tick)s::b
 select pgq.unregister_consumer(%(queue)s::text, %(consumer)s::text)
 
 -- name: insert
+select pgq.insert_event(%(queue)s, %(type)s, %(data)s, %(extra1)s, %(extra2)s, %(extra3)s, %(extra4)s)
+
+-- Where some are objects that the driver turns into text. The casts take the server a fifth of the time.
+-- name: insert_cast
 select pgq.insert_event(
     %(queue)s::text, %(type)s::text, %(data)s::text,
     %(extra1)s::text, %(extra2)s::text, %(extra3)s::text, %(extra4)s::text

@@ -55,7 +55,8 @@ select %(queue)s::text as queue_name, subscription.name as consumer_name,
   null::bigint as last_tick,
   (
     select batch.number from :batches as batch
-    where batch.subscription = subscription.name and (batch.due_at <= statement_timestamp() or batch.delivery > 0)
+    where batch.subscription = subscription.name and batch.partition = 0 and batch.first >= position.open_from
+      and (batch.due_at <= statement_timestamp() or batch.delivery > 0)
     order by batch.first
     limit 1
   ) as current_batch,
@@ -115,6 +116,7 @@ order by event.ev_id
 select batch.* from :batches as batch
 where batch.subscription = %(subscription)s and batch.partition = %(partition)s
   and batch.due_at <= statement_timestamp()
+  and batch.first >= (select open_from from (:newest_of_partition) as position)
 order by batch.subscription, batch.partition, batch.first
 limit (select 1)
 

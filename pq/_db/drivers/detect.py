@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from types import FunctionType, MethodType
 from typing import Any
@@ -110,4 +110,10 @@ def driver(package: str) -> Driver:
 
 def _packages(given: object) -> list[str]:
     # not type(): a wrapper, of a monitoring tool for example, shows the class of what is in it
-    return [cls.__module__.split(".")[0] for cls in given.__class__.__mro__]
+    kind: Any = given.__class__
+    return _packages_of(kind)
+
+
+@lru_cache(maxsize=64)
+def _packages_of(kind: type) -> list[str]:
+    return [cls.__module__.split(".")[0] for cls in kind.__mro__]
