@@ -2,8 +2,8 @@
 
 PostgreSQL 15 with the extension of Debian's package ``postgresql-15-pgq3``, on which pgqueue 0.6, from PyPI, and
 `pq.pgqueue` work; the streams are on the same server. For each case this prints the median of the ratios of the rates,
-of streams to pgqueue, and the processor time of the server in microseconds an event: the machine's other work does not
-meet that. Where the extension is not there, it says so and does nothing.
+of streams to pgqueue, and the processor time of the server and of the client in microseconds an event, which the machine's
+other work changes less. Where the extension is not there, it says so and does nothing.
 
     insert       one event a transaction: publish, of pgqueue's insert_event
     ours         the same, pq.pgqueue's insert_event on PgQ, of pgqueue's
@@ -136,23 +136,26 @@ def pairs(
 
     ratios: list[float] = []
     used: dict[Callable[[], Any], list[float]] = {ours: [], theirs: []}
+    clients: dict[Callable[[], Any], list[float]] = {ours: [], theirs: []}
     rates: dict[Callable[[], Any], list[float]] = {ours: [], theirs: []}
     for turn in range(-1, count):  # the first pair warms up
         for way in (ours, theirs) if turn % 2 else (theirs, ours):
-            before, began = processor_time(server), time.perf_counter()
+            before, own, began = processor_time(server), time.thread_time(), time.perf_counter()
             result = way()
-            seconds = time.perf_counter() - began
+            seconds, client = time.perf_counter() - began, time.thread_time() - own
             spent = processor_time(server) - before
             if isinstance(result, dict):  # measured by processes of its own, whose sessions are gone by now
-                seconds, spent = result["seconds"], result["processor"]
+                seconds, spent, client = result["seconds"], result["processor"], result["client"]
             if turn >= 0:
                 rates[way].append(events / seconds)
                 used[way].append(spent / events * 1e6)
+                clients[way].append(client / events * 1e6)
         if turn >= 0:
             ratios.append(rates[ours][-1] / rates[theirs][-1])
     print(
         f"{name:10} {interval(ratios)}   {median(rates[ours]):9,.0f}/s of {median(rates[theirs]):9,.0f}/s   "
-        f"processor {median(used[ours]):6.1f} us of {median(used[theirs]):6.1f} us",
+        f"server {median(used[ours]):6.1f} us of {median(used[theirs]):6.1f} us   "
+        f"client {median(clients[ours]):6.1f} us of {median(clients[theirs]):6.1f} us",
         flush=True,
     )
 
@@ -236,6 +239,7 @@ def together(server: Any, kind: str, consumers: int, events: int) -> dict[str, f
     return {
         "seconds": max(each["ended"] for each in told) - began,
         "processor": sum(each["processor"] for each in told),
+        "client": sum(each["client"] for each in told),
         "memory": max(each["memory"] for each in told),
     }
 

@@ -16,13 +16,14 @@ def main(kind: str, dsn: str, events: str, name: str) -> None:
     take = streams(conn, name) if kind == "stream" else pgqueue(conn, name)
     print("ready", flush=True)
     sys.stdin.readline()
-    before, found = of_process(pid), 0
+    before, own, found = of_process(pid), time.thread_time(), 0
     while found < int(events):
         count = take()
         assert count, f"{found} of {events}"
         found += count
-    ended, processor = time.perf_counter(), of_process(pid) - before
-    print(json.dumps({"ended": ended, "processor": processor, "events": found, "memory": peak_memory()}))
+    ended, processor, client = time.perf_counter(), of_process(pid) - before, time.thread_time() - own
+    told = {"ended": ended, "processor": processor, "client": client, "events": found, "memory": peak_memory()}
+    print(json.dumps(told))
 
 
 def streams(conn: Any, name: str) -> Any:
