@@ -2,8 +2,8 @@
 
 PostgreSQL 15 with the extension of Debian's package ``postgresql-15-pgq3``, on which pgqueue 0.6, from PyPI, and
 `pq.pgqueue` work; the streams are on the same server. For each case this prints the median of the ratios of the rates,
-of streams to pgqueue, and the processor time of the server and of the client in microseconds an event, which the machine's
-other work changes less. Where the extension is not there, it says so and does nothing.
+of streams to pgqueue, and the processor time of the server and of the client in microseconds an event, which other work
+of the machine changes less. Where the extension is not there, it says so and does nothing.
 
     insert       one event a transaction: publish, of pgqueue's insert_event
     ours         the same, pq.pgqueue's insert_event on PgQ, of pgqueue's
