@@ -59,12 +59,14 @@ class Limited:
     """Whether a queue is limited, as its claims tell, and the claims of one that is.
 
     :ivar known: whether the last claim said so.
+    :ivar alone: nobody waits for what an open transaction takes: it takes tokens itself, on no further connection.
     :ivar full: whether it had fewer places than it wanted, and nothing but the end of a job can change that.
     """
 
     def __init__(self) -> None:
         self.known: bool = False
         self.full: bool = False
+        self.alone: bool = False
         self._rates: int | None = None  # the oid of the table of the limits, if there are rates among the queue's
 
     def claim(self, queue: QueueBase, sql: str, params: dict[str, Any], timeout: float) -> Found | None:
@@ -102,7 +104,9 @@ class Limited:
         """Claim jobs in a transaction that stays open. It keeps the places of the jobs that it takes, and no others; of
         tokens it keeps none, if there is a further connection on which to take them."""
         tokens, known = None, self._rates
-        if known is not None and (tokens := Tokens.reserve(queue, known, params["limit"])) is not None:
+        if known is not None and not self.alone:
+            tokens = Tokens.reserve(queue, known, params["limit"])
+        if tokens is not None:
             if not tokens.count:
                 return Found([], 0)
             params = {**params, "limit": min(params["limit"], tokens.count)}

@@ -25,10 +25,17 @@ make_interval(secs => %(seconds)s)
 coalesce(nullif(current_setting('pq.clock', true), ''), '0')::float8
 
 -- name: next
--- The seconds until a job of these queues becomes ready by itself.
-select extract(epoch from min(due_at) - statement_timestamp())::float8 from :table
-where q_name = any (%(queues)s::text[]) and due_at > statement_timestamp() and due_at < 'infinity'
-  and (:marker) is not true
+-- The seconds until a job of these queues becomes ready by itself or, while one is ready, until a token of a rate is free.
+select extract(epoch from min(due.due_at) - statement_timestamp())::float8 from (
+  select due_at from :table
+  where q_name = any (%(queues)s::text[]) and due_at > statement_timestamp() and due_at < 'infinity'
+    and (:marker) is not true
+  union all
+  select slot.taken_at + limits.period
+  from :slots_table as slot join :limits_table as limits using (name)
+  where slot.kind = 'rate' and slot.taken_at + limits.period > statement_timestamp()
+    and exists (select from :table where q_name = any (%(queues)s::text[]) and :is_ready)
+) as due
 
 -- name: next_schedule
 -- The schedule of these queues that is the next to fire: in how many seconds by the clock that was turned, and what tells

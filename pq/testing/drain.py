@@ -127,6 +127,7 @@ class Drain:
         self._raises = raises
         self._limit = limit
         self._claim = Claim()
+        self._claim.limited.alone = True
         self._busy = False
         self.clock: Clock = Clock(pq, [queue.name for queue in self._queues])
         self.performed: list[Performed] = []

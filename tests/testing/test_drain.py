@@ -251,6 +251,32 @@ def test_limits_are_kept(pq, conn):
         del pq.limits["a"]
 
 
+@pytest.mark.parametrize("committed", [True, False])
+def test_tokens_of_a_rate_come_back_by_the_clock(pq, dsn, committed):
+    done = []
+
+    @pq["a"].task(name="note")
+    def note(id, n):
+        done.append(n)
+
+    if committed:
+        pq.limits["a"] = Limit(rate="2/m")
+    for _ in range(2):  # a transaction that is rolled back leaves no token taken
+        done.clear()
+        with closing(driver.connect(dsn)) as own, pq.using(own):
+            if not committed:
+                pq.limits["a"] = Limit(rate="2/m")
+            for n in range(7):
+                note(n)
+            counts = []
+            for until in (None, "61s", "2m"):
+                drain(pq, until=until)
+                counts.append(len(done))
+            assert counts == [2, 4, 7]
+            assert done == list(range(7))
+            own.rollback()
+
+
 def test_tokens_of_a_window_end_by_the_clock(pq, own):
     with pq.using(own):
         token = Unique("t", window="1h")
@@ -381,7 +407,7 @@ def test_advance_refuses_what_is_no_time(pq, own):
     with pytest.raises(ValueError, match="by must be positive"):
         advance(pq, timedelta(0), own)
     with pytest.raises(TypeError, match="by must be"):
-        advance(pq, 3, own)
+        advance(pq, [3], own)
 
 
 def test_put_many_of_new_jobs(pq, conn):
