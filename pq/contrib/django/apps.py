@@ -42,10 +42,13 @@ def _create_without_migrations(using: str, **kwargs: Any) -> None:
 
 
 def _create_others(using: str, **kwargs: Any) -> None:
-    """Create tables that were added to the setting after the migrations had run.
+    """Create tables that were added to the setting after the migrations had run; or see to those that were flushed.
 
     :param using: the alias of the database.
     """
+    if "plan" not in kwargs:  # as ``migrate`` has: so this is ``flush``, or somebody who sends the signal
+        _see_to_flushed(using)
+        return
     loader = MigrationLoader(connections[using], ignore_no_migrations=True)
     if all(leaf in loader.applied_migrations for leaf in loader.graph.leaf_nodes("pq")):
         _create(using)
@@ -57,3 +60,21 @@ def _create(using: str) -> None:
 
     for setting in conf.of_database(using):
         pqs[setting.alias].create()
+
+
+def _see_to_flushed(using: str) -> None:
+    """Finish what ``flush`` has begun, which has emptied the table of `Job` alone. A `TransactionTestCase` calls it
+    behind each test.
+
+    Others than ``flush`` send the same signal, so jobs are deleted while tests run, and at no other time.
+
+    :param using: the alias of the database.
+    """
+    from django.test import utils
+
+    from . import conf
+    from .queues import pqs
+
+    tests_run = hasattr(getattr(utils, "_TestState", None), "saved_data")  # pytest-django sets it, too
+    for setting in conf.of_database(using):
+        pqs[setting.alias].was_flushed(tests_run)

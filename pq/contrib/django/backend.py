@@ -9,9 +9,10 @@ A task is a job of the queue of its name, put on Django's connection: it exists 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -138,8 +139,8 @@ class PQBackend(BaseTaskBackend):
         if run_after is not None and zones.is_naive(run_after):
             run_after = zones.make_aware(run_after)
         number = queue.put(data, run_after, results.expected_at(task.priority))
-        info = queue[number]
-        result = results.result_of(task, self.alias, f"{queue.name}/{number}", info, data, None)
+        enqueued = results.enqueued(queue.find(number))
+        result = results.result_of(task, self.alias, f"{queue.name}/{number}", enqueued, data, None)
         task_enqueued.send(type(self), task_result=result)
         return result
 
@@ -149,6 +150,8 @@ class PQBackend(BaseTaskBackend):
         :raises TaskResultDoesNotExist: there is no such task, or none any more: PQ's retention is over.
         """
         name, _, number = str(result_id).rpartition("/")
+        if not re.fullmatch("[1-9][0-9]{0,18}", number):  # as `enqueue` writes it; int() reads more than that
+            raise TaskResultDoesNotExist(result_id)
         try:
             queue = self.pq[name]
             info = queue.find(int(number))
@@ -183,7 +186,10 @@ class PQBackend(BaseTaskBackend):
         :param job: a `JobInfo`, or a job.
         """
         run_after, priority = results.shown(job.schedule_at), results.priority_of(job.expected_at)
-        return replace(task, queue_name=queue, backend=self.alias, priority=priority, run_after=run_after)
+        changed = {"queue_name": queue, "backend": self.alias, "priority": priority, "run_after": run_after}
+        found = object.__new__(type(task))  # not checked anew: meanwhile QUEUES may have lost its queue
+        _set(found, **{field.name: getattr(task, field.name) for field in fields(task)} | changed)
+        return found
 
 
 def call_of(queue: Queue, data: dict[str, Any]) -> Call:

@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 from pq import tasks
 from pq._db import Database
 from pq._queue import Queue as BaseQueue
+from pq.schema import VERSION
 from pq.worker.call import Call
 
 from . import conf
@@ -67,6 +68,18 @@ class PQ(tasks.queue.PQ):
         self._table._room.leader.rest()
         self._table.outside.close()
         self._db.source.distrust()
+
+    def was_flushed(self, resets: bool) -> None:
+        """Bring the table into order after somebody may have truncated it.
+
+        :param resets: delete all jobs, and what stands beside the table; else note again which queues are limited.
+        """
+        if self.version() < VERSION:
+            return
+        if resets:
+            self.reset(force=True)
+        else:
+            self._table.execute(self._table.statements("limits.sql")["mark"], {})
 
     def _with_tasks(self) -> list[Any]:
         """Return the queues of the backends of ``django.tasks`` on this PQ, too."""

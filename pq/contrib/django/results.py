@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone as zones
 
-from pq import Failure, LeasedJob
+from pq import Failure, JobInfo, LeasedJob
 
 from .compat import TaskError, TaskResult, TaskResultStatus
 from .queues import MARK
@@ -82,6 +82,18 @@ def workers(data: dict[str, Any], count: int, last: str | None) -> list[str]:
     if len(names) < count:
         names += [UNKNOWN] * (count - len(names) - 1) + [last or UNKNOWN]
     return names[:count]
+
+
+def enqueued(info: JobInfo | None) -> SimpleNamespace:
+    """Return what `result_of` asks of a `JobInfo`, for a job that was just put.
+
+    A worker may have it already, or have ended it, and not everybody keeps finished jobs.
+
+    :param info: None: it is gone.
+    """
+    how = {"state": "ready", "cancelled": False, "error": None, "attempts": 0, "worker": None}
+    enqueued_at = zones.now() if info is None else info.enqueued_at
+    return SimpleNamespace(enqueued_at=enqueued_at, dequeued_at=None, finished_at=None, **how)
 
 
 def running(job: LeasedJob, worker: str) -> SimpleNamespace:

@@ -6,11 +6,13 @@ from urllib.parse import quote, urlencode
 from django.contrib.auth.models import Permission, User
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
+from django.core.management.sql import emit_post_migrate_signal
 from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
+from django.test.utils import _TestState
 from django.urls import reverse
 
-from pq import PQ, BlockError, JobsLeft
+from pq import PQ, BlockError, JobsLeft, Limit
 from pq.contrib.django import conf, pq, pqs
 from pq.contrib.django.models import Job
 from pq.errors import LeaseLost
@@ -284,6 +286,37 @@ class Committed(Jobs, TransactionTestCase):
     """What is done is committed; the tables are emptied behind each test."""
 
     databases = {"default"}
+
+    def test_what_stands_beside_the_jobs_is_emptied_with_them(self):
+        pq.limits["a"] = Limit(running=1)
+        self.addCleanup(pq.limits.pop, "a", None)
+        pq["a"].put_many([1, 2])
+        pq.key_state("a", "Ann", {"n": 1})
+        pqs["reports"]["a"].put(1)
+        self.assertEqual(pq["a"].get(lease="1m").data, 1)
+        call_command("flush", interactive=False, verbosity=0)  # as behind each test
+        self.assertEqual(pq.key_state("a", "Ann"), {})
+        self.assertEqual(len(pqs["reports"]["a"]), 0)
+        pq["a"].put_many([3, 4])
+        self.assertEqual(pq["a"].get(lease="1m").data, 3)
+        self.assertIsNone(pq["a"].get(timeout=0, lease="1m"))  # it is limited as before
+
+    def test_who_else_sends_the_signal_of_flush_deletes_nothing(self):
+        pq.limits["a"] = Limit(running=1)
+        self.addCleanup(pq.limits.pop, "a", None)
+        with connection.cursor() as cursor:
+            cursor.execute("truncate queue")
+        state = _TestState.saved_data
+        del _TestState.saved_data
+        try:
+            pq["a"].put_many([1, 2])
+            pqs["reports"]["a"].put(1)
+            emit_post_migrate_signal(0, False, "default")
+        finally:
+            _TestState.saved_data = state
+        self.assertEqual(len(pqs["reports"]["a"]), 1)
+        self.assertEqual(pq["a"].get(lease="1m").data, 1)
+        self.assertIsNone(pq["a"].get(timeout=0, lease="1m"))
 
     def test_a_worker_in_the_tests_process(self):
         order = Order.objects.create(customer="Ann")

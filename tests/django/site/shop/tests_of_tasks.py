@@ -21,7 +21,7 @@ from pq.contrib.django.compat import (
     task_finished,
     task_started,
 )
-from pq.testing import drain
+from pq.testing import drain, inline
 from shop import django_tasks as tasks
 from shop.models import Order
 
@@ -95,6 +95,10 @@ class Enqueued(TestCase):
     def test_results_that_are_not_there(self):
         queue = pq["default"]
         other = [f"default/{queue.put({'django': 1})}", f"default/{queue.put(1)}", f"other/{queue.put(1)}"]
+        name, number = tasks.add.enqueue(1).id.split("/")
+        other += [f"{name}/{wrong}{number}" for wrong in (" ", "+", "0", "1_")]
+        other.append(f"{name}/{number}\n")
+        other.append(f"{name}/{number.translate({digit + 48: digit + 0x660 for digit in range(10)})}")
         for id in ["default/99999", "99", "", "default/x", f"default/{10**30}", "/1", *other]:
             with self.subTest(id), self.assertRaises(TaskResultDoesNotExist):
                 task_backends["default"].get_result(id)
@@ -102,6 +106,32 @@ class Enqueued(TestCase):
             task_backends["once"].get_result(tasks.add.enqueue(1).id)
         with self.assertRaisesMessage(Exception, "Task does not match"):
             tasks.tell.get_result(tasks.add.enqueue(1).id)
+
+    def test_a_task_that_was_just_enqueued_is_ready_whatever_became_of_it(self):
+        with inline(pq):
+            result = tasks.add.enqueue(1, b=2)
+        self.assertEqual((result.status, result.attempts, result.finished_at), (TaskResultStatus.READY, 0, None))
+        result.refresh()
+        self.assertEqual((result.status, result.return_value), (TaskResultStatus.SUCCESSFUL, 3))
+        pq.create(retain=0)  # so that nothing is left of it
+        try:
+            with inline(pq):
+                result = tasks.add.enqueue(1, b=2)
+        finally:
+            pq.create(retain="7d")
+        self.assertEqual((result.status, result.task), (TaskResultStatus.READY, tasks.add))
+        self.assertLess(abs(result.enqueued_at - timezone.now()), timedelta(seconds=60))
+        with self.assertRaises(TaskResultDoesNotExist):
+            result.refresh()
+
+    def test_a_queue_that_was_taken_from_the_setting(self):
+        at = timezone.now() - timedelta(hours=1)
+        result = tasks.add.using(queue_name="other", priority=3, run_after=at).enqueue(1, b=2)
+        with override_settings(TASKS={"default": {"BACKEND": BACKEND, "QUEUES": ["default"]}}):
+            self.assertEqual(task_backends["default"].get_result(result.id), result)
+            self.assertEqual([each.outcome for each in drain(pq, queues=["other"])], ["done"])
+            result.refresh()
+        self.assertEqual((result.status, result.return_value), (TaskResultStatus.SUCCESSFUL, 3))
 
     def test_arguments_that_json_does_not_have(self):
         for argument, error in ((datetime.now(), TypeError), (object(), TypeError), (float("nan"), ValueError)):
