@@ -7,13 +7,14 @@ import re
 from collections import Counter
 from pathlib import Path
 
-#: Lines of the server's log that mean an error.
-ERROR = re.compile(r"\b(ERROR|FATAL|PANIC):  (.*)")
+#: Where an entry of the server's log begins: its details, hints and statement are lines that follow.
+ENTRY = re.compile(r"^(?=\d{4}-\S+ \S+ .*(?:LOG|WARNING|ERROR|FATAL|PANIC):  )", re.MULTILINE)
+ERROR = re.compile(r"\b(?:ERROR|FATAL|PANIC):  (.*)")
 
-#: Errors of the server that belong to how pq works, and why.
+#: Errors of the server that belong to how pq works: what stands in the statement, and why.
 EXPECTED = {
-    "canceling statement due to lock timeout": "to rotate a stream waits 100 ms for those who read, a dump among them",
-    "the database system is starting up": "so the soak asks whether it has begun",
+    "canceling statement due to lock timeout": ("_slot", "the rotation of a stream waits 100 ms for those who read"),
+    "the database system is starting up": ("", "so the soak asks whether it has begun"),
 }
 
 #: What workers say of jobs whose failures belong to the soak: task and event.
@@ -27,15 +28,14 @@ SERVING = re.compile(r"Serving on |.* Task queue depth is \d+$")
 def of_server(path: Path) -> tuple[list[str], Counter[str]]:
     """Return the errors that are not expected, and the numbers of those that are, and of warnings."""
     wrong, others = [], Counter[str]()
-    lines = path.read_text(errors="replace").splitlines()
-    for number, line in enumerate(lines):
-        if found := ERROR.search(line):
-            if found[2] in EXPECTED:
-                others[found[2]] += 1
+    for entry in ENTRY.split(path.read_text(errors="replace")):
+        if found := ERROR.search(entry):
+            if found[1] in EXPECTED and EXPECTED[found[1]][0] in entry:
+                others[found[1]] += 1
             else:
-                wrong.append(" | ".join(lines[number : number + 3])[:1000])
-        elif "WARNING:  " in line:
-            others[line.split("WARNING:  ")[1]] += 1
+                wrong.append(entry[:1000])
+        elif "WARNING:  " in entry:
+            others[entry.split("WARNING:  ")[1].strip()] += 1
     return wrong, others
 
 

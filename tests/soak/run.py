@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> dict[str,
             visitors.stop()
             cast.close()
         growth, grown = samples.grown(seen, options.step)
+        shutil.copy(server.primary.log, folder / "server.log")
         errors, others = logs.of_server(server.primary.log)
         wrong = audit.audit(dsn, options.retain)
         ((version,),) = roles.execute(dsn, "show server_version")

@@ -80,17 +80,24 @@ def test_the_growth_of_an_hour() -> None:
 LOG = """\
 2026-11-28 14:32:26 UTC [1] worker pq FATAL:  the database system is starting up
 2026-11-28 14:32:27 UTC [1] worker pq ERROR:  canceling statement due to lock timeout
+2026-11-28 14:32:27 UTC [1] worker pq STATEMENT:  set local lock_timeout = '100ms';
+\tlock table "queue_slot0_events" in access exclusive mode
+2026-11-28 14:32:28 UTC [1] worker pq ERROR:  canceling statement due to lock timeout
+2026-11-28 14:32:28 UTC [1] worker pq STATEMENT:  alter table queue
 2026-11-28 14:32:28 UTC [1] worker pq ERROR:  deadlock detected
+2026-11-28 14:32:28 UTC [1] worker pq DETAIL:  Process 1 waits
 2026-11-28 14:32:28 UTC [1] worker pq STATEMENT:  select 1
 2026-11-28 14:32:29 UTC [1] worker pq WARNING:  there is no transaction in progress
+2026-11-28 14:32:30 UTC [1]   LOG:  checkpoint starting: time
 """
 
 
 def test_the_log_of_the_server(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(LOG)
     wrong, others = logs.of_server(tmp_path / "log")
-    assert len(wrong) == 1
-    assert "deadlock" in wrong[0] and "select 1" in wrong[0]
+    assert len(wrong) == 2
+    assert "alter table" in wrong[0]
+    assert "deadlock" in wrong[1] and "select 1" in wrong[1] and "checkpoint" not in wrong[1]
     assert others == Counter([*logs.EXPECTED, "there is no transaction in progress"])
 
 
