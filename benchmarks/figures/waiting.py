@@ -49,7 +49,7 @@ def idle(bench: Bench) -> Iterator[Cell]:
         sites[peer, "worker"] = site = bench.site(peer, "worker", counted=True)
         site.child.tell("work")
     window = bench.sizes.window
-    time.sleep(2 * bench.sizes.start)
+    time.sleep(4 * bench.sizes.start)  # connections that are not needed are closed after some seconds
     say(f"idle: counting for {window:g} s")
     marks = {key: site.mark() for key, site in sites.items()}
     time.sleep(window)
