@@ -132,7 +132,10 @@ class DjangoDatabase(Database):
         if self.alias is None:
             return False
         found = super().current
-        return found is None or isinstance(found, Inside)
+        if found is None or isinstance(found, Inside):
+            return True
+        given = found._given if isinstance(found, Joined) else None  # as of `PQ.using`, and where tests run in one
+        return hasattr(given, "ensure_connection") and given.alias == self.alias
 
     def _joined(self) -> Joined | None:
         alias = self.alias

@@ -163,6 +163,17 @@ class InOneTransaction(Jobs, TestCase):
         order.refresh_from_db()
         self.assertEqual(order.mails, 1)
 
+    def test_a_transactional_task_is_one_of_djangos_blocks(self):
+        for given in (None, connection):
+            with self.subTest(given):
+                order = Order.objects.create(customer="Ann")
+                tasks.send_once(order.id, "rollback")  # which a worker tells by an error, too
+                done = drain(pq, given, until="1m", raises=False)
+                self.assertEqual([each.outcome for each in done], ["retry", "done"])
+                self.assertIn("marked to be rolled back", str(done[0].error))
+                order.refresh_from_db()
+                self.assertEqual(order.mails, 1)
+
     def test_another_connection_sees_nothing(self):
         pq["a"].put(1)
         seen = []
@@ -300,6 +311,17 @@ class Committed(Jobs, TransactionTestCase):
         pq["a"].put_many([3, 4])
         self.assertEqual(pq["a"].get(lease="1m").data, 3)
         self.assertIsNone(pq["a"].get(timeout=0, lease="1m"))  # it is limited as before
+
+    def test_drain_where_nothing_is_open(self):
+        for given in (None, connection):
+            with self.subTest(given):
+                order = Order.objects.create(customer="Ann")
+                tasks.send(order.id)
+                tasks.send_once(order.id, "error")
+                done = drain(pq, given, until="1m", raises=False)
+                self.assertEqual([each.outcome for each in done], ["done", "retry", "done"])
+                order.refresh_from_db()
+                self.assertEqual(order.mails, 2)
 
     def test_who_else_sends_the_signal_of_flush_deletes_nothing(self):
         pq.limits["a"] = Limit(running=1)

@@ -189,6 +189,8 @@ class Enqueued(TestCase):
             result.refresh()
             self.assertEqual((result.status, result.return_value), (TaskResultStatus.SUCCESSFUL, value))
             self.assertEqual((result.attempts, len(result.worker_ids)), (attempts, attempts))
+        self.assertEqual([error.traceback.splitlines()[-1][-9:] for error in paid.errors], ["attempt 1", "attempt 2"])
+        self.assertNotIn("?", paid.worker_ids)
         self.assertEqual([name for name, *_, id in told if id == sum.id], ["started", "finished"])
 
     def test_a_transaction_that_is_rolled_back_takes_the_task_along(self):
