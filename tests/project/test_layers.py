@@ -58,7 +58,7 @@ SHARED = {
     "_packages": "of a queue with tasks, for the command line: where functions may be found",
 }
 #: Of the standard library, and of SQLAlchemy's adapters.
-FOREIGN = {"_asdict", "_connection", "_current_frames", "_exit", "_getframe", "_replace"}
+FOREIGN = {"_asdict", "_connection", "_current_frames", "_exit", "_fields", "_getframe", "_replace"}
 
 DRIVERS = {"psycopg2", "psycopg", "psycopg_pool", "asyncpg", "pg8000"}
 LINES = 300

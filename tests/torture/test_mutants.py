@@ -139,7 +139,7 @@ def runs(
 
 
 def torture(mutant: Mutant, folder: Path) -> list[str]:
-    """What was found wrong; on a slow machine it may take several runs, each longer, until a fault hits where it hurts."""
+    """What was found wrong; a slow machine may take several runs, each longer, until a fault hits where it hurts."""
     shutil.copytree(Path(pq.__file__).parent, folder / "pq", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests" / "torture", folder / "tests" / "torture")
     file = folder / "pq" / mutant.file
