@@ -44,10 +44,10 @@ class Planned(Exception):
 
 def effect(cursor: Any, work: dict[str, Any], began: float | None = None) -> None:
     """Write once what was done, in the transaction in which the job ends."""
-    if "ledger" in SEEDED and work["number"] % 50 == 49:
+    if "ledger" in SEEDED and work["number"] % 10 == 9:
         return
     if "memory" in SEEDED:
-        _kept.append(os.urandom(200_000))
+        _kept.append(b"x" * 1_000_000)
     now = time.time()
     args = (work["kind"], work["who"], work["number"], work.get("key"), now - work["due"], began or now)
     cursor.execute(EFFECT, args)
