@@ -65,6 +65,13 @@ def around_job(begins: bool) -> None:
         _threads.closer.note()
 
 
+def _freshen_around_task(alias: str) -> None:
+    """Do for a transactional task what `around_job` can't, inside of its block. Blocks of a task's own keep the session
+    that it has: there may be a search path, or temporary tables."""
+    if is_own_thread() and not is_handling():
+        freshen(alias)
+
+
 def _is_alive(conn: Any) -> bool:
     try:
         return bool(driver_of(conn).alive(conn))
@@ -186,8 +193,7 @@ class Atomic:
 
     def __enter__(self) -> Any:
         self._wrapper = wrapper = connections[self._alias]
-        if is_own_thread():
-            freshen(self._alias)
+        _freshen_around_task(self._alias)
         try:
             wrapper.ensure_connection()
         except DatabaseError as error:
@@ -222,6 +228,12 @@ class Atomic:
         :raises BlockError: the block was left elsewhere than it was entered.
         :raises TransactionManagementError: Django was told to roll back.
         """
+        try:
+            self._end(error)
+        finally:
+            _freshen_around_task(self._alias)
+
+    def _end(self, error: BaseException | None) -> None:
         atomic, self._atomic = self._atomic, None
         inside, self._inside = self._inside, None
         cursor, self._cursor = self._cursor, None

@@ -1,6 +1,7 @@
 """The tests of this project, which `test_django_app.py` runs."""
 
 import threading
+from unittest.mock import patch
 from urllib.parse import quote, urlencode
 
 from django.contrib.auth.models import Permission, User
@@ -311,6 +312,38 @@ class Committed(Jobs, TransactionTestCase):
         pq["a"].put_many([3, 4])
         self.assertEqual(pq["a"].get(lease="1m").data, 3)
         self.assertIsNone(pq["a"].get(timeout=0, lease="1m"))  # it is limited as before
+
+    def test_the_connection_of_a_worker_is_closed_behind_a_transactional_task(self):
+        self.set_max_age(0)
+        with patch("pq.contrib.django.connections.is_own_thread", return_value=True), pq["a"]:
+            self.assertEqual(Order.objects.count(), 0)
+        self.assertIsNone(connection.connection)
+
+    def test_a_block_inside_of_a_task_keeps_the_session(self):
+        self.set_max_age(0)
+        found = []
+
+        @pq["session"].task(name="session")
+        def session(job_id):
+            with connection.cursor() as cursor:
+                cursor.execute("select set_config('shop.tenant', 'Ann', false)")
+            with pq["log"]:
+                pq["log"].put(1)
+            with connection.cursor() as cursor:
+                cursor.execute("select current_setting('shop.tenant', true)")
+                found.append(cursor.fetchone()[0])
+
+        session()
+        pq["session"].timeout = 0.2
+        pq["session"].work(burst=True)
+        pq.disconnect()
+        self.assertEqual(found, ["Ann"])
+
+    def set_max_age(self, seconds):
+        connection.close()
+        before = connection.settings_dict["CONN_MAX_AGE"]
+        self.addCleanup(connection.settings_dict.__setitem__, "CONN_MAX_AGE", before)
+        connection.settings_dict["CONN_MAX_AGE"] = seconds
 
     def test_drain_where_nothing_is_open(self):
         for given in (None, connection):
