@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+from .output import tell
+
 #: Characters of a bar.
 WIDTH = 30
 
@@ -37,6 +39,7 @@ class Bar:
         self._what = what
         self._total = total
         self._count = 0
+        self._changed = 0
         self.is_shown: bool = shown and sys.stderr is not None and sys.stderr.isatty()
         self._next = time.monotonic() + FIRST
         self._is_drawn = False
@@ -44,13 +47,19 @@ class Bar:
     def __enter__(self) -> Bar:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: Any, *error: Any) -> None:
         if self._is_drawn:
             self._write("")
+        if kind is not None and self._changed:  # which the command can't tell any more
+            tell(f"pq: at least {self._changed} jobs had been changed by then, and stay so")
 
-    def add(self, count: int) -> None:
-        """Tell that so many more are done."""
+    def add(self, count: int, changed: int = 0) -> None:
+        """Tell that so many more are done.
+
+        :param changed: how many of them were changed for good. They are told if the command does not reach its end.
+        """
         self._count += count
+        self._changed += changed
         self.show(self._count, self._total)
 
     def show(self, count: int, total: int | None, text: str = "") -> None:
@@ -67,4 +76,4 @@ class Bar:
             self._is_drawn = True
 
     def _write(self, text: str) -> None:
-        print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+        tell(f"\r{text}\x1b[K", end="")

@@ -11,6 +11,7 @@ from .._jobs.info import JobInfo
 from .._manager import PQ
 from .._queue import Queue
 from .._queue.chosen import chosen, these
+from .._unique import key_of
 from ..errors import PQError
 from .bar import Bar
 from .output import print_text
@@ -35,9 +36,11 @@ def which_jobs(parser: argparse.ArgumentParser, all: str = "all of them, instead
 def check_which(args: argparse.Namespace, needed: bool = False) -> None:
     """
     :param needed: False for a list: it may have neither, and shows with ``--all`` more of what it is to show.
-    :raises ValueError: both ids and options are given; or neither, or ``--all`` and others, where they are needed.
+    :raises ValueError: both ids and options are given; or neither, or ``--all`` and others, where they are needed; or
+        no job can have that key.
     """
     options = [f"--{name.replace('_', '-')}" for name in ("all", *OPTIONS) if getattr(args, name) not in (None, False)]
+    key_of(args.key)
     if args.ids and options:
         raise ValueError(f"give either ids or {' and '.join(options)}")
     if needed and args.all and len(options) > 1:
@@ -87,9 +90,10 @@ def change(args: argparse.Namespace, pq: PQ, work: Callable[[list[int]], int], w
     pages = [list(set(args.ids))] if args.ids else chosen(pq[args.queue], which, **_filters(args))
     with Bar("working") as bar:
         for ids in pages:
-            count += work(ids)
+            done = work(ids)
+            count += done
             wanted += len(ids)
-            bar.add(len(ids))
+            bar.add(len(ids), done)
     if not count:
         warn_unknown(pq, args.queue)
     return Changed(count, wanted - count)

@@ -79,8 +79,9 @@ def _change(args: argparse.Namespace) -> None:
         count = 0
         with Bar("working", total) as bar:
             for ids in pages:
-                count += jobs.retry(ids, in_=args.within) if args.action == "retry" else jobs.discard(ids)
-                bar.add(len(ids))
+                done = jobs.retry(ids, in_=args.within) if args.action == "retry" else jobs.discard(ids)
+                count += done
+                bar.add(len(ids), done)
         if not count:
             warn_unknown(pq, args.queue)
     print(f"{count} will be tried again" if args.action == "retry" else f"{count} deleted")

@@ -36,17 +36,27 @@ def _number(text: str) -> Number:
     return number
 
 
+def _integer(text: str) -> int | Number:
+    return int(text) if text != "-0" else _number(text)  # an int has no such zero
+
+
 def loads(text: str) -> Any:
     """Read JSON.
 
     :raises ValueError: it is not JSON, or Python can't read a number in it.
     """
-    return json.loads(text, parse_float=_number)
+    return json.loads(text, parse_float=_number, parse_int=_integer)
 
 
 def dumps(value: Any, encode: Callable[[Any], str] = encode) -> str:
-    """Write what `loads` has read, and what else `encode` takes."""
-    return _MARKED.sub(r"\1", encode(_marked(value)))
+    """Write what `loads` has read, and what else `encode` takes.
+
+    :raises ValueError: it is nested too deeply.
+    """
+    try:
+        return _MARKED.sub(r"\1", encode(_marked(value)))
+    except RecursionError:
+        raise ValueError("the data is nested too deeply") from None
 
 
 def _marked(value: Any) -> Any:

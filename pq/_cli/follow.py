@@ -9,7 +9,7 @@ from .._jobs.track import ratio
 from .._queue import Queue
 from .._text import printable
 from .bar import drawn as bar_of
-from .output import one_line, value_of
+from .output import one_line, tell, value_of
 
 #: Seconds from one line to the next; the end is noticed sooner.
 PAUSE = 1.0
@@ -30,13 +30,13 @@ def follow(queue: Queue, id: int) -> JobInfo:
             line = _line(job.state, rows[0][0] if rows else None)
             if line != drawn:
                 shown = f"\r{line}\x1b[K" if on_terminal else f"{line}\n"
-                print(shown, end="", file=sys.stderr, flush=True)
+                tell(shown, end="")
                 drawn = line
             table.ends([id], PAUSE, queue.name)
         return job
     finally:
         if on_terminal and drawn:
-            print(file=sys.stderr)
+            tell("")
 
 
 def _line(state: str, progress: str | None) -> str:

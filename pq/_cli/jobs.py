@@ -17,7 +17,7 @@ from .app import UsageError
 from .bar import Bar
 from .choice import change, check_which, described, listed, which_jobs
 from .follow import follow
-from .output import as_json, confirm, members, one_line, print_json, print_table, print_text, value_of
+from .output import as_json, confirm, members, one_line, print_json, print_table, print_text, tell, value_of
 from .parser import (
     TIME,
     Commands,
@@ -98,7 +98,7 @@ def _put(args: argparse.Namespace) -> None:
         id = queue.put(data, schedule_at=args.at, expected_at=args.expected, key=args.key, unique=unique)
     print(id)
     if isinstance(id, JobId) and not id.created:
-        print(f"job {id} has that token already", file=sys.stderr)
+        tell(f"job {id} has that token already")
 
 
 def _load(args: argparse.Namespace) -> None:

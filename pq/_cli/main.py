@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr
 from typing import Any
 
 from .. import errors
@@ -14,6 +14,7 @@ from .._text import printable
 from .._version import __version__
 from . import call, dead, doctor, jobs, limits, queues, schedules, streams, table, top, trial, web, work
 from .app import UsageError
+from .output import silence, tell
 from .parser import Parser
 
 EPILOG = """\
@@ -38,6 +39,9 @@ def main(argv: list[str] | None = None, prog: str = "pq") -> int:
     :param prog: what the help calls the program.
     :returns: the exit code, as the help text lists them.
     """
+    if sys.stderr is None:  # print() would write to the standard output instead
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            return main(argv, prog)
     code = 0
     try:
         try:
@@ -49,8 +53,8 @@ def main(argv: list[str] | None = None, prog: str = "pq") -> int:
             _complain(error)
             code = 1
         # else whoever reads has enough, as head has: that is no failure, lest a script with pipefail stops
-        if sys.stdout is not None:  # Python flushes once more at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            silence(sys.stdout)
     return code
 
 
@@ -86,7 +90,7 @@ def _run(argv: list[str] | None, prog: str) -> int:
 def _complain(error: object) -> None:
     """Print an error in one line; an `EmbeddedError` in several, since it ends with the server's last words."""
     text = str(error) if isinstance(error, errors.EmbeddedError) else " ".join(str(error).split())
-    print(f"pq: {printable(text, newlines=True)}", file=sys.stderr)
+    tell(f"pq: {printable(text, newlines=True)}")
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 from .._jobs.info import JobInfo
 from .._jobs.job import utc_format
@@ -89,6 +91,20 @@ def print_text(text: str) -> None:
     print(printable(text, newlines=True).encode(encoding, "backslashreplace").decode(encoding))
 
 
+def tell(text: str, end: str = "\n") -> None:
+    """Print on the standard error output. That nobody can read it must not end the command, or change its exit code."""
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Let nothing more be written to a stream: Python flushes it once more at the end, and would fail again."""
+    with suppress(OSError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
 def confirm(args: argparse.Namespace, question: str) -> None:
     """Ask a person, unless ``--yes`` is given. Call it before anything is connected: a person may take long to answer.
 
@@ -99,6 +115,6 @@ def confirm(args: argparse.Namespace, question: str) -> None:
         return
     if sys.stdin is None or not sys.stdin.isatty():
         raise ValueError("there is no terminal to ask on: add --yes")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    tell(f"{question} [y/N] ", end="")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise PQError("nothing was changed")

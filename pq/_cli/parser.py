@@ -20,11 +20,17 @@ from .._text import printable
 from .._times import Delay, TimeSpec, duration, wait_of
 from ..errors import StatementTimeout
 from .exact import dumps, loads
+from .output import tell
 
 #: The largest number that PostgreSQL can hold.
 MOST = JOB_IDS.stop - 1
 
 TIME = "30s or 1h30m from now, or a time such as 2030-01-31T08:00Z"
+
+#: Marks what stands behind ``--``. No argument of a process has this character.
+_ARGUMENT = "\0"
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,1000}")
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,22 +41,45 @@ class Parser(argparse.ArgumentParser):
 
     _mixed = True
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("type", None, plain)
+        self.register("type", int, whole)
+
     def add_subparsers(self, **kwargs: Any) -> Any:
         self._mixed = False  # only a parser of a command can mix them
         return super().add_subparsers(**kwargs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if not self._mixed or "--" in args:  # which the first of two passes would take away from the second
+        if not self._mixed:
             return super().parse_known_args(args, namespace)
+        if "--" in args:  # which is gone after the first of two passes
+            at = args.index("--") + 1
+            args = [*args[:at], *(f"{_ARGUMENT}{each}" for each in args[at:])]
         self._mixed = False
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            found, left = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._mixed = True
+        return found, [plain(each) for each in left]
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"://\S*@", "://***@", message)
-        super().error(re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", message))
+        message = re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", message)
+        tell(f"{self.format_usage()}{self.prog}: error: {message}")
+        sys.exit(2)
+
+
+def plain(text: str) -> str:
+    """Return an argument as it was given."""
+    return text.removeprefix(_ARGUMENT)
+
+
+def whole(text: str) -> int:
+    """Read what PostgreSQL writes. int() takes ``3_7`` for a number, too."""
+    if not _INTEGER.fullmatch(text := plain(text)):
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}")
+    return int(text)
 
 
 class Where(NamedTuple):
@@ -114,7 +143,7 @@ def warn_unknown(pq: PQ, name: str) -> None:
     if queue not in others:
         known = f"those that have: {', '.join(map(repr, others[:10]))}{', ...' if others[10:] else ''}"
         text = f"pq: queue {queue!r} has no jobs that are not finished; {known if others else 'no queue has'}"
-        print(printable(text), file=sys.stderr)
+        tell(printable(text))
 
 
 class Commands:
@@ -158,10 +187,7 @@ _SECONDS = re.compile(r"[0-9]{1,7}(\.[0-9]+)?")
 
 def positive(text: str) -> int:
     """Read a whole number of at least 1."""
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+    number = whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1: {number}")
     if number > MOST:

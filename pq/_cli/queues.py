@@ -67,5 +67,5 @@ def _prune(args: argparse.Namespace) -> None:
     with opened(args) as pq, Bar("pruning") as bar:
         while deleted := pq.prune():
             count += deleted
-            bar.add(deleted)
+            bar.add(deleted, deleted)
     print(f"{count} deleted")

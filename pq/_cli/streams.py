@@ -60,6 +60,7 @@ def add(commands: Any) -> None:
 
 
 def _place(text: str) -> TimeSpec | int:
+    text = forms.plain(text)
     if text in ("new", "beginning"):
         return text
     try:

@@ -91,9 +91,9 @@ class Whys(Browse, Control):
     def _found(self, id: int) -> JobInfo:
         """Return the job, without its data."""
         sql = self._statements("browse.sql", data_text="no_data")["find"]
-        (number,) = job_ids([id])
-        for row in look(self._table, sql, {"queue": self.name, "id": number}):
-            return JobInfo.of(self, row)
+        for number in job_ids([id]):
+            for row in look(self._table, sql, {"queue": self.name, "id": number}):
+                return JobInfo.of(self, row)
         raise JobNotFound(job_id=id, queue=self.name)
 
     def _look(self, statement: str, **params: Any) -> list[tuple[Any, ...]]:

@@ -247,6 +247,32 @@ def test_a_failure_stays_one_where_the_reader_is_gone(empty_dsn: str) -> None:
     assert done.stderr.startswith(b"pq: ")
 
 
+@pytest.mark.parametrize("errors", ["gone", "closed"])
+@pytest.mark.parametrize(
+    ("args", "code", "output"),
+    [
+        (["show", "a", "1"], 1, b""),
+        (["cancel", "a", "1", "--yes"], 1, b"0 cancelled\n"),
+        (["list", "a", "--json"], 0, b"[]\n"),
+        (["nosuch"], 2, b""),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_errors_that_nobody_reads_change_neither_the_output_nor_the_exit_code(
+    dsn: str, errors: str, args: list[str], code: int, output: bytes
+) -> None:
+    command = [*COMMAND, *args] if errors == "gone" else ["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, *args]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            command, env=environment(PQ_DSN=dsn), cwd=ROOT, stdout=subprocess.PIPE, stderr=write, timeout=PATIENCE
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stdout) == (code, output)
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_output_that_cannot_be_written_is_a_failure() -> None:
     with open("/dev/full", "w") as full:

@@ -21,12 +21,15 @@ import pytest
 from support import PATIENCE, execute, wait_until
 
 import pq as package
-from pq import PQ, Worker
+from pq import PQ, Worker, _queue
 from pq._cli import main as cli
 from pq._cli import work as _work
 from pq._cli.main import main
+from pq._manager import PQ as Manager
 from pq._queue import chosen as _chosen
 from pq._queue.browse import STATES
+from pq._queue.dead import Dead
+from pq.errors import PQError
 
 ROOT = Path(package.__file__).parents[1]
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -101,10 +104,10 @@ def test_put_takes_json_and_prints_the_id(
         assert (job.id, job.data) == (id, data)
 
 
-NO_JSON = ["", "{", "{'kind': 'Cox'}", "NaN", "1e999", "[" * 100_000, "9" * 5000, '"\udcff"']
+NO_JSON = ["", "{", "{'kind': 'Cox'}", "NaN", "1e999", "[" * 100_000, "[" * 800 + "]" * 800, "9" * 5000, '"\udcff"']
 
 
-@pytest.mark.parametrize("data", NO_JSON, ids=lambda data: data[:9])
+@pytest.mark.parametrize("data", NO_JSON, ids=lambda data: f"{data[:9]}{data[-1:]}")
 def test_what_is_no_json_is_wrong_usage(offline: Calls, data: str) -> None:
     if data == "9" * 5000 and not hasattr(sys, "get_int_max_str_digits"):
         pytest.skip("this Python reads numbers of any length")
@@ -370,7 +373,7 @@ def test_data_that_python_cannot_read_is_shown_as_text(call: Calls, sql: Sql, te
     assert text[:50] in call("list", "a")
 
 
-NUMBERS = ["12345678901234567.89", "1.10", "1E5", "-0.0", "1e-400", "123456789012345678901234567890"]
+NUMBERS = ["12345678901234567.89", "1.10", "-0", "1E5", "-0.0", "1e-400", "123456789012345678901234567890"]
 NESTED = '{"function": "m.f", "args": [%s], "kwargs": {"x": %s}}' % (", ".join(NUMBERS), NUMBERS[0])
 
 
@@ -568,7 +571,8 @@ def test_move_puts_a_job_elsewhere(call: Calls, pq: PQ) -> None:
     assert (pq["a"].find(id), pq["b"][id].data) == (None, 1)
 
 
-NAMING_A_JOB = [["show"], ["list", "--after"], ["cancel", "--yes"], ["reschedule", "--at", "1s"], ["move", "b"]]
+NAMING_A_JOB = [["show"], ["why"], ["list", "--after"], ["cancel", "--yes"], ["reschedule", "--at", "1s"]]
+NAMING_A_JOB.append(["move", "b"])
 
 
 @pytest.mark.parametrize("command", NAMING_A_JOB, ids=lambda command: command[0])
@@ -689,6 +693,34 @@ def test_more_jobs_than_a_statement_reads_are_moved(call: Calls, pq: PQ, monkeyp
     assert len(call.json("list", "b", "--all", "--limit", "1")) == 5
 
 
+@pytest.mark.parametrize("command", ["cancel", "move", "reschedule", "dead retry", "dead discard", "prune"])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (PQError("no"), 1)], ids=["Ctrl-C", "error"])
+def test_a_command_that_ends_halfway_tells_what_it_has_changed(
+    call: Calls, pq: PQ, monkeypatch: pytest.MonkeyPatch, command: str, error: BaseException, code: int
+) -> None:
+    monkeypatch.setattr(_chosen, "PAGE", 2)
+    kind, name = {"dead retry": (Dead, "retry"), "dead discard": (Dead, "discard"), "prune": (Manager, "prune")}.get(
+        command, (_queue.Queue, command)
+    )
+    pages = iter([2, 2])
+
+    def change(*args: Any, **kwargs: Any) -> int:
+        for count in pages:
+            return count
+        raise error
+
+    monkeypatch.setattr(kind, name, change)
+    pq["a"].put_many(range(6))
+    if command.startswith("dead"):
+        for job in pq["a"].get_many(6, block=False, lease="1h"):
+            job.fail(ValueError())
+    words = {"prune": [], "move": ["a", "--all", "b"], "reschedule": ["a", "--all", "--at", "1s"]}
+    words["cancel"] = words["dead discard"] = ["a", "--all", "--yes"]
+    output, errors = call.both(*command.split(), *words.get(command, ["a", "--all"]), code=code)
+    assert output == ""
+    assert errors.startswith("pq: at least 4 jobs had been changed by then, and stay so\n")
+
+
 @pytest.mark.parametrize(
     "args",
     [
@@ -702,6 +734,8 @@ def test_more_jobs_than_a_statement_reads_are_moved(call: Calls, pq: PQ, monkeyp
         ["list", "a", "1", "--state", "dead"],
         ["list", "a", "1", "--key", "k"],
         ["list", "a", "--key", "k", "--after", "1"],
+        ["list", "a", "--key", ""],
+        ["cancel", "a", "--yes", "--key", "k" * 501],
     ],
     ids=" ".join,
 )
