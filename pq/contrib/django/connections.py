@@ -141,7 +141,7 @@ class DjangoDatabase(Database):
         found = super().current
         if found is None or isinstance(found, Inside):
             return True
-        given = found._given if isinstance(found, Joined) else None  # as of `PQ.using`, and where tests run in one
+        given: Any = found._given if isinstance(found, Joined) else None  # of `PQ.using`, and where tests run in one
         return hasattr(given, "ensure_connection") and given.alias == self.alias
 
     def _joined(self) -> Joined | None:
