@@ -163,8 +163,8 @@ def test_nor_are_events_taken_on_a_connection_of_the_application(pq: PQ, dsn: st
 
 
 @pytest.mark.parametrize("name", ["plain", "transactional", "fails"])
-def test_nor_are_the_jobs_of_a_worker(dsn: str, name: str) -> None:
-    logging.getLogger("pq.tasks").setLevel(logging.CRITICAL)
+def test_nor_are_the_jobs_of_a_worker(dsn: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL + 1, "pq.tasks")  # else records keep what they tell of
     with PQWithTasks(dsn) as pq:
         tasks = pq["tasks"]
 
