@@ -86,17 +86,17 @@ def change(args: argparse.Namespace, pq: PQ, work: Callable[[list[int]], int], w
     :raises ValueError: as for `check_which`.
     """
     check_which(args, needed=True)
-    count = wanted = 0
+    count = 0
     pages = [list(set(args.ids))] if args.ids else chosen(pq[args.queue], which, **_filters(args))
     with Bar("working") as bar:
         for ids in pages:
             done = work(ids)
             count += done
-            wanted += len(ids)
             bar.add(len(ids), done)
     if not count:
         warn_unknown(pq, args.queue)
-    return Changed(count, wanted - count)
+    # those that options choose may have been taken since, as if they had been a moment before
+    return Changed(count, len(set(args.ids)) - count if args.ids else 0)
 
 
 def listed(args: argparse.Namespace, queue: Queue) -> list[JobInfo]:
@@ -110,9 +110,8 @@ def listed(args: argparse.Namespace, queue: Queue) -> list[JobInfo]:
         if args.state is not None or args.after is not None:
             raise ValueError("give either ids or --state and --after")
         return _these(queue, args.ids)
-    if args.task is None and args.where_error is None:
-        if args.key is not None and (args.state is not None or args.after is not None):
-            raise ValueError("--key can't be combined with --state or --after")
+    by_key = args.key is not None and (args.state is not None or args.after is not None)
+    if args.task is None and args.where_error is None and not by_key:
         try:
             return queue.list(args.state, limit, args.after, key=args.key)
         except (TypeError, ValueError) as error:  # the job of --after is in another state by now

@@ -656,6 +656,18 @@ def test_jobs_are_chosen(
     assert pq["b"].count() == 1
 
 
+def test_what_is_taken_meanwhile_is_passed_over(call: Calls, pq: PQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, taken = pq["a"].put(1), pq["a"].put(2)
+    monkeypatch.setattr("pq._cli.choice.chosen", lambda *args, **options: iter([[kept, taken]]))
+    with pq["a"].item():  # the first one is locked
+        assert call("move", "a", "--all", "b") == "1 moved to queue 'b'\n"
+
+
+def test_a_key_and_a_state_are_listed(call: Calls, mixed: dict[str, int]) -> None:
+    assert [job["id"] for job in call.json("list", "a", "--key", "k", "--state", "held")] == [mixed["held"]]
+    assert [job["id"] for job in call.json("list", "a", "--key", "k", "--after", str(mixed["k"]))] == [mixed["held"]]
+
+
 def test_several_ids_are_listed_rescheduled_and_moved(call: Calls, pq: PQ) -> None:
     ids = [str(id) for id in pq["a"].put_many([1, 2, 3])]
     assert [str(job["id"]) for job in call.json("list", "a", ids[2], ids[0])] == [ids[2], ids[0]]
@@ -733,7 +745,6 @@ def test_a_command_that_ends_halfway_tells_what_it_has_changed(
         ["reschedule", "a", "--at", "1s", "--where-error", ""],
         ["list", "a", "1", "--state", "dead"],
         ["list", "a", "1", "--key", "k"],
-        ["list", "a", "--key", "k", "--after", "1"],
         ["list", "a", "--key", ""],
         ["cancel", "a", "--yes", "--key", "k" * 501],
     ],

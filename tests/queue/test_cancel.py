@@ -432,7 +432,7 @@ def test_wrong_times_and_names_are_refused(pq: PQ, sql: Sql) -> None:
     before = sql(ROWS)
     for call, error in [
         (lambda: queue.reschedule(id), TypeError),
-        (lambda: queue.reschedule(id, 5), TypeError),  # type: ignore[arg-type]
+        (lambda: queue.reschedule(id, [5]), TypeError),  # type: ignore[arg-type]
         (lambda: queue.reschedule(id, expected_at="5"), ValueError),
         (lambda: queue.move(id, 5), TypeError),  # type: ignore[arg-type]
         (lambda: queue.move(id, ""), ValueError),
