@@ -57,6 +57,7 @@ class Execution:
     :ivar thread: in which the job runs; None: it is in the stock, or there is no worker.
     :ivar lost: the job is known to be lost or cancelled, and that was told.
     :ivar unsure: the job may have been settled already, by a COMMIT whose answer was lost.
+    :ivar missed: the heartbeat has not found it; its own transaction may have ended it a moment ago.
     :ivar refused: a statement that was to settle the job failed, so the attempt failed.
     :ivar own_lease: the task has a lease of its own, which the row does not have yet.
     :ivar size: characters of the result and error that wait to be settled.
@@ -66,7 +67,7 @@ class Execution:
     """
 
     __slots__ = (
-        "_call", "_problem", "ended", "error", "has_place", "job", "lost", "options", "own_lease", "refused",
+        "_call", "_problem", "ended", "error", "has_place", "job", "lost", "missed", "options", "own_lease", "refused",
         "renew_at", "size", "started", "taken", "task", "thread", "times_out_at", "unsure",
     )  # fmt: skip
 
@@ -79,6 +80,7 @@ class Execution:
         self.ended: float | None = None
         self.thread: Runner | None = None
         self.lost: bool = False
+        self.missed: bool = False
         self.unsure: bool = False
         self.refused: bool = False
         self.own_lease: bool = False

@@ -97,6 +97,10 @@ class Heartbeat:
         lost = [each for each in executions if each.job.id not in kept and each in self._held.open]
         note_cancelled([execution.job for execution in lost], self.table)
         for execution in lost:
+            ends_itself = execution.thread is not None and execution.options.transactional
+            if ends_itself and not execution.job.cancelled and not execution.missed:
+                execution.missed = True  # it may have committed its end, of which the thread has not heard yet
+                continue
             with self._held.changed:
                 if execution.thread is None:
                     self._held.drop(execution)

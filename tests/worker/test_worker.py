@@ -29,6 +29,7 @@ from pq._db import own_driver
 from pq._table import Table
 from pq.tasks import PQ, Queue, Worker, current
 from pq.worker import Event
+from pq.worker.execution import Execution
 from pq.worker.supervisor import Supervisor
 
 
@@ -293,6 +294,30 @@ def test_a_transactional_task_commits_with_its_effects(pq: PQ, sql: Sql) -> None
     assert pq["a"].result(working) == "kept"
     assert [job.id for job in pq["a"].dead] == [failing]
     assert pq["a"].dead.get(failing).attempts == 2
+
+
+def test_a_transactional_task_that_has_just_ended_is_not_told_to_be_lost(
+    pq: PQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heartbeat looks between the commit and what its thread does next."""
+    queue = pq["default"]
+
+    @queue.task(transactional=True, name="quick")
+    def quick(job_id: int) -> None:
+        pass
+
+    worker = Worker(pq, [queue], max_jobs=1)
+    run = Execution.run
+
+    def run_and_look(execution: Execution, *args: Any) -> Any:
+        ended = run(execution, *args)
+        worker._services.heartbeat.extend([execution])
+        return ended
+
+    monkeypatch.setattr(Execution, "run", run_and_look)
+    quick()
+    worker.run()
+    assert {name: n for name, n in worker.events.counts.items() if n} == {"start": 1, "done": 1}
 
 
 def test_a_transactional_task_whose_lease_was_lost_has_no_effect(pq: PQ, sql: Sql) -> None:
