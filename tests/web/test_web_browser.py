@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def site(pq: PQ) -> Iterator[str]:
     thread.start()
     yield f"http://127.0.0.1:{server.effective_port}"
     # in its thread, whose loop ends when nothing is left open
-    server.trigger.pull_trigger(lambda: [each.close() for each in list(server._map.values())])
+    with suppress(OSError):  # another thread has woken the loop, which has closed its end before this one wrote to it
+        server.trigger.pull_trigger(lambda: [each.close() for each in list(server._map.values())])
     thread.join(10)
     server.task_dispatcher.shutdown()
 
