@@ -217,7 +217,7 @@ class Machine(RuleBasedStateMachine):
         for id in block.ids:
             self.model.rows[id].state, self.model.rows[id].token = "over", None
         for place in block.places:  # the next was chosen when they were taken, if there was one
-            del self.model.line[place]
+            self.model.line.pop(place, None)  # a job that followed another one of the block came into line in it
             if place in block.after.line:
                 self.model.line[place] = block.after.line[place]
             else:
