@@ -23,7 +23,7 @@ CAP = 10_000
 SCHEDULED_CAP = 5_000
 
 #: Jobs whose tasks are counted on the page of a queue.
-NAMES = 1_000
+NAMES = 500
 
 LAST = 2**63 - 1
 
