@@ -74,7 +74,7 @@ class Events:
         self._functions[name].append(function)
 
     def tell(self, name: str, execution: Execution, error: BaseException | None = None) -> None:
-        """Log and count an event that is committed, and call the functions for it.
+        """Count and log an event that is committed, and call the functions for it.
 
         :param error: default: the error of the attempt.
         """
@@ -82,10 +82,10 @@ class Events:
             error = execution.error
         if name == "lost" and execution.job.cancelled:
             name = "cancelled"
+        with self._lock:  # first: who has read the line finds it counted
+            self.counts[name] += 1
         if logger.isEnabledFor(LEVELS[name]):
             log(LEVELS[name], name, execution, error)
-        with self._lock:
-            self.counts[name] += 1
         for function in (*self._functions[name], *self._instruments.events):
             try:
                 event = Event(name, execution.job, execution.task, execution.seconds, error)
