@@ -36,6 +36,15 @@ def dead_jobs(pq: PQ, count: int, queue: str = "a") -> list[int]:
     return list(ids)
 
 
+def retried_job(pq: PQ) -> int:
+    """The id of a job that has failed, and will be tried again in an hour."""
+    id = pq["a"].put(1)
+    job = pq["a"].get(lease="1h")
+    assert job is not None
+    job.retry("1h", "no")
+    return id
+
+
 def test_pause_and_resume(pq: PQ, visitor: Visitor) -> None:
     pq["a"].put(1)
     page = visitor.submit(visitor.get("/"), "Pause")
@@ -108,10 +117,7 @@ def test_jobs_are_cancelled_run_and_moved(pq: PQ, visitor: Visitor) -> None:
 
 
 def test_a_retry_comes_at_once(pq: PQ, visitor: Visitor) -> None:
-    id = pq["a"].put(1)
-    job = pq["a"].get(lease="1h")
-    assert job is not None
-    job.retry("1h", "no")
+    id = retried_job(pq)
     assert said(visitor.submit(visitor.get("/retrying"), "Run now")) == f"Job {id} ready."
     assert pq["a"].count("ready") == 1
 
@@ -392,9 +398,6 @@ def test_jobs_are_rescheduled(pq: PQ, visitor: Visitor) -> None:
 
 
 def test_a_job_that_is_to_be_tried_again_is_cancelled(pq: PQ, visitor: Visitor) -> None:
-    id = pq["a"].put(1)
-    job = pq["a"].get(lease="1h")
-    assert job is not None
-    job.retry("1h", "no")
+    id = retried_job(pq)
     assert said(visitor.submit(visitor.get("/retrying"), "Cancel job")) == f"Job {id} cancelled."
     assert pq["a"][id].cancelled
