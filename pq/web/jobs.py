@@ -11,7 +11,7 @@ from .._jobs.info import JobInfo
 from .._looks.times import task_name
 from .._manager import PQ
 from .._queue import Queue
-from .._table.look import look
+from .._table.look import look, looking
 from ..sql import array
 from .words import arguments_of, task_of
 
@@ -91,6 +91,10 @@ class Jobs:
         made = Shown(name, "", converters={}, encode=str, decode=str)._on(self._table)
         made._cut = cut
         return made
+
+    def is_paused(self, name: str) -> bool:
+        """Whether a queue is paused: a look, unlike `Queue.paused`."""
+        return self.queue(name)._on(looking(self._table)).paused
 
     def job(self, id: int) -> Detail | None:
         """Return a job, whatever its queue."""

@@ -49,7 +49,7 @@ def queue(view: View) -> Page:
     words = {
         "tasks": tasks[:TASKS], "tasks_left": len(tasks) > TASKS, "looked_at": looked_at,
         "name": name, "state": state, "states": STATES, "rows": rows, "more": more, "after": after, "cap": CAP,
-        "figures": figures, "paused": view.looks[name].paused,
+        "figures": figures, "paused": view.jobs.is_paused(name),
     }  # fmt: skip
     return Page("queue.html", words)
 

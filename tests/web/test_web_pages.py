@@ -302,6 +302,7 @@ def test_any_name_and_any_text_is_shown_as_it_is(pq: PQ, sql: Sql, visitor: Visi
         assert "77819" not in page.text
     page = visitor.submit(visitor.get(f"/queue?q={field}"), "Pause")
     assert page.status == 200 and "is paused" in page.text
+    assert "Resume" in [button["text"] for form in page.forms for button in form["buttons"]]
     assert sql("select count(*) from queue where q_name = %s and due_at > '100000-01-01'", (name,)) == [(1,)]
 
 
