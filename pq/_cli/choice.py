@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -86,17 +86,30 @@ def change(args: argparse.Namespace, pq: PQ, work: Callable[[list[int]], int], w
     :raises ValueError: as for `check_which`.
     """
     check_which(args, needed=True)
-    count = 0
     pages = [list(set(args.ids))] if args.ids else chosen(pq[args.queue], which, **_filters(args))
-    with Bar("working") as bar:
+    count = in_pages(args, pq, pages, work)
+    # those that options choose may have been taken since, as if they had been a moment before
+    return Changed(count, len(set(args.ids)) - count if args.ids else 0)
+
+
+def in_pages(
+    args: argparse.Namespace, pq: PQ, pages: Iterable[list[int]], work: Callable[[list[int]], int],
+    total: int | None = None,
+) -> int:  # fmt: skip
+    """Change jobs, and return how many these were. If there was none, the queue's name may be misspelt, which is told.
+
+    :param work: changes those of a page, and returns how many.
+    :param total: how many there are, if that is known.
+    """
+    count = 0
+    with Bar("working", total) as bar:
         for ids in pages:
             done = work(ids)
             count += done
             bar.add(len(ids), done)
     if not count:
         warn_unknown(pq, args.queue)
-    # those that options choose may have been taken since, as if they had been a moment before
-    return Changed(count, len(set(args.ids)) - count if args.ids else 0)
+    return count
 
 
 def listed(args: argparse.Namespace, queue: Queue) -> list[JobInfo]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from .._jobs.failure import Failure
@@ -12,7 +13,7 @@ from .._manager import PQ
 from .._queue.chosen import chosen
 from .._text import cut
 from ..errors import PQError
-from .bar import Bar
+from .choice import in_pages
 from .output import call_of, confirm, print_json, print_table, value_of
 from .parser import database_options, opened, positive, span, table_options, warn_unknown
 
@@ -76,14 +77,8 @@ def _change(args: argparse.Namespace) -> None:
         jobs = queue.dead
         total = len(jobs) if args.all else len(set(args.ids))
         pages = chosen(queue, "listed", state="dead") if args.all else [args.ids]
-        count = 0
-        with Bar("working", total) as bar:
-            for ids in pages:
-                done = jobs.retry(ids, in_=args.within) if args.action == "retry" else jobs.discard(ids)
-                count += done
-                bar.add(len(ids), done)
-        if not count:
-            warn_unknown(pq, args.queue)
+        work = partial(jobs.retry, in_=args.within) if args.action == "retry" else jobs.discard
+        count = in_pages(args, pq, pages, work, total)
     print(f"{count} will be tried again" if args.action == "retry" else f"{count} deleted")
     missing = len(set(args.ids)) - count
     if missing > 0:
