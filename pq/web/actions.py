@@ -114,11 +114,7 @@ def discard_group(view: View) -> Done:
 
 
 def _group(view: View, action: str) -> DeadGroup:
-    name, key = _queue(view, action), view.request.sent("group")
-    for group in view.pq.dead_groups(name):
-        if group.key == key:
-            return group
-    raise Refused(404, "There is no such group any more.")
+    return view.dead_group(_queue(view, action), view.request.sent("group"))
 
 
 def cancel(view: View) -> Done:

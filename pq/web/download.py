@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .jobs import LONGEST, Row
-from .request import Answer, Refused
+from .request import Answer
 from .view import View
 
 #: Jobs that one look reads, and bytes of a file: what is more is left out, and told in the last line.
@@ -17,10 +17,7 @@ LARGEST = 16 * 1024 * 1024
 
 def group(view: View) -> Answer:
     """Return the jobs of a group that a look has seen, the newest first."""
-    name, key = view.queue_asked_for(), view.request.get("group")
-    found = next((each for each in view.pq.dead_groups(name) if each.key == key), None)
-    if found is None:
-        raise Refused(404, "There is no such group any more.")
+    found = view.dead_group(view.queue_asked_for(), view.request.get("group"))
     body = "".join(f"{line}\n" for line in lines(view, found.ids)).encode("utf-8", "replace")
     headers = [
         ("Content-Type", "application/x-ndjson; charset=utf-8"), ("Cache-Control", "no-store"),

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from .._args import check_text, queue_name
-from .._looks import History, Overview
+from .._looks import DeadGroup, History, Overview
 from .._looks.overview import read
 from .._looks.rate import Rate
 from .._manager import PQ
@@ -114,6 +114,16 @@ class View:
             raise Refused(404, str(error)) from None
         self.require(action, name)
         return name
+
+    def dead_group(self, name: str, key: str) -> DeadGroup:
+        """Return a group of dead jobs of a queue.
+
+        :raises Refused: there is no such group any more.
+        """
+        for group in self.pq.dead_groups(name):
+            if group.key == key:
+                return group
+        raise Refused(404, "There is no such group any more.")
 
     def number(self, name: str) -> int | None:
         """Return a field of the query that is a number; None if it is missing."""
