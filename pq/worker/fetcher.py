@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from .._args import integer
 from .._jobs.settlement import Settlement
+from .._times import wait_of
 from .._wait import Waiter
 from .events import Events
 from .execution import BEATS, Execution, Runner
@@ -194,9 +195,7 @@ class Fetcher:
 
     def _patience(self) -> float:
         """Return until when to wait for a job, in monotonic seconds."""
-        timeout = self._queues[0].timeout if self._burst else None
-        if timeout is None:
-            return _NEVER
+        timeout = wait_of(self._queues[0].timeout) if self._burst else _NEVER
         return time.monotonic() + max(timeout, BURST_WAIT) if self._held else self._held.busy_at + timeout
 
     def _is_over(self) -> bool:

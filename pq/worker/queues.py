@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from .._table import Table
+from .._times import Delay
 from .execution import Execution
 
 #: Why a worker with one connection performs no transactional tasks.
@@ -19,7 +20,7 @@ class TaskQueue(Protocol):
     """A `pq.Queue`."""
 
     name: str
-    timeout: float | None
+    timeout: Delay | None
     _has_tasks: bool
     _has_transactional_tasks: bool
     _declared: Mapping[str, Any]

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,15 @@ def test_so_many_threads_run_at_the_same_time_and_have_the_job_in_their_names(pq
     Worker(pq, threads=3, burst=True).run()
     assert sorted(id for id, _ in names) == ids
     assert all(name.endswith(f": job {id}") for id, name in names)
+
+
+@pytest.mark.parametrize("timeout", [0.05, "50ms", timedelta(milliseconds=50)], ids=str)
+def test_a_burst_ends_when_there_was_no_job_for_the_timeout_of_its_first_queue(dsn: str, timeout: Any) -> None:
+    done: list[int] = []
+    with PQ(dsn, timeout=timeout) as pq:
+        pq["a"].task(name="t")(done.append)()
+        Background(Worker(pq, ["a"], burst=True).run).result()
+    assert len(done) == 1
 
 
 def test_it_ends_after_so_many_jobs(pq: PQ) -> None:
