@@ -125,7 +125,7 @@ def _utc(name: str, moment: datetime) -> datetime:
 
 def _out_of_range(name: str, spec: object) -> ValueError:
     is_long = isinstance(spec, int) and abs(spec) >= 10**40  # of which Python may refuse to make text
-    text = reprlib.repr(float("inf")) if is_long else str(spec)
+    text = "inf" if is_long else str(spec)
     shown = text if len(text) <= 40 else text[:40] + "..."
     reach = f"relative times reach {LIMIT.days} days, absolute ones the years 1 to 9999"
     return ValueError(f"{name} is out of range: {shown!r}; {reach}")

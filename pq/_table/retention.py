@@ -39,7 +39,7 @@ _MARK = re.compile(r" ?\(pq keeps finished (\w+), dead (\w+)\)")
 _ANY_MARK = re.compile(r" ?\(pq keeps[^)]*\)?")
 
 #: For how long: ``'7d'``, a timedelta or seconds; 0: not at all; None: for ever.
-Span = Delay | int | None
+Span = Delay | None
 
 
 @dataclass(frozen=True)

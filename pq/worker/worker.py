@@ -96,7 +96,7 @@ class Worker:
         self._table = self.queues[0]._table
         self.events: Events = Events(stop.exit, self._table.instruments)
         self._batch = integer("batch", batch, 1)
-        self._max_idle = float("inf") if max_idle is None else wait_of(max_idle, "max_idle")
+        self._max_idle = wait_of(max_idle, "max_idle")
         self._grace = delay_of("shutdown_timeout", shutdown_timeout).total_seconds()
         self._captures = capture_signals
         self._services = Services(self.queues, batch, self.events, self._give_up, stop.fail)
