@@ -69,7 +69,7 @@ def dead(view: View) -> Page:
     """Show dead jobs, in groups."""
     name = view.queue_asked_for() if view.request.get("q") else None
     # of each queue, and five times as many in all
-    groups = [group for group in view.pq.dead_groups(name, DEAD) if view.may("look", group.queue)]
+    groups = [group for group in view.dead_groups(name, DEAD) if view.may("look", group.queue)]
     return Page("dead.html", {"name": name, "groups": groups[:GROUPS], "left": max(len(groups) - GROUPS, 0)})
 
 

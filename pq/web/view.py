@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from .._args import check_text, queue_name
 from .._looks import DeadGroup, History, Overview
+from .._looks.groups import groups
 from .._looks.overview import read
 from .._looks.rate import Rate
 from .._manager import PQ
@@ -19,7 +20,7 @@ from .kept import Kept
 from .request import Refused, Request
 from .security import Signer
 
-#: Jobs of a queue and state that are counted.
+#: Jobs of a queue and state that are counted, and dead ones among which a group is found.
 CAP = 1000
 
 #: Says whether a user may do something in a queue.
@@ -120,10 +121,16 @@ class View:
 
         :raises Refused: there is no such group any more.
         """
-        for group in self.pq.dead_groups(name):
+        for group in self.dead_groups(name, CAP):
             if group.key == key:
                 return group
         raise Refused(404, "There is no such group any more.")
+
+    def dead_groups(self, name: str | None, cap: int) -> list[DeadGroup]:
+        """Return the groups, as `PQ.dead_groups` does, but by the names that queues have in the table: for that of a
+        suffix `PQ` would return another queue's, which the user may not be allowed to see.
+        """
+        return groups(self.pq._table, self.jobs.queue, name, cap)
 
     def number(self, name: str) -> int | None:
         """Return a field of the query that is a number; None if it is missing."""

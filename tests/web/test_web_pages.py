@@ -454,6 +454,27 @@ def test_who_may_not_look_downloads_nothing(pq: PQ) -> None:
     assert visitor.get(f"/dead/download?q=a&group={group.key}").status == 403
 
 
+def test_the_name_with_a_suffix_is_another_queue(pq: PQ, sql: Sql) -> None:
+    """So whoever may see the one only, neither sees nor changes the groups of the other."""
+    from pq.web import App
+
+    for name in ("a", "a/pickle"):
+        error = json.dumps({"type": "KeyError", "message": name})
+        sql("insert into queue (q_name, data, error, dequeued_at) values (%s, '1', %s, now())", (name, error))
+    visitor = Visitor(App(pq, can=lambda user, action, queue: queue != "a"))
+    other, ours = sorted(pq.dead_groups(), key=lambda group: group.queue)
+    page = visitor.get("/dead?q=a/pickle")
+    assert page.text.count("KeyError") == 1 and "a/pickle" in page.text
+    assert visitor.get(f"/dead/download?q=a/pickle&group={other.key}").status == 404
+    assert '"queue": "a/pickle"' in visitor.get(f"/dead/download?q=a/pickle&group={ours.key}").source
+    token = page.forms[-1]["fields"][0]["value"]
+    for action in ("retry-group", "discard-group"):
+        sent = {"token": token, "queue": "a/pickle", "group": other.key, "back": "/"}
+        assert visitor.post(f"/do/{action}", sent).status == 404
+    visitor.submit(page, "Retry 1 jobs")
+    assert sql("select q_name, error is null from queue order by id") == [("a", False), ("a/pickle", True)]
+
+
 def test_a_queue_is_opened_where_it_has_jobs(pq: PQ, visitor: Any) -> None:
     """Who looks for a job that does not run is not to see "No ready jobs" first."""
     pq["a"].put_many([1, 2], schedule_at="1h")
