@@ -11,6 +11,7 @@ from .._db.given import Given
 from ..errors import EventsLost, StreamMissing, StreamRestored, SubscriptionNotFound
 from ..sql import TableName, bind, bound, statements, stream_object
 from .backend import BATCH, Backend, Fields, copy
+from .checks import SETTINGS
 from .rows import RowLines
 from .settings import Settings, checked
 
@@ -33,8 +34,8 @@ _ALL = 2**62
 #: Events that are retried are batches here, not jobs of a queue.
 _NO_JOBS = {"queue": "", "past_retries": True, "past_open": False}
 
-#: The columns of an event that can be copied, without the other extras, which are headers.
-_COPIED = {"type": "type", "extra1": "key", "data": "data", "time": "at"}
+#: The columns of an event that can be copied.
+_COPIED = ("type", "data", "extra1", "extra2", "extra3", "extra4", "time")
 
 
 class Streams(Backend):
@@ -73,9 +74,10 @@ class Streams(Backend):
             pq.create()
             stream = pq.streams[queue]
             made = not stream.version()
+            if made:
+                usual = SETTINGS["rotation_period"]
+                settings = {**settings, "rotation_period": settings.get("rotation_period", usual)}
             found, period = checked(self.given, self._sql(queue), settings)
-            if period is None and made:
-                found, period = checked(self.given, self._sql(queue), {**settings, "rotation_period": "2 hours"})
             if period is None:
                 stream.create()
             else:
@@ -85,12 +87,11 @@ class Streams(Backend):
         return int(made)
 
     def configure(self, queue: str, name: str, value: str) -> int:
-        self._exists(queue)
+        self._run(queue, "consumers", {})  # if there is no such queue, this says so
         self.create(queue, {name: value})
         return 1
 
     def drop(self, queue: str, force: bool) -> int:
-        self._exists(queue)
         with self.given.atomic():
             consumers = [row[0] for row in self._run(queue, "consumers", {})]
             if consumers and not force:
@@ -113,9 +114,6 @@ class Streams(Backend):
     def _settings(self, queue: str) -> Settings:
         return Settings(self.given, TABLE, stream_of(queue), self._sql(queue))
 
-    def _exists(self, queue: str) -> None:
-        self._run(queue, "consumers", {})
-
     def _pq(self) -> PQ:
         return PQ(self.given.conn).bind(self.given.conn)
 
@@ -125,7 +123,7 @@ class Streams(Backend):
         return int(self._run(queue, "publish", event)[0][0])
 
     def insert_many(self, queue: str, rows: Iterable[Iterable[Any]], columns: list[str]) -> None:
-        unknown = [name for name in columns if name not in (*_COPIED, "extra2", "extra3", "extra4")]
+        unknown = [name for name in columns if name not in _COPIED]
         if unknown:
             raise ValueError(f"without the extension pgq the {unknown[0]} of an event can't be given")
         targets = ["type", "key", "data", "headers", *(["at"] if "time" in columns else [])]
@@ -188,10 +186,11 @@ class Streams(Backend):
             found = [row[4:] for row in rows]
             if is_due:
                 found = self._run(queue, "reopen_leased" if shared else "reopen", {**params, "n": _ALL})
-            if found and found[0][0] is not None and found[0][2] is None:  # its events are gone
-                self._run(queue, "finish", {"batch": found[0][0], "retries": "[]"})
-            elif found and found[0][0] is not None:
+            batch, _, event = found[0][:3] if found else (None, None, None)
+            if event is not None:
                 return self._batch(found)
+            if batch is not None:  # its events are gone
+                self._run(queue, "finish", {"batch": batch, "retries": "[]"})
             elif not again:
                 return dict.fromkeys(BATCH)
 
