@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from support.driver import driver
 from support.proxy import Proxy, cut_after
 from support.server import NOBODY
 from support.streams import drained
+from torture.server import free_port
 
 from pq import PQ, CommitUnknown, Queue
 
@@ -54,8 +54,7 @@ def proxy(dsn: str) -> Iterator[Proxy]:
 @pytest.fixture
 def bouncer(dsn: str, proxy: Proxy) -> Iterator[str]:
     """The DSN of the test's database behind a pgbouncer."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     through = make_dsn(dsn, host="127.0.0.1", port=port)
     login = {name: value for name, value in parse_dsn(dsn).items() if name in ("user", "password")}
     folder = Path(tempfile.mkdtemp(prefix="pq-"))

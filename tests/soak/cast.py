@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 from ..django.django_site import SITE, Site
+from ..torture.server import free_port
 
 ROOT = Path(__file__).parents[2]
 
 #: Seconds that a process may take to end, and to answer at first.
 PATIENCE = 60.0
-
 
 #: What Django's shell does: orders, each with a job; one in five is rolled back.
 DJANGO = """
@@ -40,12 +38,6 @@ while going:
             transaction.set_rollback(True)
     time.sleep(chance.expovariate(RATE))
 """
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 class Cast:

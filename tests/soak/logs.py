@@ -24,7 +24,6 @@ PLANNED = {("poison", "retry"), ("poison", "dead"), ("keyed", "retry")}
 SERVING = re.compile(r"Serving on |.* Task queue depth is \d+$")
 
 
-
 def of_server(path: Path) -> tuple[list[str], Counter[str]]:
     """Return the errors that are not expected, and the numbers of those that are, and of warnings."""
     wrong, others = [], Counter[str]()

@@ -6,6 +6,7 @@ number for each kind, which is written down at the end.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sys
@@ -44,7 +45,7 @@ class Producer:
         self.who, self.rate = who, rate
         self.random = random.Random(seed)
         self.numbers: Counter[str] = Counter()
-        self.conn = psycopg2.connect(app.os.environ["SOAK_DSN"])
+        self.conn = psycopg2.connect(os.environ["SOAK_DSN"])
         self.stopping = False
         signal.signal(signal.SIGTERM, self._stop)
 

@@ -34,6 +34,13 @@ PATIENCE = 60.0
 STANDBY = "standby"
 
 
+def free_port() -> int:
+    """Of the loopback; nobody has it at the moment."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
 class Postgres:
     """A database cluster, and the server on it.
 
@@ -45,8 +52,7 @@ class Postgres:
     def __init__(self, data: Path, binaries: Path, account: Account, settings: Sequence[str] = ()) -> None:
         self._data, self.log = data, data.with_suffix(".log")
         self._binaries, self._account = binaries, account
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.dsn = f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
         self._usual = [*SETTINGS, *settings]
         self._settings = self._usual
