@@ -127,10 +127,9 @@ def cancel(view: View) -> Done:
 def run(view: View) -> Done:
     """Make jobs ready now, or at a time."""
     name, ids, text = _queue(view, "run"), _ids(view), view.request.sent("at").strip()
-    queue = view.jobs.queue(name)
     try:
         at = when("the time", text or None)
-        count = sum(queue.reschedule(id, schedule_at=text or None) for id in ids)
+        count = view.jobs.queue(name).reschedule(ids, schedule_at=text or None) if ids else 0
     except ValueError as error:
         raise Refused(400, str(error)) from None
     done = "ready" if at is NOW else f"scheduled, in {text}"
@@ -141,9 +140,8 @@ def move(view: View) -> Done:
     """Move jobs to another queue."""
     name, ids, target = _queue(view, "move"), _ids(view), view.request.sent("target").strip()
     view.allowed("move", target)
-    queue = view.jobs.queue(name)
     try:
-        count = sum(queue.move(id, target) for id in ids)
+        count = view.jobs.queue(name).move(ids, target) if ids else 0
     except ValueError as error:
         raise Refused(400, str(error)) from None
     text = _told(count, ids, f"moved to queue {target!r}", "running, dead or finished, or held by a transaction")
