@@ -70,7 +70,7 @@ def _place(text: str) -> TimeSpec | int:
 
 
 def _list(args: argparse.Namespace) -> None:
-    with opened(args) as pq:
+    with looks(args) as pq:
         found = [pq.streams[name].info() for name in pq.streams]
     if args.json:
         print_json([_as_json(info) for info in found])

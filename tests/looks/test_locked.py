@@ -27,7 +27,7 @@ TABLES = [
 
 COMMANDS = [
     "queues", "queues --exact", "list q", "count q", "show q {dead}", "why q {ready}", "dead list", "dead groups",
-    "limit", "schedules list", "stream info orders", "stream read orders", "top --once", "doctor",
+    "limit", "schedules list", "streams", "stream info orders", "stream read orders", "top --once", "doctor",
 ]  # fmt: skip
 
 PAGES = [
