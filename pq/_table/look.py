@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from .._db import Rows
@@ -27,9 +28,7 @@ _LIMITS = (
 _KEPT = ("statement_timeout", "lock_timeout", "jit")
 
 
-def look(
-    table: Table, sql: str, params: Mapping[str, Any] | None = None, seconds: float | None = SECONDS
-) -> Rows:  # fmt: skip
+def look(table: Table, sql: str, params: Mapping[str, Any] | None = None, seconds: float | None = SECONDS) -> Rows:
     """Execute a statement that changes nothing.
 
     In a transaction that the application has begun by SQL itself there is no limit, since that would stay.
@@ -37,14 +36,12 @@ def look(
     :param seconds: how long it may take; None: as long as any other statement.
     :raises StatementTimeout: it took longer, or a session has locked a table.
     """
-    if isinstance(table, Looking):
-        table = table._table
     database = table.database
     limits = _LIMITS.format(limit="null" if seconds is None else f"'{seconds * 1000:.0f}'")
-    try:
+    try:  # not by table.execute, which of a `Looking` is this function
         if database.in_transaction:
             return _in_transaction(table, sql, params or {}, limits)
-        return table.execute(sql if database.stays_open else limits + sql, params or {})
+        return Table.execute(table, sql if database.stays_open else limits + sql, params or {})
     except database.driver.Error as error:
         if database.driver.lock_timed_out(error):
             database.driver.raise_locked(error, LOCK_SECONDS)
@@ -57,23 +54,23 @@ def look(
 def _in_transaction(table: Table, sql: str, params: Mapping[str, Any], limits: str) -> Rows:
     """The transaction goes on: an error undoes only a savepoint, and at the savepoint's end it can write again."""
     with table.database.transaction():
-        (values,) = table.execute(f"select {', '.join(f'current_setting({name!r})' for name in _KEPT)}")
-        table.execute(limits)
-        rows = table.execute(sql, params)
+        run = partial(Table.execute, table)
+        (values,) = run(f"select {', '.join(f'current_setting({name!r})' for name in _KEPT)}")
+        run(limits)
+        rows = run(sql, params)
         back = ", ".join(f"set_config({name!r}, %({name})s, true)" for name in _KEPT)
-        table.execute(f"select {back}", dict(zip(_KEPT, values, strict=True)))
+        run(f"select {back}", dict(zip(_KEPT, values, strict=True)))
         return rows
 
 
 class Looking(Table):
     """A view of a table that only looks, for what reads it by `Table.execute`: each statement is a `look`."""
 
-    _table: Table
     _seconds: float | None
 
     def execute(self, sql: str, params: Mapping[str, Any] | None = None, **options: Any) -> Rows:
         """Execute one statement; the options are of no use for that."""
-        return look(self._table, sql, params, self._seconds)
+        return look(self, sql, params, self._seconds)
 
 
 def looking(table: Table, seconds: float | None = SECONDS) -> Looking:
@@ -82,5 +79,5 @@ def looking(table: Table, seconds: float | None = SECONDS) -> Looking:
     :param seconds: as for `look`.
     """
     view = object.__new__(Looking)
-    view.__dict__.update(table.__dict__, _table=table, _seconds=seconds)
+    view.__dict__.update(table.__dict__, _seconds=seconds)
     return view
