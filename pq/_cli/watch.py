@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 
 from .._looks import Overview, QueueOverview, RunningJob
+from .._looks.history import finished_lately
 from .._looks.rate import Rate
 from .._loop import Loop
 from .._manager import PQ
@@ -79,20 +79,12 @@ class Watch:
             seen = replace(seen, finished=before.finished, findings=before.findings)
         if now >= self._history_at:
             self._history_at = now + HISTORY_PAUSE
-            seen = replace(seen, finished=self._finished(overview))
+            seen = replace(seen, finished=finished_lately(self._pq.history(minutes=2), overview.at))
         self.snapshot = seen
         if doctor and now >= self._doctor_at:
             self._doctor_at = now + DOCTOR_PAUSE
             seen = self.snapshot = replace(seen, findings=tuple(self._pq.doctor()))
         return seen
-
-    def _finished(self, overview: Overview) -> dict[str, int]:
-        minute = overview.at.replace(second=0, microsecond=0) - timedelta(minutes=1)
-        found: dict[str, int] = {}
-        for each in self._pq.history(minutes=2):
-            if each.at == minute:
-                found[each.queue] = found.get(each.queue, 0) + each.finished
-        return found
 
 
 def _growth(before: Snapshot | None, overview: Overview) -> dict[str, float]:

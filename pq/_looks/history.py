@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from .._table import Table
 from .._table.look import look
@@ -76,6 +76,16 @@ def history(table: Table, queue: str | None, minutes: int, cap: int) -> History:
     (_, _, _, looked_at, newest, *_, oldest), *rows = look(table, sql["history"], params)
     found = tuple(Minute(aware(at), name, task_name(task), *rest) for at, name, task, *rest, _ in rows)
     return History(found, looked_at, aware(oldest) if newest >= fronts[0][1] else None)
+
+
+def finished_lately(found: History, now: datetime) -> dict[str, int]:
+    """Return how many jobs of each queue were finished in the last whole minute, of those that were looked at."""
+    minute = now.replace(second=0, microsecond=0) - timedelta(minutes=1)
+    counts: dict[str, int] = {}
+    for each in found:
+        if each.at == minute:
+            counts[each.queue] = counts.get(each.queue, 0) + each.finished
+    return counts
 
 
 def shares(ids: Sequence[int], cap: int) -> list[tuple[int, int]]:

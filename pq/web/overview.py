@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from .._looks import Count, History, QueueOverview
+from .._looks.history import finished_lately
 from .view import Page, View
 from .words import span
 
@@ -75,8 +76,7 @@ def done_per_second(view: View) -> float | None:
     found = view.history()
     if found is None:
         return None
-    minute = view.now.replace(second=0, microsecond=0) - timedelta(minutes=1)
-    return sum(each.finished for each in found if each.at == minute and view.may("look", each.queue)) / 60
+    return sum(count for name, count in finished_lately(found, view.now).items() if view.may("look", name)) / 60
 
 
 def pictures(view: View) -> list[Picture]:
