@@ -30,6 +30,11 @@ def integer(name: str, number: int, least: int = 0) -> int:
     return number
 
 
+def is_number(value: object) -> bool:
+    """Return whether it is an int or a float, and no bool, which counts as an int."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def limit_of(limit: int, least: int = 0) -> int:
     """Return the limit as a number that PostgreSQL can hold.
 

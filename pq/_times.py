@@ -7,7 +7,7 @@ import reprlib
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
-from ._args import timeout_seconds
+from ._args import is_number, timeout_seconds
 
 #: What `schedule_at` and `expected_at` accept.
 TimeSpec = str | timedelta | float | datetime | None
@@ -52,7 +52,7 @@ def when(name: str, spec: TimeSpec) -> When:
         return When(delay=_bounded(name, spec, spec))
     if isinstance(spec, datetime):
         return When(at=_utc(name, spec))
-    if _is_number(spec):
+    if is_number(spec):
         return When(delay=_bounded(name, spec, _of_seconds(name, spec)))
     what = f"{type(spec).__name__}: {reprlib.repr(spec)}"
     raise TypeError(f"{name} must be a number of seconds, a str, timedelta or datetime, not {what}")
@@ -97,10 +97,6 @@ def age_text(seconds: float) -> str:
     return f"{whole // 86_400}d"
 
 
-def _is_number(spec: object) -> bool:
-    return isinstance(spec, (int, float)) and not isinstance(spec, bool)
-
-
 def _of_seconds(name: str, seconds: float) -> timedelta:
     try:
         return timedelta(seconds=seconds)
@@ -138,7 +134,7 @@ def delay_of(name: str, spec: Any) -> timedelta:
     :raises TypeError: `spec` is neither a str, a timedelta nor a number of seconds.
     :raises ValueError: the text has another form, or the duration is negative or out of range.
     """
-    if not isinstance(spec, (str, timedelta)) and not _is_number(spec):
+    if not isinstance(spec, (str, timedelta)) and not is_number(spec):
         what = f"{type(spec).__name__}: {reprlib.repr(spec)}"
         raise TypeError(f"{name} must be a number of seconds, a str or timedelta, not {what}")
     delay = when(name, spec).delay

@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ._args import integer
+from ._args import integer, is_number
 from ._times import LIMIT, Delay, delay_of
 
 __all__ = ["Exponential", "Policy", "RetryIn", "exponential"]
@@ -61,7 +61,7 @@ def exponential(first: Delay = "5s", factor: float = 2, most: Delay = "1h", jitt
     :raises ValueError: an argument is negative or out of range.
     """
     for name, number in (("factor", factor), ("jitter", jitter)):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
+        if not is_number(number):
             raise TypeError(f"{name} must be a number, not {type(number).__name__}: {reprlib.repr(number)}")
     if not 1 <= factor < float("inf"):
         raise ValueError(f"factor must be a finite number of at least 1, not {factor!r}")

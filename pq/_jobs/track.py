@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from .._args import is_number
+
 #: Seconds from one time to the next, at least.
 PAUSE = 1.0
 
@@ -29,4 +31,4 @@ def tracked(items: Iterator[T], total: int | None, tell: Callable[[dict[str, Any
 def ratio(data: Any) -> float | None:
     """Return the part of a job that is done, of what it has noted as its progress; None if that does not say."""
     found: Any = data.get("done") if isinstance(data, dict) else data
-    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) and 0 <= found <= 1 else None
+    return float(found) if is_number(found) and 0 <= found <= 1 else None
