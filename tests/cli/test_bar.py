@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import Background, execute, wait_until
+from support import Background, Terminal, execute, wait_until
 
 from pq import PQ
 from pq._cli import bar as _bar
@@ -20,11 +20,6 @@ from pq._table import migrations
 
 LONG = [["move", "a", "--all", "b"], ["prune"], ["dead", "retry", "c", "--all"], ["load", "a"]]
 V1 = migrations.steps()[0].sql.replace(":table", "queue")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import PATIENCE, execute, wait_until
+from support import PATIENCE, Terminal, execute, wait_until
 
 import pq as package
 from pq import PQ, Worker, _queue
@@ -34,11 +34,6 @@ from pq.errors import PQError
 ROOT = Path(package.__file__).parents[1]
 Sql = Callable[..., list[tuple[Any, ...]]]
 NOWHERE = "host=127.0.0.1 port=1 dbname=nowhere"
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 class Calls:

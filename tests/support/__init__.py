@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import threading
@@ -55,6 +56,13 @@ def taken(queue: Queue) -> Any:
         return None
     job.done()
     return job.data
+
+
+class Terminal(io.StringIO):
+    """What is to be taken for a terminal, to read from or to write to."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Background(threading.Thread):
