@@ -42,7 +42,7 @@ class AllJobs:
         """Settle leased jobs of several queues; the arguments and errors are those of `Queue.settle`."""
         settle_all(self._table, outcomes, conn)
 
-    def results(self, ids: int | Iterable[int], timeout: float | Delay = 0) -> dict[int, Any]:
+    def results(self, ids: int | Iterable[int], timeout: Delay = 0) -> dict[int, Any]:
         """Wait until jobs of any queues have ended, and return a dict with the result of each, in the order of the ids.
 
         In place of a result stands the error that `Queue.result` would raise: a `JobPending` for a job that has not

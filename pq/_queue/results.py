@@ -16,7 +16,7 @@ from ..errors import JobCancelled, JobFailed, JobNotFound, JobPending
 class Results(QueueRows):
     """Results and progress of the jobs of a queue."""
 
-    def result(self, job_id: int, timeout: float | Delay | None = None) -> Any:
+    def result(self, job_id: int, timeout: Delay | None = None) -> Any:
         """Wait until a job has ended, and return its result; None if it has left none.
 
         Wait after the put was committed: else nobody can have the job. Inside ``with queue`` the transaction stays open
