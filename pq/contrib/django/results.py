@@ -15,6 +15,7 @@ from django.conf import settings
 from django.utils import timezone as zones
 
 from pq import Failure, JobInfo, LeasedJob
+from pq._looks.times import aware
 
 from .compat import TaskError, TaskResult, TaskResultStatus
 from .queues import MARK
@@ -52,8 +53,8 @@ def shown(moment: datetime | None) -> datetime | None:
     """
     if moment is None:
         return None
-    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
-    return aware if settings.USE_TZ else zones.make_naive(aware)
+    found: datetime = aware(moment)
+    return found if settings.USE_TZ else zones.make_naive(found)
 
 
 def attempt_of(error: BaseException, worker: str, started_at: datetime) -> dict[str, Any]:
