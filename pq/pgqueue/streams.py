@@ -46,7 +46,8 @@ class Streams(Backend):
         self._taken: dict[int, list[Fields]] = {}
 
     def _sql(self, queue: str) -> Mapping[str, str]:
-        return bound("pgqueue_stream.sql", TABLE, stream_of(queue), event_columns="its_columns")
+        instead = {"event_columns": "its_columns", "lease_end": "its_lease_end"}
+        return bound("pgqueue_stream.sql", TABLE, stream_of(queue), **instead)
 
     def _run(self, queue: str, statement: str, params: Mapping[str, Any], predicate: str | None = None) -> list[Any]:
         sql = self._sql(queue)[statement]

@@ -65,12 +65,7 @@ select %(queue)s::text as queue_name, subscription.name as consumer_name,
     coalesce((select id from :log order by id desc limit 1), 0) - greatest(position.mark, position.after), 0
   ) as pending_events
 from :subscriptions as subscription
-  cross join lateral (
-    select its.* from :positions as its
-    where its.subscription = subscription.name and its.partition = 0
-    order by its.subscription, its.partition, its.version desc
-    limit 1
-  ) as position
+  join (:newest) as position on position.subscription = subscription.name and position.partition = 0
 where %(consumer)s::text is null or subscription.name = %(consumer)s::text
 order by subscription.name
 
@@ -82,6 +77,10 @@ event.id as ev_id, event.at as ev_time, event.txid::text::bigint as ev_txid,
   case when event.headers ->> 'untyped' is null then event.type end as ev_type, event.data #>> '{}' as ev_data,
   event.key as ev_extra1, event.headers ->> 'extra2' as ev_extra2, event.headers ->> 'extra3' as ev_extra3,
   event.headers ->> 'extra4' as ev_extra4
+
+-- name: its_lease_end
+-- The lease is an interval, as text or as a timedelta.
+statement_timestamp() + %(lease)s::interval
 
 -- name: enough
 -- Of the next events, how many are older than the lag; and whether there are as many, or whether they are as old, as a
@@ -96,15 +95,7 @@ select
 from pq_state as state left join pq_events as event on true
 
 -- name: next
-with :its_position, :all_events, :position_moves, pq_batch as (
-  insert into :batches (
-    subscription, partition, seen, top, mark, upto, after, first, last, delivery, attempts, due_at
-  )
-  select %(subscription)s, %(partition)s, its.seen, its.top, its.mark, its.upto, its.after, size.first, size.last, 1, 1,
-    statement_timestamp() + %(lease)s::interval
-  from pq_window as its, pq_size as size, pq_moved where size.n > 0
-  returning number, attempts
-)
+with :its_position, :all_events, :position_moves, :new_batch
 select state.at_home, state.lost, not state.paused and state.due_at <= statement_timestamp(),
   exists (select from pq_moved) and (select n = 0 from pq_size), batch.number, batch.attempts, event.*
 from pq_state as state
@@ -138,7 +129,7 @@ order by event.ev_id
 -- The same for one of several consumers that share the batches.
 with pq_chosen as materialized (:open_batch for update skip locked), :window_of_batch, :all_events, pq_held as (
   update :batches as batch set
-    due_at = statement_timestamp() + %(lease)s::interval, delivery = batch.delivery + 1
+    due_at = :lease_end, delivery = batch.delivery + 1
   where batch.number = (select number from pq_chosen)
 )
 select batch.number, batch.attempts, event.*
@@ -152,7 +143,6 @@ with pq_chosen as materialized (
 select number, attempts, ev.*
 from pq_chosen as batch, (select :as_event from pq_events as event) as ev
 order by ev_id
-
 
 -- name: finish
 with pq_gone as (

@@ -193,20 +193,26 @@ order by id nulls first
 
 -- name: take_leased
 -- The same under a lease: what was read is a batch of its own, until it is done.
-with :its_position, :all_events, :position_moves, pq_batch as (
-  insert into :batches (
-    subscription, partition, seen, top, mark, upto, after, first, last, delivery, attempts, due_at
-  )
-  select %(subscription)s, %(partition)s, its.seen, its.top, its.mark, its.upto, its.after, size.first, size.last, 1, 1,
-    statement_timestamp() + make_interval(secs => %(lease)s)
-  from pq_window as its, pq_size as size, pq_moved where size.n > 0
-  returning number, delivery, attempts
-)
+with :its_position, :all_events, :position_moves, :new_batch
 select json_build_array(:told, batch.number, batch.delivery, batch.attempts)::text, :no_event
 from pq_state as state left join pq_batch as batch on true
 union all
 select null, :as_read from pq_events as event, pq_moved
 order by id nulls first
+
+-- name: new_batch
+pq_batch as (
+  insert into :batches (
+    subscription, partition, seen, top, mark, upto, after, first, last, delivery, attempts, due_at
+  )
+  select %(subscription)s, %(partition)s, its.seen, its.top, its.mark, its.upto, its.after, size.first, size.last, 1, 1,
+    :lease_end
+  from pq_window as its, pq_size as size, pq_moved where size.n > 0
+  returning number, delivery, attempts
+)
+
+-- name: lease_end
+statement_timestamp() + make_interval(secs => %(lease)s)
 
 -- name: its_batch
 -- The batch of the partition that is to be delivered again: of one that was delivered before, the first half, until the
@@ -267,7 +273,7 @@ with :its_batch, :all_events, :half_of_batch, pq_batch as (
     delivery = batch.delivery + 1,
     attempts = case when half.next is null then batch.attempts + 1 else 1 end,
     last = coalesce(half.last, batch.last),
-    due_at = statement_timestamp() + make_interval(secs => %(lease)s)
+    due_at = :lease_end
   from pq_half as half
   where batch.number = (select number from pq_chosen)
   returning batch.number, batch.delivery, batch.attempts, batch.last
@@ -281,7 +287,7 @@ order by id nulls first
 delete from :batches where number = %(number)s and delivery = %(delivery)s returning number
 
 -- name: extend
-update :batches set due_at = statement_timestamp() + make_interval(secs => %(lease)s)
+update :batches set due_at = :lease_end
 where number = %(number)s and delivery = %(delivery)s
 returning number
 
