@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
 
+from .._jobs.job import utc_format
 from .jobs import LONGEST, Row
 from .request import Answer
 from .view import View
@@ -13,6 +14,9 @@ from .view import View
 #: Jobs that one look reads, and bytes of a file: what is more is left out, and told in the last line.
 JOBS = 50
 LARGEST = 16 * 1024 * 1024
+
+#: With times as ``pq list --json`` has them.
+_dumps = partial(json.dumps, default=utc_format)
 
 
 def group(view: View) -> Answer:
@@ -46,19 +50,15 @@ def written(row: Row) -> str:
     job, error = row.job, row.job.error
     told = {
         "id": job.id, "queue": row.queue, "task": row.task, "key": job.key, "attempts": job.attempts,
-        "enqueued_at": _time(job.enqueued_at), "first_failed_at": _time(job.first_failed_at),
-        "died_at": _time(job.finished_at), "worker": job.worker, "headers": job.headers,
+        "enqueued_at": job.enqueued_at, "first_failed_at": job.first_failed_at, "died_at": job.finished_at,
+        "worker": job.worker, "headers": job.headers,
         "error": None if error is None else error._asdict(),
     }  # fmt: skip
     if len(job.text) < LONGEST:
         # a line has no end in it: in JSON these stand between values alone
         text = job.text.replace("\r", " ").replace("\n", " ")
-        return f'{json.dumps(told)[:-1]}, "data": {text}}}'
-    return json.dumps({**told, "beginning_of_data": job.text})
-
-
-def _time(moment: Any) -> str | None:
-    return None if moment is None else f"{moment.isoformat()}Z"
+        return f'{_dumps(told)[:-1]}, "data": {text}}}'
+    return _dumps({**told, "beginning_of_data": job.text})
 
 
 PAGES: Mapping[str, Callable[[View], Answer]] = {"/dead/download": group}
