@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support import take
 from visitor import Page, Visitor
 
 from pq import PQ, Schedule
@@ -39,9 +40,7 @@ def dead_jobs(pq: PQ, count: int, queue: str = "a") -> list[int]:
 def retried_job(pq: PQ) -> int:
     """The id of a job that has failed, and will be tried again in an hour."""
     id = pq["a"].put(1)
-    job = pq["a"].get(lease="1h")
-    assert job is not None
-    job.retry("1h", "no")
+    take(pq["a"]).retry("1h", "no")
     return id
 
 
@@ -124,8 +123,7 @@ def test_a_retry_comes_at_once(pq: PQ, visitor: Visitor) -> None:
 
 def test_a_running_job_is_cancelled(pq: PQ, visitor: Visitor) -> None:
     pq["a"].put(1)
-    job = pq["a"].get(lease="1h")
-    assert job is not None
+    job = take(pq["a"])
     assert said(visitor.submit(visitor.get("/running"), "Cancel job")) == f"Job {job.id} cancelled."
     found = pq["a"].find(job.id)
     assert found is not None and found.cancelled

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urljoin
 
 import pytest
 from shop import SCRIPT, call
+from support import take
 from visitor import Page, Visitor
 
 from pq import PQ, Schedule, StatementTimeout
@@ -183,9 +184,7 @@ def test_a_job_shows_its_trace_and_who_had_it(pq: PQ, sql: Sql, visitor: Visitor
     id = pq["a"].put(1)
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     sql("update queue set headers = %s", (json.dumps({"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}),))
-    job = pq["a"].get(lease="1h")
-    assert job is not None
-    job.done()
+    take(pq["a"]).done()
     text = visitor.get(f"/job?id={id}").text
     assert f"Trace {trace}" in text and re.search(r"Worker \S+:\d+", text)
 
@@ -405,9 +404,14 @@ def test_no_text_of_a_visitor_is_an_error_of_ours(shop: PQ, visitor: Any, odd: s
             assert visitor.post(f"/do/{action}", sent).status < 500, (action, field)
 
 
-def lines_of(visitor: Any, **more: Any) -> list[dict[str, Any]]:
+def download_of(visitor: Any) -> str:
+    """The link of the one group."""
     (link,) = (link for link in visitor.get("/dead").links() if "/dead/download" in link)
-    answer = visitor.get(link, **more)
+    return str(link)
+
+
+def lines_of(visitor: Any) -> list[dict[str, Any]]:
+    answer = visitor.get(download_of(visitor))
     assert answer.status == 200 and answer.headers["Content-Type"].startswith("application/x-ndjson")
     assert re.fullmatch(r'attachment; filename="dead-[0-9a-f]{8}\.jsonl"', answer.headers["Content-Disposition"])
     return [json.loads(line) for line in answer.source.splitlines()]
@@ -423,7 +427,7 @@ def test_a_group_can_be_downloaded(pq: PQ, visitor: Any, sql: Callable[..., Any]
     assert found[ids[0]]["data"] == {"n": 1} and found[ids[0]]["queue"] == "a"
     assert found[ids[0]]["error"]["message"] == f"row {ids[0]}"
     assert found[ids[2]]["beginning_of_data"] == '"' + "x" * 65_535 and "data" not in found[ids[2]]
-    (link,) = (link for link in visitor.get("/dead").links() if "/dead/download" in link)
+    link = download_of(visitor)
     assert '"data": {"n": 12345678901234567.890}' in visitor.get(link).source
     pq["a"].dead.retry(ids[0])
     assert visitor.get(link).source.count("\n") == 2
@@ -446,9 +450,7 @@ def test_who_may_not_look_downloads_nothing(pq: PQ) -> None:
     from pq.web import App
 
     pq["a"].put(1)
-    job = pq["a"].get(lease="1h")
-    assert job is not None
-    job.fail("no")
+    take(pq["a"]).fail("no")
     (group,) = pq.dead_groups()
     visitor = Visitor(App(pq, can=lambda user, action, queue: queue is None))
     assert visitor.get(f"/dead/download?q=a&group={group.key}").status == 403
@@ -495,9 +497,7 @@ def test_the_doctor_of_the_page_health_is_asked_anew(
     monkeypatch.setattr(pages, "HEALTH", 0.0)
     assert "dead_jobs" not in visitor.get("/health").text
     pq["a"].put(1)
-    job = pq["a"].get(lease="1h")
-    assert job is not None
-    job.fail("no")
+    take(pq["a"]).fail("no")
     assert "dead_jobs" in visitor.get("/health").text
 
 
