@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 from support import wait_until
+from support.streams import following
 
 from pq import PQ
 
 Sql = Callable[..., list[tuple[Any, ...]]]
-
-
-def read(subscription: Any, n: int = 100) -> list[Any]:
-    with subscription.batch(n, timeout=0) as batch:
-        return [event.data for event in batch]
 
 
 @pytest.mark.parametrize("how", ["retry", "fail"])
@@ -27,7 +23,7 @@ def test_an_event_is_set_aside_in_the_transaction_of_its_batch(pq: PQ, how: str)
     stream.publish_many([1, 2])
     with subscription.batch(timeout=0) as batch:
         batch[0].retry("0s") if how == "retry" else batch[0].fail("no")
-    assert read(subscription) == ([1] if how == "retry" else [])
+    assert following(subscription) == ([1] if how == "retry" else [])
 
 
 def test_beside_a_publication_of_all_tables(pq: PQ, sql: Sql) -> None:
@@ -36,10 +32,10 @@ def test_beside_a_publication_of_all_tables(pq: PQ, sql: Sql) -> None:
     stream.create()
     subscription = stream.subscribe("a")
     stream.publish_many(range(5))
-    assert read(subscription, 2) == [0, 1]
+    assert following(subscription, 2) == [0, 1]
     sql("update queue_origin_orders set home = 1")
     assert stream.rebase()
-    assert read(subscription) == [2, 3, 4]
+    assert following(subscription) == [2, 3, 4]
 
 
 def test_what_is_published_before_the_rebase_is_read_though_numbers_of_the_dump_are_higher(pq: PQ, sql: Sql) -> None:
@@ -47,7 +43,7 @@ def test_what_is_published_before_the_rebase_is_read_though_numbers_of_the_dump_
     stream.create()
     subscription = stream.subscribe("a")
     stream.publish(1)
-    assert read(subscription) == [1]
+    assert following(subscription) == [1]
     sql(
         "update queue_origin_orders set home = 1;"
         "update queue_stream_orders set txid = '999999';"
@@ -57,8 +53,8 @@ def test_what_is_published_before_the_rebase_is_read_though_numbers_of_the_dump_
     with pq["any"], pq["any"]:  # in a savepoint
         stream.publish(3)
     assert stream.rebase()
-    assert read(subscription) == [2, 3]
-    assert read(subscription) == []
+    assert following(subscription) == [2, 3]
+    assert following(subscription) == []
 
 
 def test_an_origin_that_was_restored_beside_the_one_that_was_there(pq: PQ, sql: Sql) -> None:

@@ -10,6 +10,7 @@ import pytest
 from support import Background, wait_until
 from support.driver import driver
 from support.proxy import Proxy
+from support.streams import following
 
 import pq as library
 from pq import PQ, errors
@@ -20,11 +21,6 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 
 def subscribe(stream: Stream, **options: Any) -> Subscription:
     return stream.subscribe("billing", **{"retry_in": None, **options})
-
-
-def following(subscription: Subscription, n: int = 1000) -> list[Any]:
-    with subscription.batch(n, timeout=0) as batch:
-        return [event.data for event in batch]
 
 
 def expire(sql: Sql) -> None:

@@ -11,9 +11,10 @@ import psycopg2
 import pytest
 from support import Background, execute, wait_until
 from support.driver import driver
+from support.streams import following
 
 from pq import PQ
-from pq._streams import Batch, Stream, Subscription
+from pq._streams import Batch, Stream
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Take = Callable[..., list[Any]]
@@ -147,19 +148,14 @@ def test_a_late_event_of_another_partition_does_not_keep_one_ready(
     stream.publish("late", key="a", conn=slow)
     for key in KEYS:
         stream.publish(key, key=key)
-    seen = [data for _ in range(PARTITIONS) for data in drained(subscription)]
+    seen = [data for _ in range(PARTITIONS) for data in following(subscription)]
     assert sorted(seen) == sorted(KEYS)
     slow.commit()
-    assert drained(subscription) == ["late"]
-    assert drained(subscription) == []
+    assert following(subscription) == ["late"]
+    assert following(subscription) == []
     statements.clear()
-    assert drained(subscription) == []
+    assert following(subscription) == []
     assert len(statements) == 1
-
-
-def drained(subscription: Subscription) -> list[Any]:
-    with subscription.batch(timeout=0) as batch:
-        return [event.data for event in batch]
 
 
 def test_a_paused_one_gives_nothing_and_a_restored_one_is_told(stream: Stream, sql: Sql) -> None:
@@ -173,12 +169,14 @@ def test_a_paused_one_gives_nothing_and_a_restored_one_is_told(stream: Stream, s
 
 def test_one_that_was_made_anew_with_more_partitions_is_read_whole(stream: Stream) -> None:
     subscription = stream.subscribe("billing")
-    assert drained(subscription) == []
+    assert following(subscription) == []
     subscription.drop()
     stream.subscribe("billing", partitions=PARTITIONS)
     fill(stream)
     seen: list[Any] = []
-    wait_until(lambda: (not (found := drained(subscription)) and len(seen) == 200) or seen.extend(found), "all events")
+    wait_until(
+        lambda: (not (found := following(subscription)) and len(seen) == 200) or seen.extend(found), "all events"
+    )
 
 
 # -- races
@@ -358,8 +356,8 @@ def test_a_batch_in_a_long_transaction_keeps_its_partition(stream: Stream, dsn: 
             lambda: sql("select from queue_batches_orders where due_at < statement_timestamp()"), "the end of the lease"
         )
         assert not next(other.batches(timeout=0))
-    assert drained(other := stream.subscription("billing")) == [2, 3]
-    assert drained(other) == []
+    assert following(other := stream.subscription("billing")) == [2, 3]
+    assert following(other) == []
 
 
 @pytest.mark.parametrize("ending", ["drop", "seek"])

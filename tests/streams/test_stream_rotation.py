@@ -9,6 +9,7 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 from support import wait_until
+from support.streams import following
 
 from pq import PQ
 from pq._streams import Stream, upkeep
@@ -113,15 +114,10 @@ def test_what_one_has_not_read_stays(
     assert aging.left() == before
     unread = {"late": ["late"], "inside of a window": [3], "in an open batch": [3]}.get(where, [1, 2, 3])
     found: list[Any] = []
-    wait_until(lambda: not found.extend(drained(reader)) and len(found) >= len(unread), "the events")
+    wait_until(lambda: not found.extend(following(reader)) and len(found) >= len(unread), "the events")
     assert found == unread
     assert stream.rotate()
     assert aging.left() == []
-
-
-def drained(reader: Any) -> list[Any]:
-    with reader.batch(timeout=0) as batch:
-        return [event.data for event in batch]
 
 
 def test_what_is_published_meanwhile_stays(stream: Stream, aging: Aging, sql: Sql, connect: Callable[..., Any]) -> None:
@@ -158,7 +154,7 @@ def test_a_transaction_that_reads_is_not_waited_for(
     stream.publish(2)  # nobody stands behind the lock
     late.commit()
     aging.age(DAYS)
-    assert drained(reader) == [2]
+    assert following(reader) == [2]
     assert stream.rotate()
 
 
@@ -212,9 +208,9 @@ def test_events_that_are_lost_are_told_once(
         with pytest.raises(EventsLost) as caught, reader.batch(timeout=0):
             pass
         assert caught.value.count == n
-        assert drained(reader) == ["next"]
-        assert drained(reader) == []
-    assert drained(done) == ["next"]
+        assert following(reader) == ["next"]
+        assert following(reader) == []
+    assert following(done) == ["next"]
 
 
 def test_a_late_event_is_not_lost_with_those_before_it(
@@ -230,9 +226,9 @@ def test_a_late_event_is_not_lost_with_those_before_it(
     assert hurried.rotate()
     late.commit()
     with pytest.raises(EventsLost) as caught:
-        drained(reader)
+        following(reader)
     assert caught.value.count == 2
-    assert drained(reader) == ["late", "fresh"] or drained(reader) == ["late"]
+    assert following(reader) == ["late", "fresh"] or following(reader) == ["late"]
 
 
 def test_an_open_batch_is_lost_to_its_holder(hurried: Stream, aging: Aging) -> None:
@@ -244,7 +240,7 @@ def test_an_open_batch_is_lost_to_its_holder(hurried: Stream, aging: Aging) -> N
     with pytest.raises(BatchLost):
         batch.done()
     with pytest.raises(EventsLost) as caught:
-        drained(reader)
+        following(reader)
     assert caught.value.count == 3
 
 
@@ -254,11 +250,11 @@ def test_a_paused_subscription_loses_and_is_told_when_it_goes_on(hurried: Stream
     reader.pause()
     aging.age(DAYS)
     assert hurried.rotate()
-    assert drained(reader) == []
+    assert following(reader) == []
     reader.resume()
     with pytest.raises(EventsLost):
-        drained(reader)
-    assert drained(reader) == []
+        following(reader)
+    assert following(reader) == []
 
 
 # -- who does it
@@ -268,7 +264,7 @@ def test_a_consumer_removes_them(stream: Stream, aging: Aging, monkeypatch: pyte
     monkeypatch.setattr(upkeep, "BEGIN", 0.0)
     stream.publish(1)
     aging.age(DAYS)
-    assert drained(stream.subscribe("a")) == []
+    assert following(stream.subscribe("a")) == []
     assert aging.left() == []
 
 
@@ -292,11 +288,11 @@ def test_a_role_that_may_not_truncate_says_so_once(
     stream.subscribe("a")
     reader = poor.streams["orders"].subscription("a")
     stream.publish(1)
-    assert drained(reader) == [1]
+    assert following(reader) == [1]
     aging.age(DAYS)
     with caplog.at_level(logging.WARNING, "pq"):
         for _ in range(3):
-            assert drained(reader) == []
+            assert following(reader) == []
     assert len(caplog.records) == 1 and "can't be removed" in caplog.text
     assert aging.left() == [1]
 
@@ -307,13 +303,13 @@ def test_a_role_that_may_not_truncate_says_so_once(
 def test_a_stream_with_unread_events_is_not_dropped(stream: Stream, pq: PQ) -> None:
     a, b = stream.subscribe("a"), stream.subscribe("b")
     stream.publish_many([1, 2])
-    assert drained(b) == [1, 2]
+    assert following(b) == [1, 2]
     with pytest.raises(EventsLeft) as caught:
         stream.drop()
     assert caught.value.subscriptions == "'a'"
     with pytest.raises(EventsLeft):
         a.drop()
-    assert drained(a) == [1, 2]
+    assert following(a) == [1, 2]
     a.drop()
     stream.drop()
     assert list(pq.streams) == []
