@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .._args import check_text, job_ids
+from .._args import JOB_IDS, check_text, job_ids
 from .._jobs.failure import Failure
 from .._jobs.info import JobInfo
 from .._table.rows import QueueRows
@@ -40,7 +40,7 @@ def chosen(
     of_key = "any_key" if key is None or state == "finished" else "of_key"
     sql = queue._statements("control.sql", which=which, of_key=of_key)
     ((last,),) = queue._run(sql["last"])  # jobs that are put meanwhile come behind it
-    place = {"after": -(2**63) if after is None else after, "last": last}
+    place = {"after": JOB_IDS.start if after is None else after, "last": last}
     # a task is written as JSON has it; errors are read here
     params: dict[str, Any] = {"key": key, "task": task and json.dumps(task)[1:-1], "state": state}
     params["has_error"] = error is not None
