@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import HOLDER
 
 from pq import PQ, Worker, tasks
 from pq._cli.logs import JSONFormatter
@@ -74,7 +73,7 @@ def test_the_lines_are_as_the_schema_says(pq: PQ, caplog: pytest.LogCaptureFixtu
     jobs = [line for line in found if "job_id" in line]
     assert {line["event"] for line in jobs} >= {"start", "done", "retry", "dead"}
     assert {line["trace_id"] for line in jobs} == {TRACE}
-    assert {line["worker"] for line in jobs} == {f"{platform.node()}:{os.getpid()}"}
+    assert {line["worker"] for line in jobs} == {HOLDER}
     assert [line for line in found if "job_id" not in line], "and others"
     assert [line for line in found if "traceback" in line]
     assert pq["q"].list("finished")[0].worker == jobs[0]["worker"], "as in the row"
