@@ -153,7 +153,9 @@ class Streams(Backend):
     def unregister(self, queue: str, consumer: str, subconsumer: str | None = None) -> int:
         if subconsumer is not None:  # nothing is kept of it
             return int(bool(self._run(queue, "consumer_info", {"queue": queue, "consumer": consumer})))
-        return len(self._run(queue, "unsubscribe_consumer", {"subscription": consumer}))
+        with self.given.atomic():
+            self._run(queue, "lock_consumer", {"subscription": consumer})
+            return len(self._run(queue, "unsubscribe_consumer", {"subscription": consumer}))
 
     def consumer_info(self, queue: str | None, consumer: str | None) -> list[Any]:
         streams = self._pq().streams

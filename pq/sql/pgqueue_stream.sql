@@ -163,6 +163,9 @@ select name from :subscriptions order by name
 -- name: subscribe_consumer
 :subscribe
 
+-- name: lock_consumer
+:lock_positions
+
 -- name: unsubscribe_consumer
 :unsubscribe
 

@@ -394,6 +394,21 @@ def test_the_batch_of_a_dead_subconsumer_is_taken_over(world: World) -> None:
 # -- errors
 
 
+def test_a_consumer_that_is_forgotten_while_it_takes_leaves_no_batch(world: World) -> None:
+    """Else one that is registered by that name later would get it."""
+    world.put("1")
+    with closing(driver.connect(world.dsn)) as other:
+        batches = world.consumer.next_batches(world.curs)
+        assert next(batches)
+        gone = Background(world.consumer.unregister, other)
+        waits = "select from pg_locks where not granted and locktype = 'transactionid'"
+        wait_until(lambda: world.sql(waits), "its wait for the transaction that takes")
+        world.conn.commit()
+        assert gone.result() == 1
+        other.commit()
+    assert world.sql(f"select number from {BATCHES}") == []
+
+
 def test_what_is_missing_is_named(world: World) -> None:
     with pytest.raises(SubscriptionNotFound, match="no subscription 'x'; it has: 'c'"):
         world.taken(Consumer("q", "x"))
