@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -34,14 +33,11 @@ class Literal:
         return bytes(self)
 
 
-_PARAMETER = re.compile(r"%%|%\((\w+)\)s")
-
-
 def rendered(sql: str, params: Mapping[str, Any] | None) -> str:
     """Return a statement with its parameters in it. Without any it is left as it is, as drivers do."""
     if params is None:
         return sql
-    return _PARAMETER.sub(lambda match: quoted(params[match[1]]) if match[1] else "%", sql)
+    return sql % {name: quoted(value) for name, value in params.items()}
 
 
 def quoted(value: object) -> str:
@@ -50,6 +46,11 @@ def quoted(value: object) -> str:
     :raises TypeError: its type is none of those that pq passes.
     :raises ValueError: a str with a NUL character.
     """
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("a string must not have a NUL character")
+        text = value.replace("'", "''")
+        return f" E'{text.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{text}'"
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -64,14 +65,13 @@ def quoted(value: object) -> str:
         return f"'{value.isoformat()}'::{'timestamp' if value.tzinfo is None else 'timestamptz'}"
     if isinstance(value, timedelta):
         return f"'{value.days} days {value.seconds}.{value.microseconds:06} seconds'::interval"
-    if isinstance(value, str):
-        if "\0" in value:
-            raise ValueError("a string must not have a NUL character")
-        text = value.replace("'", "''")
-        return f" E'{text.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{text}'"
     if isinstance(value, (list, tuple)):
         return f"array[{', '.join(map(quoted, value))}]" if value else "'{}'"
     raise TypeError(f"{type(value).__name__} is no type of a parameter")
+
+
+#: For ``str.encode`` on a connection as in `Encoded`.
+ENCODING = ("utf-8", "surrogateescape")
 
 
 class Encoded:
@@ -86,7 +86,7 @@ class Encoded:
 
     @staticmethod
     def statement(sql: str, params: Mapping[str, Any] | None) -> bytes:
-        return rendered(sql, params).encode("utf-8", "surrogateescape")
+        return rendered(sql, params).encode(*ENCODING)
 
     @staticmethod
     def rows(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -95,11 +95,11 @@ class Encoded:
     def read(self, size: int = -1) -> bytes:
         """For COPY."""
         text: str = self._file.read(size)
-        return text.encode("utf-8", "surrogateescape")
+        return text.encode(*ENCODING)
 
 
 def _decoded(value: object) -> object:
     """Text of the server, also in arrays."""
     if isinstance(value, list):
         return [_decoded(each) for each in value]
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    return value.decode(*ENCODING) if isinstance(value, bytes) else value

@@ -9,22 +9,30 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from .base import Driver
-from .literal import Encoded, Literal
+from .literal import ENCODING, Encoded, Literal, rendered
 
 #: The channels that pq listens on.
 _OURS = re.compile(rb"pq_[0-9a-f]{1,16}")
 
+_UTF8 = ("utf-8",)
+
 
 class Psycopg3(Driver):
     """psycopg 3, with parameters bound by the client: several statements are sent in one message, and nothing is
-    prepared without our knowing."""
+    prepared without our knowing.
+
+    Statements go to libpq without a cursor of psycopg's, which takes as long for each as all the rest of a put.
+    """
 
     pools_wait = True
 
     def __init__(self) -> None:
         package = import_module("psycopg")
         super().__init__(package, package.OperationalError)  # those of psycopg_pool are such
-        self._tuples = import_module("psycopg.rows").tuple_row
+        self._execute = import_module("psycopg.generators").execute
+        self._transformer = import_module("psycopg.adapt").Transformer
+        self._error_of = package.errors.error_from_result
+        self._status_of = package.pq.ExecStatus
         self._copying: WeakSet[Any] = WeakSet()
         self._inboxes: WeakKeyDictionary[Any, _Inbox] = WeakKeyDictionary()
         # one that is dropped with its PQ closes its socket, and need not be warned of
@@ -76,22 +84,19 @@ class Psycopg3(Driver):
 
     # -- statements
 
-    def _cursor(self, conn: Any) -> Any:
-        """Return a cursor for plain tuples, whatever row_factory and cursor_factory the connection has."""
-        return self._package.ClientCursor(conn, row_factory=self._tuples)
-
     def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
         if conn in self._copying:  # psycopg would wait for ever
             raise self._package.InternalError("another statement, COPY, is under way on this connection")
         if conn.pgconn.pipeline_status:  # there are no rows before its end, and with them no outcome
             raise self._package.NotSupportedError("pq does not work in pipeline mode")
-        cursor = self._cursor(conn)
-        ascii = _is_ascii(conn)
+        encoding = _encoding(conn)
+        text = rendered(sql, params)
+        if not conn.autocommit and self.idle(conn):
+            text = f"{self._begin(conn)}; {text}"
         try:
-            if ascii:
-                cursor.execute(Encoded.statement(sql, params))
-            else:
-                cursor.execute(sql, params)
+            with conn.lock:
+                conn.pgconn.send_query(text.encode(*encoding))
+                result = conn.wait(self._execute(conn.pgconn))[-1]
         except self.Error:
             raise
         except BaseException:
@@ -99,13 +104,17 @@ class Psycopg3(Driver):
             raise
         finally:
             self._collect(conn)
-        while cursor.nextset():
-            pass
-        rows = [] if cursor.rownumber is None else list(cursor.fetchall())
-        return Encoded.rows(rows) if ascii else rows
+        if result.status == self._status_of.FATAL_ERROR:
+            raise self._error_of(result, encoding=encoding[0])
+        if result.status != self._status_of.TUPLES_OK or not result.ntuples:
+            return []
+        transformer = self._transformer(conn)
+        transformer.set_pgresult(result)
+        rows = list(transformer.load_rows(0, result.ntuples, tuple))
+        return Encoded.rows(rows) if encoding is ENCODING else rows
 
     def mogrify(self, conn: Any, sql: str, params: Any) -> str:
-        return str(self._cursor(conn).mogrify(sql, params))
+        return rendered(sql, params)
 
     def _recover(self, conn: Any) -> None:
         """Psycopg itself ends what KeyboardInterrupt has cut off. After what else a signal handler may raise, the
@@ -125,8 +134,8 @@ class Psycopg3(Driver):
             raise
 
     def _copy(self, conn: Any, sql: str, file: Any) -> int:
-        cursor = self._cursor(conn)
-        if _is_ascii(conn):
+        cursor = self._package.ClientCursor(conn)  # whatever cursor_factory the connection has
+        if _encoding(conn) is ENCODING:
             file = Encoded(file)
         with cursor.copy(sql) as copy:
             self._copying.add(conn)
@@ -169,8 +178,12 @@ class Psycopg3(Driver):
         return set() if inbox is None else inbox.channels
 
 
-def _is_ascii(conn: Any) -> bool:
-    return bool(conn.pgconn.parameter_status(b"client_encoding") == b"SQL_ASCII")
+def _encoding(conn: Any) -> tuple[str, ...]:
+    """Return the arguments of ``str.encode`` for what is sent to the server."""
+    name = conn.pgconn.parameter_status(b"client_encoding")
+    if name == b"UTF8":
+        return _UTF8
+    return ENCODING if name == b"SQL_ASCII" else (conn.info.encoding,)
 
 
 class _Inbox:
