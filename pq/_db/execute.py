@@ -77,22 +77,33 @@ class Executor:
                 # else the application has a transaction open, which must not be ended
                 alone = source.owned or driver.idle(conn)
                 at_most = bound if alone else None
-                prepared = prepare and alone and its.prepared.repeats(sql)
-                session = _NOT_ASKED
-                if alone and (prepared or bound or source.owned):
-                    session = its.session or source.session(conn)
-                text = its.prepared.text(sql) if prepared and not session.hidden else sql
+                session = its.session
+                if session is None:
+                    asks = alone and (bound or source.owned or (prepare and sql in its.prepared.used))
+                    session = source.session(conn) if asks else _NOT_ASKED
+                remains = its.limit
+                text = its.prepared.text(sql) if prepare and alone and not session.hidden else sql
                 usual = source.statement_timeout
-                if at_most or lock_timeout is not None or patient or not (usual is None or session.limited):
-                    text = _limits(session, usual, at_most, lock_timeout, patient) + text
-                if its.lifted:
-                    text = f"set statement_timeout = {round((usual or 0) * 1000)}; {text}"
+                limit = usual if at_most is None or (usual is not None and at_most > usual) else at_most
+                if session.limited:
+                    wanted = session.own_limit if patient else round((limit or 0) * 1000)
+                    if wanted != its.limit:
+                        if wanted == its.wanted or wanted == round((usual or 0) * 1000):
+                            remains, its.limit = wanted, None  # until the statement has succeeded
+                            text = f"set statement_timeout = {wanted}; {text}"
+                        else:
+                            text = f"set local statement_timeout = {wanted}; {text}"
+                    its.wanted = wanted
+                elif limit is not None or patient:
+                    text = _limit(session, limit, patient) + text
+                if lock_timeout is not None:
+                    text = f"set local lock_timeout = {_rounded(lock_timeout) * 1000:.0f}; {text}"
                 if isolation:
                     text = isolation + text
-                silent = time.monotonic() - its.answered_at  # since it answered
-                doubtful = alone and source.replaceable and silent > HOT and _may_change(sql)
+                now = time.monotonic()
+                doubtful = now - its.answered_at > HOT and alone and source.replaceable and _may_change(sql)
                 if usual is not None and not (doubtful or patient):  # one call to the server, under one guard
-                    limit = usual if at_most is None or at_most > usual else at_most
+                    assert limit is not None
                     guard = its.guards.get(limit)
                     if guard is None:
                         guard = its.guards[limit] = source.guard(conn, limit)
@@ -107,7 +118,7 @@ class Executor:
                         else:
                             rows = driver.run(conn, text, params)
                 its.answered_at = time.monotonic()
-                its.lifted = False
+                its.limit = remains
                 source.executed(sql)
                 if bound is not None:
                     self._slack = 1
@@ -167,21 +178,15 @@ def _may_change(sql: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _limits(
-    session: ServerSession, usual: float | None, bound: float | None, lock_timeout: float | None, patient: bool
-) -> str:
-    """SQL before the statement. The server must give up before we do: nobody would hear of what it does later.
+def _limit(session: ServerSession, limit: float | None, patient: bool) -> str:
+    """SQL before a statement on a session whose limit is not pq's to set. The server must give up before we do: nobody
+    would hear of what it does later.
 
-    :param usual: the source's `statement_timeout`.
+    :param limit: seconds.
     """
-    text = ""
-    ours = (round(seconds * 1000) for seconds in (bound, usual) if seconds)
-    limit = session.own_limit if patient else min(filter(None, (*ours, session.own_limit)), default=0)
-    if limit != (round((usual or 0) * 1000) if session.limited else session.own_limit):
-        text = f"set local statement_timeout = {limit}; "
-    if lock_timeout is not None:
-        text += f"set local lock_timeout = {_rounded(lock_timeout) * 1000:.0f}; "
-    return text
+    own = session.own_limit
+    wanted = own if patient else min(filter(None, (round((limit or 0) * 1000), own)), default=0)
+    return "" if wanted == own else f"set local statement_timeout = {wanted}; "
 
 
 @lru_cache(maxsize=256)

@@ -30,17 +30,19 @@ class Known:
     :ivar prepared: the statements that are prepared there, by all PQ that share the connection.
     :ivar answered_at: when a statement last succeeded, in monotonic seconds; 0: none has.
     :ivar session: what is known of the session; None: it was not asked yet.
-    :ivar lifted: the limit was taken from the session, for transactions, until the next single statement sets it again.
+    :ivar limit: the session's `statement_timeout` in milliseconds, where it is pq's to set; None: unknown.
+    :ivar wanted: the limit that the last statement had there.
     :ivar guards: around single statements, by the seconds after which the server gives these up.
     """
 
-    __slots__ = ("_socket", "answered_at", "guards", "lifted", "prepared", "session")
+    __slots__ = ("_socket", "answered_at", "guards", "limit", "prepared", "session", "wanted")
 
     def __init__(self) -> None:
         self.prepared = Prepared()
         self.answered_at: float = 0.0
         self.session: ServerSession | None = None
-        self.lifted: bool = False
+        self.limit: int | None = None
+        self.wanted: int | None = None
         self.guards: dict[float, Any] = {}
         self._socket: socket.socket | None = None
 

@@ -27,15 +27,18 @@ MAX_STATEMENTS = 30
 #: Seconds without prepared statements, after the server had lost one.
 LOSS_PAUSE = 60.0
 
-#: Without it the server may choose to plan anew each time. It is not set for the whole session, where the application's
-#: statements and functions may be executed, too.
-GENERIC = "set local plan_cache_mode = force_generic_plan; "
+#: Of a statement with parameters the server makes a plan for their values five times. Then it compares what these have
+#: cost with what one plan for all values would: so it is asked for the five at once, while operators seem to cost a
+#: fortune. After that it stays with the one, whatever it costs, and no setting has to stand before each execution.
+DEAR = "set local cpu_operator_cost = 1e9; "
+VALUES = 5
+GENERIC = "; set local cpu_operator_cost to default; set local plan_cache_mode = force_generic_plan; "
 
 #: Before the plan is made, and after it: pq's statements go by indexes, though a small table may seem to be read more
 #: quickly as a whole; it may have grown before the plan is renewed. EXPLAIN makes the plan and executes nothing, so
 #: that the plans of the application's triggers are not concerned.
 PLANNED = "set local enable_seqscan = off; set local jit = off; explain "
-BACK = "; set local enable_seqscan to default; set local jit to default"
+BACK = "; set local enable_seqscan to default; set local jit to default; set local plan_cache_mode to default"
 
 _PARAMETER = re.compile(r"%%|%\((\w+)\)s")
 
@@ -58,9 +61,8 @@ class Prepared:
         self.begins_at = 0.0
         self._whole: dict[tuple[Any, ...], str] = {}
 
-    def repeats(self, sql: str) -> bool:
+    def _repeats(self, sql: str, now: float) -> bool:
         """Return whether the connection has executed this statement a moment ago, so that it is worth preparing."""
-        now = time.monotonic()
         used = self.used.get(sql)
         if used is None and len(self.used) >= MAX_STATEMENTS:
             self.used = {text: at for text, at in self.used.items() if now - at <= LIFE}
@@ -70,9 +72,15 @@ class Prepared:
         return used is not None and now - used <= LIFE and now >= self.begins_at
 
     def text(self, sql: str) -> str:
-        """Return what to execute, with the same parameters, in place of a statement that `repeats`."""
+        """Return what to execute, with the same parameters, in place of a statement: itself, if it is not repeated."""
+        now = time.monotonic()
+        if not self._repeats(sql, now):
+            return sql
         name, prepare, execute = _planned(sql, self.losses)
-        return f"{self._before(name, prepare)}{execute}"
+        made = self.made.get(name)
+        if made is not None and now - made <= LIFE:
+            return execute
+        return f"{self._before(name, prepare, now)}{execute}"
 
     def whole(self, sql: str, params: Mapping[str, Any], mogrify: Callable[[], str]) -> tuple[str, str]:
         """Return what to execute to prepare a statement with its parameters in it, and what to execute in its place: of
@@ -89,15 +97,15 @@ class Prepared:
             if len(self._whole) >= MAX_STATEMENTS:
                 self._whole.clear()
             body = self._whole[key] = mogrify()
-        if not self.repeats(body):
+        now = time.monotonic()
+        if not self._repeats(body, now):
             return "", ""
         name = _name(body, self.losses)
         execute = f"execute {name}"
-        return self._before(name, f"prepare {name} as {body}; {PLANNED}{execute}"), execute
+        return self._before(name, f"prepare {name} as {body}; {PLANNED}{execute}", now), execute
 
-    def _before(self, name: str, prepare: str) -> str:
+    def _before(self, name: str, prepare: str, now: float) -> str:
         """Return what has to be executed to prepare a statement; nothing if that was done less than a second ago."""
-        now = time.monotonic()
         made = self.made.get(name)
         if made is not None and now - made <= LIFE:
             return ""
@@ -127,8 +135,9 @@ def _planned(sql: str, losses: int) -> tuple[str, str, str]:
     name, prepare, execute = _prepared(sql, losses)
     if sql.startswith("insert"):  # of which there is but one plan
         return name, prepare, execute
-    plan = f"{GENERIC}{PLANNED}{_PARAMETER.sub('null', execute)}{BACK}"
-    return name, f"{prepare}; {plan}", f"{GENERIC}{execute}"
+    some = _PARAMETER.sub("null", execute)
+    values = "; ".join([f"explain {some}"] * VALUES)
+    return name, f"{prepare}; {DEAR}{values}{GENERIC}{PLANNED}{some}{BACK}", execute
 
 
 def _prepared(sql: str, losses: int = 0) -> tuple[str, str, str]:

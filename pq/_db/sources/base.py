@@ -182,6 +182,7 @@ class Source(ABC):
                     self.driver.raise_lost(error)
                 raise
             its.session = ServerSession(found != pid, own, limited)
+            its.limit = limit if limited else None
         return its.session
 
     def guard(self, conn: Any, limit: float) -> Guard:

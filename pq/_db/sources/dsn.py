@@ -182,8 +182,9 @@ class DsnPool(Source):
         return Guard(self.watchdog, conn, limit + SILENCE, is_working)
 
     def lift(self, conn: Any) -> str:
-        session = known(conn).session
-        if session is None or not session.limited or known(conn).lifted:
+        its = known(conn)
+        session = its.session
+        if session is None or not session.limited or its.limit == session.own_limit:
             return ""
         return f"; set local statement_timeout = {session.own_limit}"
 
@@ -191,9 +192,10 @@ class DsnPool(Source):
         its = known(conn)
         if not hot or its.session is None or not self.driver.is_plain(conn):
             return False
-        if its.session.limited and not its.lifted:  # the application's first statement is not to be limited, either
-            self.driver.run(conn, f"set statement_timeout = {its.session.own_limit}")
-            its.lifted = True
+        own = its.session.own_limit
+        if its.session.limited and its.limit != own:  # the application's first statement is not to be limited, either
+            self.driver.run(conn, f"set statement_timeout = {own}")
+            its.limit = own
         conn.autocommit = False
         return True
 
