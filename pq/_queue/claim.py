@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta, timezone
-from functools import lru_cache
 from typing import Any
 
 from .._db import Rows
@@ -12,9 +11,10 @@ from .._jobs.holder import holder
 from .._jobs.job import Job
 from .._jobs.lease import LeasedJob
 from .._jobs.row import ATTEMPTS, DEQUEUED_AT, ENQUEUED_AT, EXPECTED_AT, EXPIRIES, ID, KEY, SCHEDULE_AT, TEXT
+from .._jobs.settlement import Settlement
 from .._wait import Waiter, wait_for
-from ..sql import bound
 from .base import QueueBase
+from .claim_sql import DUE_IN, PROMOTED, is_all, order, statement
 from .limited import Found, Limited
 from .marks import Marks
 from .refusal import REMOVED, Refusal, decode_all
@@ -28,12 +28,6 @@ MAX_DUE = 100
 #: found too little, not for so many claims.
 HITS = 2
 MISS_PAUSE = 16
-
-#: Behind the columns of a job and `REMOVED`: the lowest id of the jobs that the claim has made ready.
-PROMOTED = REMOVED + 1
-
-#: Behind that, if a claim tells of the rest: how many jobs were ready, and the seconds until a row becomes due.
-READY, DUE_IN = PROMOTED + 1, PROMOTED + 2
 
 
 class Claim:
@@ -83,12 +77,14 @@ class Claim:
                 jobs, refused = self.fetch(queue, limit, timeout, lease, waiter)
             except TimeoutError:
                 return []
-            raises = bool(refused) and not jobs and not (lease and queue._db.in_transaction)
+            if not refused:
+                return jobs
+            raises = not jobs and not (lease and queue._db.in_transaction)
             for refusal in refused[1:] if raises else refused:
                 queue.logger.error("%s", refusal.error)
             if raises:
                 raise refused[0].error
-            if jobs or not refused:
+            if jobs:
                 return jobs
             # Raising would roll back the settlement just made; take the next job.
 
@@ -105,14 +101,55 @@ class Claim:
         aside = queue._table.aside()
         claimer = queue if aside is None else queue._on(aside)
         rows = self._taken_rows(claimer, limit, timeout, lease, waiter)
+        if not rows:
+            return [], []
         jobs = [_job(claimer, row, lease) for row in rows]
         refused = decode_all(claimer, jobs, rows)
-        for job in () if aside is None else jobs:
+        for job in jobs if claimer is not queue else ():
             job._queue = queue  # on whose connection it will be settled
         if refused:
             bad = {refusal.job for refusal in refused}
             jobs = [job for job in jobs if job not in bad]
         return jobs, refused
+
+    def next_after(
+        self, queue: QueueBase, ended: Settlement, lease: timedelta
+    ) -> tuple[bool, LeasedJob | None] | None:
+        """End a delivery as done, and take the next job, by one statement.
+
+        :returns: whether it has ended, and the next job, or None. None alone: this is not to be tried now.
+        """
+        table, driver = queue._table, queue._db.driver
+        if self._hits < HITS or self.limited.known or queue._db.in_transaction:
+            return None
+        table.heal()
+        removes = table.retention().deletes_on_completion
+        look = self._marks.look(False)
+        params = {
+            "id": ended.job.id, "attempts": ended.job.attempts, "dequeued_at": ended.job.dequeued_at,
+            "result": ended.result, "queue": queue.name, "mark": look.mark, "limit": 1,
+            "lease": lease.total_seconds(), "worker": holder(),
+        }  # fmt: skip
+        params |= look.parameters if look.slow else {}
+        name = "removed_and_next" if removes else "done_and_next"
+        try:
+            sql = statement(table.quoted, "leased", look.slow, False, False, False, name)
+            ((is_settled, *found),) = table.execute(sql, params, prepare=True)
+        except driver.Error as error:
+            if not driver.is_unsupported(error):
+                raise
+            self._hits = -MISS_PAUSE
+            return None
+        row = tuple(found)
+        if row[DEQUEUED_AT] is None:  # there was none, or it was held back
+            self._hits = -MISS_PAUSE
+            return is_settled, None
+        look.saw([row], None, all_due=True)
+        job = _job(queue, row, lease)
+        for refusal in decode_all(queue, [job], [row]):
+            queue.logger.error("%s", refusal.error)
+            job = None
+        return is_settled, job
 
     def _taken_rows(
         self, queue: QueueBase, limit: int, timeout: float, lease: timedelta | None, waiter: Any
@@ -137,11 +174,26 @@ class Claim:
             while True:
                 look = self._marks.look(exact)
                 wanted = min(limit - len(rows), MAX_JOBS)
-                asked = {**params, **look.parameters, "limit": wanted}
-                is_short = may_be_short and not self.limited.known
+                asked = {**params, "mark": look.mark, "limit": wanted}
+                if look.slow:
+                    asked |= look.parameters
                 tells = isinstance(waiter, Waiter) and not (in_transaction or look.slow)
                 try:
-                    given, most = self._execute(queue, how, look.slow, asked, timeout, is_short, tells)
+                    if may_be_short and not self.limited.known:
+                        found = self._execute_short(queue, how, look.slow, asked, timeout, tells)
+                        rows = sorted(rows + found, key=order) if rows else found
+                        all_taken = tells and is_all(found)
+                        if len(found) < wanted and not all_taken:  # this does not tell why
+                            self._hits, may_be_short = -MISS_PAUSE, False
+                            continue
+                        look.saw(found, None, all_due=not in_transaction)
+                        if all_taken:
+                            waiter.told(queue.name, began, found[0][DUE_IN], lease)
+                        if all_taken or len(rows) == limit:
+                            break
+                        exact = in_transaction
+                        continue
+                    given, most = self._execute(queue, how, look.slow, asked, timeout, tells)
                 except queue._db.driver.Error as error:
                     if in_transaction or not queue._db.driver.is_unsupported(error):
                         raise
@@ -154,19 +206,16 @@ class Claim:
                 # the others were held back
                 found = [row for row in given if row[DEQUEUED_AT] is not None or row[REMOVED]]
                 promoted = given[-1][PROMOTED] if given else None
-                rows = sorted(rows + found, key=_order) if rows else found  # what comes second may have been below
-                is_all = tells and not self.limited.known and _is_all(given)
-                if is_short and len(found) < wanted and not is_all:  # this does not tell why
-                    self._hits, may_be_short = -MISS_PAUSE, False
-                    continue
+                rows = sorted(rows + found, key=order) if rows else found  # what comes second may have been below
+                all_taken = tells and not self.limited.known and is_all(given)
                 is_hit = len(found) == wanted and promoted is None and not self.limited.known
                 self._hits = self._hits + 1 if is_hit else min(self._hits, 0)
                 too_few = len(given) < (min(most, MAX_DUE) if in_transaction else most) and len(found) == len(given)
                 look.saw(found, promoted, all_due=too_few if in_transaction else promoted is None)
-                if is_all:
+                if all_taken:
                     waiter.told(queue.name, began, given[0][DUE_IN], lease)
                 full = most < wanted and len(found) == most
-                if is_all or len(rows) == limit or full or (too_few and look.suffices):
+                if all_taken or len(rows) == limit or full or (too_few and look.suffices):
                     if not rows and in_transaction and queue._table.heal(timeout, only_one=True):
                         continue
                     break
@@ -184,22 +233,26 @@ class Claim:
             queue.logger.error("%s", error)
         return rows
 
+    def _execute_short(
+        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, tells: bool
+    ) -> Rows:
+        """Execute the shorter statement, and return what it has taken."""
+        name = "claim_first" if params["limit"] == 1 else "claim_ready"
+        sql = statement(queue._table.quoted, how, slow, queue._db.in_transaction, False, tells, name)
+        rows = queue._db.execute(sql, params, timeout=timeout, prepare=True)
+        # the others were held back
+        found = [row for row in rows if row[DEQUEUED_AT] is not None or (how == "removed" and row[REMOVED])]
+        return found if len(found) < 2 else sorted(found, key=order)
+
     def _execute(
-        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, is_short: bool = False,
-        tells: bool = False,
-    ) -> Found:  # fmt: skip
+        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, tells: bool = False
+    ) -> Found:
         """Execute one claim. The one for a queue without limits tells if there is a limit, or a pause; the other one
         tells if there is a limit no more."""
         limited = self.limited
         in_transaction = queue._db.in_transaction
-        if is_short:
-            limit = params["limit"]
-            name = "claim_first" if limit == 1 else "claim_ready"
-            sql = _statement(queue._table.quoted, how, slow, in_transaction, False, tells, name)
-            rows = queue._db.execute(sql, params, timeout=timeout, prepare=True)
-            return Found(rows if limit == 1 else sorted(rows, key=_order), limit)
         for is_limited in (True, False) if limited.known else (False, True):
-            sql = _statement(queue._table.quoted, how, slow, in_transaction, is_limited, tells and not is_limited)
+            sql = statement(queue._table.quoted, how, slow, in_transaction, is_limited, tells and not is_limited)
             if is_limited:
                 found = limited.claim(queue, sql, params, timeout)
                 if found is not None:
@@ -209,43 +262,6 @@ class Claim:
                 if not rows or rows[0][ID] is not None:
                     return Found(rows, params["limit"])
         return Found([], 0)  # it is paused
-
-
-def _is_all(rows: Rows) -> bool:
-    """Return whether a claim that tells of the rest has taken all that was ready or due. Without a job it tells
-    nothing, and jobs with keys may leave something to be done for their key."""
-    if not rows or rows[0][READY] > len(rows) or (rows[0][DUE_IN] is not None and rows[0][DUE_IN] <= 0):
-        return False
-    return all(row[KEY] is None and row[PROMOTED] is None for row in rows)
-
-
-def _order(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    expected_at = row[EXPECTED_AT]
-    return expected_at is None, expected_at, row[ID]
-
-
-@lru_cache(maxsize=512)
-def _statement(
-    table: str, how: str, slow: bool, in_transaction: bool, is_limited: bool, tells: bool, name: str | None = None
-) -> str:
-    instead = {"since": "since_mark", "urgent_since": "urgent_since_mark"} if slow else {}
-    if how == "leased":
-        instead |= {"returned": "returned_with_headers", "headers": "headers_read"}
-    if how == "removed":
-        instead |= {
-            "takes": "does_remove", "removes": "does_remove", "no_others": "others", "all_taken": "all_with_others",
-            "returned": "returned_with_others", "headers": "headers_read",
-        }  # fmt: skip
-    if is_limited:
-        instead |= {name: f"{name}_limited" for name in ("open", "most", "best", "told", "slot", "noted")}
-    if is_limited and in_transaction and how != "leased":
-        instead |= {"keeps": "keeps_places", "is_kept": "is_kept_here"}
-    if in_transaction:
-        instead |= {"holds": "passes_over", "may_begin": "may_take"}
-    if tells:
-        instead["rest"] = "rest_told"
-    sql = bound("claim.sql", table, taken=how, **instead)
-    return sql[name or ("claim_in_transaction" if in_transaction else "claim")]
 
 
 def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any:

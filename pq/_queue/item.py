@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from .._jobs.lease import LeasedJob
 from .._logs import queue_log as logger
@@ -22,18 +22,20 @@ LEASE = timedelta(hours=1)
 SAVEPOINT = "savepoint pq_item"
 
 
+J = TypeVar("J", bound=LeasedJob)
+
+
+def delivered_as(kind: type[J], job: LeasedJob) -> J:
+    """Return a job of another class for the same delivery."""
+    columns = (job.id, job.data, job.size, job.enqueued_at, job.schedule_at, job.expected_at, job.key, job._headers)
+    delivery: dict[str, Any] = {name: getattr(job, name) for name in ("attempts", "expiries", "dequeued_at")}
+    return kind(job.queue, *columns, **delivery, lease=job.lease, policy=job.policy)
+
+
 class ItemJob(LeasedJob):
     """A job whose transaction ends together with it."""
 
     __slots__ = ()
-
-    @classmethod
-    def of(cls, job: LeasedJob, cursor: Any) -> ItemJob:
-        columns = (job.id, job.data, job.size, job.enqueued_at, job.schedule_at, job.expected_at, job.key, job._headers)
-        delivery: dict[str, Any] = {name: getattr(job, name) for name in ("attempts", "expiries", "dequeued_at")}
-        made = cls(job.queue, *columns, **delivery, lease=job.lease, policy=job.policy)
-        made.cursor = cursor
-        return made
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         """End the job as `LeasedJob` does; on an exception, first undo what the transaction has done since it began."""
@@ -102,7 +104,9 @@ class ItemBlock:
                 self._queue._db.execute(first)
             for job in self._queue._claims.take(self._queue, 1, timeout, LEASE):
                 self._queue._db.execute(SAVEPOINT)
-                self.job = ItemJob.of(job, cursor)
+                item = delivered_as(ItemJob, job)
+                item.cursor = cursor
+                self.job = item
         except BaseException as error:
             self._leave(error)
             raise

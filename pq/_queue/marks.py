@@ -142,17 +142,9 @@ class Look:
         self.slow = self.suffices = slow
 
     @property
-    def is_exact(self) -> bool:
-        """Whether nothing was passed over."""
-        return self.mark == LOWEST and not self.slow
-
-    @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters of the statement."""
-        if not self.slow:
-            return {"mark": self.mark}
+        """The parameters of the statement, but for the mark, if it is `slow`."""
         return {
-            "mark": self.mark,
             "urgent_mark": self._position.urgent or "-infinity",
             "due_mark": self._position.due or "-infinity",
         }
@@ -165,7 +157,7 @@ class Look:
         :param all_due: whether there is no due job left.
         """
         marks, position = self._marks, self._position
-        exact = self.is_exact
+        exact = self.mark == LOWEST and not self.slow  # nothing was passed over
         if exact:
             self.suffices = True
             self._time()

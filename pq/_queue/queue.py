@@ -13,9 +13,10 @@ from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
 from .._table import bulk as _bulk
 from .._table.lines import chunks
-from .._times import Delay, TimeSpec, delay_of, positive_delay, wait_of, when
+from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, wait_of, when
 from .._unique import JobId, Unique
 from ..errors import JobNotFound
+from .ahead import AheadIterator
 from .claim import Claim
 from .dead import Dead
 from .group import Groups
@@ -90,7 +91,8 @@ class Queue(Whys, Groups, Items, Results):
         :raises RowsDropped: a trigger of yours dropped the row; nothing was put.
         :raises QueueFull: the queue has `max_ready` ready jobs; nothing was put, and your transaction may go on.
         """
-        schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
+        schedule = NOW if schedule_at is None else when("schedule_at", schedule_at)
+        expected = NOW if expected_at is None else when("expected_at", expected_at)
         queue = self if conn is None else self._bind(conn)
         if queue._table.instruments.puts:
             with queue._table.instruments.sending(self.name) as sending:
@@ -196,7 +198,9 @@ class Queue(Whys, Groups, Items, Results):
             job._queue = self  # what is done with it later has a `conn` of its own
         return jobs
 
-    def jobs(self, lease: Delay = "30s", timeout: Delay | None = None) -> Iterator[LeasedJob | None]:
+    def jobs(
+        self, lease: Delay = "30s", timeout: Delay | None = None, *, ahead: bool = False
+    ) -> Iterator[LeasedJob | None]:
         """Iterate jobs under a lease, without end; yield None whenever there was none for `timeout` seconds::
 
             for job in queue.jobs(lease="5m"):
@@ -206,10 +210,12 @@ class Queue(Whys, Groups, Items, Results):
 
         :param lease: as for `get`.
         :param timeout: as for `get`.
+        :param ahead: the statement that ends a job as done takes the next one, too, as long as there are jobs. One that
+            was taken and not yielded is given back when the loop is left; after a crash its lease has to expire.
         """
         positive_delay("lease", lease)
-        found: Iterator[Any] = QueueIterator(self, timeout, lease)
-        return found
+        found: Any = (AheadIterator if ahead else QueueIterator)(self, timeout, lease)
+        return iter(found)
 
     def batches(
         self, n: int, linger: Delay = "50ms", lease: Delay | None = None, timeout: Delay | None = None

@@ -79,7 +79,7 @@ def _give_back(queue: QueueBase, jobs: list[Any], rows: Rows) -> None:
         settle([Settlement(job, "released") for job in jobs])
         return
     for row in rows:
-        if row[REMOVED]:
+        if len(row) > REMOVED and row[REMOVED]:
             times = {name: row[at] for name, at in _TIMES.items()}
             kept = {"id": row[ID], "text": row[TEXT], "attempts": row[ATTEMPTS], "headers": row[-1]}
             queue._run(queue._sql["put_back"], **kept, **times)

@@ -127,6 +127,28 @@ exists (
 -- not begun, and for finished ones.
 (unique_until > statement_timestamp() and unique_until < 'infinity') is true
 
+-- name: ends
+-- See lease.sql.
+update :table set finished_at = statement_timestamp(), due_at = null, error = null, failed_at = null, result = %(result)s
+where :held
+returning id
+
+-- name: removes_ended
+-- In place of "ends", where finished jobs are not kept.
+delete from :table where :held and not (:stays)
+returning id
+
+-- name: held
+:is_its_row and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false
+
+-- name: is_its_row
+id = %(id)s
+
+-- name: stays
+-- Whether a finished row has to be kept for a while: for its token, or since another job follows it, to which a row that is
+-- deleted before it has ended has failed.
+:in_window or follower is not null
+
 -- name: ready
 q_name = %(queue)s and :is_ready
 
@@ -185,6 +207,11 @@ coalesce(
   and octet_length(item.data::json #>> '{args,0,headers}') <= 16384 then item.data::json #> '{args,0,headers}' end
 
 -- name: columns
+-- What else is told of deliveries under a lease stands last.
+:job_columns,
+  attempts, expiries
+
+-- name: job_columns
 -- A job as pq/_jobs/row.py reads it, which has to be changed along with this. Data is text, for the codec. Times are
 -- naive and in UTC, which drivers can read whatever the session's DateStyle, and clamped to what Python can hold.
 id, :data_text,
@@ -198,7 +225,7 @@ id, :data_text,
   case when dequeued_at is not null then
     least(greatest(dequeued_at, :first_time), :last_time) at time zone 'utc'
   end,
-  attempts, expiries, key
+  key
 
 -- name: first_time
 -- The first and the last time that Python can hold.

@@ -8,12 +8,6 @@
 -- which a table that was vacuumed while it was empty would be read as a whole. And the planner is led to expect a single
 -- delivery, so that to look it up seems cheaper than to read the table.
 
--- name: held
-:is_its_row and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false
-
--- name: is_its_row
-id = %(id)s
-
 -- name: is_one_of_claim
 -- In place of "is_its_row", for deliveries of one claim, which have one time.
 id = any (%(ids)s::bigint[])
@@ -71,13 +65,10 @@ update :table as job set
 
 -- name: done
 -- Deliveries that are done, with one result: a third of the work of "settle".
-update :table set finished_at = statement_timestamp(), due_at = null, error = null, failed_at = null, result = %(result)s
-where :held
-returning id
+:ends
 
 -- name: done_and_remove
-delete from :table where :held and not (:stays)
-returning id
+:removes_ended
 
 -- name: settle
 with :given, pq_changed as (
@@ -85,11 +76,6 @@ with :given, pq_changed as (
   returning job.tableoid, job.q_name, given.number, given.outcome :no_key
 ) :no_states
 select changed.number, case when changed.outcome in ('retry', 'released', 'broken') then :wake end from pq_changed as changed
-
--- name: stays
--- Whether a finished row has to be kept for a while: for its token, or since another job follows it, to which a row that is
--- deleted before it has ended has failed.
-:in_window or follower is not null
 
 -- name: settle_and_remove
 -- Where finished jobs are not kept.
