@@ -52,6 +52,8 @@ def timeout_seconds(timeout: float | None, name: str = "timeout") -> float:
     """
     if timeout is None:
         return math.inf
+    if type(timeout) is float and timeout >= 0:
+        return timeout
     if isinstance(timeout, bool) or not isinstance(timeout, Real):
         raise TypeError(f"{name} must be a number of seconds, not {type(timeout).__name__}: {reprlib.repr(timeout)}")
     if not timeout >= 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ._args import is_number, timeout_seconds
@@ -58,6 +59,7 @@ def when(name: str, spec: TimeSpec) -> When:
     raise TypeError(f"{name} must be a number of seconds, a str, timedelta or datetime, not {what}")
 
 
+@lru_cache(maxsize=256)
 def duration(name: str, text: str) -> timedelta:
     """Read ``'90s'``, ``'5m'``, ``'1h30m'``, ``'2d'`` or ``'50ms'``.
 

@@ -7,10 +7,12 @@ import select
 import socket
 import weakref
 
+_NT = os.name == "nt"
+
 
 def readable(fd: int, timeout: float = 0) -> bool:
     """Return whether there is something to read, or the other side has closed, within `timeout` seconds."""
-    if timeout or os.name == "nt":
+    if timeout or _NT:
         return bool(wait_readable((fd,), timeout))
     poll = select.poll()
     poll.register(fd, select.POLLIN)

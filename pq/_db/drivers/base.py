@@ -14,6 +14,7 @@ from typing import Any
 from ... import errors
 from ..sockets import readable
 from . import dsn as dsns
+from .at_once import AtOnce
 from .errors import Errors, both
 from .limits import Limits, Timed
 
@@ -28,6 +29,8 @@ _IDLE, _ACTIVE, _OPEN, _FAILED = range(4)
 
 # Does nothing, not even take a snapshot
 PING = "show transaction_isolation"
+
+NOTHING = nullcontext()
 
 
 class Driver(Errors, ABC):
@@ -151,7 +154,7 @@ class Driver(Errors, ABC):
         """
         try:
             if not conn.closed and self._status(conn) != _ACTIVE and readable(conn.fileno()):
-                with self.committed(conn) if self.idle(conn) else nullcontext():
+                with self.committed(conn) if self.idle(conn) else NOTHING:
                     self.run(conn, PING)
         except self.Error:
             pass  # a transaction that has failed, unless:
@@ -204,32 +207,23 @@ class Driver(Errors, ABC):
         Where possible there is no BEGIN and COMMIT around, which saves two of three round trips. But the isolation
         level of a connection would not hold that way, or psycopg2 would write it to the session.
         """
-        return nullcontext() if conn.autocommit else self._committed(conn)
+        if conn.autocommit:
+            return NOTHING
+        return AtOnce(self, conn) if self.idle(conn) and self.is_plain(conn) else self._committed(conn)
 
     @contextmanager
     def _committed(self, conn: Any) -> Iterator[None]:
-        if self.idle(conn) and self.is_plain(conn):
-            try:
-                try:
-                    conn.autocommit = True
-                    yield
-                    if not self.idle(conn):  # in psycopg2's `with conn:`
-                        self.commit(conn)
-                finally:
-                    self._switch_off(conn)
-            finally:
-                self._switch_off(conn)  # an interrupt may have come before the first of these two
-        else:
-            try:
-                yield
-            except BaseException as error:
-                self.rollback(conn)
-                if self.is_lost(conn, error):
-                    self.raise_lost(error)  # certainly: COMMIT was not sent
-                raise
-            self.commit(conn)
+        try:
+            yield
+        except BaseException as error:
+            self.rollback(conn)
+            if self.is_lost(conn, error):
+                self.raise_lost(error)  # certainly: COMMIT was not sent
+            raise
+        self.commit(conn)
 
-    def _switch_off(self, conn: Any) -> None:
+    def switch_off(self, conn: Any) -> None:
+        """Leave autocommit mode."""
         if not conn.closed and conn.autocommit:
             if not self.idle(conn):  # interrupted: out of autocommit mode, psycopg2 would not know of the transaction
                 self.rollback(conn)

@@ -51,6 +51,9 @@ class Psycopg2(Driver):
         status: int = conn.get_transaction_status()
         return status
 
+    def idle(self, conn: Any) -> bool:
+        return not conn.get_transaction_status()  # asked several times a statement
+
     def is_plain(self, conn: Any) -> bool:
         return conn.isolation_level is None and conn.readonly is None and conn.deferrable is None
 

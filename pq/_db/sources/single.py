@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from ...errors import BlockError
 from ..drivers.detect import driver_of
@@ -38,7 +39,8 @@ class SingleConnection(Given):
         self.driver = driver_of(conn)
         super().__init__(conn)
         self._lock = FairLock()
-        self._rooms: WeakKeyDictionary[Room, None] = WeakKeyDictionary()
+        self._rooms: tuple[ref[Room], ...] = ()
+        self._rooms_lock = Lock()
 
     @property
     def capacity(self) -> float:
@@ -67,8 +69,9 @@ class SingleConnection(Given):
 
     def release(self, conn: Any, lost: bool = False) -> None:
         self._lock.release()
-        for room in self._listeners():  # what they sleep for may just have been read from the socket
-            room.hear()
+        for each in self._rooms:  # what they sleep for may just have been read from the socket
+            if (room := each()) is not None:
+                room.hear()
 
     def open_listening_connection(self) -> Any:
         return None
@@ -84,22 +87,25 @@ class SingleConnection(Given):
             self._look_again()
 
     def committed(self, conn: Any) -> None:
-        for room in list(self._rooms):
-            room.check_again(conn)  # now: later it could meet the next transaction of the application
+        for each in self._rooms:
+            if (room := each()) is not None:
+                room.check_again(conn)  # now: later it could meet the next transaction of the application
         self._look_again()
 
     def _look_again(self) -> None:
         # The gate and the put belong to one server session, to which its own lock is no obstacle: the trigger can't
         # know that somebody waits.
-        for room in self._listeners():
-            room.look_again()
+        for each in self._rooms:
+            if (room := each()) is not None:
+                room.look_again()
 
     def add_room(self, room: Room) -> None:
-        self._rooms[room] = None
+        with self._rooms_lock:
+            self._rooms = (*(each for each in self._rooms if each() is not None), ref(room))
 
-    def _listeners(self) -> list[Room]:
-        """While other threads add some."""
-        return [room for ref in self._rooms.keyrefs() if (room := ref()) is not None]
+    def forked(self) -> None:
+        super().forked()
+        self._rooms_lock = Lock()  # the parent's may be held by a thread that is not here
 
     def close(self) -> None:
         if self._pid == os.getpid():
