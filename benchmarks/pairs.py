@@ -2,7 +2,8 @@
 
 In place of a revision there may be one of this checkout's own parts, which the older one then has not, as in
 ``python -m benchmarks.pairs running-index put get lease work`` or ``otel put``: each put has a span of OpenTelemetry's
-SDK. With ``otel-sdk`` it has a span and a counter of the SDK alone, none of pq. ``--commit on`` waits for the disk.
+SDK. With ``otel-sdk`` it has a span and a counter of the SDK alone, none of pq. ``ahead jobs``: the loop takes jobs
+ahead. ``psycopg3 put-conn get-conn``: its connection is one of psycopg 3. ``--commit on`` waits for the disk.
 
 Two processes, one for each checkout, take turns on one server, so that what else the machine does meets both. For each
 operation this prints the median of the ratios, new to old, with the interval that contains it with 95 % confidence (by
@@ -33,13 +34,14 @@ CALLS = {
     "lease": 150,
     "put-conn": 300,
     "get-conn": 300,
+    "jobs": 150,
     "work": 4000,
 }
 
 BATCH = 100
 
 #: What only the second process has.
-PARTS = ("running-index", "otel", "otel-sdk")
+PARTS = ("running-index", "otel", "otel-sdk", "ahead", "psycopg3")
 
 
 def main() -> None:
@@ -121,6 +123,11 @@ def child(checkout: str, dsn: str, table: str, part: str) -> None:
     queues.create(retain=0)  # what one turn leaves behind does not slow down the next ones
     queue = queues["jobs"]
     conn = psycopg2.connect(dsn)
+    if part == "psycopg3":
+        import psycopg
+
+        conn = psycopg.connect(dsn)
+    conn.autocommit = part.endswith("psycopg3")
     on_conn = pq.PQ(conn, table=table)["jobs"]
 
     if part == "-running-index":
@@ -141,6 +148,12 @@ def child(checkout: str, dsn: str, table: str, part: str) -> None:
     def taken(job: Any) -> None:
         assert job
 
+    def ended(job: Any) -> None:
+        with job:
+            pass
+
+    options = {"ahead": True} if part == "ahead" else {}
+    loop: Any = None
     steps: dict[str, Callable[[], Any]] = {
         "put": put,
         "get": lambda: taken(queue.get(timeout=0)),
@@ -149,11 +162,13 @@ def child(checkout: str, dsn: str, table: str, part: str) -> None:
         "lease": lambda: queue.get(timeout=0, lease="30s").done(),
         "put-conn": lambda: on_conn.put({"n": 1}),
         "get-conn": lambda: taken(on_conn.get(timeout=0)),
+        "jobs": lambda: ended(next(loop)),
     }
     call = {"function": "noop", "args": [], "kwargs": {}}
     for line in sys.stdin:
         operation = line.strip()
         calls = CALLS[operation]
+        loop = queue.jobs(timeout=0, **options)
         queue.clear()
         if not operation.startswith("put"):
             queue.put_many([call] * (calls * BATCH if operation == "get_many" else calls))

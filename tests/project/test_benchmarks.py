@@ -83,13 +83,23 @@ class TestPairs:
         assert re.findall(r"^(\w+) +rate [\d.]+ ", done.stdout, re.MULTILINE) == ["put", "block", "work"], done.stderr
 
 
-    @pytest.mark.parametrize(("part", "operations"), [("running-index", ["put", "lease"]), ("otel", ["put"])])
+    @pytest.mark.parametrize(
+        ("part", "operations"),
+        [
+            ("running-index", ["put", "lease"]),
+            ("otel", ["put"]),
+            ("ahead", ["jobs"]),
+            ("psycopg3", ["put-conn", "get-conn"]),
+        ],
+    )
     def test_it_compares_with_one_of_its_parts_left_out(self, part: str, operations: list[str]) -> None:
         if part == "otel":
             pytest.importorskip("opentelemetry.sdk")
+        if part == "psycopg3":
+            pytest.importorskip("psycopg")
         command = [sys.executable, "-m", "benchmarks.pairs", part, *operations, "--pairs", "1"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-        assert re.findall(r"^(\w+) +rate [\d.]+ ", done.stdout, re.MULTILINE) == operations, done.stderr
+        assert re.findall(r"^([\w-]+) +rate [\d.]+ ", done.stdout, re.MULTILINE) == operations, done.stderr
 
 
 class TestLimits:
