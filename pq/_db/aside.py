@@ -176,8 +176,7 @@ class Aside:
                 return []
             if not driver.idle(conn):
                 return None
-            with driver.committed(conn):
-                return self._usable(self._ask(conn))
+            return self._usable(driver.committed(conn, self._ask))
         except TimeoutError:
             return None
         except driver.Error:

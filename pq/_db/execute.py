@@ -110,13 +110,9 @@ class Executor:
                     with guard:
                         rows = driver._run(conn, text, params)
                 else:
-                    with self.guard(conn, at_most), driver.committed(conn):
-                        if patient:
-                            rows = source.run_patiently(conn, text, params)
-                        elif doubtful and conn.autocommit:
-                            rows = driver.run_and_commit(conn, text, params)
-                        else:
-                            rows = driver.run(conn, text, params)
+                    run = driver.run_and_commit if doubtful else driver.run
+                    with self.guard(conn, at_most):
+                        rows = driver.committed(conn, source.run_patiently if patient else run, text, params)
                 its.answered_at = time.monotonic()
                 its.limit = remains
                 source.executed(sql)

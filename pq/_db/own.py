@@ -91,8 +91,7 @@ class OwnTransaction(Transaction):
         before, execute = prepared.whole(sql, params, lambda: driver.mogrify(conn, sql, params))
         try:
             if before:
-                with driver.committed(conn):
-                    driver.run(conn, before)
+                driver.committed(conn, driver.run, before)
             if execute:
                 return self._begin_with(execute, None, limit)
         except driver.Error as error:

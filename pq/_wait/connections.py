@@ -66,8 +66,7 @@ class SharedConnection:
                 raise Busy from None
             if not self.driver.idle(conn):
                 raise Busy  # not ours to commit
-            with self.driver.committed(conn):
-                return action(conn, *args)
+            return self.driver.committed(conn, action, *args)
         finally:
             loan.release()
 

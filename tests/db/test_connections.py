@@ -370,8 +370,7 @@ def test_after_discard_all(dsn: str, kind: str) -> None:
         assert got(queue) == 1
         waiting = Background(got, queue, timeout=30)
         conn = pq._db.source.acquire()
-        with pq._db.driver.committed(conn):
-            conn.cursor().execute("discard all")
+        pq._db.driver.committed(conn, pq._db.driver.run, "discard all")
         pq._db.source.release(conn)
         queue.put(2)
         assert waiting.result() == 2

@@ -6,17 +6,17 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Container, Mapping
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
 from ... import errors
 from ..sockets import readable
 from . import dsn as dsns
-from .at_once import AtOnce
 from .errors import Errors, both
 from .limits import Limits, Timed
+
+T = TypeVar("T")
 
 Params = Mapping[str, Any]
 Rows = list[tuple[Any, ...]]
@@ -29,8 +29,6 @@ _IDLE, _ACTIVE, _OPEN, _FAILED = range(4)
 
 # Does nothing, not even take a snapshot
 PING = "show transaction_isolation"
-
-NOTHING = nullcontext()
 
 
 class Driver(Errors, ABC):
@@ -154,7 +152,9 @@ class Driver(Errors, ABC):
         """
         try:
             if not conn.closed and self._status(conn) != _ACTIVE and readable(conn.fileno()):
-                with self.committed(conn) if self.idle(conn) else NOTHING:
+                if self.idle(conn):
+                    self.committed(conn, self.run, PING)
+                else:
                     self.run(conn, PING)
         except self.Error:
             pass  # a transaction that has failed, unless:
@@ -186,9 +186,11 @@ class Driver(Errors, ABC):
     def run_and_commit(self, conn: Any, sql: str, params: Any = None) -> list[tuple[Any, ...]]:
         """Execute and commit in two round trips. If the connection is lost in the first one, nothing was changed.
 
-        :param conn: an idle connection in autocommit mode.
+        :param conn: an idle connection. Outside of autocommit mode the caller commits.
         :raises ConnectionLost: COMMIT was not sent.
         """
+        if not conn.autocommit:
+            return self.run(conn, sql, params)
         rows = None
         try:
             rows = self.run(conn, f"begin; {sql}", params)
@@ -200,29 +202,38 @@ class Driver(Errors, ABC):
             self.rollback(conn)
             raise
 
-    def committed(self, conn: Any) -> AbstractContextManager[None]:
-        """Return a context manager: what is executed inside is committed at its end, and with it what the application
-        had begun before.
+    def committed(self, conn: Any, action: Callable[..., T], *args: Any) -> T:
+        """Call ``action(conn, *args)``, and commit what it executes, and with it what the application had begun before.
 
         Where possible there is no BEGIN and COMMIT around, which saves two of three round trips. But the isolation
-        level of a connection would not hold that way, or psycopg2 would write it to the session.
+        level of a connection would not hold that way, or psycopg2 would write it to the session. This is no context
+        manager: an interrupt may come when one has been called to end, and before its first line.
         """
         if conn.autocommit:
-            return NOTHING
-        return AtOnce(self, conn) if self.idle(conn) and self.is_plain(conn) else self._committed(conn)
-
-    @contextmanager
-    def _committed(self, conn: Any) -> Iterator[None]:
+            return action(conn, *args)
+        if self.idle(conn) and self.is_plain(conn):
+            try:
+                try:
+                    conn.autocommit = True
+                    found = action(conn, *args)
+                    if not self.idle(conn):  # in psycopg2's `with conn:`
+                        self.commit(conn)
+                    return found
+                finally:
+                    self._switch_off(conn)
+            finally:
+                self._switch_off(conn)  # an interrupt may have come before the first of these two
         try:
-            yield
+            found = action(conn, *args)
         except BaseException as error:
             self.rollback(conn)
             if self.is_lost(conn, error):
                 self.raise_lost(error)  # certainly: COMMIT was not sent
             raise
         self.commit(conn)
+        return found
 
-    def switch_off(self, conn: Any) -> None:
+    def _switch_off(self, conn: Any) -> None:
         """Leave autocommit mode."""
         if not conn.closed and conn.autocommit:
             if not self.idle(conn):  # interrupted: out of autocommit mode, psycopg2 would not know of the transaction

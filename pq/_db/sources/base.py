@@ -175,8 +175,8 @@ class Source(ABC):
             pid = self.driver.backend_pid(conn)
             limit = round((self.statement_timeout or 0) * 1000)
             try:
-                with self.driver.committed(conn):
-                    ((found, own, limited),) = self.driver.run(conn, _SQL["limit"], {"pid": pid, "limit": limit})
+                params = {"pid": pid, "limit": limit}
+                ((found, own, limited),) = self.driver.committed(conn, self.driver.run, _SQL["limit"], params)
             except self.driver.Error as error:
                 if self.driver.is_lost(conn, error):
                     self.driver.raise_lost(error)

@@ -107,13 +107,13 @@ class Pool(Given):
         if self._writable is None or conn in self._writable or not self.driver.idle(conn):
             return True
         try:
-            with self.driver.committed(conn):
-                read_only = self.driver.run(conn, "show transaction_read_only") == [("on",)]
+            found = self.driver.committed(conn, self.driver.run, "show transaction_read_only")
         except self.driver.Error:
             return False
-        if not read_only:
-            self._writable.add(conn)
-        return not read_only
+        if found == [("on",)]:
+            return False
+        self._writable.add(conn)
+        return True
 
     def release(self, conn: Any, lost: bool = False) -> None:
         if conn in self._lent:
