@@ -11,14 +11,11 @@ from .._db import Rows
 from .._table import Table
 from ..errors import PQError
 from ..retry import Policy
-from ..sql import array
+from ..sql import array, numbers
 from .key_state import KeyState
 
 #: The largest number of deliveries that one statement settles.
 MAX_DELIVERIES = 1000
-
-#: The largest number that the shorter statement settles: for more it might seem better to read the whole table.
-MAX_TOGETHER = 100
 
 
 class Delivery(Protocol):
@@ -121,12 +118,12 @@ def _settle_done(
         if first.outcome != "done" or first.key_state is not None:
             return given
         params["id"] = first.job.id
-    elif len(given) <= MAX_TOGETHER and all(
+    elif all(
         job.attempts == attempts and job.dequeued_at == at and outcome == "done" and result is key_state is None
         for job, outcome, _, _, result, _, key_state in given
     ):
         instead["is_its_row"] = "is_one_of_claim"
-        params["ids"] = array([settlement.job.id for settlement in given])
+        params["ids"] = numbers(settlement.job.id for settlement in given)
     else:
         return given
     sql = table.statements("lease.sql", **instead)["done_and_remove" if removes else "done"]
@@ -194,7 +191,7 @@ def serves(table: Table, lock_timeout: float) -> None:
 def identity(jobs: Sequence[Delivery]) -> dict[str, Any]:
     """Return the parameters that tell which deliveries a statement is about."""
     return {
-        "ids": array(job.id for job in jobs),
-        "attempts": array(job.attempts for job in jobs),
+        "ids": numbers(job.id for job in jobs),
+        "attempts": numbers(job.attempts for job in jobs),
         "dequeued_at": array(job.dequeued_at for job in jobs),
     }

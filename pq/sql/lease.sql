@@ -9,8 +9,9 @@
 -- delivery, so that to look it up seems cheaper than to read the table.
 
 -- name: is_one_of_claim
--- In place of "is_its_row", for deliveries of one claim, which have one time.
-id = any (%(ids)s::bigint[])
+-- In place of "is_its_row", for deliveries of one claim, which have one time. Of the inner query's array the planner expects
+-- ten elements, however long it is.
+id = any (array(select unnest(%(ids)s::bigint[])))
 
 -- name: given
 -- One element of each array for each delivery; an empty text is a null. Both conditions are always true; the planner

@@ -21,6 +21,9 @@ from .held import Held
 #: Characters of results and errors that are settled by one statement, unless a single job has more.
 MAX_CHARACTERS = 1_000_000
 
+#: So many of one claim are not settled together with those of the next one: a settlement is a commit.
+ONE_CLAIM = 50
+
 #: Seconds that a settlement waits for a row that another transaction has locked. The other jobs wait as long.
 LOCK_TIMEOUT = 0.1
 
@@ -105,12 +108,15 @@ class Completer:
             log(logging.WARNING, "not settled, its lease will expire,", execution)
 
     def _next(self) -> Batch:
-        """Return what is to be settled next: the jobs that ended first, by number and by length."""
+        """Return what is to be settled next: the jobs that ended first, by number and by length. Those of one claim are
+        settled by a shorter statement, if they are many."""
         batch: Batch = []
         characters = 0
         for execution, settlement in islice(list(self._held.ended.items()), self._batch):
             characters += execution.size
             if batch and characters > MAX_CHARACTERS:
+                break
+            if len(batch) >= ONE_CLAIM and execution.taken != batch[0][0].taken:
                 break
             batch.append((execution, settlement))
         return batch
@@ -123,11 +129,20 @@ class Completer:
         :param again: this was tried before.
         """
         try:
-            lost = set(settle([settlement for _, settlement in batch], LOCK_TIMEOUT, self.table))
+            lost = settle([settlement for _, settlement in batch], LOCK_TIMEOUT, self.table)
         except Exception as error:
-            return self._explain(batch, error, again)
+            left = [end for end in batch if not end[1].job.settled]
+            if len(left) < len(batch):  # by a first statement, before one that failed
+                self._note([end for end in batch if end[1].job.settled], set())
+            return not left or self._explain(left, error, again)
         self._backoff.over()
+        self._note(batch, set(lost))
+        return True
+
+    def _note(self, batch: Batch, lost: set[Any]) -> None:
+        """These were settled, or are lost: tell of them."""
         settled = self._held.settled([execution for execution, _ in batch])
+        done = []
         for execution, settlement in batch:
             if execution not in settled:  # it was abandoned meanwhile
                 continue
@@ -136,10 +151,10 @@ class Completer:
             elif settlement.job in lost:
                 self._tell(execution, "lost")
             elif settlement.outcome == "done" and not execution.lost:
-                self._events.tell("done", execution)
+                done.append(execution)
             else:
                 self._tell(execution, settlement.outcome)
-        return True
+        self._events.done(done)
 
     def _explain(self, batch: Batch, error: Exception, again: bool) -> bool:
         """Do what is right after a statement that failed; return as `_settle` does.

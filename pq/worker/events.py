@@ -73,6 +73,15 @@ class Events:
         check_plain(f"the function for {name!r}", function)
         self._functions[name].append(function)
 
+    def done(self, executions: list[Execution]) -> None:
+        """Tell of jobs that are done, as `tell` does."""
+        if logger.isEnabledFor(LEVELS["done"]) or self._functions["done"] or self._instruments.events:
+            for execution in executions:
+                self.tell("done", execution)
+        else:
+            with self._lock:
+                self.counts["done"] += len(executions)
+
     def tell(self, name: str, execution: Execution, error: BaseException | None = None) -> None:
         """Count and log an event that is committed, and call the functions for it.
 

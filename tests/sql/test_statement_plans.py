@@ -97,7 +97,7 @@ BY_ID: dict[str, tuple[str, str, dict[str, Any], dict[str, str]]] = {
             {"is_its_row": "is_one_of_claim"},
         )
         for name in ("done", "done_and_remove")
-        for count in (2, 100)
+        for count in (2, 1000)
     },
     "add_step": ("lease.sql", "add_step", ONE | {"entry": '"a": 1'}, {}),
     "cancelled": ("lease.sql", "cancelled", CHANGE, {}),

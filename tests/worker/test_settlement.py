@@ -13,9 +13,12 @@ from psycopg2.extensions import make_dsn
 from support import PATIENCE, Background, wait_until
 from support.tasks import DEAD, DONE, HELD, Gate, Sql, fill, number, working
 
+from pq import Unique
 from pq._jobs import settlement
+from pq._jobs.settlement import Settlement
 from pq.tasks import PQ, Queue, Worker
 from pq.worker import completer, held
+from pq.worker.execution import Execution
 
 
 @pytest.fixture
@@ -63,6 +66,23 @@ def test_a_job_that_can_not_be_settled_fails_alone(pq: PQ, sql: Sql, code: str) 
     (dead,) = pq["a"].dead
     assert dead.id == ids[20]
     assert worker.status()["counts"] == {"start": 41, "done": 40, "retry": 0, "dead": 1, "lost": 0, "cancelled": 0}
+
+
+def test_what_a_first_statement_has_settled_is_not_lost_if_a_second_one_fails(pq: PQ, sql: Sql) -> None:
+    """Finished jobs are not kept, so the others are deleted; then the one that has to stay is to be updated."""
+    pq.create(retain=0)
+    pq["a"].put_many(range(5))
+    pq["a"].put("bad", unique=Unique("token", window="1h"))
+    refuse(sql, "new.data::text like '%bad%' and new.error is null and new.due_at is null and old.due_at is not null")
+    worker = Worker(pq["a"])
+    completer = worker._services.completer
+    completer.table = pq["a"]._table
+    executions = [Execution(job, time.monotonic()) for job in pq["a"].get_many(6, lease="1h")]
+    worker._held.add(executions)
+    for execution in executions:
+        worker._held.end(execution, Settlement(execution.job, "done"))
+    completer.run_once()
+    assert worker.status()["counts"] == {"start": 0, "done": 5, "retry": 0, "dead": 1, "lost": 0, "cancelled": 0}
 
 
 def test_a_job_that_can_not_even_fail_is_kept_and_settled_when_it_can_be(
