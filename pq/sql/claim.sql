@@ -160,16 +160,30 @@ expected_at >= %(urgent_mark)s::timestamp at time zone 'utc'
 -- name: claim_ready
 -- Take the best jobs of a queue in which no job is due, and which is neither paused nor limited; of another one, none. This
 -- does two thirds of the work of "claim", and locks no more rows than it takes.
-with :quiet
+with pq_open as materialized (
+  select where :is_quiet
+)
 :taken
 where id = any (array(:best_ready)) and :takes
 returning :short
 
 -- name: claim_first
--- In place of "claim_ready", for one job: without the array it takes the server some 4 % less.
-with :quiet
+-- In place of "claim_ready", for one job. Of the parts of one expression the server executes no more than it needs, and one
+-- after the other, without what nodes of a plan take: a quarter of the whole.
 :taken
-where id = (:best_ready) and :takes
+where id = case when :is_quiet then coalesce((
+  select id from :table
+  where :urgent and :may_begin
+  order by q_name, expected_at, id
+  limit 1
+  for update skip locked
+), (
+  select id from :table
+  where :other and :may_begin
+  order by q_name, expected_at, id
+  limit 1
+  for update skip locked
+)) end and :takes
 returning :short
 
 -- name: done_and_next
@@ -203,12 +217,10 @@ select exists (select from pq_ended), pq_next.* from (select) as one left join p
 -- In place of each of these, if it tells of the rest.
 :columns, :removes, null::bigint:rest:headers
 
--- name: quiet
+-- name: is_quiet
 -- The first due job is looked for in order: any of them might seem to be found sooner by reading the table.
-pq_open as materialized (
-  select where (select id from :table where :due and :since order by q_name, due_at limit 1) is null
-    and not exists (select from :table where q_name = %(queue)s and :marker)
-)
+(select id from :table where :due and :since order by q_name, due_at limit 1) is null
+  and not exists (select from :table where q_name = %(queue)s and :marker)
 
 -- name: best_ready
 select ready.id from (

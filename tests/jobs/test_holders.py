@@ -191,7 +191,7 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]
 
     def forget() -> None:
         sql.bound.cache_clear()
-        claim._statement.cache_clear()
+        claim.statement.cache_clear()
 
     def replace(old: str, new: str) -> None:
         read = sql.statements

@@ -281,7 +281,7 @@ def read_by(pq: PQ, monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) ->
     execute = pq._db.execute
 
     def explained(sql: str, params: Any = None, **options: Any) -> Any:
-        if "pq_open" in sql:
+        if "skip locked" in sql:
             (((plan,),),) = execute(f"explain (analyze, buffers, format json) {sql}", params)
             found.append(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
         return execute(sql, params, **options)
@@ -331,7 +331,7 @@ def test_a_claim_during_which_others_were_made_ready_hides_none_of_them(
     def delayed(sql_text: str, *args: Any, **options: Any) -> Any:
         """The answer to the claim comes late."""
         found = execute(sql_text, *args, **options)
-        if "pq_open" in sql_text:
+        if "skip locked" in sql_text:
             monkeypatch.undo()
             monkeypatch.setattr(_marks, "ID_MARGIN", 0)
             sql("update queue set due_at = now() where due_at is not null")

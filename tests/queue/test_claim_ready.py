@@ -22,7 +22,7 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 
 
 def is_short(sql: str) -> bool:
-    return "pq_best" not in sql and "pq_open" in sql
+    return "pq_best" not in sql and "skip locked" in sql
 
 
 def seen(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
@@ -31,7 +31,7 @@ def seen(pq: PQ, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     execute = pq._db.execute
 
     def noting(sql: str, *args: Any, **options: Any) -> Any:
-        if "pq_open" in sql:
+        if "skip locked" in sql:
             found.append(is_short(sql))
         return execute(sql, *args, **options)
 
@@ -189,12 +189,14 @@ def test_a_small_table_is_not_read_as_a_whole(dsn: str, sql: Sql, monkeypatch: p
             for _ in range(3):
                 assert len(pq["a"].get_many(n)) == n
         with conn.cursor() as cursor:
-            cursor.execute("select name, statement from pg_prepared_statements where statement like '%pq_open%'")
+            cursor.execute(
+                "select name, cardinality(parameter_types) from pg_prepared_statements where statement ~ 'skip locked'"
+            )
             statements = cursor.fetchall()
             assert len(statements) == 2
             cursor.execute("set plan_cache_mode = force_generic_plan")
-            for name, _ in statements:
-                cursor.execute(f"explain (format json) execute {name}(null, null, null)")
+            for name, count in statements:
+                cursor.execute(f"explain (format json) execute {name}({', '.join(['null'] * count)})")
                 for node in nodes(cursor.fetchone()[0][0]["Plan"]):
                     assert node["Node Type"] != "Seq Scan", node
             cursor.execute("show enable_seqscan")

@@ -408,7 +408,7 @@ MUTANTS = [
     ("put_to_another_queue", "leader not woken", method(WaitingRoom, "_wake", lambda *args: None)),
     ("earlier_row_becomes_due", "due rows overlooked", look(due_in=None)),
     ("put_while_the_claim_is_answered", "hears of nothing", method(WaitedQueue, "told", nothing_left)),
-    ("another_job_is_locked", "counts what it took", method(claim_module, "_is_all", lambda rows: True)),
+    ("another_job_is_locked", "counts what it took", method(claim_module, "is_all", lambda rows: True)),
     ("another_row_becomes_due", "no time is told", told(lambda name, since, due_in, lease: (name, since, None, lease))),
     ("lease_expires", "no lease is told", told(lambda name, since, due_in, lease: (name, since, due_in, None))),
     ("earlier_row_becomes_due", "no look after an event", method(WaitedQueue, "happened", only_call)),
