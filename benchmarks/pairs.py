@@ -3,7 +3,8 @@
 In place of a revision there may be one of this checkout's own parts, which the older one then has not, as in
 ``python -m benchmarks.pairs running-index put get lease work`` or ``otel put``: each put has a span of OpenTelemetry's
 SDK. With ``otel-sdk`` it has a span and a counter of the SDK alone, none of pq. ``ahead jobs``: the loop takes jobs
-ahead. ``psycopg3 put-conn get-conn``: its connection is one of psycopg 3. ``--commit on`` waits for the disk.
+ahead. ``psycopg3 put-conn get-conn``: its connection is one of psycopg 3. ``raw put get block lease jobs``: beside
+psycopg2's bare loop of prepared statements, in place of an older checkout. ``--commit on`` waits for the disk.
 
 Two processes, one for each checkout, take turns on one server, so that what else the machine does meets both. For each
 operation this prints the median of the ratios, new to old, with the interval that contains it with 95 % confidence (by
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -41,7 +43,7 @@ CALLS = {
 BATCH = 100
 
 #: What only the second process has.
-PARTS = ("running-index", "otel", "otel-sdk", "ahead", "psycopg3")
+PARTS = ("running-index", "otel", "otel-sdk", "ahead", "ahead-raw", "psycopg3", "raw")
 
 
 def main() -> None:
@@ -120,7 +122,7 @@ def child(checkout: str, dsn: str, table: str, part: str) -> None:
 
     logging.disable(logging.CRITICAL)
     queues = pq.tasks.PQ(dsn, table=table)
-    queues.create(retain=0)  # what one turn leaves behind does not slow down the next ones
+    queues.create(retain="7d" if part.endswith("raw") else 0)  # with 0, what one turn leaves slows down no other
     queue = queues["jobs"]
     conn = psycopg2.connect(dsn)
     if part == "psycopg3":
@@ -152,7 +154,7 @@ def child(checkout: str, dsn: str, table: str, part: str) -> None:
         with job:
             pass
 
-    options = {"ahead": True} if part == "ahead" else {}
+    options = {"ahead": True} if part.startswith("ahead") else {}
     loop: Any = None
     steps: dict[str, Callable[[], Any]] = {
         "put": put,
@@ -164,12 +166,17 @@ def child(checkout: str, dsn: str, table: str, part: str) -> None:
         "get-conn": lambda: taken(on_conn.get(timeout=0)),
         "jobs": lambda: ended(next(loop)),
     }
+    if part.startswith("-") and part.endswith("raw"):
+        steps = bare(dsn, table)
     call = {"function": "noop", "args": [], "kwargs": {}}
     for line in sys.stdin:
         operation = line.strip()
         calls = CALLS[operation]
         loop = queue.jobs(timeout=0, **options)
         queue.clear()
+        with conn, conn.cursor() as cursor:
+            if part.endswith("raw"):
+                cursor.execute(f"truncate {table}")
         if not operation.startswith("put"):
             queue.put_many([call] * (calls * BATCH if operation == "get_many" else calls))
         step = steps.get(operation)
@@ -182,6 +189,27 @@ def child(checkout: str, dsn: str, table: str, part: str) -> None:
         spent = time.perf_counter() - began, time.process_time() - used
         conn.rollback()
         print(json.dumps(spent), flush=True)
+
+
+def bare(dsn: str, table: str) -> dict[str, Callable[[], Any]]:
+    """The operations of psycopg2's bare loop, on a table that loses its triggers."""
+    from benchmarks.peers.raw import Raw
+
+    class Bare(Raw):
+        """The same on this table and queue."""
+
+        def _ready(self, cursor: Any, name: str, statement: str, types: str = "") -> str:
+            renamed = re.sub(r"\b(from|into|update) queue\b", rf"\1 {table}", statement).replace("'bench'", "'jobs'")
+            return super()._ready(cursor, name, renamed, types)
+
+    raw = Bare(dsn)
+    raw.drop_triggers(table)
+    put, get = raw.putter(1)(), raw.getter(1)()
+    lease = raw.lease_getter(1)()
+    return {
+        "put": put, "put-conn": put, "get": get, "get-conn": get, "get_many": raw.many_getter(1)(),
+        "block": raw.with_getter(1)(), "lease": lease, "jobs": lease,
+    }  # fmt: skip
 
 
 def with_spans(queues: Any, queue: Any, part: str) -> Callable[[], Any]:

@@ -54,10 +54,13 @@ class Raw(TablePeer):
 
         with pq.PQ(self.dsn) as queues:
             queues.create()
+        self.drop_triggers("queue")
+
+    def drop_triggers(self, table: str) -> None:
         with self.connect().cursor() as cursor:
-            cursor.execute("select tgname from pg_trigger where tgrelid = 'queue'::regclass and not tgisinternal")
+            cursor.execute(f"select tgname from pg_trigger where tgrelid = '{table}'::regclass and not tgisinternal")
             for (trigger,) in cursor.fetchall():
-                cursor.execute(f'drop trigger "{trigger}" on queue')
+                cursor.execute(f'drop trigger "{trigger}" on {table}')
 
     def _ready(self, cursor: Any, name: str, statement: str, types: str = "") -> str:
         """Return what to execute for a statement."""

@@ -34,9 +34,7 @@ class _Thread(threading.local):
 
     def __init__(self) -> None:
         self.token = object()
-
-
-_thread = _Thread()
+        self.place = Place(self.token, None)  # where plain code runs
 
 
 class Place(NamedTuple):
@@ -50,9 +48,13 @@ class Place(NamedTuple):
         return other.thread is self.thread and (self.task is None or other.task is self.task)
 
 
+_thread = _Thread()
+
+
 def here() -> Place:
     """Return the current place."""
-    return Place(_thread.token, _task())
+    task = _task()
+    return _thread.place if task is None else Place(_thread.token, task)
 
 
 def _task() -> object:

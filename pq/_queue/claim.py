@@ -180,7 +180,7 @@ class Claim:
                 tells = isinstance(waiter, Waiter) and not (in_transaction or look.slow)
                 try:
                     if may_be_short and not self.limited.known:
-                        found = self._execute_short(queue, how, look.slow, asked, timeout, tells)
+                        found = self._execute_short(queue, how, look.slow, asked, timeout, in_transaction, tells)
                         rows = sorted(rows + found, key=order) if rows else found
                         all_taken = tells and is_all(found)
                         if len(found) < wanted and not all_taken:  # this does not tell why
@@ -234,11 +234,12 @@ class Claim:
         return rows
 
     def _execute_short(
-        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, tells: bool
-    ) -> Rows:
+        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, in_transaction: bool,
+        tells: bool,
+    ) -> Rows:  # fmt: skip
         """Execute the shorter statement, and return what it has taken."""
         name = "claim_first" if params["limit"] == 1 else "claim_ready"
-        sql = statement(queue._table.quoted, how, slow, queue._db.in_transaction, False, tells, name)
+        sql = statement(queue._table.quoted, how, slow, in_transaction, False, tells, name)
         rows = queue._db.execute(sql, params, timeout=timeout, prepare=True)
         # the others were held back
         found = [row for row in rows if row[DEQUEUED_AT] is not None or (how == "removed" and row[REMOVED])]

@@ -90,6 +90,7 @@ class TestPairs:
             ("otel", ["put"]),
             ("ahead", ["jobs"]),
             ("psycopg3", ["put-conn", "get-conn"]),
+            ("raw", ["put", "get", "get_many", "block", "lease"]),
         ],
     )
     def test_it_compares_with_one_of_its_parts_left_out(self, part: str, operations: list[str]) -> None:
