@@ -174,8 +174,8 @@ def child(checkout: str, dsn: str, table: str, part: str) -> None:
         calls = CALLS[operation]
         loop = queue.jobs(timeout=0, **options)
         queue.clear()
-        with conn, conn.cursor() as cursor:
-            if part.endswith("raw"):
+        if part.endswith("raw"):
+            with conn, conn.cursor() as cursor:
                 cursor.execute(f"truncate {table}")
         if not operation.startswith("put"):
             queue.put_many([call] * (calls * BATCH if operation == "get_many" else calls))
