@@ -28,7 +28,7 @@ def hung_up(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def wait_readable(fds: tuple[int, ...], timeout: float, others: tuple[int, ...] = ()) -> list[int]:
+def wait_readable(fds: tuple[int, ...], timeout: float, others: tuple[int, ...] = ()) -> set[int]:
     """Return those of the descriptors that can be read within `timeout` seconds (at most a day).
 
     This uses poll(), since select() fails for descriptors from 1024 on.
@@ -37,13 +37,13 @@ def wait_readable(fds: tuple[int, ...], timeout: float, others: tuple[int, ...] 
     """
     timeout = max(0.0, min(timeout, 86400.0))
     if os.name == "nt":
-        return list(select.select(fds, [], [], timeout)[0])
+        return set(select.select(fds, [], [], timeout)[0])
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
     for fd in others:
         poll.register(fd, getattr(select, "POLLRDHUP", 0))
-    return [fd for fd, _ in poll.poll(timeout * 1000)]
+    return {fd for fd, _ in poll.poll(timeout * 1000)}
 
 
 def shut(fd: int) -> None:

@@ -57,7 +57,7 @@ class Claim:
         def claim(name: str) -> list[Any]:
             return self.take(queue, limit, max(0.0, deadline - time.monotonic()), lease, waiter)
 
-        found = wait_for(waiter, deadline, claim) or []
+        found = wait_for(waiter, deadline, claim, queue.name if puts_off else None) or []
         # what was put before this call may be heard of only now
         return self.take(queue, limit, 0, lease) if puts_off and not found else found
 

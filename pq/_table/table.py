@@ -178,8 +178,8 @@ class Table:
 
     def is_seen_empty(self, queue: str) -> bool:
         """Return whether waiting threads have just seen that a queue has no job, and will hear of each put since. In a
-        transaction, or on the application's single connection, there may be more."""
-        return self._room.is_seen_empty(queue) and self._aside is None and self.database.current is None
+        transaction there may be more."""
+        return self._room.is_seen_empty(queue) and self.database.current is None
 
     def waiter_for_all(self, queues: Iterable[str]) -> Waiter:
         """Return one that waits for several queues at once, outside of a transaction."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from .._db.drivers.base import Driver
@@ -33,9 +33,9 @@ class OwnConnection:
         with self._watchdog.guard(self.conn, SILENCE_LIMIT):
             return action(self.conn, *args)
 
-    def read(self) -> None:
-        """Take what has arrived."""
-        self.driver.receive(self.conn)
+    def notified(self, channels: Container[str]) -> set[str]:
+        """Take the notifications of these channels that have arrived, without a word to the server."""
+        return self.driver.received(self.conn, channels)
 
     def close(self) -> None:
         self._watchdog.close()
@@ -70,8 +70,13 @@ class SharedConnection:
         finally:
             loan.release()
 
-    def read(self) -> None:
-        """Do nothing: this would take the answer to what another thread of the application executes."""
+    def notified(self, channels: Container[str]) -> set[str]:
+        """Take the notifications of these channels that have arrived.
+
+        :raises Busy: as `use`.
+        """
+        notified: set[str] = self.use(self.driver.notified, channels)
+        return notified
 
     def close(self) -> None:
         """Do nothing: the connection is the application's."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
 
 from .._db import Aside
 from .._db.known import doubt
@@ -22,6 +24,8 @@ LINGER = 0.1
 #: The listening session looks at least once in so many poll intervals, which shows that it is still alive. Where it
 #: does not answer, the leader waits so many times as long as that took before it opens another.
 CHECK = 10
+
+Done = TypeVar("Done")
 
 
 class Leader:
@@ -62,11 +66,20 @@ class Leader:
 
     def serve(self) -> list[int]:
         """Do what is to be done now, and return the file descriptors to sleep on."""
+        return self._guarded(self._tend) or []
+
+    def hear(self) -> None:
+        """Tell waiters what has just been notified, and do nothing else: the leader may be one of them, and then claims
+        before it does the rest."""
+        if self.session is not None:
+            self._guarded(partial(self._hear, self.session))
+
+    def _guarded(self, action: Callable[[], Done]) -> Done | None:
         began = time.monotonic()
         try:
-            fds = self._tend()
+            done = action()
             self.busy = False
-            return fds
+            return done
         except Busy:
             self.busy = True
         except self._source.driver.Error as error:
@@ -78,7 +91,7 @@ class Leader:
         except BaseException:  # nobody knows what the session holds now
             self._lose()
             raise
-        return []
+        return None
 
     def serve_at(self) -> float:
         """Return when to serve again at the latest, in monotonic seconds."""

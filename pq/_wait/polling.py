@@ -59,6 +59,9 @@ class Polling:
         if self._waiter is not None:
             self._waiter.empty(queue)
 
+    def is_seen_empty(self, queue: str) -> bool:
+        return False
+
     def __enter__(self) -> Polling:
         if self._waiter is not None:
             self._waiter.__enter__()

@@ -21,9 +21,6 @@ from .leader import LINGER, Leader
 from .waited import Reason, WaitedQueue
 from .waiter import Waiter
 
-#: Seconds after which another thread does what the leader should have done.
-LATE_CLAIM = 0.1
-
 #: Seconds between looks whether the second connection of a `PQ` on a single one is to be closed.
 REST_CHECK = 0.5
 
@@ -146,7 +143,10 @@ class WaitingRoom:
                 queue.told(since, due_in)
 
     def is_seen_empty(self, name: str) -> bool:
-        return (queue := self.queues.get(name)) is not None and queue.is_seen_empty
+        if (queue := self.queues.get(name)) is None or not queue.is_seen_empty:
+            return False
+        # of what is put on the very connection that listens, nothing is heard
+        return self._aside is None or self._aside.database is not None
 
     def leave(self, waiter: Waiter) -> None:
         lingers = False
@@ -164,21 +164,17 @@ class WaitingRoom:
                     lingers |= self.leader.vacate(queue)
         if lingers:
             self._tidying.ask()
-        self._tidy()
+        if lingers and self._led_by is None:  # what this thread has no more need of is not to be given up yet
+            self._resign()
+        else:
+            self._tidy()
 
     def _claim_at(self, waiter: Waiter, now: float) -> float:
-        """Return when this waiter must claim although the leader has called nobody: its session may not answer.
-
-        If it is that late, the waiter is called.
-        """
+        """Return when this waiter must claim although the leader has called nobody: its session may not answer."""
         if self.leader.shares:
             return math.inf
-        queues = [self.queues[name] for name in waiter.queues]
-        for queue in queues:
-            if queue.claim_at + LATE_CLAIM <= now:
-                queue.claim_at = now + self._poll_interval
-                waiter.called[queue.name] = Reason.TIME
-        return now if waiter.called else LATE_CLAIM + min(queue.claim_at for queue in queues)
+        late = min(self.queues[name].late_at(waiter, now) for name in waiter.queues)
+        return now if waiter.called else late
 
     # -- what others call
 
@@ -238,8 +234,11 @@ class WaitingRoom:
             if waiter.called or waiter.cancelled or self.leader.closed:
                 return
         others = () if self._aside is None else self._aside.watched
-        wait_readable((self._waker.fileno(), *fds), until - time.monotonic(), others)
-        self._waker.clear()
+        found = wait_readable((self._waker.fileno(), *fds), until - time.monotonic(), others)
+        if self._waker.fileno() in found:
+            self._waker.clear()
+        if not found.isdisjoint(fds):
+            self.leader.hear()
 
     def _resign(self, waiter: Waiter | None = None) -> None:
         """Have another waiter lead, if nobody does."""

@@ -136,12 +136,9 @@ class ListeningSession:
 
     def notified(self) -> list[str]:
         """Return the queues for which notifications have come since the last call."""
-        if readable(self.fileno()):
-            self._connection.read()
-        elif not self.pending():
+        if not (readable(self.fileno()) or self.pending()):
             return []
-        channels = self._connection.use(self._driver.notified, self._queues)
-        return [self._queues[channel] for channel in channels]
+        return [self._queues[channel] for channel in self._connection.notified(self._queues)]
 
     @property
     def lingers(self) -> bool:

@@ -12,6 +12,9 @@ from typing import Protocol
 #: Seconds of the first of several pauses; each further one is twice as long, up to the poll interval.
 FIRST_PAUSE = 0.005
 
+#: Seconds after which another thread does what the leader should have done.
+LATE_CLAIM = 0.1
+
 
 class Reason(enum.Enum):
     """Why a waiter is to claim from a queue."""
@@ -89,6 +92,13 @@ class WaitedQueue:
         for waiter in others:
             waiter.called[self.name] = reason
             waiter.condition.notify()
+
+    def late_at(self, waiter: Sleeper, now: float) -> float:
+        """Return when the leader is late. If it is so now, this waiter is called."""
+        if self.claim_at + LATE_CLAIM <= now:
+            self.claim_at = now + self._poll_interval
+            waiter.called[self.name] = Reason.TIME
+        return self.claim_at + LATE_CLAIM
 
     def claimed_in_vain(self, reason: Reason) -> None:
         """Note that a waiter's claim has found nothing.

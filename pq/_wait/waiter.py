@@ -172,17 +172,25 @@ class AnyWaiter(Protocol):
     def wait(self, deadline: float) -> bool: ...
     def ready(self) -> list[str]: ...
     def empty(self, queue: str) -> None: ...
+    def is_seen_empty(self, queue: str) -> bool: ...
     def __enter__(self) -> Any: ...
     def __exit__(self, *exc: object) -> None: ...
 
 
-def wait_for(waiter: AnyWaiter, deadline: float, claim: Callable[[str], Found]) -> Found | None:
+def wait_for(
+    waiter: AnyWaiter, deadline: float, claim: Callable[[str], Found], seen_empty: str | None = None
+) -> Found | None:
     """Wait until a claim finds something, and return that; None if nothing was found until the deadline.
 
     :param deadline: in monotonic seconds.
     :param claim: called with the name of a queue; returns what it has found there, or something false.
+    :param seen_empty: the name of a queue from which nobody has claimed, since it was seen empty. If that does not hold
+        any more, once this thread waits, there is a claim at once: the application's single connection may see other
+        rows by now than those on which threads wait.
     """
     with waiter:
+        if seen_empty is not None and not waiter.is_seen_empty(seen_empty) and (found := claim(seen_empty)):
+            return found
         while waiter.wait(deadline):
             for queue in waiter.ready():
                 if found := claim(queue):

@@ -16,11 +16,16 @@ from support.kinds import NAME, WITH_PSYCOPG3, make_pq
 
 from pq import PQ
 from pq._db import aside
+from pq._queue import marks
+from pq._table import table
+from pq._wait import leader
 from pq.errors import ConnectionLost
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 HOUR = 3600.0
+
+INSERT = "insert into queue (q_name, data) values ('a', '1')"
 
 KINDS = [kind for kind in WITH_PSYCOPG3 if kind.endswith("connection") and not kind.startswith("autocommit")]
 
@@ -84,6 +89,66 @@ def test_who_waits_is_not_held_up_by_a_transaction_of_the_application(single: PQ
     assert waiter.result().data == 1
     conn.rollback()
     assert sql("select to_regclass('mine')") == [(None,)]
+
+
+@pytest.fixture(params=KINDS)
+def patient(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
+    with make_pq(request.param, dsn, poll_interval=HOUR) as pq:
+        yield pq
+
+
+def seen_empty(pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a job until there is one, and nothing else."""
+    monkeypatch.setattr(leader, "LINGER", HOUR)
+    monkeypatch.setattr(marks, "SLOW_SECONDS", HOUR)  # on a busy machine: then a claim does not tell what is left
+    waiter = Background(pq["a"].get, timeout=HOUR)
+    wait_until(lambda: waits_aside(pq), "the waiter")
+    sql(INSERT)
+    assert waiter.result() is not None
+    assert pq._table.is_seen_empty("a")
+
+
+@pytest.mark.parametrize("waiters", [1, 3])
+def test_two_statements_take_a_job_that_was_waited_for(
+    patient: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch, waiters: int
+) -> None:
+    """One asks what the application's connection sees, unless others wait all the time; the other one is the claim."""
+    monkeypatch.setattr(table, "HEAL_PAUSE", HOUR)
+    seen_empty(patient, sql, monkeypatch)
+    messages: list[str] = []
+    adapter = type(patient._db.source.driver)
+    run = adapter._run
+    monkeypatch.setattr(adapter, "_run", lambda *args: (messages.append(args[2]), run(*args))[1])
+    got: list[Any] = []
+
+    def work() -> None:
+        while (job := patient["a"].get(timeout=HOUR)).data != "end":
+            got.append(job)
+
+    def all_asleep() -> bool:
+        queue = patient._table._room.queues["a"]
+        return waits_aside(patient, waiters) and not queue.stale and not any(waiter.called for waiter in queue.waiters)
+
+    threads = [Background(work) for _ in range(waiters)]
+    wait_until(all_asleep, "that all wait")
+    for number in range(1, 11):
+        if number == 6:  # prepared by now
+            messages.clear()
+        sql(INSERT)
+        wait_until(lambda number=number: len(got) == number and all_asleep(), "that the job is taken")
+    assert len(messages) == (10 if waiters == 1 else 5), "\n".join(messages)
+    sql("insert into queue (q_name, data) select 'a', '\"end\"' from generate_series(1, %s)", [waiters])
+    for thread in threads:
+        thread.result()
+
+
+def test_what_the_application_has_put_and_not_committed_is_found_at_once(
+    patient: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a ``get`` that would leave out its first claim, since the others see an empty queue."""
+    seen_empty(patient, sql, monkeypatch)
+    patient._db.conn.cursor().execute(INSERT)
+    assert Background(patient["a"].get, timeout=HOUR).result() is not None
 
 
 def test_jobs_that_were_waited_for_are_settled_on_the_connection_that_was_given(

@@ -20,7 +20,7 @@ from support import PATIENCE, Background, wait_until
 from support.orders import merges
 
 from pq import PQ
-from pq._wait import connections, leader
+from pq._wait import connections
 from pq._wait import session as sessions
 from pq._wait.session import Gate, ListeningSession, Look
 
@@ -138,7 +138,7 @@ def _hold(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return limited(session, conn, sql, params)
 
     monkeypatch.setattr(ListeningSession, "_limited", held_limited)
-    monkeypatch.setattr(leader, "LINGER", 0.0)
+    monkeypatch.setattr(ListeningSession, "lingers", False)
     monkeypatch.setattr(connections, "SILENCE_LIMIT", 2 * PATIENCE)
     monkeypatch.setattr(sessions, "TIME_LIMIT", 2 * PATIENCE)
     yield

@@ -135,7 +135,7 @@ class Race:
         self._sleeping = False
         monkeypatch.setattr("pq._wait.room.wait_readable", self._sleep)
 
-    def _sleep(self, fds: tuple[int, ...], timeout: float, others: tuple[int, ...] = ()) -> list[int]:
+    def _sleep(self, fds: tuple[int, ...], timeout: float, others: tuple[int, ...] = ()) -> set[int]:
         self._sleeping = True
         try:
             return wait_readable(fds, timeout, others)
@@ -705,7 +705,7 @@ def test_a_session_ends_that_is_in_use_while_its_pq_is_closed(
     dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a thread that has waited, and gives up the gate."""
-    monkeypatch.setattr(leader, "LINGER", 0.0)
+    monkeypatch.setattr(ListeningSession, "lingers", False)
     pq = PQ(dsn)
     keep = ListeningSession.keep
 

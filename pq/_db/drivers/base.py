@@ -101,7 +101,7 @@ class Driver(Errors, ABC):
         """Keep what arrives for pq until `notified` takes it. Call this before LISTEN."""
 
     @abstractmethod
-    def receive(self, conn: Any) -> None:
+    def _receive(self, conn: Any) -> None:
         """Read what has arrived from the socket. Only for a connection that nothing else uses."""
 
     @abstractmethod
@@ -296,4 +296,9 @@ class Driver(Errors, ABC):
         """Take the notifications of these channels that have arrived. Others stay for their owner."""
         if readable(conn.fileno()):
             self.run(conn, PING)  # which reads them; see `alive`
+        return self._take(conn, channels)
+
+    def received(self, conn: Any, channels: Container[str]) -> set[str]:
+        """As `notified`, on a connection that nothing else uses: read its socket, and send nothing."""
+        self._receive(conn)
         return self._take(conn, channels)

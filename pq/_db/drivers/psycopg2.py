@@ -134,7 +134,7 @@ class Psycopg2(Driver):
     def listen(self, conn: Any) -> None:
         """Do nothing: psycopg2 keeps all notifications."""
 
-    def receive(self, conn: Any) -> None:
+    def _receive(self, conn: Any) -> None:
         conn.poll()
 
     def has_notified(self, conn: Any, channels: Container[str]) -> bool:

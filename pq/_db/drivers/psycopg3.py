@@ -152,7 +152,7 @@ class Psycopg3(Driver):
         if conn not in self._inboxes:
             self._inboxes[conn] = _Inbox(conn.pgconn)
 
-    def receive(self, conn: Any) -> None:
+    def _receive(self, conn: Any) -> None:
         conn.pgconn.consume_input()
         self._collect(conn)
 
