@@ -299,6 +299,6 @@ class Driver(Errors, ABC):
         return self._take(conn, channels)
 
     def received(self, conn: Any, channels: Container[str]) -> set[str]:
-        """As `notified`, on a connection that nothing else uses: read its socket, and send nothing."""
+        """Do what `notified` does on a connection that nothing else uses: read its socket, and send nothing."""
         self._receive(conn)
         return self._take(conn, channels)
