@@ -35,7 +35,8 @@ class OwnConnection:
 
     def notified(self, channels: Container[str]) -> set[str]:
         """Take the notifications of these channels that have arrived, without a word to the server."""
-        return self.driver.received(self.conn, channels)
+        self.driver.receive(self.conn)
+        return self.driver.take(self.conn, channels)
 
     def close(self) -> None:
         self._watchdog.close()

@@ -78,9 +78,9 @@ class Adapted(Driver):
     mogrify: Any = _never
     _begin: Any = _never
     listen: Any = _never
-    _receive: Any = _never
+    receive: Any = _never
     has_notified: Any = _never
-    _take: Any = _never
+    take: Any = _never
 
 
 @cache

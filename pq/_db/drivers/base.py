@@ -101,7 +101,7 @@ class Driver(Errors, ABC):
         """Keep what arrives for pq until `notified` takes it. Call this before LISTEN."""
 
     @abstractmethod
-    def _receive(self, conn: Any) -> None:
+    def receive(self, conn: Any) -> None:
         """Read what has arrived from the socket. Only for a connection that nothing else uses."""
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Driver(Errors, ABC):
         """Whether a notification of these channels has been read from the socket already."""
 
     @abstractmethod
-    def _take(self, conn: Any, channels: Container[str]) -> set[str]:
+    def take(self, conn: Any, channels: Container[str]) -> set[str]:
         """The channels of these that were notified; forgotten with this call. Others stay for their owner."""
 
     # -- connections
@@ -296,9 +296,4 @@ class Driver(Errors, ABC):
         """Take the notifications of these channels that have arrived. Others stay for their owner."""
         if readable(conn.fileno()):
             self.run(conn, PING)  # which reads them; see `alive`
-        return self._take(conn, channels)
-
-    def received(self, conn: Any, channels: Container[str]) -> set[str]:
-        """Do what `notified` does on a connection that nothing else uses: read its socket, and send nothing."""
-        self._receive(conn)
-        return self._take(conn, channels)
+        return self.take(conn, channels)

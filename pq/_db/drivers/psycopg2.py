@@ -134,13 +134,13 @@ class Psycopg2(Driver):
     def listen(self, conn: Any) -> None:
         """Do nothing: psycopg2 keeps all notifications."""
 
-    def _receive(self, conn: Any) -> None:
+    def receive(self, conn: Any) -> None:
         conn.poll()
 
     def has_notified(self, conn: Any, channels: Container[str]) -> bool:
         return any(notify.channel in channels for notify in conn.notifies)
 
-    def _take(self, conn: Any, channels: Container[str]) -> set[str]:
+    def take(self, conn: Any, channels: Container[str]) -> set[str]:
         ours = {notify.channel for notify in conn.notifies if notify.channel in channels}
         if ours:
             conn.notifies[:] = [notify for notify in conn.notifies if notify.channel not in ours]

@@ -152,7 +152,7 @@ class Psycopg3(Driver):
         if conn not in self._inboxes:
             self._inboxes[conn] = _Inbox(conn.pgconn)
 
-    def _receive(self, conn: Any) -> None:
+    def receive(self, conn: Any) -> None:
         conn.pgconn.consume_input()
         self._collect(conn)
 
@@ -166,7 +166,7 @@ class Psycopg3(Driver):
     def has_notified(self, conn: Any, channels: Container[str]) -> bool:
         return any(channel in channels for channel in list(self._inbox(conn)))
 
-    def _take(self, conn: Any, channels: Container[str]) -> set[str]:
+    def take(self, conn: Any, channels: Container[str]) -> set[str]:
         self._collect(conn)
         inbox = self._inbox(conn)
         ours = {channel for channel in list(inbox) if channel in channels}
