@@ -5,6 +5,8 @@ In place of a revision there may be one of this checkout's own parts, which the 
 SDK. With ``otel-sdk`` it has a span and a counter of the SDK alone, none of pq. ``ahead jobs``: the loop takes jobs
 ahead. ``psycopg3 put-conn get-conn``: its connection is one of psycopg 3. ``raw put get block lease jobs``: beside
 psycopg2's bare loop of prepared statements, in place of an older checkout. ``--commit on`` waits for the disk.
+``pq-1.9.1 wakeup --commit on``: the time from the call of put to the return of get in another process, which waits;
+also with a revision. It must be the only operation.
 
 Two processes, one for each checkout, take turns on one server, so that what else the machine does meets both. For each
 operation this prints the median of the ratios, new to old, with the interval that contains it with 95 % confidence (by
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import re
 import subprocess
 import sys
@@ -38,6 +41,7 @@ CALLS = {
     "get-conn": 300,
     "jobs": 150,
     "work": 4000,
+    "wakeup": 200,
 }
 
 BATCH = 100
@@ -55,15 +59,25 @@ def main() -> None:
     args = parser.parse_args()
     if wrong := set(args.operations) - set(CALLS):
         parser.error(f"no such operation: {' '.join(wrong)}")
-    operations = args.operations or list(CALLS)
+    if "wakeup" in args.operations and len(args.operations) > 1:
+        parser.error("wakeup must be the only operation")
+    operations = args.operations or [operation for operation in CALLS if operation != "wakeup"]
     if args.revision in PARTS:
         compare(ROOT, operations, args.pairs, args.commit, args.revision)
         return
     with tempfile.TemporaryDirectory(prefix="pq-benchmark-pairs-") as folder:
+        if args.revision == "pq-1.9.1":
+            from .install import Installed
+
+            wakeups(args.revision, Installed(Path(folder), [args.revision]).folders[args.revision], args)
+            return
         old = Path(folder, "old")
         old.mkdir()
         archive = subprocess.run(["git", "archive", args.revision, "pq"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
         subprocess.run(["tar", "-x"], input=archive.stdout, cwd=old, check=True)
+        if operations == ["wakeup"]:
+            wakeups("pq", old, args)
+            return
         compare(old, operations, args.pairs, args.commit)
 
 
@@ -85,6 +99,35 @@ def compare(old: Path, operations: list[str], pairs: int, commit: str, part: str
                     rates.append(taken[a][0] / taken[b][0])
                     times.append(taken[b][1] / taken[a][1])
             print(f"{operation:9} rate {interval(rates)}   processor time a call {interval(times)}", flush=True)
+
+
+def wakeups(peer: str, old: Path, args: argparse.Namespace) -> None:
+    """Of this checkout and of a peer in another folder: percentiles of each turn."""
+    from .server import Server
+    from .sites import Site
+    from .stats import interval, percentile, spread
+
+    pauses = [random.Random(7).uniform(0.002, 0.015) for _ in range(97)]
+    calls, percents = CALLS["wakeup"], (50, 99)
+    with ExitStack() as stack:
+        server = stack.enter_context(Server())
+        stack.enter_context(server.using("synchronous_commit", args.commit))
+        places = (peer, old), ("pq", ROOT)
+        sites = [stack.enter_context(closing(Site(server, *place, n))) for n, place in enumerate(places)]
+        producers = [site.start() for site in sites]
+        found: dict[tuple[int, int], list[float]] = {}
+        for i in range(-1, args.pairs):
+            for n in (0, 1) if i % 2 else (1, 0):
+                sites[n].child.tell("consume", samples=calls)
+                time.sleep(0.5)
+                producers[n].ask("produce", samples=calls, pauses=pauses)
+                times = sites[n].child.answer()[10:]  # not those of the start
+                for percent in percents if i >= 0 else ():
+                    found.setdefault((n, percent), []).append(1000 * percentile(times, percent))
+        for percent in percents:
+            a, b = found[0, percent], found[1, percent]
+            ratios = [y / x for x, y in zip(a, b, strict=True)]
+            print(f"p{percent} {interval(ratios)}   ms: {spread(b)}, of the other {spread(a)}", flush=True)
 
 
 class Turn:
