@@ -241,9 +241,9 @@ def bare(dsn: str, table: str) -> dict[str, Callable[[], Any]]:
     class Bare(Raw):
         """The same on this table and queue."""
 
-        def _ready(self, cursor: Any, name: str, statement: str, types: str = "") -> str:
+        def ready_to_repeat(self, cursor: Any, name: str, statement: str, types: str = "") -> str:
             renamed = re.sub(r"\b(from|into|update) queue\b", rf"\1 {table}", statement).replace("'bench'", "'jobs'")
-            return super()._ready(cursor, name, renamed, types)
+            return super().ready_to_repeat(cursor, name, renamed, types)
 
     raw = Bare(dsn)
     raw.drop_triggers(table)

@@ -11,6 +11,7 @@ FIGURES = [
     Figure("put-many", "put_many(1000)", "jobs/s", single.put_many),
     Figure("get", "get, one consumer, from a small backlog", "jobs/s", single.get),
     Figure("get-many", "get_many(100), one consumer", "jobs/s", single.get_many),
+    Figure("stream", "events through a stream, one by one and by 1,000", "events/s", single.stream),
     Figure("work", "tasks through workers, no-op handlers", "jobs/s", working.work, 3),
     Figure("wakeup", "from the call of put to the return of get, in another process", "ms", waiting.wakeup, 3),
     Figure("idle", "a process that waits", "", waiting.idle, 1),

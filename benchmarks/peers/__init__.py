@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from .base import Peer
 from .graphile import Graphile
+from .pgmq import Pgmq, PgmqArchive
+from .pgque import PgQue
 from .pgqueuer import PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100
-from .pq import Pq, PqDeleting, PqPsycopg3
+from .pq import Pq, PqConnection, PqDeleting, PqPsycopg3
 from .pq191 import Pq191
 from .procrastinate import Procrastinate
 from .raw import Raw, RawUnprepared
@@ -17,8 +19,9 @@ from .raw import Raw, RawUnprepared
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
-        *(Raw, RawUnprepared, Pq, PqDeleting, PqPsycopg3, Pq191),
+        *(Raw, RawUnprepared, Pq, PqConnection, PqPsycopg3, PqDeleting, Pq191),
         *(Procrastinate, PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100, Graphile),
+        *(Pgmq, PgmqArchive, PgQue),
     )
 }
 

@@ -24,6 +24,7 @@ class Peer:
     :ivar name: in the tables.
     :ivar home: the folder that it is installed in; peers of one library share it. None: this checkout.
     :ivar packages: what pip, or npm, is asked for.
+    :ivar file: the address and the SHA-256 of the file that it is, if it is in no registry.
     :ivar tables: what is emptied between two measurements.
     :ivar fill: SQL that puts `n` no-op tasks for the worker.
     :ivar remaining: SQL that counts the tasks that are not settled.
@@ -33,6 +34,7 @@ class Peer:
     name: str
     home: str | None = None
     packages: tuple[str, ...] = ()
+    file: tuple[str, str] | None = None
     dependencies = True
     node = False
     tables: str

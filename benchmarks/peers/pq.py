@@ -67,6 +67,64 @@ class Pq(QueuePeer):
 
         return lambda: step
 
+    def many_lease_getter(self, threads: int) -> Callable[[], Step]:
+        queue = self.queue(threads)
+
+        def step() -> int:
+            jobs = queue.get_many(100, block=False, lease="30s")
+            queue.done(jobs)
+            return len(jobs)
+
+        return lambda: step
+
+    def ahead_getter(self, threads: int) -> Callable[[], Step]:
+        """One transaction, which ends a job and takes the next one."""
+        jobs = self.queue(threads).jobs(lease="30s", timeout=0, ahead=True)
+
+        def step() -> int:
+            job = next(jobs, None)
+            if job is not None:
+                with job:
+                    pass
+            return job is not None
+
+        return lambda: step
+
+    # -- a stream
+
+    def stream(self) -> Any:
+        import pq
+
+        return pq.PQ(**self.connection()).streams[QUEUE]
+
+    def publish(self, events: int) -> None:
+        """There are so many, and no other ones."""
+        stream = self.stream()
+        stream.drop(force=True)
+        stream.create()
+        stream.subscribe("reader", "beginning")
+        for _ in range(0, events, BATCH):
+            stream.publish_many([DATA] * BATCH)
+
+    def publisher(self, threads: int) -> Callable[[], Step]:
+        stream = self.stream()
+        return lambda: lambda: stream.publish(DATA) is not None
+
+    def many_publisher(self, threads: int) -> Callable[[], Step]:
+        stream = self.stream()
+        return lambda: lambda: len(stream.publish_many([DATA] * BATCH))
+
+    def reader(self, threads: int) -> Callable[[], Step]:
+        subscription = self.stream().subscription("reader")
+
+        def step() -> int:
+            with subscription.batch(BATCH, timeout=0) as batch:
+                return len([event.data for event in batch])
+
+        return lambda: step
+
+    # -- tasks
+
     def work(self) -> None:
         from pq.tasks import Worker
 
@@ -112,6 +170,19 @@ class Pq(QueuePeer):
                 time.sleep(0.001)
             queue.put_many([json.loads(CALL)] * BATCH)
         thread.join()
+
+
+class PqConnection(Pq):
+    """The same on a connection of psycopg2."""
+
+    name = "pq-conn"
+
+    def connection(self, threads: int = 1) -> dict[str, Any]:
+        import psycopg2
+
+        conn = psycopg2.connect(self.dsn)
+        conn.autocommit = True
+        return {"conn": conn}
 
 
 class PqDeleting(Pq):

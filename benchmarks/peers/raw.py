@@ -4,10 +4,10 @@ statements before, as it has those of pq: what no client can exceed."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from .base import QUEUE, TEXT
 from .loops import Step
+from .prepared import Prepared
 from .table import TablePeer
 
 BATCH = 1000
@@ -26,28 +26,22 @@ CLAIM_MANY = (
 )
 LEASE = (
     "update queue set dequeued_at = clock_timestamp(), due_at = clock_timestamp() + interval '30 s',"
-    f" attempts = attempts + 1 where id = ({READY % 1}) returning {COLUMNS}, dequeued_at, attempts"
+    f" attempts = attempts + 1 where id = any (array({READY})) returning {COLUMNS}, attempts, dequeued_at"
 )
 DONE = (
     "update queue set due_at = null"
     " where id = %s and attempts = %s and dequeued_at = %s and due_at is not null returning id"
 )
+DONE_MANY = "update queue set due_at = null where id = any (%s) and due_at is not null returning id"
+
+# A stream: rows, and how far they were read.
+PUBLISH = "insert into event (data) values (%s) returning id"
+PUBLISH_MANY = "insert into event (data) select unnest(%s::text[])::json returning id"
+READ = f"select id, data::text from event where id > (select id from place for update) order by id limit {BATCH}"
 
 
-class Raw(TablePeer):
-    """
-    :ivar prepares: whether the statements are prepared; claims take no parameter.
-    """
-
+class Raw(Prepared, TablePeer):
     name = "raw"
-    prepares = True
-
-    def connect(self, autocommit: bool = True) -> Any:
-        import psycopg2
-
-        conn = psycopg2.connect(self.dsn)
-        conn.autocommit = autocommit
-        return conn
 
     def create(self) -> None:
         import pq
@@ -55,6 +49,8 @@ class Raw(TablePeer):
         with pq.PQ(self.dsn) as queues:
             queues.create()
         self.drop_triggers("queue")
+        with self.connect().cursor() as cursor:
+            cursor.execute("create table event (id bigserial primary key, data json); create table place (id bigint)")
 
     def drop_triggers(self, table: str) -> None:
         with self.connect().cursor() as cursor:
@@ -62,42 +58,23 @@ class Raw(TablePeer):
             for (trigger,) in cursor.fetchall():
                 cursor.execute(f'drop trigger "{trigger}" on {table}')
 
-    def _ready(self, cursor: Any, name: str, statement: str, types: str = "") -> str:
-        """Return what to execute for a statement."""
-        if not self.prepares:
-            return statement
-        count = statement.count("%s")
-        body = statement % tuple(f"${number + 1}" for number in range(count)) if count else statement
-        cursor.execute(f"prepare {name}{types} as {body}")
-        return f"execute {name}({', '.join(['%s'] * count)})" if count else f"execute {name}"
-
-    def _step(self, statement: str, types: str = "", arguments: tuple[Any, ...] | None = None) -> Step:
-        cursor = self.connect().cursor()
-        text = self._ready(cursor, "step", statement, types)
-
-        def step() -> int:
-            cursor.execute(text, arguments)
-            return len(cursor.fetchall())
-
-        return step
-
     def putter(self, threads: int) -> Callable[[], Step]:
-        return lambda: self._step(PUT, " (json)", (TEXT,))
+        return lambda: self.step(PUT, " (json)", (TEXT,))
 
     def many_putter(self, threads: int) -> Callable[[], Step]:
-        return lambda: self._step(PUT_MANY, " (text[])", ([TEXT] * BATCH,))
+        return lambda: self.step(PUT_MANY, " (text[])", ([TEXT] * BATCH,))
 
     def getter(self, threads: int) -> Callable[[], Step]:
-        return lambda: self._step(CLAIM)
+        return lambda: self.step(CLAIM)
 
     def many_getter(self, threads: int) -> Callable[[], Step]:
-        return lambda: self._step(CLAIM_MANY)
+        return lambda: self.step(CLAIM_MANY)
 
     def with_getter(self, threads: int) -> Callable[[], Step]:
         def make() -> Step:
             conn = self.connect(autocommit=False)
             cursor = conn.cursor()
-            claim = self._ready(cursor, "claim", CLAIM)
+            claim = self.ready_to_repeat(cursor, "claim", CLAIM)
             conn.commit()
 
             def step() -> int:
@@ -111,27 +88,51 @@ class Raw(TablePeer):
         return make
 
     def lease_getter(self, threads: int) -> Callable[[], Step]:
-        def make() -> Step:
-            cursor = self.connect().cursor()
-            claim = self._ready(cursor, "claim", LEASE)
-            done = self._ready(cursor, "done", DONE, " (bigint, int, timestamptz)")
+        types = " (bigint, int, timestamptz)"
+        return lambda: self.cycle(LEASE % 1, DONE, types, lambda rows: (rows[0][0], *rows[0][-2:]))
 
-            def step() -> int:
-                cursor.execute(claim)
-                found = cursor.fetchall()
-                for id, *_, dequeued_at, attempts in found:
-                    cursor.execute(done, (id, attempts, dequeued_at))
-                return len(found)
-
-            return step
-
-        return make
+    def many_lease_getter(self, threads: int) -> Callable[[], Step]:
+        return lambda: self.cycle(LEASE % 100, DONE_MANY, " (bigint[])", lambda rows: ([row[0] for row in rows],))
 
     def work(self) -> None:
         """Nothing but batches of 100, claimed."""
         step = self.many_getter(1)()
         while step():
             pass
+
+    # -- a stream
+
+    def publish(self, events: int) -> None:
+        """There are so many, and no other ones."""
+        with self.connect().cursor() as cursor:
+            cursor.execute("truncate event, place; insert into place values (0)")
+            cursor.execute(f"insert into event (data) select '{TEXT}' from generate_series(1, %s)", [events])
+
+    def publisher(self, threads: int) -> Callable[[], Step]:
+        return lambda: self.step(PUBLISH, " (json)", (TEXT,))
+
+    def many_publisher(self, threads: int) -> Callable[[], Step]:
+        return lambda: self.step(PUBLISH_MANY, " (text[])", ([TEXT] * BATCH,))
+
+    def reader(self, threads: int) -> Callable[[], Step]:
+        def make() -> Step:
+            conn = self.connect(autocommit=False)
+            cursor = conn.cursor()
+            read = self.ready_to_repeat(cursor, "read", READ)
+            move = self.ready_to_repeat(cursor, "move", "update place set id = %s", " (bigint)")
+            conn.commit()
+
+            def step() -> int:
+                cursor.execute(read)
+                rows = cursor.fetchall()
+                if rows:
+                    cursor.execute(move, (rows[-1][0],))
+                conn.commit()
+                return len(rows)
+
+            return step
+
+        return make
 
 
 class RawUnprepared(Raw):
