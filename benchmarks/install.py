@@ -43,7 +43,8 @@ class Installed:
         self.versions: dict[str, str] = {"pq": pq.__version__, "psycopg2": psycopg2.__version__.split()[0]}
         homes: dict[str, type[Peer]] = {PEERS[name].home: PEERS[name] for name in names if PEERS[name].home}  # type: ignore[misc]
         with ThreadPoolExecutor() as pool:
-            errors = dict(zip(homes, pool.map(lambda home: install(homes[home], folder / home, files.get(home)), homes), strict=True))
+            made = pool.map(lambda home: install(homes[home], folder / home, files.get(home)), homes)
+            errors = dict(zip(homes, made, strict=True))
         for name in names:
             peer = PEERS[name]
             if peer.home is None:

@@ -1,85 +1,102 @@
-"""Lines in a picture, both axes logarithmic. Pure."""
+"""Rates against sizes: small pictures side by side, with logarithmic rates. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 from .sizes import amount
 
-WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 64, 112, 16, 48
+#: In a row, and the size of each, with what is around its lines.
+COLUMNS = 2
+WIDTH, HEIGHT = 350, 240
+LEFT, RIGHT, TOP, BOTTOM = 48, 16, 34, 30
 
-#: Of lines, in their order: each to be told from the others, and from white and from black.
+#: Of the line that names the colours.
+LEGEND = 28
+
+#: Of lines, by their order: each to be told from the others, and from white and from black.
 COLOURS = ("#888888", "#2f81f7", "#e5534b", "#3fa45b", "#b57edc")
 
 #: Colours of what is no line follow the reader's choice of light or dark.
 STYLE = """
     text { font: 12px sans-serif; fill: #444 }
+    .title { font-weight: bold }
     .grid { stroke: #ccc; stroke-width: 1 }
     @media (prefers-color-scheme: dark) { text { fill: #bbb } .grid { stroke: #444 } }
 """
 
-Points = Sequence[tuple[float, float]]
 
-
-def svg(lines: Mapping[str, Points], across: str, upwards: str) -> str:
+class Panel(NamedTuple):
     """
-    :param lines: by their labels; at least two points altogether, all above 0.
-    :param across: what the axis says, as `upwards`.
+    :ivar lines: by their labels: the sizes, as they are written, and the rates, all above 0.
     """
-    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    points = [point for line in lines.values() for point in line]
-    (x_first, x_last), (y_first, y_last) = (decades([point[axis] for point in points]) for axis in (0, 1))
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            LEFT + width * (math.log10(x) - x_first) / (x_last - x_first),
-            TOP + height * (y_last - math.log10(y)) / (y_last - y_first),
-        )
+    title: str
+    lines: Mapping[str, Sequence[tuple[str, float]]]
 
+
+def svg(panels: Sequence[Panel]) -> str:
+    labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
+    colours = dict(zip(labels, COLOURS, strict=False))
+    width, height = WIDTH * min(COLUMNS, len(panels)), LEGEND + HEIGHT * math.ceil(len(panels) / COLUMNS)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-        f' aria-label="{escape(upwards)} against {escape(across)}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
+        f' aria-label="{escape("; ".join(panel.title for panel in panels))}">',
         f"  <style>{STYLE}  </style>",
     ]
-    for power in range(x_first, x_last + 1):
-        x, _ = place(10**power, 10**y_first)
-        parts.append(f'  <line class="grid" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{TOP + height}"/>')
-        parts.append(f'  <text x="{x:.1f}" y="{TOP + height + 18}" text-anchor="middle">{tick(power)}</text>')
-    for power in range(y_first, y_last + 1):
-        _, y = place(10**x_first, 10**power)
-        parts.append(f'  <line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{LEFT + width}" y2="{y:.1f}"/>')
-        parts.append(f'  <text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick(power)}</text>')
-    parts.append(f'  <text x="{LEFT + width / 2:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{escape(across)}</text>')
-    turned = f"translate(14 {TOP + height / 2:.1f}) rotate(-90)"
-    parts.append(f'  <text transform="{turned}" text-anchor="middle">{escape(upwards)}</text>')
-    labels = apart([(place(*line[-1])[1], label) for label, line in lines.items()])
-    for (label, line), colour in zip(lines.items(), COLOURS, strict=False):
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
-        parts.append(f'  <polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for x, y in (place(*point) for point in line):
-            parts.append(f'  <circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-        x = place(*line[-1])[0] + 10
-        parts.append(f'  <text x="{x:.1f}" y="{labels[label] + 4:.1f}" style="fill: {colour}">{escape(label)}</text>')
+    for number, (label, colour) in enumerate(colours.items()):
+        x = LEFT + 110 * number
+        parts.append(f'  <line x1="{x}" y1="14" x2="{x + 18}" y2="14" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'  <text x="{x + 24}" y="18">{escape(label)}</text>')
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, COLUMNS)
+        parts += drawn(panel, colours, WIDTH * column, LEGEND + HEIGHT * row)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def decades(values: Sequence[float]) -> tuple[int, int]:
-    """The powers of ten between which all of them are."""
-    first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    return first, max(last, first + 1)
+def drawn(panel: Panel, colours: Mapping[str, str], left: int, top: int) -> list[str]:
+    """
+    :param left: where it begins, as `top`.
+    """
+    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    sizes = list(dict.fromkeys(size for line in panel.lines.values() for size, _ in line))
+    rates = ticks([rate for line in panel.lines.values() for _, rate in line])
+    lowest, highest = math.log10(rates[0]), math.log10(rates[-1])
+
+    def place(size: str, rate: float) -> tuple[float, float]:
+        x = left + LEFT + width * (sizes.index(size) + 0.5) / len(sizes)
+        return x, top + TOP + height * (highest - math.log10(rate)) / (highest - lowest)
+
+    parts = [f'  <text class="title" x="{left + LEFT}" y="{top + TOP - 12}">{escape(panel.title)}</text>']
+    for size in sizes:
+        x, y = place(size, rates[0])
+        parts.append(f'  <text x="{x:.1f}" y="{y + 18:.1f}" text-anchor="middle">{escape(size)}</text>')
+    for rate in rates:
+        x, y = left + LEFT, place(sizes[0], rate)[1]
+        parts.append(f'  <line class="grid" x1="{x}" y1="{y:.1f}" x2="{x + width}" y2="{y:.1f}"/>')
+        parts.append(f'  <text x="{x - 8}" y="{y + 4:.1f}" text-anchor="end">{tick(rate)}</text>')
+    for label, line in panel.lines.items():
+        points = [place(*point) for point in line]
+        path, colour = " ".join(f"{x:.1f},{y:.1f}" for x, y in points), colours[label]
+        parts.append(f'  <polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [f'  <circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
+    return parts
 
 
-def tick(power: int) -> str:
-    return amount(10**power) if power >= 0 else f"{10.0**power:g}"
+def ticks(rates: Sequence[float]) -> list[float]:
+    """From below to above all of them: powers of ten; with their doubles and fivefolds if those are few."""
+    first, last = math.floor(math.log10(min(rates))), math.ceil(math.log10(max(rates)))
+    fine = [step * 10.0**power for power in range(first, max(last, first + 1)) for step in (1, 2, 5)]
+    fine.append(10.0 ** max(last, first + 1))
+    low = max(n for n, value in enumerate(fine) if value <= min(rates))
+    high = max(low + 1, min(n for n, value in enumerate(fine) if value >= max(rates)))
+    if high - low <= 4:
+        return fine[low : high + 1]
+    return [value for n, value in enumerate(fine) if n % 3 == 0]
 
 
-def apart(labels: Sequence[tuple[float, str]], least: float = 14) -> dict[str, float]:
-    """Where labels are written that would be too near to each other."""
-    placed: dict[str, float] = {}
-    before = -math.inf
-    for y, label in sorted(labels):
-        placed[label] = before = max(y, before + least)
-    return placed
+def tick(rate: float) -> str:
+    return amount(int(rate)) if rate >= 1 else f"{rate:g}"

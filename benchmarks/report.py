@@ -4,20 +4,43 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import plot
 from .limits import limits
 from .run import Bench
-from .sizes import amount
 from .stats import median, shown, spread
 
 #: What the JSON file holds.
 Found = dict[str, Any]
 
-#: The figure with columns of its own, which has a table of its own in the documentation.
-SETTINGS = "settings"
+#: Where the figures go, and those that are told apart, since their columns are no peers.
+MAIN = "performance-figures.rst"
+APART = {
+    "settings": "performance-settings.rst", "keyed": "performance-keyed.rst", "limited": "performance-keyed.rst"
+}
+
+#: Of these units more is better; of others, less.
+RATES = ("jobs/s", "events/s")
+
+#: By how much a peer has to be better to be told.
+NOTABLE = 1.05
+
+#: Peers that a limit names, since it is not for pq as it is out of the box.
+VARIANTS = ("pq-conn", "pq-psycopg3", "pq-retain0")
+
+#: Those that are no other libraries.
+OURS = ("pq", *VARIANTS, "raw", "raw-unprepared")
+
+#: The figures that are drawn: what is counted, as their cases name it, and a title.
+PLOTS = {
+    "backlog": ("ready", "get, jobs/s, by jobs that are ready"),
+    "queues": ("queue", "get, jobs/s, by other queues"),
+    "keys": ("key", "leased get and done, jobs/s, by keys"),
+    "crowd": ("waiting", "put, jobs/s, by consumers that wait"),
+}
 
 
 def found(bench: Bench, seconds: float) -> Found:
@@ -28,7 +51,6 @@ def found(bench: Bench, seconds: float) -> Found:
     return {
         "size": bench.sizes.name,
         "seconds": round(seconds),
-        "backlog": {amount(number): number for number in bench.sizes.series},
         "versions": {
             "PostgreSQL": bench.server.version, "Python": platform.python_version(), **bench.installed.versions
         },
@@ -68,19 +90,16 @@ def text(found: Found) -> str:
 
 def files(found: Found) -> dict[str, str]:
     """What the documentation includes, by the names of files; only what was measured."""
-    figures = {figure["name"]: figure for figure in found["figures"]}
     made = {"performance-run.rst": summary(found) + "\n"}
     if found["limits"]:
         made["performance-limits.rst"] = f"{list_table(limit_rows(found))}\n{verdict(found)}\n"
-    made["performance-figures.rst"] = "\n".join(
-        f"**{figure['name']}**: {figure['what']}{unit(figure)}\n\n{list_table(table(figure['cases']))}"
-        for name, figure in figures.items()
-        if name != SETTINGS
-    )
-    if SETTINGS in figures:
-        made["performance-settings.rst"] = list_table(table(figures[SETTINGS]["cases"]))
-    if lines := series(found):
-        made["backlog.svg"] = plot.svg(lines, "jobs ready", "get, jobs/s")
+    if rows := better(found):
+        made["performance-peers.rst"] = list_table([("peer", "faster, or needs less, in"), *rows])
+    for name in (MAIN, *dict.fromkeys(APART.values())):
+        if tables := [titled(figure) for figure in found["figures"] if APART.get(figure["name"], MAIN) == name]:
+            made[name] = "\n".join(tables)
+    if panels := series(found):
+        made["rates.svg"] = plot.svg(panels)
     return made
 
 
@@ -94,6 +113,28 @@ def summary(found: Found) -> str:
         f"Size: {found['size']}, {found['seconds'] / 60:.0f} minutes. {found['machine']}. {versions}. {server}."
         " Medians, in parentheses the least and the most of the rounds."
     )
+
+
+def better(found: Found) -> list[tuple[str, str]]:
+    """Each library beside pq, and how many times better it was, by figures and cases."""
+    rows: dict[str, dict[str, list[str]]] = {}
+    for figure in found["figures"]:
+        for case, measured in figure["cases"].items() if figure["name"] not in APART else ():
+            for peer, values in measured.items():
+                if "pq" in measured and peer not in OURS:
+                    row = rows.setdefault(peer, {})
+                    pair = median(values), median(measured["pq"])
+                    more, less = pair if figure["unit"] in RATES else pair[::-1]
+                    if more > 0 and more >= NOTABLE * less:
+                        row.setdefault(figure["name"], []).append(f"{case} {f'{more / less:.2f}' if less else 'none'}")
+    return [
+        (peer, "; ".join(f"*{name}*: {', '.join(cases)}" for name, cases in row.items()) or "nothing that was measured")
+        for peer, row in rows.items()
+    ]
+
+
+def titled(figure: Mapping[str, Any]) -> str:
+    return f"**{figure['name']}**: {figure['what']}{unit(figure)}\n\n{list_table(table(figure['cases']))}"
 
 
 def unit(figure: Mapping[str, Any]) -> str:
@@ -112,7 +153,7 @@ def limit_rows(found: Found) -> list[list[str]]:
         ["", "wanted", "reached", ""],
         *(
             [
-                f"{limit['figure']}, {limit['case']}",
+                ", ".join([limit["figure"], limit["case"], *(peer for peer in [limit["peer"]] if peer in VARIANTS)]),
                 limit["wanted"],
                 "not measured" if limit["reached"] is None else shown(limit["reached"]),
                 "" if limit["met"] else "missed" if limit["reached"] is not None else "?",
@@ -127,14 +168,19 @@ def verdict(found: Found) -> str:
     return f"{met} of {len(found['limits'])} limits are met."
 
 
-def series(found: Found) -> dict[str, list[tuple[float, float]]]:
-    """Peer: jobs that are ready, and how many of them a second it gets."""
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for figure in found["figures"]:
-        for size, number in found["backlog"].items() if figure["name"] == "backlog" else ():
-            for peer, values in figure["cases"].get(f"{size} ready", {}).items():
-                lines.setdefault(peer, []).append((number, median(values)))
-    return {peer: points for peer, points in lines.items() if len(points) > 1}
+def series(found: Found) -> list[plot.Panel]:
+    """What is drawn, of what was measured."""
+    figures = {figure["name"]: figure["cases"] for figure in found["figures"]}
+    panels = []
+    for name, (what, title) in PLOTS.items():
+        lines: dict[str, list[tuple[str, float]]] = {}
+        for case, measured in figures.get(name, {}).items():
+            if match := re.fullmatch(rf"(\S+) {what}s?", case):
+                for peer, values in measured.items():
+                    lines.setdefault(peer, []).append((match[1], median(values)))
+        if lines:
+            panels.append(plot.Panel(title, lines))
+    return panels
 
 
 def grid(rows: Sequence[Sequence[str]]) -> str:

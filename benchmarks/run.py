@@ -18,6 +18,9 @@ from .server import Server
 from .sites import Site
 from .sizes import Sizes
 
+#: Variants of peers that the smaller sizes do without.
+SPARED = ("raw-unprepared", "pgmq-archive")
+
 #: Figure → case → peer → what each round has measured.
 Results = dict[str, dict[str, dict[str, list[float]]]]
 
@@ -77,8 +80,9 @@ class Bench:
     # -- for figures
 
     def able(self, what: str, *names: str) -> list[str]:
-        """Those of the peers that are here and can do it."""
+        """Those of the peers that are here and can do it; in the smaller sizes not those that no limit is set for."""
         here = [name for name in names if name in self.peers and name in self.installed.folders]
+        here = [name for name in here if not (self.sizes.brief and name in SPARED)]
         return [name for name in here if PEERS[name]("").able(what)]
 
     def site(self, peer: str, key: str = "", counted: bool = False) -> Site:

@@ -23,11 +23,19 @@ def states(sizes: Sizes) -> dict[str, list[tuple[str, int]]]:
         **{f"{amount(number)} ready": [("ready", number)] for number in sizes.series},
         f"{amount(sizes.big)} finished": [("finished", sizes.big), ("ready", ready)],
         f"{amount(sizes.future)} future, priorities": [("future", sizes.future), ("mixed", ready)],
-        f"{amount(sizes.queues)} queues": [("queues", sizes.queues), ("ready", ready)],
     }
 
 
 def backlog(bench: Bench) -> Iterator[Cell]:
+    return getting(bench, states(bench.sizes))
+
+
+def queues(bench: Bench) -> Iterator[Cell]:
+    ready = ("ready", bench.sizes.series[1])
+    return getting(bench, {f"{amount(number)} queues": [("queues", number), ready] for number in bench.sizes.queues})
+
+
+def getting(bench: Bench, cases: dict[str, list[tuple[str, int]]]) -> Iterator[Cell]:
     def measure(peer: str, case: str, rows: list[tuple[str, int]]) -> float:
         site = bench.site(peer, case)
         # the first time all of it, then what was taken
@@ -39,9 +47,29 @@ def backlog(bench: Bench) -> Iterator[Cell]:
         return rate(answer)
 
     missing: dict[tuple[str, str], int] = {}
-    for case, rows in states(bench.sizes).items():
+    for case, rows in cases.items():
         for peer in bench.able("getter", "raw", "pq", "pq-1.9.1"):
             yield Cell(case, peer, partial(measure, peer, case, rows))
+
+
+def keys(bench: Bench) -> Iterator[Cell]:
+    """`raw` has no keys: it shows what else there is to a cycle of two statements."""
+    ready = bench.sizes.series[1]
+
+    def measure(peer: str, number: int) -> float:
+        site = bench.site(peer)
+        site.clear()
+        if peer == "raw":
+            site.prepare([("ready", ready)])
+        else:
+            site.child.ask("put_keys", jobs=ready, keys=number)
+            site.prepare([])
+        most = int(TAKEN * ready)
+        return rate(site.child.ask("rate", what="lease_getter", seconds=bench.sizes.seconds, most=most))
+
+    for number in bench.sizes.keys:
+        for peer in bench.able("lease_getter", "raw", "pq"):
+            yield Cell(f"{amount(number)} {'keys' if number > 1 else 'key'}", peer, partial(measure, peer, number))
 
 
 def xmin(bench: Bench) -> Iterator[Cell]:

@@ -103,7 +103,7 @@ def stream(bench: Bench) -> Iterator[Cell]:
     def measure(peer: str, what: str) -> float:
         child, most = bench.site(peer).child, PLENTY
         if what == "reader":
-            most = int(200_000 * sizes.seconds) // BATCH * BATCH
+            most = int(100_000 * sizes.seconds) // BATCH * BATCH
         child.ask("publish", events=most + WARM_STEPS * BATCH if what == "reader" else 0)
         return rate(child.ask("rate", what=what, seconds=sizes.seconds, most=most))
 

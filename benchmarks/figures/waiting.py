@@ -10,9 +10,13 @@ from functools import partial
 from ..child import Child
 from ..run import Bench, Cell, say
 from ..stats import percentile
+from .single import put_rate
 
 #: Not counted: after a start all is slower.
 WARM = 5
+
+#: Seconds after which connections that are not needed are closed.
+CLOSED = 8
 
 #: Consumers that wait in one process.
 CONSUMERS = 32
@@ -37,6 +41,30 @@ def wakeup(bench: Bench) -> Iterator[Cell]:
         yield Cell("all", peer, partial(measure, peer))
 
 
+def crowd(bench: Bench) -> Iterator[Cell]:
+    """The consumers are threads of one process, and take the jobs. `raw` tells nobody, and has none."""
+
+    def measure(peer: str, threads: int) -> float:
+        site = bench.site(peer)
+        site.clear()
+        if not threads or peer == "raw":
+            return put_rate(bench, peer, 1, 1, clear=False)
+        consumers = site.start()
+        try:
+            consumers.ask("block", threads=threads)
+            time.sleep(bench.sizes.start)
+            return put_rate(bench, peer, 1, 1, clear=False)
+        finally:
+            consumers.close()
+
+    for threads in bench.sizes.crowd:
+        # each of 1.9.1's has a connection of its own, and the server has 100
+        for peer in bench.able("block", "pq", *(["pq-1.9.1"] if threads < 90 else [])):
+            yield Cell(f"{threads} waiting", peer, partial(measure, peer, threads))
+        for peer in bench.able("putter", "raw"):
+            yield Cell(f"{threads} waiting", peer, partial(measure, peer, threads))
+
+
 def idle(bench: Bench) -> Iterator[Cell]:
     """All at once: they hardly do anything."""
     sites = {}
@@ -49,7 +77,7 @@ def idle(bench: Bench) -> Iterator[Cell]:
         sites[peer, "worker"] = site = bench.site(peer, "worker", counted=True)
         site.child.tell("work")
     window = bench.sizes.window
-    time.sleep(4 * bench.sizes.start)  # connections that are not needed are closed after some seconds
+    time.sleep(CLOSED)
     say(f"idle: counting for {window:g} s")
     marks = {key: site.mark() for key, site in sites.items()}
     time.sleep(window)
@@ -60,25 +88,27 @@ def idle(bench: Bench) -> Iterator[Cell]:
 
 
 def statements(bench: Bench) -> Iterator[Cell]:
-    producers: dict[str, Child] = {}
+    producers: dict[tuple[str, int], Child] = {}
     pauses = [0.05]
 
-    def measure(peer: str) -> float:
-        site = bench.site(peer, counted=True)
+    def measure(peer: str, threads: int) -> Mapping[str, float]:
+        site = bench.site(peer, str(threads), counted=True)
         puts = bench.sizes.puts
-        if peer not in producers:
-            site.child.ask("block", threads=CONSUMERS)
-            producers[peer] = site.start()
-            producers[peer].ask("produce", samples=WARM, pauses=pauses)
+        if (peer, threads) not in producers:
+            site.child.ask("block", threads=threads)
+            producers[peer, threads] = site.start()
+            producers[peer, threads].ask("produce", samples=WARM, pauses=pauses)
             time.sleep(bench.sizes.start)
         begun, mark = time.monotonic(), site.mark()
         time.sleep(bench.sizes.start)
         alone = len(site.statements(mark)) / (time.monotonic() - begun)
         begun, mark = time.monotonic(), site.mark()
-        producers[peer].ask("produce", samples=puts, pauses=pauses)
+        producers[peer, threads].ask("produce", samples=puts, pauses=pauses)
         time.sleep(0.2)
         seconds = time.monotonic() - begun
-        return (len(site.statements(mark)) - alone * seconds) / puts
+        found = (len(site.statements(mark)) - alone * seconds) / puts
+        return {f"{threads} threads": found} if threads > 1 else {"1 thread, besides the put": found - 1}
 
-    for peer in bench.able("block", "pq", "pq-1.9.1"):
-        yield Cell(f"{CONSUMERS} threads", peer, partial(measure, peer))
+    for threads in (1, CONSUMERS):
+        for peer in bench.able("block", "pq", "pq-1.9.1"):
+            yield Cell(str(threads), peer, partial(measure, peer, threads))

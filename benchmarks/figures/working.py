@@ -11,9 +11,12 @@ from ..peers import PEERS
 from ..run import Bench, Cell
 from ..sites import Site
 
-ONE = ("raw", "pq", "pq-retain0", "pq-1.9.1", "procrastinate", "pgqueuer-1", "pgqueuer-10", "pgqueuer-100", "graphile")
+ONE = (
+    *("raw", "pq", "pq-conn", "pq-retain0", "pq-1.9.1", "procrastinate"),
+    *("pgqueuer-1", "pgqueuer-10", "pgqueuer-100", "graphile"),
+)
 #: Each at its best.
-BRIEF = ("raw", "pq", "pq-1.9.1", "procrastinate", "pgqueuer-100", "graphile")
+BRIEF = ("raw", "pq", "pq-conn", "pq-1.9.1", "procrastinate", "pgqueuer-100", "graphile")
 FOUR = ("raw", "pq", "pq-retain0", "pq-1.9.1", "pgqueuer-100", "graphile")
 
 #: Seconds for workers to start, or to do what is far less than they could.

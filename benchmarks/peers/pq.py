@@ -29,8 +29,8 @@ class Pq(QueuePeer):
     retain: Any = "7d"
 
     def connection(self, threads: int = 1) -> dict[str, Any]:
-        # a worker settles in a thread of its own
-        return {"conn": self.dsn, "max_connections": max(threads, 4)}
+        # a worker settles in a thread of its own, and the server has 100
+        return {"conn": self.dsn, "max_connections": min(max(threads, 4), 32)}
 
     def create(self) -> None:
         import pq
@@ -90,6 +90,11 @@ class Pq(QueuePeer):
 
         return lambda: step
 
+    def put_keys(self, jobs: int, keys: int) -> None:
+        import pq
+
+        self.queue().load(pq.NewJob(DATA, key=f"k{number % keys}") for number in range(jobs))
+
     # -- a stream
 
     def stream(self) -> Any:
@@ -129,6 +134,13 @@ class Pq(QueuePeer):
         from pq.tasks import Worker
 
         Worker(self.tasks()).run()
+
+    def consume_slowly(self, worker: bool, threads: int, log: str) -> None:
+        from pq.tasks import PQ
+
+        from .slow import consume
+
+        consume(PQ(self.dsn, max_connections=threads + 4)[QUEUE], worker, threads, log)
 
     def hold(self, threads: int) -> None:
         """Perform tasks that do not end."""

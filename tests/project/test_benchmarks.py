@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -17,8 +18,10 @@ import psutil
 import pytest
 from support import wait_until
 
-from benchmarks import limits, plot, report, stats
+from benchmarks import install, limits, plot, report, stats
 from benchmarks.__main__ import GENERATED
+from benchmarks.figures import FIGURES as FIGURES_OF_ALL
+from benchmarks.peers import PEERS
 from benchmarks.server import statements
 from benchmarks.sizes import FULL, QUICK, TINY, amount
 
@@ -29,7 +32,6 @@ RESULTS = {"put": {"1 producer": {"raw": [4.0, 1.0, 5.0], "pq": [3.0, 9.0, 2.0]}
 FOUND = {
     "size": "tiny",
     "seconds": 90,
-    "backlog": {"10": 10, "1k": 1000},
     "versions": {"pq": "2"},
     "machine": "1 processor",
     "server": {"fsync": "on"},
@@ -39,6 +41,11 @@ FOUND = {
             "cases": {"10 ready": {"raw": [20.0, 10.0, 30.0], "pq": [18.0]}, "1k ready": {"pq": [17.0], "raw": [19.0]}},
         },
         {"name": "settings", "what": "put", "unit": "", "seconds": 1, "cases": {"put": {"as above": [5.0]}}},
+        {"name": "keyed", "what": "keys", "unit": "", "seconds": 1, "cases": {"put": {"of plain jobs": [0.8]}}},
+        {"name": "limited", "what": "limits", "unit": "", "seconds": 1, "cases": {"get": {"of plain jobs": [0.9]}}},
+        {"name": "wakeup", "what": "wake", "unit": "ms", "seconds": 1, "cases": {"p50": {"pq": [2.0], "pgmq": [1.0]}}},
+        {"name": "work", "what": "work", "unit": "jobs/s", "seconds": 1,
+         "cases": {"1 process": {"pq": [10.0], "graphile": [10.4]}, "4 processes": {"pq": [10.0], "graphile": [12.0]}}},
     ],
     "limits": [
         {"figure": "get", "case": "get", "peer": "pq", "wanted": "at least 2", "reached": 3.0, "met": True},
@@ -146,40 +153,115 @@ class TestReport:
         files = report.files(FOUND)
         assert set(files) == {
             "performance-run.rst", "performance-limits.rst", "performance-figures.rst", "performance-settings.rst",
-            "backlog.svg",
+            "performance-keyed.rst", "performance-peers.rst", "rates.svg",
         }  # fmt: skip
         assert {path.name for path in GENERATED.iterdir()} == set(files), "and nothing else is there"
         assert "   * - 10 ready\n     - 20.0 (10.0–30.0)\n     - 18.0\n" in files["performance-figures.rst"]
         assert "   * -\n     - as above\n" in files["performance-settings.rst"]
+        assert "as above" not in files["performance-figures.rst"]
+        assert "keys" in files["performance-keyed.rst"]
+        assert "limits" in files["performance-keyed.rst"]
 
     def test_files_whose_figures_were_not_measured_stay_as_they_are(self) -> None:
-        files = report.files({**FOUND, "figures": FOUND["figures"][1:], "limits": []})
-        assert "backlog.svg" not in files
+        files = report.files({**FOUND, "figures": FOUND["figures"][4:], "limits": []})
+        assert "rates.svg" not in files
         assert "performance-limits.rst" not in files
 
-    def test_the_series_is_in_the_order_of_the_backlog(self) -> None:
-        assert report.series(FOUND) == {"raw": [(10, 20), (1000, 19)], "pq": [(10, 18), (1000, 17)]}
+    def test_what_the_peers_are_better_in(self) -> None:
+        rows = dict(report.better(FOUND))
+        assert rows == {"graphile": "*work*: 4 processes 1.20", "pgmq": "*wakeup*: p50 2.00"}, "less is better"
+        worse = {**FOUND, "figures": [{**FOUND["figures"][0], "cases": {"10 ready": {"pgmq": [1.0], "pq": [2.0]}}}]}
+        assert report.better(worse) == [("pgmq", "nothing that was measured")]
+
+    def test_a_limit_of_a_variant_of_pq_names_it(self) -> None:
+        limit = {**FOUND["limits"][0], "peer": "pq-conn"}
+        assert report.limit_rows({"limits": [limit]})[1][0] == "get, get, pq-conn"
+        assert report.limit_rows({"limits": [{**limit, "peer": "pq"}]})[1][0] == "get, get"
+
+    def test_what_is_drawn_is_in_the_order_of_the_cases(self) -> None:
+        ((title, lines),) = report.series(FOUND)
+        assert "ready" in title
+        assert lines == {"raw": [("10", 20), ("1k", 19)], "pq": [("10", 18), ("1k", 17)]}
+
+    def test_each_figure_that_is_drawn_exists(self) -> None:
+        assert set(report.PLOTS) < {figure.name for figure in FIGURES_OF_ALL}
 
 
 class TestPlot:
-    def test_logarithms(self) -> None:
-        root = ET.fromstring(plot.svg({"pq <2>": [(10, 100), (100, 1000), (1000, 10000)]}, "ready", "get"))
+    def draw(self, *lines: dict[str, list[tuple[str, float]]]) -> ET.Element:
+        return ET.fromstring(plot.svg([plot.Panel(f"title {number}", line) for number, line in enumerate(lines)]))
+
+    def points(self, root: ET.Element) -> list[list[tuple[float, float]]]:
         lines = [e.get("points").split() for e in root.iter() if e.tag.endswith("polyline")]
-        ((first, middle, last),) = ([tuple(map(float, point.split(","))) for point in line] for line in lines)
+        return [[tuple(map(float, point.split(","))) for point in line] for line in lines]
+
+    def test_rates_are_logarithmic_and_sizes_are_side_by_side(self) -> None:
+        root = self.draw({"pq <2>": [("0", 100), ("4", 1000), ("128", 10000)]})
+        ((first, middle, last),) = self.points(root)
         assert middle == pytest.approx(((first[0] + last[0]) / 2, (first[1] + last[1]) / 2), abs=0.2)
         assert first[0] < last[0]
         assert first[1] > last[1]
         texts = [element.text for element in root.iter() if element.tag.endswith("text")]
-        assert {"10", "1k", "10k", "pq <2>", "ready", "get"} <= set(texts)
+        assert {"0", "4", "128", "1k", "pq <2>", "title 0"} <= set(texts)
+
+    def test_a_line_without_the_last_size_ends_before_it(self) -> None:
+        pq, old = self.points(self.draw({"pq": [("1", 9), ("2", 8)], "pq-1.9.1": [("1", 3)]}))
+        assert [x for x, _ in old] == [x for x, _ in pq[:1]]
+
+    def test_panels_do_not_cover_each_other_and_share_their_colours(self) -> None:
+        first = {"raw": [("1", 9), ("2", 8)], "pq": [("1", 9)]}
+        root = self.draw(first, {"pq": [("1", 5), ("2", 5)]}, {"raw": [("1", 5)]})
+        raw, _, second, third = self.points(root)
+        assert max(x for x, _ in raw) < min(x for x, _ in second)
+        assert max(y for _, y in raw) < min(y for _, y in third)
+        colours = [e.get("stroke") for e in root.iter() if e.tag.endswith("polyline")]
+        assert colours[1] == colours[2] != colours[0] == colours[3]
 
     @pytest.mark.parametrize(
-        ("values", "powers"), [([1], (0, 1)), ([5, 20], (0, 2)), ([10, 1000], (1, 3)), ([0.5, 4], (-1, 1))]
+        ("rates", "ticks"),
+        [
+            ([1, 1], [1, 2]),
+            ([5, 20], [5, 10, 20]),
+            ([10, 1000], [10, 100, 1000]),
+            ([0.5, 4], [0.5, 1, 2, 5]),
+            ([1500, 4000], [1000, 2000, 5000]),
+            ([3, 40_000], [1, 10, 100, 1000, 10_000, 100_000]),
+        ],
     )
-    def test_axes_end_at_powers_of_ten(self, values: list[float], powers: tuple[int, int]) -> None:
-        assert plot.decades(values) == powers
+    def test_the_axis_holds_all_rates(self, rates: list[float], ticks: list[float]) -> None:
+        assert plot.ticks(rates) == pytest.approx(ticks)
 
-    def test_labels_do_not_cover_each_other(self) -> None:
-        assert plot.apart([(50, "b"), (49, "a"), (200, "c")], 14) == {"a": 49, "b": 63, "c": 200}
+
+class TestFiles:
+    """A peer that is one file at an address."""
+
+    @pytest.fixture
+    def address(self, tmp_path: Path) -> str:
+        file = tmp_path / "q.sql"
+        file.write_text("-- Version: 1.2\n", "utf-8")
+        return file.as_uri()
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "to"
+        folder.mkdir()
+        return folder
+
+    def test_it_is_the_one_that_was_looked_at(self, address: str, folder: Path) -> None:
+        digest = hashlib.sha256(b"-- Version: 1.2\n").hexdigest()
+        assert install.download(address, digest, folder, None) == ""
+        assert install.version(PEERS["pgque"], folder) == "1.2"
+
+    def test_another_one_is_absent(self, address: str, folder: Path) -> None:
+        assert "another file" in install.download(address, "0" * 64, folder, None)
+        assert list(folder.iterdir()) == []
+
+    def test_one_that_is_not_to_be_had_is_absent(self, address: str, folder: Path) -> None:
+        assert "no.sql" in install.download(address.replace("q.sql", "no.sql"), "", folder, None)
+
+    def test_one_that_is_here_may_be_any(self, address: str, folder: Path, tmp_path: Path) -> None:
+        assert install.download("https://nowhere.invalid/a.sql", "", folder, tmp_path / "q.sql") == ""
+        assert (folder / "a.sql").read_bytes() == (tmp_path / "q.sql").read_bytes()
 
 
 @pytest.mark.parametrize(("number", "text"), [(7, "7"), (1000, "1k"), (1500, "1500"), (200_000, "200k"), (10**6, "1M")])
@@ -197,7 +279,10 @@ def test_statements_are_those_of_the_database_without_the_control_of_transaction
 
 
 #: One of each kind.
-FIGURES = ("put", "get", "work", "wakeup", "xmin", "memory")
+FIGURES = (
+    *("put", "get", "stream", "work", "wakeup", "statements", "queues", "keys", "crowd", "keyed", "limited"),
+    "memory",
+)
 
 
 def commands(folder: Path) -> list[str]:
@@ -223,7 +308,7 @@ class TestRun:
     def test_it_measures_and_leaves_nothing(self, folder: Path) -> None:
         file = folder / "found.json"
         with self.start(folder, "--json", str(file), "--only", *FIGURES) as process:
-            out, progress = process.communicate(timeout=120)
+            out, progress = process.communicate(timeout=240)
         assert process.returncode == 0, progress
         found = json.loads(file.read_text("utf-8"))
         file.unlink()
@@ -232,6 +317,10 @@ class TestRun:
         assert len(measured["put"]["1 producer"]["raw"]) == TINY.rounds
         assert min(measured["get"]["get"]["pq"]) > 0
         assert out.rstrip("\n") == report.text(found)
+        for limit in limits.limits(TINY):
+            if limit.figure in FIGURES and limit.peer in ("pq", limits.KEYED, limits.LIMITED):
+                for case in {limit.case, limit.to or limit.case} - {"16 threads"}:  # which is not of this size
+                    assert limit.peer in measured[limit.figure][case], limit
         assert "put: round 1/1" in progress
         assert list(folder.iterdir()) == []
 

@@ -1,18 +1,22 @@
-"""Jobs with keys and tokens against plain ones, in pairs: ``python -m benchmarks.keys [CASE …]``.
+"""Jobs with keys and tokens against plain ones, in pairs.
 
-One process does the one and then the other, again and again, so that what else the machine does meets both. For each
-case this prints the median of the ratios of the rates with its interval; the last case tells what an open transaction
-that has put a job of the same key adds to the calls of others.
+This process does the one and then the other, again and again, so that what else the machine does meets both, and no
+commit waits for the disk. A round's value is the median of the ratios of the rates.
 """
 
 from __future__ import annotations
 
-import argparse
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
+
+from ..limits import KEYED
+from ..run import Bench, Cell
+from ..sizes import Sizes, amount
+from ..stats import median, percentile
 
 KEYS = 10_000
 
@@ -52,55 +56,52 @@ def known(number: int) -> dict[str, Any]:
     return {"unique": "hot" if number % 100 else f"t{number}"}
 
 
-#: Name → what is measured, and what it is divided by.
-CASES = {
-    "put, 10,000 keys": (Way(many), Way(plain)),
-    "put, one key": (Way(hot), Way(plain)),
-    "put, 10,000 keys, 8 producers": (Way(many, producers=8), Way(plain, producers=8)),
-    "put, one key, 8 producers": (Way(hot, producers=8), Way(plain, producers=8)),
-    "get and done, 10,000 keys": (Way(many, 100), Way(plain, 100)),
-    "get and done, one key": (Way(hot, 100), Way(plain, 100)),
-    "get and done by 100, 10,000 keys": (Way(many, 2000, 100), Way(plain, 2000, 100)),
-    "put, unique, no duplicates": (Way(new), Way(plain)),
-    "put, unique, 99 % duplicates": (Way(known), Way(plain)),
-    "put, one key, 100,000 waiting to 100": (Way(hot, left=100_000), Way(hot, left=100)),
-    "get and done, one key, 100,000 waiting to 100": (Way(hot, 100, left=100_000), Way(hot, 100, left=100)),
-}
-OPEN = "beside an open put of the key"
-
 CALLS = 240
 
 
-def main() -> None:
+def cases(sizes: Sizes) -> dict[str, tuple[Way, Way]]:
+    """Name: what is measured, and what it is divided by."""
+    big = min(sizes.big, 100_000)
+    return {
+        "put, 10k keys": (Way(many), Way(plain)),
+        "put, one key": (Way(hot), Way(plain)),
+        "put, 10k keys, 8 threads": (Way(many, producers=8), Way(plain, producers=8)),
+        "put, one key, 8 threads": (Way(hot, producers=8), Way(plain, producers=8)),
+        "get and done, 10k keys": (Way(many, 100), Way(plain, 100)),
+        "get and done, one key": (Way(hot, 100), Way(plain, 100)),
+        "get and done by 100, 10k keys": (Way(many, 2000, 100), Way(plain, 2000, 100)),
+        "put, unique, no duplicates": (Way(new), Way(plain)),
+        "put, unique, 99 % duplicates": (Way(known), Way(plain)),
+        f"put, one key, {amount(big)} waiting / 100": (Way(hot, left=big), Way(hot, left=100)),
+        f"get and done, one key, {amount(big)} waiting / 100": (Way(hot, 100, left=big), Way(hot, 100, left=100)),
+    }
+
+
+def keyed(bench: Bench) -> Iterator[Cell]:
     from pq import PQ
 
-    from .server import Server
-    from .stats import interval
+    def dsn() -> str:
+        return f"{bench.site('pq').dsn} options=-csynchronous_commit=off"
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.keys", description=__doc__.split("\n\n")[0])
-    names = ", ".join((*CASES, OPEN)).replace("%", "%%")
-    parser.add_argument("cases", nargs="*", metavar="case", help=f"a part of a name; default: all of {names}")
-    parser.add_argument("--pairs", type=int, default=20)
-    args = parser.parse_args()
-    asked = [name for name in (*CASES, OPEN) if not args.cases or any(case in name for case in args.cases)]
-    if not asked:
-        parser.error("no such case")
-    with Server() as server, server.using("synchronous_commit", "off"), PQ(server.dsn()) as pq:
-        pq.create()
-        for name in asked:
-            if name == OPEN:
-                for what, added in beside_open(pq, server.dsn(), args.pairs).items():
-                    print(f"{what} {OPEN}: {added * 1000:.1f} ms more (95 % of the pairs)", flush=True)
-                continue
-            ways = [Measured(pq[f"{name} {turn}"[-60:]], way) for turn, way in enumerate(CASES[name])]
+    def measure(case: str, ways: tuple[Way, Way]) -> float:
+        with PQ(dsn()) as pq:
+            keyed, plain = (Measured(pq[f"{case} {number}"], way) for number, way in enumerate(ways))
+            keyed.rate(), plain.rate()
             ratios = []
-            for turn in range(-1, args.pairs):  # the first pair warms up
-                rates = {way: way.rate() for way in (ways if turn % 2 else ways[::-1])}
-                if turn >= 0:
-                    ratios.append(rates[ways[0]] / rates[ways[1]])
-            print(f"{name}: {interval(ratios)}", flush=True)
-            for way in ways:
-                way.queue.clear()
+            for turn in range(bench.sizes.pairs):
+                rates = {way: way.rate() for way in ((keyed, plain) if turn % 2 else (plain, keyed))}
+                ratios.append(rates[keyed] / rates[plain])
+        return median(ratios)
+
+    def beside() -> Mapping[str, float]:
+        with PQ(dsn()) as pq:
+            added = beside_open(pq, dsn(), bench.sizes.pairs)
+        return {f"{what}, beside an open put of its key, ms more": 1000 * seconds for what, seconds in added.items()}
+
+    if bench.able("putter", "pq"):
+        for case, ways in cases(bench.sizes).items():
+            yield Cell(case, KEYED, partial(measure, case, ways))
+        yield Cell("beside an open put", KEYED, beside)
 
 
 class Measured:
@@ -110,8 +111,8 @@ class Measured:
         self.queue = queue
         self.way = way
         self.numbers = count()
-        if way.left:
-            self.fill(way.left)
+        if (missing := way.left - len(queue)) > 0:
+            self.fill(missing)
 
     def fill(self, jobs: int) -> None:
         from pq import NewJob
@@ -148,8 +149,6 @@ def beside_open(pq: Any, dsn: str, pairs: int) -> dict[str, float]:
     """Seconds that an open put of the same key adds to a put, and to a get and done, in 95 % of the pairs."""
     import psycopg2
 
-    from .stats import percentile
-
     conn = psycopg2.connect(dsn)
     queue = pq["beside"]
     added: dict[str, list[float]] = {"put": [], "done": []}
@@ -179,6 +178,3 @@ def beside_open(pq: Any, dsn: str, pairs: int) -> dict[str, float]:
     conn.close()
     return {what: percentile(values, 95) for what, values in added.items()}
 
-
-if __name__ == "__main__":
-    main()
