@@ -69,7 +69,7 @@ QUICK = Sizes(
 )  # fmt: skip
 
 TINY = Sizes(
-    "tiny", rounds=1, seconds=0.05, budget=120, brief=True, series=(10, 20), big=100, future=20, queues=(2, 3),
+    "tiny", rounds=1, seconds=0.05, budget=600, brief=True, series=(10, 20), big=100, future=20, queues=(2, 3),
     keys=(1, 5), crowd=(0, 2), passing=40, ends=10, samples=5, window=0.2, start=0.5, memory=(50, 100), patience=0,
     pairs=1, puts=2, naptime="5s",
 )  # fmt: skip

@@ -308,7 +308,7 @@ class TestRun:
     def test_it_measures_and_leaves_nothing(self, folder: Path) -> None:
         file = folder / "found.json"
         with self.start(folder, "--json", str(file), "--only", *FIGURES) as process:
-            out, progress = process.communicate(timeout=240)
+            out, progress = process.communicate(timeout=480)
         assert process.returncode == 0, progress
         found = json.loads(file.read_text("utf-8"))
         file.unlink()
