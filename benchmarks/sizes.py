@@ -58,7 +58,7 @@ class Sizes:
 FULL = Sizes(
     "full", rounds=3, seconds=1.5, budget=45 * 60, series=(1_000, 10_000, 100_000, 1_000_000), big=1_000_000,
     future=200_000, queues=(10, 100, 1_000, 10_000), keys=(1, 10, 100, 1_000, 10_000), crowd=(0, 1, 4, 16, 32, 128),
-    passing=100_000, ends=3_000, samples=1_000, window=10, memory=(10_000, 100_000), patience=300, pairs=7,
+    passing=100_000, ends=3_000, samples=1_000, window=10, memory=(10_000, 100_000), patience=300, pairs=5,
     kills=5,
 )  # fmt: skip
 

@@ -3,26 +3,21 @@
 Each pair does the one thing and then the other, again and again, so that what else the machine does meets both. For
 each this prints the median of the ratios of the rates, with its interval:
 
-    publish        of a bare INSERT into a table with a primary key, one a transaction, by prepared statements
-    publish_many   1,000 a statement, of a bare INSERT of 1,000
-    batch          1,000 in a transaction, of a SELECT of 1,000 by the primary key and an UPDATE of the last id
-    wake           from a publish to the consumer: how much longer than from a put to `Queue.get`, of the times
-    snapshot       one event in a transaction, while an old snapshot is held: the last thousand of 3,000 batches, of the
-                   first thousand of another stream
+    wake       from a publish to the consumer: how much longer than from a put to `Queue.get`, of the times
+    snapshot   one event in a transaction, while an old snapshot is held: the last thousand of 3,000 batches, of the
+               first thousand of another stream
+
+The figure `stream` of ``python -m benchmarks`` has what publishing and reading cost beside bare tables.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
-
-N = 300
-MANY = 1000
 
 #: How many batches a subscription has had under the old snapshot before those that are measured, and how many of these
 #: are in a turn: with 20 turns, they are the last thousand of 3,000.
@@ -52,7 +47,7 @@ def main() -> None:
             for turn in range(args.pairs):
                 rates = {way: way() for way in ((ours, other) if turn % 2 else (other, ours))}
                 ratios.append(rates[ours] / rates[other])
-            print(f"{name:13} {interval(ratios)}", flush=True)
+            print(f"{name:9} {interval(ratios)}", flush=True)
         figures.close()
 
 
@@ -66,63 +61,13 @@ class Figures:
         self.stream = pq.streams["bench"]
         self.stream.create()
         self.reader = self.stream.subscribe("reader")
-        self.conn = psycopg2.connect(dsn)
-        self.conn.autocommit = True
         self.old = psycopg2.connect(dsn)
-        self.cursor = self.conn.cursor()
-        self.cursor.execute("create table raw (id bigserial primary key, data json); create table place (id bigint)")
-        self.cursor.execute("insert into place values (0)")
-        self.cursor.execute("prepare one (json) as insert into raw (data) values ($1) returning id")
-        self.cursor.execute("prepare many (text[]) as insert into raw (data) select unnest($1)::json returning id")
 
     def all(self) -> dict[str, tuple[Callable[[], float], Callable[[], float]]]:
         return {
-            "publish": (self.publish, self.insert),
-            "publish_many": (self.publish_many, self.insert_many),
-            "batch": (self.batch, self.select),
             "wake": (self.wake_stream, self.wake_get),
             "snapshot": (self.take_old, self.take_new),
         }
-
-    def publish(self) -> float:
-        return rate(N, lambda n: self.stream.publish({"n": n}))
-
-    def insert(self) -> float:
-        return rate(N, lambda n: self.cursor.execute("execute one (%s)", (json.dumps({"n": n}),)))
-
-    def publish_many(self) -> float:
-        return rate(5, lambda _: self.stream.publish_many([{"n": n} for n in range(MANY)]))
-
-    def insert_many(self) -> float:
-        data = [json.dumps({"n": n}) for n in range(MANY)]
-        return rate(5, lambda _: self.cursor.execute("execute many (%s)", (data,)))
-
-    def batch(self) -> float:
-        self.reader.seek("new")
-        self.stream.publish_many({"n": n} for n in range(5 * MANY))
-
-        def take(_: int) -> None:
-            with self.reader.batch(MANY, timeout=0) as batch:
-                assert len(batch) == MANY
-
-        return rate(5, take)
-
-    def select(self) -> float:
-        self.cursor.execute("truncate raw; update place set id = 0")
-        data = [json.dumps({"n": n}) for n in range(5 * MANY)]
-        self.cursor.execute("insert into raw (data) select unnest(%s)::json", (data,))
-
-        def take(_: int) -> None:
-            self.cursor.execute("begin")
-            self.cursor.execute("select id from place for update")
-            self.cursor.execute(
-                "select id, data from raw where id > (select id from place) order by id limit %s", (MANY,)
-            )
-            rows = self.cursor.fetchall()
-            self.cursor.execute("update place set id = %s", (rows[-1][0],))
-            self.cursor.execute("commit")
-
-        return rate(5, take)
 
     def wake_get(self) -> float:
         queue = self.pq["wake"]
@@ -157,16 +102,7 @@ class Figures:
         return list(zip(streams, readers, strict=True))
 
     def close(self) -> None:
-        self.conn.close()
         self.old.close()
-
-
-def rate(n: int, call: Callable[[int], Any]) -> float:
-    """Return calls a second."""
-    began = time.perf_counter()
-    for number in range(n):
-        call(number)
-    return n / (time.perf_counter() - began)
 
 
 def one_by_one(stream: Any, reader: Any, rounds: int = ROUNDS) -> float:

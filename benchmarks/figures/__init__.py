@@ -24,7 +24,7 @@ FIGURES = [
     Figure("xmin", "get, while an old snapshot is held and jobs pass", "jobs/s", backlog.xmin, 2, brief=False),
     Figure("keyed", "jobs with keys and tokens, rates", "", keyed.keyed, 3),
     Figure("limited", "jobs a second with a limit of 10 running, 16 consumers, 5 ms of work", "", limited.limited, 1),
+    Figure("size", "table and indexes, retain=0", "MB", upkeep.size, 1),
     Figure("memory", "memory of a worker process", "MB", upkeep.memory),
     Figure("settings", "pq, with other settings of the server", "jobs/s", settings.settings, 2, brief=False),
-    Figure("size", "table and indexes, retain=0", "MB", upkeep.size, 1),
 ]
