@@ -24,6 +24,8 @@ def done(job: Delivery, result: Any = None) -> Settlement:
 
     :raises TypeError: the result can't be encoded, or the state of the key; or a ValueError.
     """
+    if result is None and job._key_state is None:
+        return Settlement(job, "done")
     what = "result"
     try:
         text = job.queue._encoded(result)

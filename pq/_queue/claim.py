@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from .._db import Rows
@@ -103,7 +103,7 @@ class Claim:
         rows = self._taken_rows(claimer, limit, timeout, lease, waiter)
         if not rows:
             return [], []
-        jobs = [_job(claimer, row, lease) for row in rows]
+        jobs = _jobs(claimer, rows, lease)
         refused = decode_all(claimer, jobs, rows)
         for job in jobs if claimer is not queue else ():
             job._queue = queue  # on whose connection it will be settled
@@ -145,7 +145,7 @@ class Claim:
             self._hits = -MISS_PAUSE
             return is_settled, None
         look.saw([row], None, all_due=True)
-        job = _job(queue, row, lease)
+        (job,) = _jobs(queue, [row], lease)
         for refusal in decode_all(queue, [job], [row]):
             queue.logger.error("%s", refusal.error)
             job = None
@@ -265,23 +265,17 @@ class Claim:
         return Found([], 0)  # it is paused
 
 
-def _job(queue: QueueBase, row: tuple[Any, ...], lease: timedelta | None) -> Any:
-    text = row[TEXT]
-    if lease is None:
-        return Job(queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT], row[KEY])
-    return LeasedJob(
-        queue,
-        row[ID],
-        text,
-        len(text),
-        row[ENQUEUED_AT],
-        row[SCHEDULE_AT],
-        row[EXPECTED_AT],
-        row[KEY],
-        row[-1],
-        attempts=row[ATTEMPTS],
-        expiries=row[EXPIRIES],
-        dequeued_at=row[DEQUEUED_AT].replace(tzinfo=timezone.utc),
-        lease=lease,
-        policy=queue._policy,
-    )
+def _jobs(queue: QueueBase, rows: Rows, lease: timedelta | None) -> list[Any]:
+    jobs: list[Any] = []
+    taken_at: datetime | None = None
+    for row in rows:
+        text = row[TEXT]
+        its = queue, row[ID], text, len(text), row[ENQUEUED_AT], row[SCHEDULE_AT], row[EXPECTED_AT], row[KEY]
+        if lease is None:
+            jobs.append(Job(*its))
+            continue
+        if row[DEQUEUED_AT] != taken_at:  # all that are taken together have one time
+            taken_at = row[DEQUEUED_AT]
+            at = row[DEQUEUED_AT].replace(tzinfo=timezone.utc)
+        jobs.append(LeasedJob(*its, row[-1], row[ATTEMPTS], row[EXPIRIES], at, lease, queue._policy))
+    return jobs

@@ -246,7 +246,7 @@ class Queue(TriedQueue):
         name, args, kwargs = data["function"], data.get("args"), data.get("kwargs")
         if not is_a(args, (list, tuple)) or (type(kwargs) is not dict and not is_a(kwargs, Mapping)):
             raise TaskNotFound(f"the job is no call of task `{name}`: it has no arguments")
-        found = self._find(name)
+        found = self.handler_registry.get(name) or self._find(name)
         if isinstance(found, Task):
             return Call(name, found._handler, args, kwargs, found.options)
         return Call(name, found, args, kwargs, Options())

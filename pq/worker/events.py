@@ -93,9 +93,10 @@ class Events:
             name = "cancelled"
         with self._lock:  # first: who has read the line finds it counted
             self.counts[name] += 1
-        if logger.isEnabledFor(LEVELS[name]):
+        if logger.logger.isEnabledFor(LEVELS[name]):
             log(LEVELS[name], name, execution, error)
-        for function in (*self._functions[name], *self._instruments.events):
+        functions, instruments = self._functions[name], self._instruments.events
+        for function in (*functions, *instruments) if functions or instruments else ():
             try:
                 event = Event(name, execution.job, execution.task, execution.seconds, error)
                 check_finished("the function", function(event))

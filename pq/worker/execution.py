@@ -37,6 +37,8 @@ DECISIONS = (errors.Retry, errors.Discard, errors.LeaseLost)
 BEATS = 3
 
 _NEVER = float("inf")
+_NO_OPTIONS = Options()
+_PLAIN = (str, timedelta, int, float, type(None))
 
 
 class Runner(Protocol):
@@ -71,11 +73,11 @@ class Execution:
         "renew_at", "size", "started", "taken", "task", "thread", "times_out_at", "unsure",
     )  # fmt: skip
 
-    def __init__(self, job: LeasedJob, taken: float) -> None:
+    def __init__(self, job: LeasedJob, taken: float, renew_at: float | None = None) -> None:
         self.job: LeasedJob = job
         self.taken: float = taken
         self.started: float = taken
-        self.renew_at: float = taken + job.lease.total_seconds() / BEATS
+        self.renew_at: float = taken + job.lease.total_seconds() / BEATS if renew_at is None else renew_at
         self.times_out_at: float = _NEVER
         self.ended: float | None = None
         self.thread: Runner | None = None
@@ -88,7 +90,7 @@ class Execution:
         self.size: int = 0
         self.task: str = "?"
         self.error: BaseException | None = None
-        self.options: Options = Options()
+        self.options: Options = _NO_OPTIONS
         self._call: Call | None = None
         self._problem: BaseException | None = None
 
@@ -109,17 +111,18 @@ class Execution:
         job.policy = self._policy(fields)
         if job.expiries > MAX_EXPIRIES and job.expiries > job.policy.max_retries:
             self._problem = errors.LeaseExpired(attempt=job.attempts)
-        if self.options.timeout is not None and not self.options.transactional:
-            self.times_out_at = self.started + self.options.timeout.total_seconds()
-        if self.options.lease is not None:
-            job.lease = self.options.lease
+        options = self.options
+        if options.timeout is not None and not options.transactional:
+            self.times_out_at = self.started + options.timeout.total_seconds()
+        if options.lease is not None:
+            job.lease = options.lease
             self.renew_at, self.own_lease = self.started, True
 
     def _policy(self, fields: dict[str, Any]) -> Policy:
         """Return the retry policy. What stands in the row counts, as for pq 1.9.1, where it can stand there at all."""
         options = self.options
         retries, retried = fields.get("max_retries"), fields.get("retried")
-        if self._call is None or isinstance(options.retry_in, (str, timedelta, int, float, type(None))):
+        if self._call is None or isinstance(options.retry_in, _PLAIN):
             retry_in = fields.get("retry_in")
         else:  # a list or a function of the task's
             retry_in = options.retry_in
@@ -159,10 +162,10 @@ class Execution:
             return self.failed(error)
 
     def _run_call(self, call: Call, watch: Callable[[Execution], object]) -> Settlement | None:
-        if self.options.transactional:
+        if call.options.transactional:
             return self._run_in_transaction(call, watch)
-        result = self._handle(call)
-        return outcome.done(self.job, result if self.options.result else None)
+        result = call_handler(self.job, call)
+        return outcome.done(self.job, result if call.options.result else None)
 
     def _run_instrumented(
         self, instruments: Instruments, call: Call, watch: Callable[[Execution], object]
@@ -181,9 +184,6 @@ class Execution:
                 raise
         return ended[0]
 
-    def _handle(self, call: Call) -> Any:
-        return call_handler(self.job, call.name, call.handler, call.args, call.kwargs)
-
     def _run_in_transaction(self, call: Call, watch: Callable[[Execution], object]) -> Settlement | None:
         """Run the handler in a transaction, of which the end of the job is the last statement.
 
@@ -199,7 +199,7 @@ class Execution:
                     self.times_out_at = time.monotonic() + self.options.timeout.total_seconds()
                     watch(self)
                 try:
-                    result = self._handle(call)
+                    result = call_handler(job, call)
                 except Exception as error:
                     lost = bool(cursor.connection.closed) and not is_a(error, DECISIONS)
                     raise

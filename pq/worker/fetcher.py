@@ -78,7 +78,7 @@ class Fetcher:
         """Return the next job for this thread, waiting for it; None: there is no more to do."""
         held = self._held
         while True:
-            with held.changed:
+            with held.lock:
                 if self._closed or not self._tickets:
                     return None
                 if held.full or (self.fetching and not held.stock):
@@ -235,7 +235,8 @@ class Fetcher:
         for refusal in refused:  # settled as failed attempts, if they could be
             if refusal.outcome != "stuck":
                 self._events.tell(refusal.outcome, Execution(refusal.job, asked), refusal.error)
-        executions = [Execution(job, asked) for job in jobs]
+        renew_at = asked + self._lease.total_seconds() / BEATS
+        executions = [Execution(job, asked, renew_at) for job in jobs]
         for execution in executions if queue._claims.limited.known else ():
             execution.has_place = True
         return self._received(executions, wanted is None)

@@ -13,6 +13,7 @@ from .._calls import check_finished
 from .._jobs.lease import LeasedJob
 from .._text import NAME, cut
 from ..errors import BlockError
+from .call import Call
 
 _running: ContextVar[LeasedJob | None] = ContextVar("pq_running", default=None)
 
@@ -36,23 +37,22 @@ def is_handling() -> bool:
     return _running.get() is not None
 
 
-def call_handler(job: LeasedJob, name: str, handler: Any, args: Any, kwargs: Any) -> Any:
+def call_handler(job: LeasedJob, call: Call) -> Any:
     """Call the handler of a job, in a context of its own, and return what it returned.
 
-    :param name: of the task.
     :raises BlockError: the handler has left a block of pq open, which was rolled back.
     :raises TypeError: the handler returned work that is still to be done.
     """
     source = job.queue._table.database.source
-    before = source.begun_by(threading.get_ident())
+    before = source.begun_by(threading.get_ident()) if source.begun else []
     pid = os.getpid()
     context = copy_context()
     context.run(_running.set, job)
     left = None
     try:
-        result = context.run(handler, job.id, *args, **kwargs)
+        result = context.run(call.handler, job.id, *call.args, **call.kwargs)
         if result is not None:
-            check_finished(f"task `{cut(name, NAME)}`", result)
+            check_finished(f"task `{cut(call.name, NAME)}`", result)
     except BaseException as error:
         if os.getpid() != pid:
             _end_child(error)

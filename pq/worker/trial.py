@@ -16,6 +16,7 @@ from .._jobs.settlement import Settlement
 from .._jobs.tried import TriedJob
 from ..errors import PQError, TaskNotFound
 from .execution import Execution
+from .handler import call_handler
 
 #: How many of the jobs that were put are shown.
 MAX_PUTS = 1000
@@ -125,7 +126,7 @@ class _Trial:
         try:
             if execution._problem is not None or execution._call is None:
                 raise execution._problem or TaskNotFound("the job is no call of a task")
-            result = execution._handle(execution._call)
+            result = call_handler(job, execution._call)
             ending = job.ending or outcome.done(job, result if execution.options.result else None)
             self._check(execution.task)
             self._run("check")  # deferred constraints

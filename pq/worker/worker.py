@@ -201,13 +201,13 @@ class Worker:
 
     def _perform(self, execution: Execution, thread: WorkerThread | ThisThread) -> None:
         execution.begin()
-        check_alone(execution, self._table)
+        if execution.options.transactional:
+            check_alone(execution, self._table)
         if execution.options.timeout or execution.own_lease:
             self._services.heartbeat.watch(execution)
         thread.show(execution.job.id)
         self.events.tell("start", execution)
-        how = "done"
-        settlement: Settlement | None = None
+        how, settlement = "done", None
         try:
             settlement = execution.run(self._services.heartbeat.watch)
         except LeaseLost:

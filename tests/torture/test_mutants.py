@@ -46,8 +46,8 @@ class Mutant(NamedTuple):
 MUTANTS = {
     "acknowledges before handling": Mutant(
         "worker/execution.py",
-        "        result = self._handle(call)\n        return",
-        "        self.job.done()\n        result = self._handle(call)\n        return",
+        "        result = call_handler(self.job, call)\n        return",
+        "        self.job.done()\n        result = call_handler(self.job, call)\n        return",
         {"lost"},
     ),
     "no row lock": Mutant(
