@@ -63,6 +63,7 @@ def limits(sizes: Sizes) -> list[Limit]:
     hot = f"one key, {amount(min(sizes.big, 100_000))} waiting / 100"
     first, last = (f"after {amount(number)} jobs" for number in sizes.memory)
     plain = partial(Limit, "keyed", peer=KEYED)
+    limited = partial(Limit, "limited", peer=LIMITED)
     return [
         # one operation
         Limit("get", "in with", 0.80, "raw"),
@@ -89,8 +90,8 @@ def limits(sizes: Sizes) -> list[Limit]:
         plain("put, unique, no duplicates", 0.85),
         plain("put, unique, 99 % duplicates", 0.95),
         *(plain(f"{what}, beside an open put of its key, ms more", 50, most=True) for what in ("put", "done")),
-        Limit("limited", "worker, 16 threads", 0.95, peer=LIMITED),
-        Limit("limited", "worker, 16 threads: at once at most", 10, peer=LIMITED, most=True),
+        *(limited(f"{who}, 16 threads", 0.95) for who in ("get", "worker")),
+        *(limited(f"{who}, 16 threads: at once at most", 10, most=True) for who in ("get", "worker")),
         # streams
         Limit("stream", "publish", 0.80, "raw"),
         # waiting
