@@ -157,7 +157,9 @@ class Executor:
 
     def bound(self, timeout: float | None) -> float | None:
         """The seconds after which a statement of a caller with this timeout is given up; None: no limit of its own."""
-        return None if timeout is None or not self._source.replaceable else _bound(timeout, self._slack)
+        if timeout is None or timeout >= LONGEST_LIMIT or not self._source.replaceable:
+            return None
+        return _bound(math.ceil(timeout), self._slack)  # who waits has another timeout each time
 
     def guard(self, conn: Any, bound: float | None) -> AbstractContextManager[Any]:
         """Return a context manager around a statement that the server gives up after so many seconds."""
@@ -186,7 +188,7 @@ def _limit(session: ServerSession, limit: float | None, patient: bool) -> str:
 
 
 @lru_cache(maxsize=256)
-def _bound(timeout: float, slack: int) -> float | None:
+def _bound(timeout: int, slack: int) -> float | None:
     bound = (timeout + GRACE) * slack
     return _rounded(bound) if bound < LONGEST_LIMIT else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -49,6 +50,9 @@ class Claim:
         """
         deadline = time.monotonic() + patience
         puts_off = patience > 0 and queue._table.is_seen_empty(queue.name)
+        if puts_off:
+            with suppress(TimeoutError):
+                queue._table.heal(patience)
         found = [] if puts_off else self.take(queue, limit, patience, lease)
         if found or patience == 0:
             return found
@@ -167,7 +171,8 @@ class Claim:
             if in_transaction:
                 queue._table.heal_outside()
             else:
-                queue._table.heal(timeout)
+                notified = isinstance(waiter, Waiter) and waiter.is_notified(queue.name)
+                queue._table.heal(timeout, in_a_hurry=notified)  # where `get` waits for each job, it does so before
             how = "leased"
             if lease is None:
                 how = "removed" if queue._table.retention(timeout).deletes_on_completion else "taken"

@@ -15,9 +15,11 @@ from .retention import Retention, read
 #: Seconds for which `Table.retention` answers from memory.
 RETENTION_FRESH = 60.0
 
-#: Seconds from one call of `Table.heal` that does something to the next; the checks that it makes by a statement, most
-#: of which are of few keys; and how many of these follow each other.
+#: Seconds from one call of `Table.heal` that does something to the next; how many times as many before one that is in a
+#: hurry does something; the checks that it makes by a statement, most of which are of few keys; and how many of these
+#: follow each other.
 HEAL_PAUSE = 0.5
+HEAL_HURRY = 4
 HEAL_CHECKS = 1000
 HEAL_STATEMENTS = 30
 
@@ -127,15 +129,16 @@ class Table:
 
     # -- keys
 
-    def heal(self, timeout: float | None = None, *, only_one: bool = False) -> bool:
+    def heal(self, timeout: float | None = None, *, only_one: bool = False, in_a_hurry: bool = False) -> bool:
         """Make the checks of keys that are due, unless that was done a moment ago; see ``sql/keys.sql``.
 
         :param timeout: the seconds that the caller has, for `Database.execute`.
         :param only_one: make one check at most: in a transaction that stays open its rows stay locked.
+        :param in_a_hurry: a later call may do it as well, if there is one.
         :returns: whether there were such checks.
         """
         now = time.monotonic()
-        if now - self._memory.healed_at < HEAL_PAUSE:
+        if now - self._memory.healed_at < HEAL_PAUSE * (HEAL_HURRY if in_a_hurry else 1):
             return False
         self._memory.healed_at = now
         sql = self.statements("keys.sql")["heal"]

@@ -86,9 +86,8 @@ class WaitedQueue:
     def call(self, reason: Reason) -> None:
         """Have one waiter claim, preferably one that is asleep; all of them if each gets something of its own."""
         others = [waiter for waiter in self.waiters if self.name not in waiter.called]
-        if not self.unseen:
-            asleep = (waiter for waiter in others if not waiter.called)
-            others = [next(asleep, others[0])] if others else []
+        if len(others) > 1 and not self.unseen:
+            others = [next((waiter for waiter in others if not waiter.called), others[0])]
         for waiter in others:
             waiter.called[self.name] = reason
             waiter.condition.notify()

@@ -131,6 +131,10 @@ class Waiter:
         claim is needed before `wait`."""
         return self._room.is_seen_empty(queue)
 
+    def is_notified(self, queue: str) -> bool:
+        """Return whether a notification has called this thread to a queue: there is a job that somebody waits for."""
+        return self.called.get(queue) is Reason.EVENT
+
     def cancel(self) -> None:
         """End `wait`, now and in the future. Any thread may call this."""
         self._room.cancel(self)

@@ -566,6 +566,28 @@ def test_one_statement_takes_a_job_that_was_waited_for(
         thread.result()
 
 
+def test_who_is_woken_by_a_put_makes_no_checks_of_keys_before_its_claim(
+    patient: PQ, sql: Sql, executed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are made when the thread comes back, although its first claim is left out."""
+
+    def checks() -> int:
+        return sum("heal_all" in text for text in executed)
+
+    monkeypatch.setattr(leader, "LINGER", HOUR)
+    waiter = waiting(patient)
+    patient._table._memory.healed_at = time.monotonic() - 2 * HOUR
+    executed.clear()
+    sql(INSERT)
+    assert waiter.result() is not None
+    assert patient._table.is_seen_empty("a")
+    assert checks() == 0
+    waiter = waiting(patient)
+    assert checks() == 1
+    sql(INSERT)
+    assert waiter.result() is not None
+
+
 def test_what_was_put_before_a_get_is_found_though_its_notification_is_late(
     patient: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
