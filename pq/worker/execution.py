@@ -165,6 +165,7 @@ class Execution:
         if call.options.transactional:
             return self._run_in_transaction(call, watch)
         result = call_handler(self.job, call)
+        self._call = None  # what waits to be settled keeps the garbage collector busy
         return outcome.done(self.job, result if call.options.result else None)
 
     def _run_instrumented(
