@@ -69,7 +69,7 @@ def main() -> None:
         if args.revision == "pq-1.9.1":
             from .install import Installed
 
-            wakeups(args.revision, Installed(Path(folder), [args.revision]).folders[args.revision], args)
+            wakeups(args.revision, Installed(Path(folder), [args.revision], {}).folders[args.revision], args)
             return
         old = Path(folder, "old")
         old.mkdir()
