@@ -71,14 +71,14 @@ class Figures:
 
     def wake_get(self) -> float:
         queue = self.pq["wake"]
-        return latency(lambda: queue.get(timeout=10), lambda: queue.put(1))
+        return latency(lambda: [queue.get(timeout=10), time.perf_counter()], lambda: queue.put(1))
 
     def wake_stream(self) -> float:
         self.reader.seek("new")
 
-        def take() -> None:
+        def take() -> list[Any]:
             with self.reader.batch(1, timeout=10) as batch:
-                assert batch
+                return [batch[0], time.perf_counter()]
 
         return latency(take, lambda: self.stream.publish(1))
 
@@ -117,12 +117,15 @@ def one_by_one(stream: Any, reader: Any, rounds: int = ROUNDS) -> float:
     return rounds / seconds
 
 
-def latency(take: Callable[[], Any], give: Callable[[], Any], rounds: int = 11) -> float:
-    """Return the median of the seconds from giving to having taken, by a thread that waits."""
+def latency(take: Callable[[], list[Any]], give: Callable[[], Any], rounds: int = 11) -> float:
+    """Return the median of the seconds from giving to having, by a thread that waits.
+
+    :param take: returns what it has, and since when.
+    """
     times = []
     for _ in range(rounds):
         ends: list[float] = []
-        thread = threading.Thread(target=lambda ends=ends: (take(), ends.append(time.perf_counter())))
+        thread = threading.Thread(target=lambda ends=ends: ends.append(take()[1]))
         thread.start()
         time.sleep(0.2)  # until it waits: no figure but this one depends on it
         began = time.perf_counter()
