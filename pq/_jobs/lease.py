@@ -59,18 +59,22 @@ class LeasedJob(Job):
         dequeued_at: datetime, lease: timedelta, policy: Policy,
     ) -> None:  # fmt: skip
         # not by Job.__init__: another call would cost each job of a worker 3 % of its time
-        self._queue, self.id, self._data, self._size = queue, id, data, size
-        self.enqueued_at, self.schedule_at, self.expected_at = enqueued_at, schedule_at, expected_at
-        self.key, self._headers = key, headers
-        self.attempts, self.expiries = attempts, expiries
-        self.dequeued_at, self.lease, self.policy = dequeued_at, lease, policy
+        self._queue, self._data, self._size, self._headers = queue, data, size, headers
+        self.id: int = id
+        self.enqueued_at: datetime = enqueued_at
+        self.schedule_at: datetime | None = schedule_at
+        self.expected_at: datetime | None = expected_at
+        self.key: str | None = key
+        self.attempts: int = attempts
+        self.expiries: int = expiries
+        self.dequeued_at: datetime = dequeued_at
+        self.lease: timedelta = lease
+        self.policy: Policy = policy
         self.cursor: Any = None
         self.settled: bool | None = False
         self.cancelled: bool = False
         self._steps: Steps | None = None
         self._key_state: KeyState | None = None
-
-    # -- ending the job
 
     def done(self, result: Any = None, *, conn: Any = None) -> None:
         """Finish the job.
@@ -238,8 +242,6 @@ class LeasedJob(Job):
             return False
         return is_a(error, (Retry, Discard))
 
-    # -- the state of its key
-
     @property
     def key_state(self) -> dict[str, Any]:
         """The state that the jobs of its key hand on: a dict that you change, or another one that you assign.
@@ -257,8 +259,6 @@ class LeasedJob(Job):
     @key_state.setter
     def key_state(self, state: dict[str, Any]) -> None:
         self._read_key_state().data = checked(state)
-
-    # -- inside
 
     def _read_key_state(self) -> KeyState:
         if self._key_state is None:
@@ -288,8 +288,7 @@ class LeasedJob(Job):
         return table if conn is None else table.bind(conn)
 
     def _change(self, statement: str, conn: Any, **params: Any) -> Rows:
-        table = self._table(conn)
-        rows = about(statement, self, table, **params)
+        rows = about(statement, self, table := self._table(conn), **params)
         if not rows:
             note_cancelled([self], table)
             self._lost()
