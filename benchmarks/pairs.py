@@ -59,8 +59,8 @@ def main() -> None:
     args = parser.parse_args()
     if wrong := set(args.operations) - set(CALLS):
         parser.error(f"no such operation: {' '.join(wrong)}")
-    if "wakeup" in args.operations and len(args.operations) > 1:
-        parser.error("wakeup must be the only operation")
+    if "wakeup" in args.operations and (len(args.operations) > 1 or args.revision in PARTS):
+        parser.error("wakeup must be the only operation, with a revision or pq-1.9.1")
     operations = args.operations or [operation for operation in CALLS if operation != "wakeup"]
     if args.revision in PARTS:
         compare(ROOT, operations, args.pairs, args.commit, args.revision)

@@ -89,6 +89,11 @@ class TestPairs:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert re.findall(r"^(\w+) +rate [\d.]+ ", done.stdout, re.MULTILINE) == ["put", "block", "work"], done.stderr
 
+    @pytest.mark.skipif(not ((ROOT / ".git").exists() and shutil.which("git")), reason="no repository")
+    def test_it_compares_wake_ups(self) -> None:
+        command = [sys.executable, "-m", "benchmarks.pairs", "HEAD", "wakeup", "--pairs", "1"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert re.findall(r"^(p\d+) [\d.]+ ", done.stdout, re.MULTILINE) == ["p50", "p99"], done.stderr
 
     @pytest.mark.parametrize(
         ("part", "operations"),
