@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from . import report
@@ -94,6 +95,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     size.add_argument("--tiny", dest="sizes", action="store_const", const=TINY, help="only to see that it runs")
     parser.add_argument("--only", nargs="+", metavar="FIGURE", choices=[f.name for f in FIGURES], help="see --list")
     parser.add_argument("--peers", nargs="+", metavar="PEER", choices=list(PEERS), help=", ".join(PEERS))
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often everything is measured")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="install the peers there, or find them there")
     parser.add_argument("--pgque", type=Path, metavar="FILE", help="its sql/pgque.sql, which is downloaded otherwise")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured, round by round")
@@ -103,6 +105,8 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.docs and (args.only or args.peers):
         parser.error("--docs replaces all tables: it goes with neither --only nor --peers")
+    if args.rounds is not None:
+        args.sizes = replace(args.sizes, rounds=max(1, args.rounds))
     if args.keep:
         args.keep = Path(os.path.abspath(args.keep))
         args.keep.mkdir(parents=True, exist_ok=True)

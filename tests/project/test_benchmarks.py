@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,7 @@ import pytest
 from support import wait_until
 
 from benchmarks import install, limits, plot, report, stats
-from benchmarks.__main__ import GENERATED
+from benchmarks.__main__ import GENERATED, parsed
 from benchmarks.figures import FIGURES as FIGURES_OF_ALL
 from benchmarks.peers import PEERS
 from benchmarks.server import statements
@@ -281,6 +282,11 @@ def test_statements_are_those_of_the_database_without_the_control_of_transaction
         "one|7|LOG:  statement: commit\n"
     )
     assert statements(log, "one") == ["select 1", "select 2", "begin; select 4"]
+
+
+def test_the_number_of_rounds_is_part_of_the_size() -> None:
+    assert parsed(["--rounds", "1"]).sizes == replace(FULL, rounds=1)
+    assert parsed(["--quick"]).sizes == QUICK
 
 
 #: One of each kind.
