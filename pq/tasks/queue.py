@@ -241,10 +241,11 @@ class Queue(TriedQueue):
 
         :raises TaskNotFound: the data is no call of a task, or there is no task of that name.
         """
-        if (type(data) is not dict and not is_a(data, Mapping)) or not is_a(data.get("function"), str):
+        name: Any = data.get("function") if type(data) is dict or is_a(data, Mapping) else None
+        if not (type(name) is str or is_a(name, str)):
             raise TaskNotFound("the job is no call of a task")
-        name, args, kwargs = data["function"], data.get("args"), data.get("kwargs")
-        if not is_a(args, (list, tuple)) or (type(kwargs) is not dict and not is_a(kwargs, Mapping)):
+        args, kwargs = data.get("args"), data.get("kwargs")
+        if not (type(args) is list or is_a(args, (list, tuple))) or not (type(kwargs) is dict or is_a(kwargs, Mapping)):
             raise TaskNotFound(f"the job is no call of task `{name}`: it has no arguments")
         found = self.handler_registry.get(name) or self._find(name)
         if isinstance(found, Task):

@@ -112,13 +112,14 @@ class Completer:
         settled by a shorter statement, if they are many."""
         batch: Batch = []
         characters = 0
-        for execution, settlement in islice(list(self._held.ended.items()), self._batch):
+        for end in islice(list(self._held.ended.items()), self._batch):
+            execution = end[0]
             characters += execution.size
             if batch and characters > MAX_CHARACTERS:
                 break
-            if len(batch) >= ONE_CLAIM and execution.taken != batch[0][0].taken:
+            if len(batch) >= ONE_CLAIM and batch[0][0].taken == batch[-1][0].taken != execution.taken:
                 break
-            batch.append((execution, settlement))
+            batch.append(end)
         return batch
 
     # -- one batch

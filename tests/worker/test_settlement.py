@@ -85,6 +85,25 @@ def test_what_a_first_statement_has_settled_is_not_lost_if_a_second_one_fails(pq
     assert worker.status()["counts"] == {"start": 0, "done": 5, "retry": 0, "dead": 1, "lost": 0, "cancelled": 0}
 
 
+@pytest.mark.parametrize("first", [completer.ONE_CLAIM, completer.ONE_CLAIM - 1])
+def test_many_of_one_claim_are_not_settled_with_those_of_another(
+    pq: PQ, sql: Sql, settlements: list[list[Any]], first: int
+) -> None:
+    """They have a shorter statement of their own; but where claims are small, there is not a commit for each."""
+    pq["a"].put_many(range(first + 3))
+    worker = Worker(pq["a"])
+    worker._services.completer.table = pq["a"]._table
+    for count in (first, 3):
+        taken = time.monotonic()
+        executions = [Execution(job, taken) for job in pq["a"].get_many(count, lease="1h")]
+        worker._held.add(executions)
+        for execution in executions:
+            worker._held.end(execution, Settlement(execution.job, "done"))
+    worker._services.completer.run_once()
+    assert list(map(len, settlements)) == ([first, 3] if first == completer.ONE_CLAIM else [first + 3])
+    assert worker.status()["counts"]["done"] == first + 3 == number(sql, DONE)
+
+
 def test_a_job_that_can_not_even_fail_is_kept_and_settled_when_it_can_be(
     pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
