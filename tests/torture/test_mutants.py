@@ -29,7 +29,7 @@ RUNS = 4
 class Mutant(NamedTuple):
     """
     :ivar shows: what the checker may find wrong; one of these is enough.
-    :ivar more: what else of the file is replaced by the same.
+    :ivar more: what else is replaced by the same: files, and what is in them.
     """
 
     file: str
@@ -40,14 +40,14 @@ class Mutant(NamedTuple):
     seconds: int = 6
     option: str = ""
     drain: int = 5
-    more: tuple[str, ...] = ()
+    more: tuple[tuple[str, str], ...] = ()
 
 
 MUTANTS = {
     "acknowledges before handling": Mutant(
         "worker/execution.py",
-        "        result = call_handler(self.job, call)\n        return",
-        "        self.job.done()\n        result = call_handler(self.job, call)\n        return",
+        "        result = call_handler(self.job, call)\n        self._call",
+        "        self.job.done()\n        result = call_handler(self.job, call)\n        self._call",
         {"lost"},
     ),
     "no row lock": Mutant(
@@ -63,15 +63,18 @@ MUTANTS = {
         {"aborted, but there", "order without job, or job without order"},
     ),
     "no fence": Mutant(
-        "sql/lease.sql",
+        "sql/common.sql",
         " and attempts = %(attempts)s and dequeued_at = %(dequeued_at)s and (due_at is null) is false",
         "",
         {"effect more than once", "delivered after done", "dead and done", "unfinished"},
         faults="freeze-long",
         seconds=15,
         more=(
-            " and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at\n"
-            "    and (job.due_at is null) is false",
+            (
+                "sql/lease.sql",
+                " and job.attempts = given.attempts and job.dequeued_at = given.dequeued_at\n"
+                "    and (job.due_at is null) is false",
+            ),
         ),
     ),
     "promotes what is not due": Mutant(
@@ -142,12 +145,11 @@ def torture(mutant: Mutant, folder: Path) -> list[str]:
     """What was found wrong; a slow machine may take several runs, each longer, until a fault hits where it hurts."""
     shutil.copytree(Path(pq.__file__).parent, folder / "pq", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests" / "torture", folder / "tests" / "torture")
-    file = folder / "pq" / mutant.file
-    source = file.read_text("utf-8")
-    for old in (mutant.old, *mutant.more):
+    for name, old in ((mutant.file, mutant.old), *mutant.more):
+        file = folder / "pq" / name
+        source = file.read_text("utf-8")
         assert old in source
-        source = source.replace(old, mutant.new)
-    file.write_text(source, "utf-8")
+        file.write_text(source.replace(old, mutant.new), "utf-8")
     found: list[str] = []
     for seed in range(RUNS):
         done = subprocess.run(
