@@ -1,8 +1,8 @@
 """Statements that are planned once and executed often.
 
 Planning one of pq's statements takes the server as long as executing it. So a statement that a connection executes
-again within a second is prepared there. A plan lives for a second: a plan that was made for an empty table would read
-all of a full one.
+again within a second is prepared there. A plan lives for ten: the server may have made another one meanwhile, for an
+empty table, which would read all of a full one.
 
 Prepared statements belong to a server session. Behind a transaction pooler each statement may meet another session, so
 nothing is prepared there. If the application has discarded the statements, the server says so, and the connection goes
@@ -18,8 +18,11 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-#: Seconds that a plan lives, and in which a statement must be repeated to be worth one.
-LIFE = 1.0
+#: Seconds in which a statement must be repeated to be worth a plan.
+REPEAT = 1.0
+
+#: Seconds that a plan lives. To make one takes as long as some ten executions, and a job that comes just then waits.
+LIFE = 10.0
 
 #: Statements that are prepared on a connection, and remembered, at most: the plans of one take 100 kB or more there.
 MAX_STATEMENTS = 30
@@ -65,11 +68,11 @@ class Prepared:
         """Return whether the connection has executed this statement a moment ago, so that it is worth preparing."""
         used = self.used.get(sql)
         if used is None and len(self.used) >= MAX_STATEMENTS:
-            self.used = {text: at for text, at in self.used.items() if now - at <= LIFE}
+            self.used = {text: at for text, at in self.used.items() if now - at <= REPEAT}
             if len(self.used) >= MAX_STATEMENTS:  # so many are used in turn that preparing them is not worth it
                 return False
         self.used[sql] = now
-        return used is not None and now - used <= LIFE and now >= self.begins_at
+        return used is not None and now - used <= REPEAT and now >= self.begins_at
 
     def text(self, sql: str) -> str:
         """Return what to execute, with the same parameters, in place of a statement: itself, if it is not repeated."""
@@ -105,7 +108,7 @@ class Prepared:
         return self._before(name, f"prepare {name} as {body}; {PLANNED}{execute}", now), execute
 
     def _before(self, name: str, prepare: str, now: float) -> str:
-        """Return what has to be executed to prepare a statement; nothing if that was done less than a second ago."""
+        """Return what has to be executed to prepare a statement; nothing if its plan still lives."""
         made = self.made.get(name)
         if made is not None and now - made <= LIFE:
             return ""

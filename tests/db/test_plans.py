@@ -87,7 +87,7 @@ def use(pq: PQ, name: str = "a", times: int = 3) -> None:
 
 def test_what_is_repeated_within_a_second_is_prepared(pq: PQ, conn: Any, clock: Clock) -> None:
     pq["a"].put(1)
-    clock.now += plans.LIFE + 0.1
+    clock.now += plans.REPEAT + 0.1
     pq["a"].put(2)
     assert prepared(conn) == set()
     pq["a"].put(3)
@@ -96,24 +96,23 @@ def test_what_is_repeated_within_a_second_is_prepared(pq: PQ, conn: Any, clock: 
     assert len(prepared(conn)) == 2
 
 
-def test_a_plan_lives_for_a_second(dsn: str, clock: Clock) -> None:
+def test_a_plan_lives_for_ten_seconds(dsn: str, clock: Clock) -> None:
     with Proxy(dsn) as proxy, closing(driver.connect(proxy.dsn)) as conn:
         conn.autocommit = True
         pq = PQ(conn)
         for _ in range(2):
             pq["a"].put(1)
         proxy.seen.clear()
-        for step in (0.5, 0.4, 0.2, 0.5):
-            clock.now += step
+        for _ in range(15):
+            clock.now += 0.9 * plans.REPEAT
             pq["a"].put(1)
         assert [[part.split()[0] for part in text.split("; ")] for text in proxy.seen] == [
-            ["execute"],
-            ["execute"],
+            *[["execute"]] * 11,
             ["deallocate", "prepare", "execute"],
-            ["execute"],
+            *[["execute"]] * 3,
         ]
         assert len(prepared(conn)) == 1
-        assert len(pq["a"]) == 6
+        assert len(pq["a"]) == 17
 
 
 @pytest.mark.parametrize("kind", WITH_PSYCOPG3)
@@ -181,12 +180,12 @@ def test_it_goes_on_when_they_were_discarded(
 
 
 def test_also_when_the_plan_was_to_be_renewed(pq: PQ, conn: Any, clock: Clock) -> None:
-    for _ in range(3):
+    for _ in range(13):
         pq["a"].put(1)
-        clock.now += plans.LIFE * 0.6
+        clock.now += plans.REPEAT * 0.9
     run(conn, "deallocate all")
     pq["a"].put(1)
-    assert len(pq["a"]) == 4
+    assert len(pq["a"]) == 14
     assert prepared(conn) == set()
 
 
@@ -322,8 +321,8 @@ def test_a_plan_made_for_an_empty_table_is_not_kept_for_a_full_one(dsn: str, sql
         for _ in range(10):
             assert queue.get_many(5, block=False) == []
         begun = made(conn)
-        for _ in range(5):
-            clock.now += plans.LIFE / 2
+        for _ in range(12):
+            clock.now += plans.REPEAT * 0.9
             queue.get_many(5, block=False)
         assert made(conn) > begun
 
