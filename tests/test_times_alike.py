@@ -166,7 +166,7 @@ def there(made: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     def sent(self: Any, *given: Any, **more: Any) -> Any:
         raise Sent(given, more)
 
-    monkeypatch.setattr(Table, "heal", lambda self, timeout=None: 0)  # which is done now and then
+    monkeypatch.setattr(Table, "heal", lambda self, *args, **options: 0)  # which is done now and then
     for name in ("execute", "transaction", "copy"):
         monkeypatch.setattr(Database, name, sent)
     return made

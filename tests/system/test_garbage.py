@@ -17,8 +17,8 @@ from pq._db.known import known
 from pq.tasks import PQ as PQWithTasks
 from pq.tasks import current
 
-#: How often each is done: more than the objects of a thread of an earlier test, which may end meanwhile.
-TIMES = 100
+#: How often each is done: more than the objects of what earlier tests have left, which may end meanwhile.
+TIMES = 200
 
 Do = Callable[[PQ], object]
 
