@@ -156,14 +156,14 @@ def torture(mutant: Mutant, folder: Path) -> list[str]:
             [
                 *[sys.executable, "-m", "tests.torture", "--small", "--json", "--seed", str(seed)],
                 *["--seconds", str(mutant.seconds * (1 + seed)), "--faults", mutant.faults, "--interval", "0.4"],
-                *["--drain", str(mutant.drain)],
+                *["--drain", str(mutant.drain * (1 + seed))],  # what is not drained can't be told from what is lost
                 *filter(None, [mutant.option]),
             ],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(folder)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=400,
             check=False,
         )
         found += json.loads(done.stdout)["wrong"] if done.stdout else [done.stderr]
