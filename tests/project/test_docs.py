@@ -241,6 +241,17 @@ def test_no_snippet_escapes_these_tests(page: Path) -> None:
     assert not re.search(r"^(?!.*\.\. ).*::$", source, re.MULTILINE), "a literal block, which is not run"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_pictures_of_a_page_are_there(page: Path) -> None:
+    published = "https://raw.githubusercontent.com/malthe/pq/main/"
+    for name in re.findall(r"\.\. (?:image|figure):: (\S+)", page.read_text("utf-8")):
+        if name.startswith(published):
+            picture = ROOT / name.removeprefix(published)
+        else:
+            picture = ROOT / "docs" / name[1:] if name.startswith("/") else page.parent / name
+        assert picture.is_file()
+
+
 @pytest.mark.parametrize("page", ["guarantees", "losses"])
 def test_the_tests_that_a_page_names_are_there(page: str) -> None:
     text = (ROOT / "docs" / "reference" / f"{page}.rst").read_text("utf-8")
