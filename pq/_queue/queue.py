@@ -210,7 +210,7 @@ class Queue(Whys, Groups, Items, Results):
 
         :param lease: as for `get`.
         :param timeout: as for `get`.
-        :param ahead: the statement that ends a job as done takes the next one, too, as long as there are jobs. One that
+        :param ahead: the statement that ends a job as done takes the next one, too, whose lease begins then. One that
             was taken and not yielded is given back when the loop is left; after a crash its lease has to expire.
         """
         positive_delay("lease", lease)
