@@ -91,7 +91,7 @@ def interruptible() -> Iterator[None]:
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Measure pq and its peers side by side.")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", dest="sizes", action="store_const", const=QUICK, help="in three minutes")
+    size.add_argument("--quick", dest="sizes", action="store_const", const=QUICK, help="in three to four minutes")
     size.add_argument("--tiny", dest="sizes", action="store_const", const=TINY, help="only to see that it runs")
     parser.add_argument("--only", nargs="+", metavar="FIGURE", choices=[f.name for f in FIGURES], help="see --list")
     parser.add_argument("--peers", nargs="+", metavar="PEER", choices=list(PEERS), help=", ".join(PEERS))

@@ -4,7 +4,8 @@ In place of a revision there may be one of this checkout's own parts, which the 
 ``python -m benchmarks.pairs running-index put get lease work`` or ``otel put``: each put has a span of OpenTelemetry's
 SDK. With ``otel-sdk`` it has a span and a counter of the SDK alone, none of pq. ``ahead jobs``: the loop takes jobs
 ahead. ``psycopg3 put-conn get-conn``: its connection is one of psycopg 3. ``raw put get block lease jobs``: beside
-psycopg2's bare loop of prepared statements, in place of an older checkout. ``--commit on`` waits for the disk.
+psycopg2's bare loop of prepared statements, in place of an older checkout, also with jobs that are taken ahead, by
+``ahead-raw jobs``. ``--commit on`` waits for the disk.
 ``pq-1.9.1 wakeup --commit on``: the time from the call of put to the return of get in another process, which waits;
 also with a revision. It must be the only operation.
 
