@@ -88,6 +88,7 @@ class Executor:
                 if session.limited:
                     wanted = session.own_limit if patient else round((limit or 0) * 1000)
                     if wanted != its.limit:
+                        # in the session, where the next statement is likely to want it, too
                         if wanted == its.wanted or wanted == round((usual or 0) * 1000):
                             remains, its.limit = wanted, None  # until the statement has succeeded
                             text = f"set statement_timeout = {wanted}; {text}"

@@ -80,9 +80,6 @@ class Prepared:
         if not self._repeats(sql, now):
             return sql
         name, prepare, execute = _planned(sql, self.losses)
-        made = self.made.get(name)
-        if made is not None and now - made <= LIFE:
-            return execute
         return f"{self._before(name, prepare, now)}{execute}"
 
     def whole(self, sql: str, params: Mapping[str, Any], mogrify: Callable[[], str]) -> tuple[str, str]:

@@ -26,6 +26,7 @@ def is_all(rows: Rows) -> bool:
 
 
 def order(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what to sort the rows of a claim by: the order in which jobs are taken."""
     expected_at = row[EXPECTED_AT]
     return expected_at is None, expected_at, row[ID]
 
@@ -38,6 +39,7 @@ def statement(
 
     :param how: ``'taken'`` for good, ``'removed'`` for good from a table that keeps no finished jobs, or ``'leased'``.
     :param slow: nothing below the marks of urgent and due jobs is looked at; see `Marks`.
+    :param in_transaction: it is part of one that goes on; see ``claim_in_transaction``.
     :param is_limited: take no more than the limits of the queue allow.
     :param tells: it is to tell what is left; see `is_all`.
     :param name: that of another statement than the one that every claim can use.

@@ -93,7 +93,7 @@ class Events:
             name = "cancelled"
         with self._lock:  # first: who has read the line finds it counted
             self.counts[name] += 1
-        if logger.logger.isEnabledFor(LEVELS[name]):
+        if logger.isEnabledFor(LEVELS[name]):
             log(LEVELS[name], name, execution, error)
         functions, instruments = self._functions[name], self._instruments.events
         for function in (*functions, *instruments) if functions or instruments else ():
