@@ -168,6 +168,13 @@ class TestReport:
         assert "keys" in files["performance-keyed.rst"]
         assert "limits" in files["performance-keyed.rst"]
 
+    def test_the_documentation_tells_what_each_figure_and_peer_is(self) -> None:
+        page = (ROOT / "docs" / "explanation" / "performance.rst").read_text("utf-8")
+        told = set(re.findall(r"``([\w.-]+)``", " ".join(re.findall(r"^   \* - (``.*)", page, re.MULTILINE))))
+        told |= {f"pgqueuer{name}" for name in told if name.startswith("-1")}
+        assert {figure.name for figure in FIGURES_OF_ALL} - told == set()
+        assert set(PEERS) - told == {"pgqueuer"}, "of which the row of its variants tells"
+
     def test_files_whose_figures_were_not_measured_stay_as_they_are(self) -> None:
         files = report.files({**FOUND, "figures": FOUND["figures"][4:], "limits": []})
         assert "rates.svg" not in files
