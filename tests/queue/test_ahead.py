@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -13,6 +15,7 @@ from support.kinds import make_pq
 from support.proxy import Proxy
 
 from pq import PQ
+from pq._queue import ahead as _ahead
 from pq._queue import claim as _claim
 from pq._queue import marks as _marks
 from pq.errors import LeaseLost
@@ -180,3 +183,94 @@ def test_what_cant_be_decoded_is_no_end_of_the_loop(pq: PQ, sql: Sql, caplog: py
 def test_a_lease_that_is_wrong_is_told_at_once(pq: PQ) -> None:
     with pytest.raises(ValueError, match="lease"):
         loop(pq, lease="never")
+
+
+def test_jobs_that_other_threads_end_while_the_loop_waits_take_none(pq: PQ, sql: Sql) -> None:
+    """The loop would not see them before its wait is over, nor more than one of them."""
+    pq["a"].put_many(range(5))
+    jobs = loop(pq)
+    held = [next(jobs) for _ in range(3)]
+    for job in held[:2]:
+        job.done()
+    assert running(sql) == 1  # the third alone
+    threads = [threading.Thread(target=job.done) for job in held[2:]]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert running(sql) == 1
+    assert [next(jobs).data, next(jobs).data] == [3, 4]
+
+
+def test_two_that_were_taken_at_the_same_time_are_both_yielded(pq: PQ) -> None:
+    pq["a"].put_many(range(4))
+    jobs = loop(pq)
+    next(jobs).done()
+    jobs.ahead.append((pq["a"].get(timeout=0, lease="30s"), jobs.ahead[0][1]))
+    assert [next(jobs).data for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_job_that_was_taken_long_ago_is_yielded_while_it_is_held(
+    pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ahead, "RENEW_PART", 0.0)
+    pq["a"].put_many(range(4))
+    jobs = loop(pq)
+    next(jobs).done()
+    sql("update queue set due_at = now() + interval '1 second' where due_at is not null and dequeued_at is not null")
+    job = next(jobs)
+    assert sql("select due_at > now() + interval '20 seconds' from queue where id = %s", (job.id,)) == [(True,)]
+    assert job.data == 1
+    job.done()
+    sql("update queue set due_at = now() where due_at is not null and dequeued_at is not null")
+    other = pq["a"].get(timeout=0, lease="30s")
+    assert other is not None
+    assert other.data == 2
+    assert next(jobs).data == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_does_not_yield_what_its_parent_has_taken(pq: PQ) -> None:
+    pq["a"].put_many(range(4))
+    jobs = loop(pq)
+    next(jobs).done()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writer, str(next(jobs).data).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        assert file.read() == b"2"
+    assert next(jobs).data == 1
+
+
+def test_the_garbage_collector_comes_by_in_the_middle_of_a_statement(
+    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This thread has the only connection, and waits for its answer."""
+    monkeypatch.setattr(_ahead, "LEAVE_TIMEOUT", 0.01)
+    with PQ(dsn, max_connections=1) as pq:
+        pq.create()
+        pq["a"].put_many(range(3))
+        jobs = loop(pq)
+        next(jobs).done()
+        assert running(sql) == 1
+        driver = pq["a"]._db.driver
+        left = [jobs]
+        del jobs
+        run = driver._run
+
+        def interrupted(*args: Any) -> Any:
+            left.clear()
+            return run(*args)
+
+        monkeypatch.setattr(driver, "_run", interrupted)
+        pq["a"].put(3)
+        for thread in threading.enumerate():
+            if thread.name == "pq release":
+                thread.join()
+        assert running(sql) == 0
+        assert pq["a"].get(timeout=0).data == 1  # type: ignore[union-attr]
