@@ -181,8 +181,13 @@ class Table:
 
     def is_seen_empty(self, queue: str) -> bool:
         """Return whether waiting threads have just seen that a queue has no job, and will hear of each put since. In a
-        transaction there may be more."""
-        return self._room.is_seen_empty(queue) and self.database.current is None
+        transaction there may be more, also in one that the application has begun on its single connection: a claim sees
+        that, and commits it."""
+        database = self.database
+        if database.current is not None or not self._room.is_seen_empty(queue):
+            return False
+        conn = database.source.conn
+        return conn is None or (not conn.closed and database.source.driver.idle(conn))
 
     def waiter_for_all(self, queues: Iterable[str]) -> Waiter:
         """Return one that waits for several queues at once, outside of a transaction."""

@@ -41,9 +41,9 @@ def sessions(sql: Sql) -> int:
     return int(sql(query, (NAME,))[0][0])
 
 
-def waits_aside(pq: PQ, waiters: int = 1) -> bool:
+def waits_aside(pq: PQ, waiters: int = 1, name: str = "a") -> bool:
     """Whether so many threads wait, and the second connection is there."""
-    queue = pq._table._room.queues.get("a")
+    queue = pq._table._room.queues.get(name)
     session = pq._table._room.leader.session
     if queue is None or session is None or not session.lingers:
         return False
@@ -149,6 +149,18 @@ def test_what_the_application_has_put_and_not_committed_is_found_at_once(
     seen_empty(patient, sql, monkeypatch)
     patient._db.conn.cursor().execute(INSERT)
     assert Background(patient["a"].get, timeout=HOUR).result() is not None
+
+
+def test_it_is_found_while_others_wait(patient: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have asked a moment ago what both connections see, so that nobody asks again."""
+    monkeypatch.setattr(table, "HEAL_PAUSE", HOUR)
+    other = Background(patient["b"].get, timeout=HOUR)
+    wait_until(lambda: waits_aside(patient, name="b"), "the other")
+    seen_empty(patient, sql, monkeypatch)
+    patient._db.conn.cursor().execute(INSERT)
+    assert Background(patient["a"].get, timeout=HOUR).result() is not None
+    sql("insert into queue (q_name, data) values ('b', '1')")
+    assert other.result() is not None
 
 
 def test_jobs_that_were_waited_for_are_settled_on_the_connection_that_was_given(
