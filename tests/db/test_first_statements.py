@@ -104,6 +104,25 @@ def test_what_is_set_for_statements_of_pq_is_not_for_those_of_the_application(
             assert pq._db.execute("show statement_timeout") == limit
 
 
+def test_statements_are_limited_after_an_interrupt_that_came_when_the_limit_had_just_been_lifted(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_pq("dsn", dsn) as pq:
+        limit = pq._db.execute("show statement_timeout")
+        adapter = type(pq._db.source.driver)
+        run = adapter.run
+
+        def interrupted(self: Any, conn: Any, sql: str, *args: Any) -> Any:
+            run(self, conn, sql, *args)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(adapter, "run", interrupted)
+            with pytest.raises(KeyboardInterrupt), pq["a"]:
+                pass
+        assert pq._db.execute("show statement_timeout") == limit
+
+
 def test_statements_that_the_application_has_discarded_are_no_loss(dsn: str) -> None:
     with make_pq("dsn", dsn) as pq:
         pq["a"].put_many(range(10))

@@ -194,6 +194,7 @@ class DsnPool(Source):
             return False
         own = its.session.own_limit
         if its.session.limited and its.limit != own:  # the application's first statement is not to be limited, either
+            its.limit = None  # until that has succeeded
             self.driver.run(conn, f"set statement_timeout = {own}")
             its.limit = own
         conn.autocommit = False
