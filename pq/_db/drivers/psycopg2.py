@@ -14,6 +14,12 @@ from .literal import Encoded
 #: The client_encoding SQL_ASCII, as the package names it.
 _ASCII = ("SQLASCII", "SQL_ASCII")
 
+#: What values are read by, as the package names it, where the application has registered others for its connection.
+_TYPES = (
+    "LONGINTEGER", "INTEGER", "FLOAT", "DECIMAL", "BOOLEAN", "UNICODE", "ROWID", "PYDATETIME", "PYDATETIMETZ",
+    "LONGINTEGERARRAY", "INTEGERARRAY", "UNICODEARRAY",
+)  # fmt: skip
+
 
 class Psycopg2(Driver):
     """psycopg2."""
@@ -23,6 +29,7 @@ class Psycopg2(Driver):
     def __init__(self, package: str = "psycopg2") -> None:
         self._extensions = import_module(package + ".extensions")
         super().__init__(import_module(package), import_module(package + ".pool").PoolError)
+        self._types = [getattr(self._extensions, name) for name in _TYPES if hasattr(self._extensions, name)]
 
     # -- connections
 
@@ -75,6 +82,9 @@ class Psycopg2(Driver):
 
     def _run(self, conn: Any, sql: str, params: Any) -> list[tuple[Any, ...]]:
         with self._cursor(conn) as cursor:
+            if getattr(conn, "string_types", None):  # with one that fails, a job would be lost that was taken
+                for type in self._types:
+                    self._extensions.register_type(type, cursor)
             text: Any = sql
             ascii = conn.encoding in _ASCII
             if ascii:

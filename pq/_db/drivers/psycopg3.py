@@ -31,6 +31,7 @@ class Psycopg3(Driver):
         super().__init__(package, package.OperationalError)  # those of psycopg_pool are such
         self._execute = import_module("psycopg.generators").execute
         self._transformer = import_module("psycopg.adapt").Transformer
+        self._adapters = _plain_adapters()
         self._error_of = package.errors.error_from_result
         self._status_of = package.pq.ExecStatus
         self._copying: WeakSet[Any] = WeakSet()
@@ -108,7 +109,7 @@ class Psycopg3(Driver):
             raise self._error_of(result, encoding=encoding[0])
         if result.status != self._status_of.TUPLES_OK or not result.ntuples:
             return []
-        transformer = self._transformer(conn)
+        transformer = self._transformer(_Context(self._adapters, conn))
         transformer.set_pgresult(result)
         rows = list(transformer.load_rows(0, result.ntuples, tuple))
         return Encoded.rows(rows) if encoding is ENCODING else rows
@@ -184,6 +185,24 @@ def _encoding(conn: Any) -> tuple[str, ...]:
     if name == b"UTF8":
         return _UTF8
     return ENCODING if name == b"SQL_ASCII" else (conn.info.encoding,)
+
+
+class _Context:
+    """What psycopg reads values by: not by the loaders that the application has registered, for its connection or for
+    all. With one that fails, or makes something else of a time, a job would be lost that the statement has taken."""
+
+    __slots__ = ("adapters", "connection")
+
+    def __init__(self, adapters: Any, connection: Any) -> None:
+        self.adapters = adapters
+        self.connection = connection
+
+
+def _plain_adapters() -> Any:
+    postgres = import_module("psycopg.postgres")
+    adapters = import_module("psycopg.adapt").AdaptersMap(types=postgres.types)
+    postgres.register_default_adapters(adapters)
+    return adapters
 
 
 class _Inbox:
