@@ -187,13 +187,15 @@ where id = case when :is_quiet then coalesce((
 returning :short
 
 -- name: done_and_next
--- A delivery ends as done, as in lease.sql, and "claim_first" takes the next job under a lease, by one commit.
+-- A delivery ends as done, as in lease.sql, and "claim_first" takes the next job under a lease, by one commit. In this order,
+-- which the join sees to: who waits for the row of the one must not have locked the other, which no one else could have
+-- meanwhile, and which a transaction of the application's may want that has locked the first.
 with pq_ended as (
   :ends
 ), pq_next as (
   :claim_first
 )
-select exists (select from pq_ended), pq_next.* from (select) as one left join pq_next on true
+select ended.is_one, pq_next.* from (select count(*) > 0 as is_one from pq_ended) as ended left join pq_next on true
 
 -- name: removed_and_next
 with pq_ended as (
@@ -201,7 +203,7 @@ with pq_ended as (
 ), pq_next as (
   :claim_first
 )
-select exists (select from pq_ended), pq_next.* from (select) as one left join pq_next on true
+select ended.is_one, pq_next.* from (select count(*) > 0 as is_one from pq_ended) as ended left join pq_next on true
 
 -- name: short
 -- Each column takes a driver as long as two calls of a function, so there are no more than the job needs.

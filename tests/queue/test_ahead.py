@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from support import Background, wait_until
 from support.kinds import make_pq
 from support.proxy import Proxy
 
@@ -226,6 +227,23 @@ def test_a_job_that_was_taken_long_ago_is_yielded_while_it_is_held(
     assert other is not None
     assert other.data == 2
     assert next(jobs).data == 3
+
+
+def test_an_end_that_waits_for_a_lock_holds_up_no_other_job(pq: PQ, connect: Any) -> None:
+    """If it had locked the next job, this would be a deadlock, and might end the application's transaction."""
+    ids = pq["a"].put_many(range(3))
+    jobs = loop(pq)
+    job = next(jobs)
+    conn = connect()
+    with conn.cursor() as cursor:
+        cursor.execute("select from queue where id = %s for update", ids[:1])
+        ending = Background(job.done)
+        wait_until(lambda: pq["a"]._db.execute("select from pg_locks where not granted"), "that the end waits")
+        cursor.execute("select from queue where id = %s for update nowait", ids[1:2])
+        conn.rollback()
+    ending.result()
+    assert job.settled is True
+    assert next(jobs).data == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
