@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from .._jobs.lease import LeasedJob
@@ -107,8 +108,9 @@ class AheadIterator(QueueIterator):
 
     def __del__(self) -> None:
         """The loop was left. Or the garbage collector has come by, perhaps in the middle of a statement of this very
-        thread, which has the connection and its lock: so another thread gives the job back."""
-        if sys.is_finalizing() or not hasattr(self, "_pid") or not self.ahead:
+        thread, which has the connection and its lock: so another thread gives the job back. In a transaction of the
+        application's that is not done: its lease will expire."""
+        if sys.is_finalizing() or not hasattr(self, "_pid") or not self.ahead or not self._is_free():
             return
         thread = threading.Thread(target=_give_back, args=(self._drained(),), name="pq release", daemon=True)
         try:
@@ -116,6 +118,13 @@ class AheadIterator(QueueIterator):
             thread.join(LEAVE_TIMEOUT)
         except RuntimeError:  # no thread can be started: the lease will expire
             pass
+
+
+    def _is_free(self) -> bool:
+        database = self.queue._db
+        with suppress(Exception):  # its connection is closed
+            return not database.in_transaction if database.is_view else database.source.rests
+        return False
 
 
 def _give_back(jobs: Iterable[LeasedJob]) -> None:

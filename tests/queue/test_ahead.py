@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support import Background, wait_until
-from support.kinds import make_pq
+from support.kinds import WITH_PSYCOPG3, make_pq
 from support.proxy import Proxy
 
 from pq import PQ
@@ -292,3 +292,27 @@ def test_the_garbage_collector_comes_by_in_the_middle_of_a_statement(
                 thread.join()
         assert running(sql) == 0
         assert pq["a"].get(timeout=0).data == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WITH_PSYCOPG3 if kind.endswith("connection")])
+def test_to_leave_the_loop_does_not_end_a_transaction_of_the_application(dsn: str, sql: Sql, kind: str) -> None:
+    """It may be about to roll it back."""
+    with make_pq(kind, dsn) as pq:
+        pq["a"].put_many(range(4))
+        conn = pq._db.conn
+        for begun in (True, False):
+            jobs = loop(pq)
+            next(jobs).done()
+            assert running(sql) == 1
+            if begun:
+                with conn.cursor() as cursor:
+                    cursor.execute("begin" if conn.autocommit else "select 1")
+                    cursor.execute("create table mine ()")
+            del jobs
+            gc.collect()
+            with conn.cursor() as cursor:
+                cursor.execute("rollback")
+            conn.rollback()
+            assert sql("select to_regclass('mine')") == [(None,)]
+            assert running(sql) == begun  # its lease has to expire
+            sql("update queue set due_at = null where due_at is not null")

@@ -216,6 +216,12 @@ class Source(ABC):
     def committed(self, conn: Any) -> None:
         """Take note that a transaction was committed on this connection, which the caller still has."""
 
+    @property
+    def rests(self) -> bool:
+        """Whether a statement that nobody has asked for, and that can be left out, is in nobody's way: on the
+        application's connection it would be part of what is going on there, and commit it."""
+        return True
+
     def add_room(self, room: Any) -> None:
         """Have a `WaitingRoom` told what may concern it, where a `single` connection makes that necessary."""
 

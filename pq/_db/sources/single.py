@@ -76,6 +76,11 @@ class SingleConnection(Given):
     def open_listening_connection(self) -> Any:
         return None
 
+    @property
+    def rests(self) -> bool:
+        turn, conn = self._lock.turn, self.conn
+        return not (turn is not None and turn.held) and not conn.closed and self.driver.idle(conn)
+
     def exclusive(self, conn: Any) -> AbstractContextManager[Any]:
         return self._lock if conn is self.conn else nullcontext()
 
