@@ -9,21 +9,6 @@ from itertools import count
 from .._loop import mark_own_thread
 
 
-class _Thread(threading.Thread):
-    """Its name tells which job it runs; it is made when somebody asks for it."""
-
-    job_id: int | None = None
-
-    @property
-    def name(self) -> str:
-        name = super().name
-        return name if self.job_id is None else f"{name}: job {self.job_id}"
-
-    @name.setter
-    def name(self, name: str) -> None:
-        threading.Thread.name.fset(self, name)  # type: ignore[attr-defined]
-
-
 class WorkerThread:
     """Holds a thread instead of being one: `threading.Thread` has private names, which differ between Pythons.
 
@@ -39,9 +24,10 @@ class WorkerThread:
         ended: Callable[[WorkerThread, BaseException | None], object],
     ) -> None:
         self.abandoned = False
+        self._name = name
         self._perform_next = perform_next
         self._ended = ended
-        self._thread = _Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
     def ident(self) -> int | None:
@@ -55,7 +41,7 @@ class WorkerThread:
 
     def show(self, job_id: int | None) -> None:
         """Have the name of the thread end with the id of the job that it runs."""
-        self._thread.job_id = job_id
+        self._thread.name = self._name if job_id is None else f"{self._name}: job {job_id}"
 
     def _run(self) -> None:
         error: BaseException | None = None
