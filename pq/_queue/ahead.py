@@ -119,7 +119,6 @@ class AheadIterator(QueueIterator):
         except RuntimeError:  # no thread can be started: the lease will expire
             pass
 
-
     def _is_free(self) -> bool:
         database = self.queue._db
         with suppress(Exception):  # its connection is closed
