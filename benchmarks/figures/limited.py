@@ -67,7 +67,8 @@ def measure(bench: Bench, case: str, worker: bool, processes: int) -> Mapping[st
                 jobs = list(done(log, began, time.monotonic()))
                 counts[limit] = len(jobs)
                 most = max(most, at_once(jobs) if limit else 0)
-            ratios.append(counts[LIMIT] / counts[None] * CONSUMERS / LIMIT)
+            # on a busy machine none may have run
+            ratios.append(counts[LIMIT] / max(counts[None], 1) * CONSUMERS / LIMIT)
         pq.limits.pop(QUEUE, None)
     return {case: median(ratios), f"{case}: at once at most": most}
 

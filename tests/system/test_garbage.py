@@ -18,7 +18,7 @@ from pq.tasks import PQ as PQWithTasks
 from pq.tasks import current
 
 #: How often each is done: more than the objects of what earlier tests have left, which may end meanwhile.
-TIMES = 200
+TIMES = 500
 
 Do = Callable[[PQ], object]
 
