@@ -42,7 +42,8 @@ def _constants(data: Any) -> list[str]:
 
 
 _decoder = json.JSONDecoder()
-_scan: Callable[[str, int], tuple[Any, int]] = vars(_decoder)["scan_once"]  # of which raw_decode is a wrapper
+#: What `raw_decode` wraps, where it is there.
+_scan: Callable[[str, int], tuple[Any, int]] = getattr(_decoder, "scan_once", _decoder.raw_decode)
 
 
 def decode(text: str) -> Any:

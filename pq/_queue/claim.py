@@ -131,10 +131,9 @@ class Claim:
         look = self._marks.look(False)
         params = {
             "id": ended.job.id, "attempts": ended.job.attempts, "dequeued_at": ended.job.dequeued_at,
-            "result": ended.result, "queue": queue.name, "mark": look.mark, "limit": 1,
+            "result": ended.result, "queue": queue.name, **look.parameters,
             "lease": lease.total_seconds(), "worker": holder(),
         }  # fmt: skip
-        params |= look.parameters if look.slow else {}
         name = "removed_and_next" if removes else "done_and_next"
         try:
             sql = statement(table.quoted, "leased", look.slow, False, False, False, name)
@@ -179,41 +178,29 @@ class Claim:
             while True:
                 look = self._marks.look(exact)
                 wanted = min(limit - len(rows), MAX_JOBS)
-                asked = {**params, "mark": look.mark, "limit": wanted}
-                if look.slow:
-                    asked |= look.parameters
+                asked = {**params, **look.parameters, "limit": wanted}
+                is_short = may_be_short and not self.limited.known
                 tells = isinstance(waiter, Waiter) and not (in_transaction or look.slow)
                 try:
-                    if may_be_short and not self.limited.known:
-                        found = self._execute_short(queue, how, look.slow, asked, timeout, in_transaction, tells)
-                        rows = sorted(rows + found, key=order) if rows else found
-                        all_taken = tells and is_all(found)
-                        if len(found) < wanted and not all_taken:  # this does not tell why
-                            self._hits, may_be_short = -MISS_PAUSE, False
-                            continue
-                        look.saw(found, None, all_due=not in_transaction)
-                        if all_taken:
-                            waiter.told(queue.name, began, found[0][DUE_IN], lease)
-                        if all_taken or len(rows) == limit:
-                            break
-                        exact = in_transaction
-                        continue
-                    given, most = self._execute(queue, how, look.slow, asked, timeout, tells)
+                    given, most = self._execute(queue, how, look.slow, asked, timeout, is_short, tells)
                 except queue._db.driver.Error as error:
                     if in_transaction or not queue._db.driver.is_unsupported(error):
                         raise
                     with queue._db.transaction():  # the default is another isolation level
                         queue._db.execute("set transaction isolation level read committed")
                         given, most = self._execute(queue, how, look.slow, asked, timeout)
-                        tells = False
+                        is_short = tells = False
                 if most == 0:
                     break
                 # the others were held back
-                found = [row for row in given if row[DEQUEUED_AT] is not None or row[REMOVED]]
-                promoted = given[-1][PROMOTED] if given else None
+                found = [row for row in given if row[DEQUEUED_AT] is not None or (len(row) > REMOVED and row[REMOVED])]
+                promoted = given[-1][PROMOTED] if given and not is_short else None
                 rows = sorted(rows + found, key=order) if rows else found  # what comes second may have been below
                 all_taken = tells and not self.limited.known and is_all(given)
-                is_hit = len(found) == wanted and promoted is None and not self.limited.known
+                if is_short and len(found) < wanted and not all_taken:  # this does not tell why
+                    self._hits, may_be_short = -MISS_PAUSE, False
+                    continue
+                is_hit = (is_short or len(found) == wanted) and promoted is None and not self.limited.known
                 self._hits = self._hits + 1 if is_hit else min(self._hits, 0)
                 too_few = len(given) < (min(most, MAX_DUE) if in_transaction else most) and len(found) == len(given)
                 look.saw(found, promoted, all_due=too_few if in_transaction else promoted is None)
@@ -238,25 +225,20 @@ class Claim:
             queue.logger.error("%s", error)
         return rows
 
-    def _execute_short(
-        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, in_transaction: bool,
-        tells: bool,
-    ) -> Rows:  # fmt: skip
-        """Execute the shorter statement, and return what it has taken."""
-        name = "claim_first" if params["limit"] == 1 else "claim_ready"
-        sql = statement(queue._table.quoted, how, slow, in_transaction, False, tells, name)
-        rows = queue._db.execute(sql, params, timeout=timeout, prepare=True)
-        # the others were held back
-        found = [row for row in rows if row[DEQUEUED_AT] is not None or (how == "removed" and row[REMOVED])]
-        return found if len(found) < 2 else sorted(found, key=order)
-
     def _execute(
-        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, tells: bool = False
-    ) -> Found:
+        self, queue: QueueBase, how: str, slow: bool, params: dict[str, Any], timeout: float, is_short: bool = False,
+        tells: bool = False,
+    ) -> Found:  # fmt: skip
         """Execute one claim. The one for a queue without limits tells if there is a limit, or a pause; the other one
         tells if there is a limit no more."""
         limited = self.limited
         in_transaction = queue._db.in_transaction
+        if is_short:
+            limit = params["limit"]
+            name = "claim_first" if limit == 1 else "claim_ready"
+            sql = statement(queue._table.quoted, how, slow, in_transaction, False, tells, name)
+            rows = queue._db.execute(sql, params, timeout=timeout, prepare=True)
+            return Found(rows if limit == 1 else sorted(rows, key=order), limit)
         for is_limited in (True, False) if limited.known else (False, True):
             sql = statement(queue._table.quoted, how, slow, in_transaction, is_limited, tells and not is_limited)
             if is_limited:

@@ -143,8 +143,11 @@ class Look:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters of the statement, but for the mark, if it is `slow`."""
+        """The parameters of the statement."""
+        if not self.slow:
+            return {"mark": self.mark}
         return {
+            "mark": self.mark,
             "urgent_mark": self._position.urgent or "-infinity",
             "due_mark": self._position.due or "-infinity",
         }

@@ -13,7 +13,7 @@ from .._jobs.lease import LeasedJob
 from .._jobs.outcome import settle_all
 from .._table import bulk as _bulk
 from .._table.lines import chunks
-from .._times import NOW, Delay, TimeSpec, delay_of, positive_delay, wait_of, when
+from .._times import Delay, TimeSpec, delay_of, positive_delay, wait_of, when
 from .._unique import JobId, Unique
 from ..errors import JobNotFound
 from .ahead import AheadIterator
@@ -91,8 +91,7 @@ class Queue(Whys, Groups, Items, Results):
         :raises RowsDropped: a trigger of yours dropped the row; nothing was put.
         :raises QueueFull: the queue has `max_ready` ready jobs; nothing was put, and your transaction may go on.
         """
-        schedule = NOW if schedule_at is None else when("schedule_at", schedule_at)
-        expected = NOW if expected_at is None else when("expected_at", expected_at)
+        schedule, expected = when("schedule_at", schedule_at), when("expected_at", expected_at)
         queue = self if conn is None else self._bind(conn)
         if queue._table.instruments.puts:
             with queue._table.instruments.sending(self.name) as sending:

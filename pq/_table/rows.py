@@ -204,8 +204,7 @@ class QueueRows:
         if headers is not None:
             sql = self._sql_with_headers
             params["headers"] = headers
-        params |= {"queue": self.name, "data": self._text(data)}
-        rows = self._table.execute(sql[statement], params, prepare=True)
+        rows = self._run(sql[statement], prepare=True, data=self._text(data), **params)
         if not rows:
             raise RowsDropped(queue=self.name, dropped=1, count=1, ids=[])
         return int(rows[0][0])

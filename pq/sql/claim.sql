@@ -192,15 +192,15 @@ returning :short
 -- meanwhile, and which a transaction of the application's may want that has locked the first.
 with pq_ended as (
   :ends
-), pq_next as (
-  :claim_first
-)
-select ended.is_one, pq_next.* from (select count(*) > 0 as is_one from pq_ended) as ended left join pq_next on true
+) :and_next
 
 -- name: removed_and_next
 with pq_ended as (
   :removes_ended
-), pq_next as (
+) :and_next
+
+-- name: and_next
+, pq_next as (
   :claim_first
 )
 select ended.is_one, pq_next.* from (select count(*) > 0 as is_one from pq_ended) as ended left join pq_next on true

@@ -247,7 +247,7 @@ class Queue(TriedQueue):
         args, kwargs = data.get("args"), data.get("kwargs")
         if not (type(args) is list or is_a(args, (list, tuple))) or not (type(kwargs) is dict or is_a(kwargs, Mapping)):
             raise TaskNotFound(f"the job is no call of task `{name}`: it has no arguments")
-        found = self.handler_registry.get(name) or self._find(name)
+        found = self._find(name)
         if isinstance(found, Task):
             return Call(name, found._handler, args, kwargs, found.options)
         return Call(name, found, args, kwargs, Options())

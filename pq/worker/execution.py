@@ -73,11 +73,11 @@ class Execution:
         "renew_at", "size", "started", "taken", "task", "thread", "times_out_at", "unsure",
     )  # fmt: skip
 
-    def __init__(self, job: LeasedJob, taken: float, renew_at: float | None = None) -> None:
+    def __init__(self, job: LeasedJob, taken: float) -> None:
         self.job: LeasedJob = job
         self.taken: float = taken
         self.started: float = taken
-        self.renew_at: float = taken + job.lease.total_seconds() / BEATS if renew_at is None else renew_at
+        self.renew_at: float = taken + job.lease.total_seconds() / BEATS
         self.times_out_at: float = _NEVER
         self.ended: float | None = None
         self.thread: Runner | None = None

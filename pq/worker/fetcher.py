@@ -235,8 +235,7 @@ class Fetcher:
         for refusal in refused:  # settled as failed attempts, if they could be
             if refusal.outcome != "stuck":
                 self._events.tell(refusal.outcome, Execution(refusal.job, asked), refusal.error)
-        renew_at = asked + self._lease.total_seconds() / BEATS
-        executions = [Execution(job, asked, renew_at) for job in jobs]
+        executions = [Execution(job, asked) for job in jobs]
         for execution in executions if queue._claims.limited.known else ():
             execution.has_place = True
         return self._received(executions, wanted is None)

@@ -44,7 +44,7 @@ def call_handler(job: LeasedJob, call: Call) -> Any:
     :raises TypeError: the handler returned work that is still to be done.
     """
     source = job.queue._table.database.source
-    before = source.begun_by(threading.get_ident()) if source.begun else []
+    before = source.begun_by(threading.get_ident())
     pid = os.getpid()
     context = copy_context()
     context.run(_running.set, job)

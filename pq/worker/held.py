@@ -64,9 +64,9 @@ class Held:
         if self.open.pop(execution, self) is self:
             return False
         self.ended[execution] = settlement
-        if settlement.result or settlement.error or settlement.key_state:
+        if size := settlement.size:
             with self.lock:
-                execution.size = settlement.size
+                execution.size = size
                 self._characters += execution.size
         count = len(self.ended)
         if count + len(self.aside) >= self._most or self._characters >= MAX_CHARACTERS:

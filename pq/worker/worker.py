@@ -201,8 +201,7 @@ class Worker:
 
     def _perform(self, execution: Execution, thread: WorkerThread | ThisThread) -> None:
         execution.begin()
-        if execution.options.transactional:
-            check_alone(execution, self._table)
+        check_alone(execution, self._table)
         if execution.options.timeout or execution.own_lease:
             self._services.heartbeat.watch(execution)
         thread.show(execution.job.id)

@@ -43,6 +43,12 @@ def loop(pq: PQ, **options: Any) -> Any:
     return pq["a"].jobs(timeout=0, ahead=True, **options)
 
 
+def each(pq: PQ) -> Iterator[Any]:
+    """The jobs of such a loop, until there is none."""
+    jobs = loop(pq)
+    return iter(lambda: next(jobs), None)
+
+
 def running(sql: Sql) -> int:
     ((count,),) = sql("select count(*) from queue where dequeued_at is not null and due_at is not null")
     return int(count)
@@ -51,9 +57,7 @@ def running(sql: Sql) -> int:
 def test_each_job_once_and_in_order(pq: PQ, sql: Sql) -> None:
     pq["a"].put_many(range(7))
     seen = []
-    for job in loop(pq):
-        if job is None:
-            break
+    for job in each(pq):
         with job:
             seen.append(job.data)
             assert job.attempts == 1
@@ -144,9 +148,7 @@ def test_those_with_a_key_end_alone(pq: PQ, sql: Sql) -> None:
     for number in range(3):
         pq["a"].put(number, key="k")
     seen = []
-    for job in loop(pq):
-        if job is None:
-            break
+    for job in each(pq):
         with job:
             seen.append(job.data)
         assert running(sql) == 0
@@ -158,9 +160,7 @@ def test_one_that_must_stay_is_kept(pq: PQ, sql: Sql) -> None:
     first = pq["a"].put(0)
     pq["a"].put(1, after=first)
     seen = []
-    for job in loop(pq):
-        if job is None:
-            break
+    for job in each(pq):
         with job:
             seen.append(job.data)
         assert job.settled is True

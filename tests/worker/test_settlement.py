@@ -68,6 +68,15 @@ def test_a_job_that_can_not_be_settled_fails_alone(pq: PQ, sql: Sql, code: str) 
     assert worker.status()["counts"] == {"start": 41, "done": 40, "retry": 0, "dead": 1, "lost": 0, "cancelled": 0}
 
 
+def claim_and_end(pq: PQ, worker: Worker, count: int) -> None:
+    """Have a worker hold jobs of one claim that are done, and not settled."""
+    taken = time.monotonic()
+    executions = [Execution(job, taken) for job in pq["a"].get_many(count, lease="1h")]
+    worker._held.add(executions)
+    for execution in executions:
+        worker._held.end(execution, Settlement(execution.job, "done"))
+
+
 def test_what_a_first_statement_has_settled_is_not_lost_if_a_second_one_fails(pq: PQ, sql: Sql) -> None:
     """Finished jobs are not kept, so the others are deleted; then the one that has to stay is to be updated."""
     pq.create(retain=0)
@@ -77,10 +86,7 @@ def test_what_a_first_statement_has_settled_is_not_lost_if_a_second_one_fails(pq
     worker = Worker(pq["a"])
     completer = worker._services.completer
     completer.table = pq["a"]._table
-    executions = [Execution(job, time.monotonic()) for job in pq["a"].get_many(6, lease="1h")]
-    worker._held.add(executions)
-    for execution in executions:
-        worker._held.end(execution, Settlement(execution.job, "done"))
+    claim_and_end(pq, worker, 6)
     completer.run_once()
     assert worker.status()["counts"] == {"start": 0, "done": 5, "retry": 0, "dead": 1, "lost": 0, "cancelled": 0}
 
@@ -94,11 +100,7 @@ def test_many_of_one_claim_are_not_settled_with_those_of_another(
     worker = Worker(pq["a"])
     worker._services.completer.table = pq["a"]._table
     for count in (first, 3):
-        taken = time.monotonic()
-        executions = [Execution(job, taken) for job in pq["a"].get_many(count, lease="1h")]
-        worker._held.add(executions)
-        for execution in executions:
-            worker._held.end(execution, Settlement(execution.job, "done"))
+        claim_and_end(pq, worker, count)
     worker._services.completer.run_once()
     assert list(map(len, settlements)) == ([first, 3] if first == completer.ONE_CLAIM else [first + 3])
     assert worker.status()["counts"]["done"] == first + 3 == number(sql, DONE)
