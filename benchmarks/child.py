@@ -45,6 +45,10 @@ class Child:
             encoding="utf-8", start_new_session=True,  # Ctrl-C is for us
         )  # fmt: skip
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def tell(self, command: str, **arguments: Any) -> None:
         """A command, whose answer is to be read later, or is not awaited at all."""
         assert self._process.stdin is not None

@@ -19,7 +19,8 @@ Found = dict[str, Any]
 #: Where the figures go, and those that are told apart, since their columns are no peers.
 MAIN = "performance-figures.rst"
 APART = {
-    "settings": "performance-settings.rst", "keyed": "performance-keyed.rst", "limited": "performance-keyed.rst"
+    "settings": "performance-settings.rst", "keyed": "performance-keyed.rst", "limited": "performance-keyed.rst",
+    "profile": "performance-profile.rst",
 }
 
 #: Of these units more is better; of others, less.
@@ -32,7 +33,7 @@ NOTABLE = 1.05
 VARIANTS = ("pq-conn", "pq-psycopg3", "pq-retain0")
 
 #: Those that are no other libraries.
-OURS = ("pq", *VARIANTS, "raw", "raw-unprepared")
+OURS = ("pq", *VARIANTS, "raw", "raw-triggers", "raw-unprepared")
 
 #: The figures that are drawn: what is counted, as their cases name it, and a title.
 PLOTS = {

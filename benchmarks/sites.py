@@ -96,9 +96,12 @@ class Site:
     def statements(self, since: int) -> list[str]:
         return self._server.logged(self.database, since)
 
-    def connections(self) -> int:
-        ((count,),) = self._server.execute(
-            "select count(*) from pg_stat_activity where datname = %s and backend_type = 'client backend'",
-            [self.database],
+    def backends(self) -> list[int]:
+        """The ids of the server's processes for the connections."""
+        rows = self._server.execute(
+            "select pid from pg_stat_activity where datname = %s and backend_type = 'client backend'", [self.database]
         )
-        return int(count)
+        return [pid for (pid,) in rows]
+
+    def connections(self) -> int:
+        return len(self.backends())

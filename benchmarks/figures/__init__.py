@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..run import Figure
-from . import backlog, keyed, limited, recovery, settings, single, upkeep, waiting, working
+from . import backlog, keyed, limited, profile, recovery, settings, single, upkeep, waiting, working
 
 FIGURES = [
     Figure("put", "put, by so many producers", "jobs/s", single.put),
@@ -24,6 +24,7 @@ FIGURES = [
     Figure("xmin", "get, while an old snapshot is held and jobs pass", "jobs/s", backlog.xmin, 2, brief=False),
     Figure("keyed", "jobs with keys and tokens, rates", "", keyed.keyed, 3),
     Figure("limited", "jobs a second with a limit of 10 running, 16 consumers, 5 ms of work", "", limited.limited, 1),
+    Figure("profile", "where the time goes, a call", "µs", profile.profile, 3),
     Figure("size", "table and indexes, retain=0", "MB", upkeep.size, 1),
     Figure("memory", "memory of a worker process", "MB", upkeep.memory),
     Figure("settings", "pq, with other settings of the server", "jobs/s", settings.settings, 2, brief=False),

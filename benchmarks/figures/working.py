@@ -65,6 +65,19 @@ def work_rate(bench: Bench, peer: str, processes: int, jobs: dict[tuple[str, int
 
 def pace(site: Site, workers: list[Child], count: int, seconds: float) -> float | None:
     """Jobs a second, from when the workers have got going; None: there were too few."""
+    wait_until_at_pace(site, workers, count)
+    begun = time.monotonic()
+    before = site.remaining()
+    time.sleep(seconds)
+    ended = time.monotonic()
+    after = site.remaining()
+    return (before - after) / (ended - begun) if after else None
+
+
+def wait_until_at_pace(site: Site, workers: list[Child], count: int) -> None:
+    """
+    :raises Failed: they are far too slow.
+    """
     deadline = time.monotonic() + PATIENCE
     while (before := site.remaining()) > count * (1 - STARTED):
         for worker in workers:
@@ -72,9 +85,3 @@ def pace(site: Site, workers: list[Child], count: int, seconds: float) -> float 
         if time.monotonic() > deadline:
             raise Failed(f"{count - before} of {count} jobs in {PATIENCE} seconds")
         time.sleep(0.02)
-    begun = time.monotonic()
-    before = site.remaining()
-    time.sleep(seconds)
-    ended = time.monotonic()
-    after = site.remaining()
-    return (before - after) / (ended - begun) if after else None

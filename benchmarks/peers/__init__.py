@@ -14,12 +14,12 @@ from .pgqueuer import PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100
 from .pq import Pq, PqConnection, PqDeleting, PqPsycopg3
 from .pq191 import Pq191
 from .procrastinate import Procrastinate
-from .raw import Raw, RawUnprepared
+from .raw import Raw, RawTriggers, RawUnprepared
 
 PEERS: dict[str, type[Peer]] = {
     peer.name: peer
     for peer in (
-        *(Raw, RawUnprepared, Pq, PqConnection, PqPsycopg3, PqDeleting, Pq191),
+        *(Raw, RawTriggers, RawUnprepared, Pq, PqConnection, PqPsycopg3, PqDeleting, Pq191),
         *(Procrastinate, PgQueuer, PgQueuer1, PgQueuer10, PgQueuer100, Graphile),
         *(Pgmq, PgmqArchive, PgQue),
     )

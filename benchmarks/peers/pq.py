@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ class Pq(QueuePeer):
         import pq
 
         return pq.PQ(**self.connection(threads))[QUEUE]
+
+    def key_putter(self, threads: int) -> Callable[[], Step]:
+        queue, numbers = self.queue(threads), count()
+        return lambda: lambda: bool(queue.put(DATA, key=f"k{next(numbers) % 10_000}"))
+
+    def token_putter(self, threads: int) -> Callable[[], Step]:
+        queue, numbers = self.queue(threads), count()
+        return lambda: lambda: bool(queue.put(DATA, unique=f"t{next(numbers)}"))
 
     def many_putter(self, threads: int) -> Callable[[], Step]:
         queue = self.queue(threads)

@@ -135,6 +135,15 @@ class Raw(Prepared, TablePeer):
         return make
 
 
+class RawTriggers(Raw):
+    """The same on pq's table as it is."""
+
+    name = "raw-triggers"
+
+    def drop_triggers(self, table: str) -> None:
+        pass
+
+
 class RawUnprepared(Raw):
     """The same with statements that are planned each time."""
 

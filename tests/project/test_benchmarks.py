@@ -44,6 +44,7 @@ FOUND = {
         {"name": "settings", "what": "put", "unit": "", "seconds": 1, "cases": {"put": {"as above": [5.0]}}},
         {"name": "keyed", "what": "keys", "unit": "", "seconds": 1, "cases": {"put": {"of plain jobs": [0.8]}}},
         {"name": "limited", "what": "limits", "unit": "", "seconds": 1, "cases": {"get": {"of plain jobs": [0.9]}}},
+        {"name": "profile", "what": "profile", "unit": "µs", "seconds": 1, "cases": {"put: client": {"pq": [9.0]}}},
         {"name": "wakeup", "what": "wake", "unit": "ms", "seconds": 1, "cases": {"p50": {"pq": [2.0], "pgmq": [1.0]}}},
         {"name": "work", "what": "work", "unit": "jobs/s", "seconds": 1,
          "cases": {"1 process": {"pq": [10.0], "graphile": [10.4]}, "4 processes": {"pq": [10.0], "graphile": [12.0]}}},
@@ -159,7 +160,7 @@ class TestReport:
         files = report.files(FOUND)
         assert set(files) == {
             "performance-run.rst", "performance-limits.rst", "performance-figures.rst", "performance-settings.rst",
-            "performance-keyed.rst", "performance-peers.rst", "rates.svg",
+            "performance-keyed.rst", "performance-peers.rst", "performance-profile.rst", "rates.svg",
         }  # fmt: skip
         assert {path.name for path in GENERATED.iterdir()} == set(files), "and nothing else is there"
         assert "   * - 10 ready\n     - 20.0 (10.0–30.0)\n     - 18.0\n" in files["performance-figures.rst"]
