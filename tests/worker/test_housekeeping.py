@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from support.tasks import working
 
 from pq import Worker
 from pq._db.sources import dsn as own
+from pq._table import vacuum
 from pq._table.instruments import Instruments
 from pq.tasks import PQ
 from pq.worker import housekeeping
@@ -57,6 +59,7 @@ def test_a_worker_vacuums_after_so_many_jobs(deleting: str, sql: Sql, monkeypatc
 def test_the_next_vacuum_comes_after_as_many_again_and_takes_a_share_of_the_time(
     deleting: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(vacuum, "SHARE", 1e6)
     with PQ(deleting) as pq:
         it = made(pq)
         it.run_once()
@@ -68,6 +71,20 @@ def test_the_next_vacuum_comes_after_as_many_again_and_takes_a_share_of_the_time
         it._not_before = 0.0
         it.run_once()
         assert vacuums(sql) == 2
+
+
+def test_the_time_that_it_takes_to_connect_does_not_count(deleting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    connect = own.DsnPool.open_listening_connection
+
+    def slowly(source: own.DsnPool) -> Any:
+        now[0] += 100
+        return connect(source)
+
+    monkeypatch.setattr(own.DsnPool, "open_listening_connection", slowly)
+    monkeypatch.setattr(vacuum, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with PQ(deleting) as pq:
+        assert vacuum.Vacuum(pq._db).run_once() == 0
 
 
 def test_where_jobs_are_kept_autovacuum_does_it(dsn: str, sql: Sql) -> None:
