@@ -128,7 +128,7 @@ class LeasedJob(Job):
     # -- while it runs
 
     def extend(self, by: Delay | None = None, *, conn: Any = None) -> None:
-        """Let the lease end this much later than now.
+        """Let the lease end this much later than now, also where more time is left.
 
         :param by: as ``'5m'``, a timedelta or seconds; None: the length that the lease had at first.
         :param conn: as for `done`.

@@ -109,7 +109,7 @@ class Batch(Sequence[Event]):
         self._ended()
 
     def extend(self, by: Delay | None = None, *, conn: Any = None) -> None:
-        """Let the lease end this much later than now.
+        """Let the lease end this much later than now, also where more time is left.
 
         :param by: as ``'30s'``, a timedelta or seconds; None: the length that the lease had at first.
         :param conn: as for `done`.
