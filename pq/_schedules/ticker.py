@@ -70,6 +70,9 @@ class Ticker:
 
     def run_once(self) -> float:
         """Fire what is due; return the seconds until this is to be called again. An error is logged once."""
+        rest = self._table.schedules_rest(PAUSE)
+        if rest > 0:
+            return rest
         return AGAIN if (pause := self.guarded(self.look)) is None else pause[0]
 
     def guarded(self, function: Callable[[], T]) -> tuple[T] | None:

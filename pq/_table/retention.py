@@ -31,7 +31,11 @@ MIN_AGE = timedelta(minutes=1)
 STATEMENT_PAUSE = 0.1
 PASS_PAUSE = 60.0
 
-#: After a pass that looked at so many rows in vain, `PASS_PAUSE` is twice as long; after twice as many, three times.
+#: Where rows are kept for long, a pass follows after a thousandth of the shortest time, or after so many seconds.
+LONGEST_PAUSE = 600.0
+
+#: After a pass that looked at so many rows in vain, the pause is twice as long as `PASS_PAUSE` at least; after twice as
+#: many, three times.
 IN_VAIN = 100_000
 
 _ALWAYS = "always"
@@ -57,6 +61,12 @@ class Retention:
     def deletes_on_completion(self) -> bool:
         """Whether a job that is done is deleted by the statement that settles it."""
         return self.finished == timedelta()
+
+    @property
+    def pass_pause(self) -> float:
+        """Seconds from one pass of pruning to the next."""
+        kept = (span.total_seconds() for span in (self.finished, self.dead) if span is not None)
+        return min(max(PASS_PAUSE, min(kept, default=LONGEST_PAUSE * 1000) / 1000), LONGEST_PAUSE)
 
     @classmethod
     def of(cls, comment: str | None) -> Retention:
@@ -157,7 +167,7 @@ class Pruner:
         if retention.dead is not None:
             ((deleted,),) = self._run("dead", retention.dead, limit)
         if deleted < limit:
-            self.pause = PASS_PAUSE * (1 + self._in_vain // IN_VAIN)
+            self.pause = max(retention.pass_pause, PASS_PAUSE * (1 + self._in_vain // IN_VAIN))
             self._position, self._in_vain = _BEFORE_ALL, 0
         return int(deleted)
 

@@ -193,6 +193,14 @@ class Table:
         """Return one that waits for several queues at once, outside of a transaction."""
         return self._room.enter(queues, self._peek)
 
+    def schedules_rest(self, fresh: float) -> float:
+        """Return for how many seconds no schedule is due, as a process that waits has seen by the way; 0 or less: look
+        now.
+
+        :param fresh: seconds after which what was seen is too old.
+        """
+        return 0.0 if self.database.current is not None else self._room.leader.next_schedule.pause(fresh)
+
     def waiter_for_log(self, gate: str, queue: str) -> Waiter:
         """Return one that waits for what is not in this table, but notifies as if it were put into a queue.
 

@@ -20,6 +20,7 @@ on a single connection and behind a pooler differ. The parts:
     connections  the connection of that session: of its own, or the application's single one
     waiter       one thread that waits
     waited       one queue that is waited for
+    schedules    when the next schedule is due, which a look tells, too
     polling      waiting inside of a transaction, which hears of nothing
     debounce     leaves a gate, or closes a session, a moment after the last waiter has gone
     results      threads that wait for the ends of jobs, which is another protocol

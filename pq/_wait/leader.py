@@ -14,6 +14,7 @@ from .._db.known import doubt
 from .._db.sources.base import Source
 from .._logs import queue_log as logger
 from .connections import Busy
+from .schedules import NextSchedule
 from .session import ListeningSession, Look, open_session
 from .waited import FIRST_PAUSE, Reason, WaitedQueue
 
@@ -34,6 +35,7 @@ class Leader:
     :ivar lock: guards the queues.
     :ivar queues: the queues that are waited for, by name; the room adds and removes them.
     :ivar session: None while there is no connection to listen on.
+    :ivar next_schedule: what looks tell of schedules.
     :ivar busy: the application's single connection is in use, so there was no way to look.
     """
 
@@ -48,6 +50,7 @@ class Leader:
         self.lock = threading.RLock()
         self.queues: dict[str, WaitedQueue] = {}
         self.session: ListeningSession | None = None
+        self.next_schedule = NextSchedule()
         self.busy = False
         self.closed = False
         self._source = source
@@ -63,6 +66,11 @@ class Leader:
     def shares(self) -> bool:
         """Whether the session and those who claim have a single connection: while it is busy all of them wait."""
         return self._listen_dsn is None and self._home.single
+
+    @property
+    def _sees_same(self) -> bool:
+        """Whether the session certainly sees what those see who claim: it is on a connection of pq's from one DSN."""
+        return self._listen_dsn is None and self._home.owned
 
     def serve(self) -> list[int]:
         """Do what is to be done now, and return the file descriptors to sleep on."""
@@ -175,18 +183,17 @@ class Leader:
     def _watch_the_clock(self, now: float) -> None:
         """Have waiters claim whose poll interval is over, and mark the queues at which the session has to look again.
 
-        A look takes the place of the claim where both certainly see the same, on connections of pq's from one DSN. A
-        process that has nothing to do then needs no connection but that of the session. Queues whose time comes soon
-        are included, so that one statement in each interval serves all of them.
+        A look takes the place of the claim where both certainly see the same. A process that has nothing to do then
+        needs no connection but that of the session. Queues whose time comes soon are included, so that one statement in
+        each interval serves all of them.
         """
-        sees_same = self._listen_dsn is None and self._home.owned
         waited_for = [queue for queue in self.queues.values() if queue.waiters]
         soon = now + self._poll_interval / 2
         if any(queue.claim_at <= now for queue in waited_for):
             for queue in waited_for:
                 if queue.claim_at <= soon:
                     queue.claim_at = now + self._poll_interval
-                    if self.shares or (sees_same and queue.sure and not queue.unseen):
+                    if self.shares or (self._sees_same and queue.sure and not queue.unseen):
                         queue.stale = True
                     else:
                         queue.call(Reason.TIME)
@@ -208,6 +215,7 @@ class Leader:
     def _look(self, session: ListeningSession, queues: list[WaitedQueue]) -> None:
         for queue in queues:
             queue.stale = False
+        session.next_schedule = self.next_schedule if self.shares or self._sees_same else None
         try:
             looks = session.look([queue.name for queue in queues])
         except BaseException:

@@ -37,7 +37,7 @@ class Polling:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return False
-        ((*_, due_in, ready),) = self._database.execute(self._sql, self._params)
+        ((*_, due_in, ready, _),) = self._database.execute(self._sql, self._params)
         pause = min(self._pause, self._poll_interval, remaining)
         self._pause = 2 * pause
         if ready:  # and the last claim did not get it: see WaitedQueue.claimed_in_vain

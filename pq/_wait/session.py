@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from .._db.sockets import readable
 from .._db.sources.base import Source
 from ..sql import array, bound
 from .connections import Busy, OwnConnection, SharedConnection
+from .schedules import NextSchedule
 
 #: Seconds after which the server gives up a statement of the listening session: a table may be locked for hours, and
 #: the gates would be held for as long.
@@ -78,6 +80,7 @@ class ListeningSession:
 
     :ivar hears: notifications come through.
     :ivar gates: by the name of the queue.
+    :ivar next_schedule: what is told of schedules, where this session sees the same ones as those who fire them.
     """
 
     def __init__(self, connection: OwnConnection | SharedConnection, table: str) -> None:
@@ -85,9 +88,11 @@ class ListeningSession:
         self._driver = connection.driver
         self._table = table
         self._sql = bound("waiting.sql", table)
+        self._sql_with_schedules = bound("waiting.sql", table, schedule_in="next_schedule_in")
         self._keys: dict[str, int] = {}
         self._most: int | None = None
         self.gates: dict[str, Gate] = {}
+        self.next_schedule: NextSchedule | None = None
         self._queues: dict[str, str] = {}  # by the channel on which this session listens
         try:
             self.hears = not connection.use(self._driver.backend_is_hidden)
@@ -108,11 +113,27 @@ class ListeningSession:
                 self._take_gates(new[:allowed])
             beyond = frozenset(new[allowed:])
             queues = [queue for queue in queues if queue not in beyond]
-        rows = self._run(self._sql["look"], {"queues": array(queues), "table": self._table}) if queues else []
+        rows = self._look(queues) if queues else []
         self._remember((queue, key) for queue, key, *_ in rows)
         self._leave_gates([queue for queue, key, _, _, paused, *_ in rows if self._must_be_left(queue, key, paused)])
         self._leave_paused_gates([queue for queue, _, _, _, paused, *_ in rows if paused])
-        return {queue: self._seen(queue, *rest) for queue, _, *rest in rows}
+        return {queue: self._seen(queue, *rest) for queue, _, *rest, _ in rows}
+
+    def _look(self, queues: Collection[str]) -> list[tuple[Any, ...]]:
+        schedule = self.next_schedule
+        params = {"queues": array(queues), "table": self._table}
+        if schedule is not None and schedule.wanted:
+            asked_at = time.monotonic()
+            try:
+                rows = self._run(self._sql_with_schedules["look"], params)
+                for *_, due_in in rows[:1]:
+                    schedule.saw(asked_at, due_in)
+                return rows
+            except self._driver.Error:
+                if self.is_lost:
+                    raise
+                schedule.refuse()
+        return self._run(self._sql["look"], params)
 
     def _must_be_left(self, queue: str, key: int, paused: bool) -> bool:
         """Return whether a gate must be left and taken anew, since it is another table's (the search path has changed),

@@ -4,9 +4,9 @@
 -- name: look
 -- For each of the queues: its name; the key of its gate; the oldest transaction that is writing, and the next that will;
 -- whether it is paused, and if not, the seconds until a row becomes due, a rate lets jobs begin, or a key is to be
--- checked; whether one is ready or due, or a check is. All but the second transaction in one snapshot: that is read later
--- (age() counts from the transaction to begin next), since a snapshot doesn't tell which transactions have begun after the
--- last that has ended.
+-- checked; whether one is ready or due, or a check is; what `schedule_in` stands for. All but the second transaction in one
+-- snapshot: that is read later (age() counts from the transaction to begin next), since a snapshot doesn't tell which
+-- transactions have begun after the last that has ended.
 select
   changed.q_name,
   gate.key,
@@ -28,11 +28,25 @@ select
     ),
     pq_full.free_in
   ),
-  :has_job and not pq_marker.paused and not pq_full.is_full
+  :has_job and not pq_marker.paused and not pq_full.is_full,
+  :schedule_in
 from :asked
   cross join pg_current_snapshot() as pq_seen (snapshot)
   cross join lateral (:gate) as gate
   :bars
+
+-- name: schedule_in
+-- Nothing; or next_schedule_in in its place.
+null::float8
+
+-- name: next_schedule_in
+-- The seconds until the next schedule is due; null if there is none.
+(
+    select extract(epoch from next_at - clock_timestamp())::float8 from :schedules_table
+    where not paused and next_at is not null
+    order by next_at
+    limit 1
+  )
 
 -- name: bars
 -- What may keep jobs of the queue from beginning: a pause, or limits.

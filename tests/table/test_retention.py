@@ -365,10 +365,22 @@ def test_a_pass_ends_at_the_young_rows_and_rests(pq: PQ, sql: Sql) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kept", "pause"),
+    [
+        (Retention(NOTHING, 30 * DAY), 60), (Retention(DAY, 30 * DAY), 86.4), (NEW, 600), (ALWAYS, 600),
+        (Retention(None, timedelta(hours=1)), 60),
+    ],
+)  # fmt: skip
+def test_where_rows_are_kept_for_long_passes_are_rare(kept: Retention, pause: float) -> None:
+    assert kept.pass_pause == pause
+
+
 def test_who_looks_at_many_rows_in_vain_rests_longer(
     pq: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "IN_VAIN", 100)
+    pq.create(retain="1h")
     add(sql, "scheduled", count=250)
     pruner = Pruner(pq._db)
     found = [(pruner.run_once(), pruner.pause) for _ in range(2)]
