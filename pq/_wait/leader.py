@@ -77,10 +77,10 @@ class Leader:
         return self._guarded(self._tend) or []
 
     def hear(self) -> None:
-        """Tell waiters what has just been notified, and do nothing else: the leader may be one of them, and then claims
-        before it does the rest."""
+        """Tell waiters what has arrived on the session, and do nothing else: the leader may be one of them, and then
+        claims before it does the rest."""
         if self.session is not None:
-            self._guarded(partial(self._hear, self.session))
+            self._guarded(partial(self._hear, self.session, True))
 
     def _guarded(self, action: Callable[[], Done]) -> Done | None:
         began = time.monotonic()
@@ -205,8 +205,8 @@ class Leader:
                     if not queue.sure:  # the job may be one that the waiter's own transaction has put
                         queue.call(Reason.TIME)
 
-    def _hear(self, session: ListeningSession) -> None:
-        names = session.notified()
+    def _hear(self, session: ListeningSession, has_arrived: bool = False) -> None:
+        names = session.notified(has_arrived)
         with self.lock:
             for name in names:
                 if name in self.queues:

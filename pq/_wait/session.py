@@ -155,9 +155,12 @@ class ListeningSession:
         """Leave the gates of all other queues."""
         self._leave_gates([queue for queue in self.gates if queue not in queues])
 
-    def notified(self) -> list[str]:
-        """Return the queues for which notifications have come since the last call."""
-        if not (readable(self.fileno()) or self.pending()):
+    def notified(self, has_arrived: bool) -> list[str]:
+        """Return the queues for which notifications have come since the last call.
+
+        :param has_arrived: the socket is known to be readable.
+        """
+        if not (has_arrived or readable(self.fileno()) or self.pending()):
             return []
         return [self._queues[channel] for channel in self._connection.notified(self._queues)]
 

@@ -19,11 +19,11 @@ import psutil
 import pytest
 from support import wait_until
 
-from benchmarks import install, limits, plot, report, stats
+from benchmarks import install, limits, plot, report, stats, wakeup
 from benchmarks.__main__ import GENERATED, parsed
 from benchmarks.figures import FIGURES as FIGURES_OF_ALL
 from benchmarks.peers import PEERS
-from benchmarks.server import statements
+from benchmarks.server import Server, statements
 from benchmarks.sizes import FULL, QUICK, TINY, amount
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +115,17 @@ class TestPairs:
         command = [sys.executable, "-m", "benchmarks.pairs", part, *operations, "--pairs", "1"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert re.findall(r"^([\w-]+) +rate [\d.]+ ", done.stdout, re.MULTILINE) == operations, done.stderr
+
+
+class TestWakeup:
+    def test_the_steps_of_each_job_make_up_the_whole(self) -> None:
+        with Server() as server:
+            wakeup.start("create", server.dsn(), ROOT).communicate()
+            rows = wakeup.measured(server.dsn(), ROOT)
+        assert len(rows) == wakeup.JOBS - wakeup.COLD
+        for *parts, whole in rows:
+            assert sum(parts) == pytest.approx(whole)
+            assert whole > 0
 
 
 class TestLimits:

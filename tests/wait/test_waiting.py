@@ -596,7 +596,7 @@ def test_what_was_put_before_a_get_is_found_though_its_notification_is_late(
     sql(INSERT)
     assert waiter.result() is not None
     assert patient._table.is_seen_empty("a")
-    monkeypatch.setattr(ListeningSession, "notified", lambda session: [])
+    monkeypatch.setattr(ListeningSession, "notified", lambda *args: [])
     sql(INSERT)
     assert patient["a"].get(timeout=0.1) is not None
 
