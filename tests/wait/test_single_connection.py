@@ -10,15 +10,20 @@ from support import Background, wait_until
 from support.kinds import make_pq
 
 from pq import PQ, Queue
-from pq._db.sources.single import makes_ready
+from pq._db.aside import Aside
+from pq._db.sources.single import ends_jobs, makes_ready
 from pq.sql import bound
 
 HOUR = 3600.0
 
 
-@pytest.fixture(params=["connection", "autocommit connection"])
-def shared(request: pytest.FixtureRequest, dsn: str) -> Iterator[PQ]:
-    with make_pq(request.param, dsn, poll_interval=HOUR, retry_in="100ms") as pq:
+@pytest.fixture(params=["connection", "connection alone", "autocommit connection", "autocommit connection alone"])
+def shared(request: pytest.FixtureRequest, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PQ]:
+    """With a second connection for threads that wait, or without."""
+    kind = request.param.removesuffix(" alone")
+    if kind != request.param:
+        monkeypatch.setattr(Aside, "_open", lambda aside: None)
+    with make_pq(kind, dsn, poll_interval=HOUR, retry_in="100ms") as pq:
         yield pq
 
 
@@ -44,6 +49,25 @@ def other(queue: Queue) -> Any:
     return queue.put(1)
 
 
+def followed(pq: PQ) -> Any:
+    """A job that another one waits for."""
+    pq["a"].put(2, after=pq["b"].put(1))
+    return pq["b"].get(lease="1h")
+
+
+def deleted(pq: PQ) -> Any:
+    """The same, where finished jobs are deleted."""
+    pq.create(retain=0)
+    return followed(pq)
+
+
+def keyed(pq: PQ) -> Any:
+    """A job with whose key another one waits."""
+    pq["a"].put(1, key="k")
+    pq["a"].put(2, key="k")
+    return pq["a"].get(lease="1h")
+
+
 #: What is done before somebody waits for queue "a", and what makes a job ready then.
 WAYS: dict[str, tuple[Callable[[PQ], Any], Callable[[PQ, Any], Any]]] = {
     "put": (lambda pq: None, lambda pq, _: pq["a"].put(1)),
@@ -54,6 +78,11 @@ WAYS: dict[str, tuple[Callable[[PQ], Any], Callable[[PQ, Any], Any]]] = {
     "release": (lambda pq: leased(pq["a"]), lambda pq, job: job.release()),
     "retry": (lambda pq: leased(pq["a"]), lambda pq, job: job.retry()),
     "settle": (lambda pq: leased(pq["a"]), lambda pq, job: pq["a"].settle([(job, ValueError())])),
+    "done": (followed, lambda pq, job: job.done()),
+    "done, with retain=0": (deleted, lambda pq, job: job.done()),
+    "done, of a key": (keyed, lambda pq, job: job.done()),
+    "settle, done": (followed, lambda pq, job: pq["b"].done([job])),
+    "cancel, of a key": (keyed, lambda pq, job: pq["a"].cancel(job.id)),
     "dead.retry": (lambda pq: die(pq["a"]), lambda pq, job: pq["a"].dead.retry(job.id)),
     "resume": (lambda pq: resumed(pq["a"]), lambda pq, _: pq["a"].resume()),
     "move": (lambda pq: other(pq["b"]), lambda pq, id: pq["b"].move(id, "a")),
@@ -102,3 +131,14 @@ def test_the_statements_that_make_jobs_ready_are_known() -> None:
     puts = {"put", "put_timed", "put_untimed", "put_many", "put_bounded"}
     assert {*puts, "settle", "resume", "move", "reschedule"} <= found
     assert not {"claim", "claim_in_transaction", "extend", "cancel", "count"} & found
+
+
+def test_the_statements_that_end_jobs_are_known() -> None:
+    found = {
+        name
+        for path in ("queue.sql", "control.sql", "lease.sql", "dead.sql", "claim.sql")
+        for name, text in bound(path, '"queue"', **({"some": "all"} if path == "dead.sql" else {})).items()
+        if ends_jobs(text)
+    }
+    assert {"done", "done_and_remove", "done_and_next", "cancel", "clear"} <= found
+    assert not {"claim", "claim_ready", "claim_first", "claim_in_transaction", "extend", "extend_all", "count"} & found

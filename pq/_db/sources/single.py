@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any, Protocol
@@ -19,8 +20,16 @@ def makes_ready(sql: str) -> bool:
     return "insert into" in sql or "pg_notify" in sql
 
 
+def ends_jobs(sql: str) -> bool:
+    """Return whether a statement of pq ends jobs, so that a trigger may make others ready: those that follow them, or
+    have their key, or take their place. Not a claim, which is made after each look: that would go on for ever."""
+    return "finished_at = " in sql or sql.startswith("delete from")
+
+
 class Room(Protocol):
     """What a single connection tells the threads that wait on it."""
+
+    leader: Any
 
     def hear(self) -> None: ...
     def look_again(self) -> None: ...
@@ -90,6 +99,8 @@ class SingleConnection(Given):
     def executed(self, sql: str) -> None:
         if makes_ready(sql):
             self._look_again()
+        elif ends_jobs(sql):
+            self._look_again(lambda room: bool(room.leader.shares))  # another session hears of it
 
     def committed(self, conn: Any) -> None:
         for each in self._rooms:
@@ -97,11 +108,11 @@ class SingleConnection(Given):
                 room.check_again(conn)  # now: later it could meet the next transaction of the application
         self._look_again()
 
-    def _look_again(self) -> None:
+    def _look_again(self, where: Callable[[Room], bool] = lambda room: True) -> None:
         # The gate and the put belong to one server session, to which its own lock is no obstacle: the trigger can't
         # know that somebody waits.
         for each in self._rooms:
-            if (room := each()) is not None:
+            if (room := each()) is not None and where(room):
                 room.look_again()
 
     def add_room(self, room: Room) -> None:
