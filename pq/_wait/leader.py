@@ -106,6 +106,8 @@ class Leader:
         now = time.monotonic()
         if self.busy:
             return now + self._lengthen()
+        if self._home is not self._source and (self._aside is None or self._aside.database is None):
+            return now  # the application's connection has just ended, so that it is not watched
         return min((_due(queue, now) for queue in self.queues.values()), default=now)
 
     def vacate(self, queue: WaitedQueue) -> bool:

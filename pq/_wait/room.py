@@ -229,11 +229,11 @@ class WaitingRoom:
         fds = self.leader.serve()
         if self.leader.busy and not was_busy:
             return  # who frees the connection wakes us from now on: try once more, it may have been in between
+        others = () if self._aside is None else self._aside.watched
         with self.lock:
             until = min(self.leader.serve_at(), deadline)
             if waiter.called or waiter.cancelled or self.leader.closed:
                 return
-        others = () if self._aside is None else self._aside.watched
         found = wait_readable((self._waker.fileno(), *fds), until - time.monotonic(), others)
         if self._waker.fileno() in found:
             self._waker.clear()

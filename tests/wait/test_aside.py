@@ -163,6 +163,24 @@ def test_in_autocommit_mode_a_job_belongs_to_the_transaction_that_the_applicatio
         assert sql("select count(*) from queue where dequeued_at is null") == [(1,)]
 
 
+def test_the_end_of_the_applications_connection_just_before_the_sleep(
+    patient: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = aside.Aside.watched.fget
+    conn = patient._db.conn
+    pid = patient._db.source.driver.backend_pid(conn)
+
+    def late(second: aside.Aside) -> Any:
+        if second.database is not None:
+            sql("select pg_terminate_backend(%s, 30000)", [pid])
+            wait_until(lambda: not second._is_connected(), "the end of the connection")
+        return watched(second)  # type: ignore[misc]
+
+    monkeypatch.setattr(aside.Aside, "watched", property(late))
+    with pytest.raises(ConnectionLost):
+        Background(patient["a"].get, timeout=HOUR).result()
+
+
 def test_what_the_application_has_put_and_not_committed_is_found_at_once(
     patient: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
