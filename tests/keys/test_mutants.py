@@ -135,22 +135,20 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_case_finds_a_mutant(name: str, tmp_path: Path) -> None:
+def test_a_case_finds_a_mutant(name: str, server: str, tmp_path: Path) -> None:
     mutant = MUTANTS[name]
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(pq.__file__).parent, tmp_path / "pq", ignore=ignore)
-    for folder in ("support", "keys", "limits"):
-        shutil.copytree(ROOT / "tests" / folder, tmp_path / "tests" / folder, ignore=ignore)
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(Path(pq.__file__).parent, tmp_path / "pq", ignore=shutil.ignore_patterns("__pycache__"))
     file = tmp_path / "pq" / mutant.file
     source = file.read_text("utf-8")
     assert mutant.old in source
     file.write_text(source.replace(mutant.old, mutant.new), "utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n0", "-q", "-x", "-p", "no:cacheprovider", f"tests/keys/{mutant.case}"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        [
+            *[sys.executable, "-m", "pytest", "-n0", "-q", "-x", "-p", "no:cacheprovider"],
+            *["-c", str(ROOT / "pyproject.toml"), str(ROOT / "tests" / "keys" / mutant.case)],
+        ],
+        cwd=tmp_path,  # whose pq is imported
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PQ_TEST_DSN": server},  # with a database of its own there
         capture_output=True,
         text=True,
         timeout=300,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -50,6 +51,7 @@ MARKERS = {
 }
 
 
+@cache  # a path is compared with thirty others, and thousands of tests are in two hundred files
 def marks(path: Path) -> list[str]:
     """The marks of all tests of a file."""
     chosen = {"fast": FAST, "every_python": EVERY_PYTHON}
