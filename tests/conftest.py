@@ -6,13 +6,13 @@ system's), or those of ``--pg-bin``; or it is a running one, ``--pg-dsn``.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"an address in the name of a test: {item.nodeid}")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """The collector looks only at what is made from here on: pytest's items are most of all there is."""
+    gc.collect()
+    gc.freeze()
+
+
 class _LongestFirst:
     """What runs for minutes comes first, lest the other processes have nothing to do at the end."""
 
     @pytest.hookimpl(trylast=True)  # after the order was made random
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=lambda item: not item.path.is_relative_to(subsets.TESTS / "torture"))
+        items.sort(key=lambda item: not subsets.is_long(item.path))
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +122,27 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def administer(server: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """`execute` on a connection that stays: thousands of tests make a database, and connecting takes half of that."""
+    conns = [psycopg2.connect(server)]
+
+    def run(sql: str, params: Any = None) -> list[tuple[Any, ...]]:
+        try:
+            conns[0].autocommit = True
+            with conns[0].cursor() as cursor:
+                cursor.execute(sql, params)
+                return cursor.fetchall() if cursor.description is not None else []
+        except (psycopg2.InterfaceError, psycopg2.OperationalError):
+            if not conns[0].closed:
+                raise
+            conns[0] = psycopg2.connect(server)  # a test has ended all sessions, or a child that was forked this one
+            return run(sql, params)
+
+    yield run
+    conns[0].close()
+
+
+@pytest.fixture(scope="session")
 def template(server: str) -> Iterator[str]:
     """The name of a database with the queue table in it, to be copied for each test."""
     name = f"pq_template_{uuid.uuid4().hex[:8]}"
@@ -125,39 +153,41 @@ def template(server: str) -> Iterator[str]:
     execute(server, f"drop database {name} with (force)")
 
 
-@cache
-def strategy(server: str) -> str:
+@pytest.fixture(scope="session")
+def strategy(administer: Callable[..., list[tuple[Any, ...]]]) -> str:
     """How databases are copied: with half the work of the default; PostgreSQL 14 knows no other way."""
-    ((version,),) = execute(server, "show server_version_num")
+    ((version,),) = administer("show server_version_num")
     return "strategy file_copy" if int(version) >= 150000 else ""
 
 
 @pytest.fixture
-def make_database(server: str, template: str) -> Iterator[Callable[..., str]]:
+def make_database(
+    server: str, template: str, strategy: str, administer: Callable[..., list[tuple[Any, ...]]]
+) -> Iterator[Callable[..., str]]:
     """Make a further database and return its DSN; `table=False`: without the queue table."""
     names = []
 
     def make(table: bool = True) -> str:
         names.append(f"pq_test_{uuid.uuid4().hex[:8]}")
         source = template if table else "template0"
-        execute(server, f"create database {names[-1]} template {source} {strategy(server)}")
+        administer(f"create database {names[-1]} template {source} {strategy}")
         return psycopg2.extensions.make_dsn(server, dbname=names[-1])
 
     yield make
-    left = open_sessions(server, names)
+    left = open_sessions(administer, names)
     for name in names:
-        execute(server, f"drop database {name} with (force)")
+        administer(f"drop database {name} with (force)")
     assert not left, f"connections, and with them locks or transactions, left open: {left}"
 
 
-def open_sessions(server: str, databases: list[str]) -> list[tuple[Any, ...]]:
+def open_sessions(administer: Callable[..., Any], databases: list[str]) -> list[tuple[Any, ...]]:
     """The client sessions that stay in these databases; a closed connection's backend takes a moment to go."""
     query = """
         select datname, state, application_name, left(query, 80) from pg_stat_activity
         where datname = any(%s) and backend_type = 'client backend'
     """
     deadline = time.monotonic() + 5
-    while (found := execute(server, query, (databases,))) and time.monotonic() < deadline:
+    while (found := administer(query, (databases,))) and time.monotonic() < deadline:
         time.sleep(0.02)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import linecache
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
@@ -39,15 +39,6 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 
 class Interrupt(KeyboardInterrupt):
     pass
-
-
-@pytest.fixture(autouse=True)
-def _quick_collections() -> Iterator[None]:
-    """The collector looks only at what is made from here on."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def put(pq: PQ, conn: Any) -> None:

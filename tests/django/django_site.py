@@ -48,7 +48,6 @@ class Site:
             **os.environ,
             "SITE": json.dumps(self.settings | settings),
             "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "DJANGO_SETTINGS_MODULE": "project.settings",
         }
 

@@ -221,7 +221,7 @@ def test_the_design_page_shows_these_ranks() -> None:
 
 
 def test_the_choices_of_tests_name_what_is_there() -> None:
-    chosen = [*subsets.FAST, *subsets.EVERY_PYTHON]
+    chosen = [*subsets.FAST, *subsets.EVERY_PYTHON, *subsets.LONG]
     assert [part for part in chosen if not (subsets.TESTS / part).exists()] == []
 
 

@@ -45,6 +45,16 @@ EVERY_PYTHON = [
     "project/test_subclasses.py",
 ]
 
+#: What runs for a minute or longer; a process has all tests of a file.
+LONG = [
+    "torture",
+    "contrib/test_mq_beside.py",
+    "db/test_interrupted.py",
+    "django/test_django_app.py",
+    "keys/test_mutants.py",
+    "wait/test_waiting.py",
+]
+
 MARKERS = {
     "fast": "a minute's choice of the tests, see tests/support/subsets.py",
     "every_python": "what CI runs on every Python that it finds, see tests/support/subsets.py",
@@ -56,3 +66,8 @@ def marks(path: Path) -> list[str]:
     """The marks of all tests of a file."""
     chosen = {"fast": FAST, "every_python": EVERY_PYTHON}
     return [mark for mark, parts in chosen.items() if any(path.is_relative_to(TESTS / part) for part in parts)]
+
+
+@cache
+def is_long(path: Path) -> bool:
+    return any(path.is_relative_to(TESTS / part) for part in LONG)

@@ -129,7 +129,7 @@ def quick(job_id): time.sleep(0.001)
 def long(job_id): time.sleep(2)
 @queue.task(name="die")
 def die(job_id): os.kill(os.getpid(), signal.SIGKILL)
-Worker(pq, threads=2, lease="1s", burst=True).run()
+Worker(pq, threads=2, lease="10s", burst=True).run()
 """
 
 
