@@ -121,9 +121,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"host=127.0.0.1 port={running.settings['port']} user=postgres dbname=postgres"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def administer(server: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """`execute` on a connection that stays: thousands of tests make a database, and connecting takes half of that."""
+    """`execute` on a connection that stays: each test makes a database, and connecting takes half of that."""
     conns = [psycopg2.connect(server)]
 
     def run(sql: str, params: Any = None) -> list[tuple[Any, ...]]:
@@ -153,7 +153,7 @@ def template(server: str) -> Iterator[str]:
     execute(server, f"drop database {name} with (force)")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def strategy(administer: Callable[..., list[tuple[Any, ...]]]) -> str:
     """How databases are copied: with half the work of the default; PostgreSQL 14 knows no other way."""
     ((version,),) = administer("show server_version_num")

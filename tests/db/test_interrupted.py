@@ -208,7 +208,7 @@ def test_interrupted_anywhere(
     options: dict[str, Any] = {"max_connections": 2} if kind == "dsn" else {}
     with make_pq(kind, dsn, **options) as pq, closing(psycopg2.connect(dsn)) as conn:
         try:
-            assert Background(act, pq, conn).result(60) > 10
+            assert Background(act, pq, conn).result(240) > 10  # hundreds of them, on a busy machine, too
         except BaseException as error:
             pytest.fail(f"interrupted at {last}: {error!r}")
         idle = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in%'"
