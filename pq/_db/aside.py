@@ -1,9 +1,8 @@
 """A second connection for threads that wait on the application's single one.
 
-Who waits executes many statements, at times that the application can't know. Outside of autocommit mode one of them on
-the application's connection may commit what another thread of the application executes there at that moment: see
-`Driver.committed`. And the gates would have to be left as soon as nobody waits, since nobody else may use that
-connection then. So these statements go to a connection that pq opens with the parameters of the application's.
+Outside of autocommit mode a statement of pq's on the application's connection may commit what another thread of the
+application executes there at that moment: see `Driver.committed`. Who waits executes many statements, at times that the
+application can't know. So these go to a connection that pq opens with the parameters of the application's.
 
 Both must lead to the same table, with the same rights. The application's is asked when a wait begins and nobody else
 waits, else once a minute, and at the end of each block of pq's, by its thread, which has the connection. The second
@@ -173,6 +172,8 @@ class Aside:
         loan = Loan(self._source)
         try:
             conn = loan.acquire(BUSY_TIMEOUT) if held is None else held
+            if conn.autocommit:
+                return []
             if not driver.idle(conn):
                 return None
             return self._usable(driver.committed(conn, self._ask))

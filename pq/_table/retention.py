@@ -6,6 +6,7 @@ read it, only the table's owner can change it, and it costs neither a rewrite no
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ class Retention:
     def pass_pause(self) -> float:
         """Seconds from one pass of pruning to the next."""
         kept = (span.total_seconds() for span in (self.finished, self.dead) if span is not None)
-        return min(max(PASS_PAUSE, min(kept, default=LONGEST_PAUSE * 1000) / 1000), LONGEST_PAUSE)
+        return min(max(PASS_PAUSE, min(kept, default=math.inf) / 1000), LONGEST_PAUSE)
 
     @classmethod
     def of(cls, comment: str | None) -> Retention:

@@ -210,9 +210,8 @@ class Table:
         return self._room.enter([gate, queue], lambda names: names, [gate])
 
     def aside(self) -> Table | None:
-        """Return a view of this table on the second connection, if claims are to go there; see `pq._db.aside`. Not if
-        what they take belongs to a transaction."""
-        if self._aside is None or self.database.current is not None or self.database.stays_open:
+        """Return a view of this table on the second connection, if claims are to go there; see `pq._db.aside`."""
+        if self._aside is None or self.database.current is not None:
             return None
         database = self._aside.database_for_claim
         if database is None:

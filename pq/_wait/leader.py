@@ -80,7 +80,7 @@ class Leader:
         """Tell waiters what has arrived on the session, and do nothing else: the leader may be one of them, and then
         claims before it does the rest."""
         if self.session is not None:
-            self._guarded(partial(self._hear, self.session, True))
+            self._guarded(partial(self._hear, self.session, not self.shares))
 
     def _guarded(self, action: Callable[[], Done]) -> Done | None:
         began = time.monotonic()

@@ -184,8 +184,13 @@ class WaitingRoom:
             waiter.condition.notify()
             self._wake()
 
-    def look_again(self) -> None:
-        """Have the session look at all queues: something may have changed that no notification tells."""
+    def look_again(self, if_shared: bool = False) -> None:
+        """Have the session look at all queues: something may have changed that no notification tells.
+
+        :param if_shared: only if it is on the connection of those who claim; another one is notified.
+        """
+        if if_shared and not self.leader.shares:
+            return
         with self.lock:
             for queue in self.queues.values():
                 queue.stale = True

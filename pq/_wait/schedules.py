@@ -8,6 +8,9 @@ import time
 #: Seconds after which the next look tells of the schedules again.
 PAUSE = 0.5
 
+#: Seconds for which looks don't tell of them after one that failed.
+REFUSED = 600.0
+
 
 class NextSchedule:
     """A process that waits looks at its queues once in each poll interval. Where it fires schedules, too, the same
@@ -18,7 +21,8 @@ class NextSchedule:
 
     def __init__(self) -> None:
         self._seen: tuple[float, float] = -math.inf, math.inf  # when that was asked, and the next is due; monotonic
-        self._asked = self._refused = False
+        self._asked = False
+        self._refused_until = -math.inf
 
     def pause(self, fresh: float) -> float:
         """Return for how many seconds nobody has to look: until the next schedule is due, or what was seen is too old.
@@ -33,7 +37,7 @@ class NextSchedule:
     @property
     def wanted(self) -> bool:
         """Whether the next look is to tell."""
-        return self._asked and not self._refused and time.monotonic() >= self._seen[0] + PAUSE
+        return self._asked and time.monotonic() >= max(self._seen[0] + PAUSE, self._refused_until)
 
     def saw(self, asked_at: float, due_in: float | None) -> None:
         """Note what a look has told.
@@ -41,8 +45,9 @@ class NextSchedule:
         :param asked_at: a moment before it, in monotonic seconds.
         :param due_in: seconds; None: there is no schedule.
         """
-        self._seen = asked_at, math.inf if due_in is None else time.monotonic() + due_in
+        self._seen = asked_at, math.inf if due_in is None else asked_at + due_in
 
     def refuse(self) -> None:
-        """Say that looks can't tell: the role has no right to it, say, of which whoever fires the schedules tells."""
-        self._refused = True
+        """Say that looks can't tell for now: the role has no right to it, or the table is locked. Whoever fires the
+        schedules tells of that."""
+        self._refused_until = time.monotonic() + REFUSED

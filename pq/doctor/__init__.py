@@ -54,7 +54,7 @@ LIMITS: dict[str, Any] = {
     "connections": 0.9,
     # changing the column's type rewrites the table, so it must begin in time
     "ids": 0.8,
-    # workers delete once a minute, but nobody may have worked over night
+    # workers delete within ten minutes, but nobody may have worked over night
     "prune_age": timedelta(days=1),
     # half a gigabyte of small jobs
     "many_rows": 1_000_000,

@@ -14,8 +14,8 @@ from .events import Events
 from .held import Held
 
 #: After so many jobs that are deleted when they are done the table is vacuumed. Autovacuum looks at it once a minute:
-#: by then the indexes have grown, and keep their size. The longest time between two vacuums determines that, not the
-#: usual one: this leaves room for one that comes late on a busy machine.
+#: by then the indexes have grown, and keep their size. How far they grow depends on the longest time between two
+#: vacuums, not on the usual one: this leaves room for one that comes late on a busy machine.
 JOBS = 10_000
 
 #: Seconds between two looks at that number while jobs are done, and while none is.

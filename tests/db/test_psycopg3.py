@@ -21,7 +21,6 @@ from support.kinds import make_pq
 
 import pq as this_library
 from pq import PQ, ConnectionFailed, ConnectionLost, Queue, TableMissing
-from pq._db.aside import Aside
 from pq._db.drivers import detect as drivers
 
 if not (find_spec("psycopg") and find_spec("psycopg_pool")):
@@ -289,15 +288,9 @@ def test_what_a_signal_handler_raises_leaves_the_connection_usable(conn: Any, ds
 # -- notifications
 
 
-@pytest.fixture
-def waits_there(conn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits does so on this connection: it is the only one."""
-    monkeypatch.setattr(Aside, "_open", lambda aside: None)
-    conn.autocommit = True
-
-
-def test_others_go_to_the_applications_handlers(conn: Any, sql: Sql, waits_there: None) -> None:
+def test_others_go_to_the_applications_handlers(conn: Any, sql: Sql) -> None:
     heard: list[str] = []
+    conn.autocommit = True  # else pq waits on a connection of its own, and reads nothing from this one
     conn.add_notify_handler(lambda notify: heard.append(notify.channel))
     with PQ(conn, poll_interval=0.2)["a"] as cursor:
         cursor.execute("listen mine")
@@ -311,9 +304,10 @@ def test_others_go_to_the_applications_handlers(conn: Any, sql: Sql, waits_there
     assert heard == ["mine"]
 
 
-def test_others_come_out_of_notifies(conn: Any, sql: Sql, waits_there: None) -> None:
+def test_others_come_out_of_notifies(conn: Any, sql: Sql) -> None:
     if not hasattr(conn, "_notifies_backlog"):
         pytest.skip("this psycopg forgets what comes while nobody is in notifies()")
+    conn.autocommit = True
     conn.execute("listen mine")
     pq = PQ(conn, poll_interval=60)
     waiter = Background(pq["a"].get, timeout=30)

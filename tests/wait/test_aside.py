@@ -27,12 +27,7 @@ HOUR = 3600.0
 
 INSERT = "insert into queue (q_name, data) values ('a', '1')"
 
-KINDS = [kind for kind in WITH_PSYCOPG3 if kind.endswith("connection")]
-
-#: On a connection on which a statement of the application's begins a transaction.
-in_transactions = pytest.mark.parametrize(
-    "single", [kind for kind in KINDS if not kind.startswith("autocommit")], indirect=True
-)
+KINDS = [kind for kind in WITH_PSYCOPG3 if kind.endswith("connection") and not kind.startswith("autocommit")]
 
 
 @pytest.fixture(params=KINDS)
@@ -62,7 +57,6 @@ def execute(pq: PQ, statement: str) -> None:
     pq._db.conn.commit()
 
 
-@in_transactions
 def test_what_another_thread_rolls_back_is_not_committed(single: PQ, dsn: str, sql: Sql) -> None:
     sql("create table mine (n int)")
     conn = single._db.conn
@@ -85,7 +79,6 @@ def test_what_another_thread_rolls_back_is_not_committed(single: PQ, dsn: str, s
     assert conn.autocommit is False
 
 
-@in_transactions
 def test_who_waits_is_not_held_up_by_a_transaction_of_the_application(single: PQ, dsn: str, sql: Sql) -> None:
     waiter = Background(single["a"].get, timeout=HOUR)
     wait_until(lambda: waits_aside(single), "the waiter")
@@ -147,20 +140,6 @@ def test_two_statements_take_a_job_that_was_waited_for(
     sql("insert into queue (q_name, data) select 'a', '\"end\"' from generate_series(1, %s)", [waiters])
     for thread in threads:
         thread.result()
-
-
-def test_in_autocommit_mode_a_job_belongs_to_the_transaction_that_the_application_has_begun(
-    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also one that was waited for, while other threads wait aside."""
-    with make_pq("autocommit connection", dsn, poll_interval=0.05) as pq:
-        seen_empty(pq, sql, monkeypatch)
-        cursor = pq._db.conn.cursor()
-        cursor.execute("begin")
-        sql(INSERT)
-        assert pq["a"].get(timeout=HOUR) is not None
-        cursor.execute("rollback")
-        assert sql("select count(*) from queue where dequeued_at is null") == [(1,)]
 
 
 def test_the_end_of_the_applications_connection_just_before_the_sleep(
@@ -329,7 +308,6 @@ def test_a_block_that_changes_the_search_path_is_noticed_although_others_want_th
         assert len(first["a"]) == 1
 
 
-@in_transactions
 def test_a_wait_that_begins_while_the_connection_is_in_use_trusts_no_earlier_check(single: PQ) -> None:
     assert single["a"].get(timeout=0.1) is None
     second = single._table._room._aside
@@ -346,7 +324,6 @@ def test_a_wait_that_begins_while_the_connection_is_in_use_trusts_no_earlier_che
     second.leave()
 
 
-@in_transactions
 def test_the_first_connection_keeps_no_gates_when_the_second_takes_over_while_it_is_in_use(
     single: PQ, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:

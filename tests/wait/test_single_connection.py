@@ -12,12 +12,15 @@ from support.kinds import make_pq
 from pq import PQ, Queue
 from pq._db.aside import Aside
 from pq._db.sources.single import ends_jobs, makes_ready
+from pq._queue.claim_sql import statement
 from pq.sql import bound
 
 HOUR = 3600.0
 
+Sql = Callable[..., list[tuple[Any, ...]]]
 
-@pytest.fixture(params=["connection", "connection alone", "autocommit connection", "autocommit connection alone"])
+
+@pytest.fixture(params=["connection", "connection alone", "autocommit connection"])
 def shared(request: pytest.FixtureRequest, dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PQ]:
     """With a second connection for threads that wait, or without."""
     kind = request.param.removesuffix(" alone")
@@ -142,3 +145,22 @@ def test_the_statements_that_end_jobs_are_known() -> None:
     }
     assert {"done", "done_and_remove", "done_and_next", "cancel", "clear"} <= found
     assert not {"claim", "claim_ready", "claim_first", "claim_in_transaction", "extend", "extend_all", "count"} & found
+
+
+@pytest.mark.parametrize("how", ["taken", "removed", "leased"])
+@pytest.mark.parametrize("name", [None, "claim_ready", "claim_first"])
+def test_a_claim_is_none_of_them(how: str, name: str | None) -> None:
+    assert not ends_jobs(statement('"queue"', how, False, False, False, False, name))
+
+
+def test_in_autocommit_mode_nobody_claims_in_a_transaction_that_another_thread_has_begun(dsn: str, sql: Sql) -> None:
+    with make_pq("autocommit connection", dsn, poll_interval=0.05) as pq:
+        waiter = Background(pq["a"].get, timeout=HOUR)
+        wait_until(lambda: pq._table._room.leader.session is not None, "the waiter")
+        with pq._db.conn.cursor() as cursor:
+            cursor.execute("begin")
+            sql("insert into queue (q_name, data) values ('a', '1')")
+            wait_until(lambda: pq._table._room.leader.busy, "a look that finds the connection in use")
+            cursor.execute("rollback")
+        assert waiter.result().data == 1
+        assert sql("select count(*) from queue where dequeued_at is not null") == [(1,)]

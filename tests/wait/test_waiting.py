@@ -25,7 +25,6 @@ from support.signals import ctrl_c
 
 from pq import PQ, ConnectionLost, Queue, TableMissing
 from pq._db import execute
-from pq._db.aside import Aside
 from pq._db.drivers.base import Driver
 from pq._db.drivers.detect import own_driver
 from pq._db.sockets import wait_readable
@@ -113,6 +112,13 @@ def gate_key(sql: Sql, queue: str = "a") -> int:
 
 def no_gates(sql: Sql) -> None:
     wait_until(lambda: not gates(sql), "the release of the gates")
+
+
+def gates_are_left(sql: Sql, kind: str) -> None:
+    """At once on a session of the application's, soon on one of pq's."""
+    if kind == "autocommit connection":
+        assert not gates(sql)
+    no_gates(sql)
 
 
 # -- no put is missed: each step of the protocol, and what becomes of the put without it
@@ -689,24 +695,12 @@ def test_nothing_is_left_when_nobody_waits(dsn: str, sql: Sql, kind: str, outcom
             with pytest.raises(ZeroDivisionError), pq._table.waiter("a") as waiter:
                 waiter.wait(time.monotonic() + 0.1)
                 raise ZeroDivisionError
-        no_gates(sql)
+        gates_are_left(sql, kind)
         line = pq._table._room.leader.session
         if line is not None:  # else the machine was too slow for it
             with line._connection.conn.cursor() as cursor:
                 cursor.execute("select pg_listening_channels()")
                 assert cursor.fetchall() == []
-
-
-@pytest.mark.parametrize("kind", SINGLE)
-def test_no_gate_stays_on_the_applications_session(
-    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setattr(Aside, "_open", lambda aside: None)
-    with make_pq(kind, dsn, poll_interval=HOUR) as pq:
-        waiter = waiting(pq)
-        pq["a"].put(1)
-        assert waiter.result().data == 1
-        assert not gates(sql)
 
 
 def test_who_comes_back_soon_finds_the_gate_held(dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -841,14 +835,10 @@ def test_a_burst_of_notifications_is_drained_and_forgotten(dsn: str, sql: Sql, k
         assert not line.pending()
 
 
-@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("kind", SINGLE)
 def test_notifications_of_the_application_stay_for_it(
-    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str, alone: bool
+    dsn: str, sql: Sql, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Alone: the waiter uses that connection, too."""
-    if alone:
-        monkeypatch.setattr(Aside, "_open", lambda aside: None)
     turns = []
     kit = kit_of(kind)
     lead = WaitingRoom._lead
@@ -860,7 +850,7 @@ def test_notifications_of_the_application_stay_for_it(
         sql(BURST, ("mine",))
 
         def all_came() -> bool:
-            if not alone:
+            if kind == "connection":
                 kit.poll(pq._db.conn)  # the waiter does not use it
             return len(kit.kept(pq._db.conn)) == 1300
 
@@ -1004,7 +994,7 @@ def test_ctrl_c_while_waiting_leaves_all_intact(dsn: str, sql: Sql, kind: str, r
         with ctrl_c(lambda: is_asleep(pq, waiters=1 + len(others))):
             pq["a"].get(timeout=HOUR)
         if not others:
-            no_gates(sql)
+            gates_are_left(sql, kind)
         others.append(waiting(pq))
         for n in range(len(others)):
             pq["a"].put(n)

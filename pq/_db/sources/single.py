@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import Any, Protocol
@@ -22,17 +21,16 @@ def makes_ready(sql: str) -> bool:
 
 def ends_jobs(sql: str) -> bool:
     """Return whether a statement of pq ends jobs, so that a trigger may make others ready: those that follow them, or
-    have their key, or take their place. Not a claim, which is made after each look: that would go on for ever."""
-    return "finished_at = " in sql or sql.startswith("delete from")
+    have their key, or get their place under a limit. Not a claim that deletes what it takes: a claim is made after each
+    look, and the two would follow each other for ever."""
+    return "finished_at = " in sql or (sql.startswith("delete from") and "skip locked" not in sql)
 
 
 class Room(Protocol):
     """What a single connection tells the threads that wait on it."""
 
-    leader: Any
-
     def hear(self) -> None: ...
-    def look_again(self) -> None: ...
+    def look_again(self, if_shared: bool = False) -> None: ...
     def check_again(self, conn: Any) -> None: ...
 
 
@@ -100,7 +98,7 @@ class SingleConnection(Given):
         if makes_ready(sql):
             self._look_again()
         elif ends_jobs(sql):
-            self._look_again(lambda room: bool(room.leader.shares))  # another session hears of it
+            self._look_again(if_shared=True)
 
     def committed(self, conn: Any) -> None:
         for each in self._rooms:
@@ -108,12 +106,12 @@ class SingleConnection(Given):
                 room.check_again(conn)  # now: later it could meet the next transaction of the application
         self._look_again()
 
-    def _look_again(self, where: Callable[[Room], bool] = lambda room: True) -> None:
+    def _look_again(self, if_shared: bool = False) -> None:
         # The gate and the put belong to one server session, to which its own lock is no obstacle: the trigger can't
         # know that somebody waits.
         for each in self._rooms:
-            if (room := each()) is not None and where(room):
-                room.look_again()
+            if (room := each()) is not None:
+                room.look_again(if_shared)
 
     def add_room(self, room: Room) -> None:
         with self._rooms_lock:
