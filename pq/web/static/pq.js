@@ -12,7 +12,11 @@ const address = new URL(location.href);
 for (const name of ["say", "sign"]) address.searchParams.delete(name);
 if (address.href !== location.href) history.replaceState(null, "", address);
 
-for (const each of document.querySelectorAll("[aria-current=page]")) each.scrollIntoView({ block: "nearest", inline: "center" });
+// not scrollIntoView(): in Chromium 150 the first Tab would begin there
+for (const each of document.querySelectorAll("[aria-current=page]")) {
+  const bar = each.parentElement;
+  bar.scrollLeft += each.getBoundingClientRect().x - bar.getBoundingClientRect().x - (bar.clientWidth - each.offsetWidth) / 2;
+}
 
 async function refresh() {
   const seconds = Number(main().dataset.refresh);
