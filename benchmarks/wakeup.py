@@ -53,7 +53,7 @@ def main() -> None:
         found: dict[str, list[list[float]]] = {name: [] for name, _ in places}
         for n, (_, path) in enumerate(places):
             server.execute(f"create database wakeup_{n}")
-            start("create", server.dsn(f"wakeup_{n}"), path).communicate()
+            answer(start("create", server.dsn(f"wakeup_{n}"), path))
         for turn in range(args.rounds):
             for n, (name, path) in list(enumerate(places))[:: -1 if turn % 2 else 1]:
                 found[name] += measured(server.dsn(f"wakeup_{n}"), path)
@@ -66,11 +66,24 @@ def main() -> None:
 def measured(dsn: str, folder: Path) -> list[list[float]]:
     """Return the seconds of each step, of each job, by two processes of the library in a folder."""
     consumer = start("get", dsn, folder)
-    assert consumer.stdout is not None
-    consumer.stdout.readline()  # it waits, or is about to
-    puts = json.loads(start("put", dsn, folder).communicate()[0])
-    gets = json.loads(consumer.communicate()[0])
+    try:
+        assert consumer.stdout is not None
+        consumer.stdout.readline()  # it waits, or is about to
+        puts, gets = answer(start("put", dsn, folder)), answer(consumer)
+    finally:
+        consumer.kill()  # if the other one has failed
     return [steps(put, get) for put, get in zip(puts[COLD:], gets[COLD:], strict=True)]
+
+
+def answer(process: subprocess.Popen[str]) -> Any:
+    """Return what a process has printed, when it has ended.
+
+    :raises SystemExit: it has failed, and told why on standard error.
+    """
+    printed, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"a process ended with {process.returncode}")
+    return json.loads(printed or "null")
 
 
 def steps(put: list[Any], get: list[Any]) -> list[float]:
