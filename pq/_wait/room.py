@@ -185,16 +185,12 @@ class WaitingRoom:
             self._wake()
 
     def look_again(self, if_shared: bool = False) -> None:
-        """Have the session look at all queues: something may have changed that no notification tells.
-
-        :param if_shared: only if it is on the connection of those who claim; another one is notified.
-        """
-        if if_shared and not self.leader.shares:
-            return
+        """Have the session (`if_shared`: on the only connection) look at all queues, for what no notification tells."""
         with self.lock:
-            for queue in self.queues.values():
-                queue.stale = True
-            self._wake()
+            if self.leader.shares or not if_shared:
+                for queue in self.queues.values():
+                    queue.stale = True
+                self._wake()
 
     def check_again(self, conn: Any) -> None:
         """A block on this connection of the application's ends, and may have changed what it sees."""
