@@ -42,7 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     from .install import Installed
     from .server import Server
-    from .stats import percentile
+    from .stats import median
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pq-benchmark-wakeup-")))
@@ -59,7 +59,7 @@ def main() -> None:
                 found[name] += measured(server.dsn(f"wakeup_{n}"), path)
         print(f"{'':9}" + "".join(f"{step:>9}" for step in STEPS))
         for name, rows in found.items():
-            times = [percentile(list(column), 50) for column in zip(*rows, strict=True)]
+            times = [median(column) for column in zip(*rows, strict=True)]
             print(f"{name:9}" + "".join(f"{1e6 * each:9.0f}" for each in times), flush=True)
 
 

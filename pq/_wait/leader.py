@@ -69,8 +69,9 @@ class Leader:
 
     @property
     def _sees_same(self) -> bool:
-        """Whether the session certainly sees what those see who claim: it is on a connection of pq's from one DSN."""
-        return self._listen_dsn is None and self._home.owned
+        """Whether the session certainly sees what those see who claim: they have one connection, or connections of pq's
+        from one DSN."""
+        return self._listen_dsn is None and (self._home.single or self._home.owned)
 
     def serve(self) -> list[int]:
         """Do what is to be done now, and return the file descriptors to sleep on."""
@@ -217,9 +218,8 @@ class Leader:
     def _look(self, session: ListeningSession, queues: list[WaitedQueue]) -> None:
         for queue in queues:
             queue.stale = False
-        session.next_schedule = self.next_schedule if self.shares or self._sees_same else None
         try:
-            looks = session.look([queue.name for queue in queues])
+            looks = session.look([queue.name for queue in queues], self.next_schedule if self._sees_same else None)
         except BaseException:
             for queue in queues:
                 queue.stale = True

@@ -80,7 +80,6 @@ class ListeningSession:
 
     :ivar hears: notifications come through.
     :ivar gates: by the name of the queue.
-    :ivar next_schedule: what is told of schedules, where this session sees the same ones as those who fire them.
     """
 
     def __init__(self, connection: OwnConnection | SharedConnection, table: str) -> None:
@@ -92,7 +91,6 @@ class ListeningSession:
         self._keys: dict[str, int] = {}
         self._most: int | None = None
         self.gates: dict[str, Gate] = {}
-        self.next_schedule: NextSchedule | None = None
         self._queues: dict[str, str] = {}  # by the channel on which this session listens
         try:
             self.hears = not connection.use(self._driver.backend_is_hidden)
@@ -101,9 +99,10 @@ class ListeningSession:
             connection.close()
             raise
 
-    def look(self, queues: Collection[str]) -> dict[str, Look]:
+    def look(self, queues: Collection[str], schedule: NextSchedule | None = None) -> dict[str, Look]:
         """Look at queues, each from behind its gate if that can be had: W1 to W4.
 
+        :param schedule: is told of schedules, if it wants to; only where who fires these sees the same ones.
         :returns: by queue; without those for which there are no more gates.
         """
         if self.hears:
@@ -113,14 +112,13 @@ class ListeningSession:
                 self._take_gates(new[:allowed])
             beyond = frozenset(new[allowed:])
             queues = [queue for queue in queues if queue not in beyond]
-        rows = self._look(queues) if queues else []
+        rows = self._look(queues, schedule) if queues else []
         self._remember((queue, key) for queue, key, *_ in rows)
         self._leave_gates([queue for queue, key, _, _, paused, *_ in rows if self._must_be_left(queue, key, paused)])
         self._leave_paused_gates([queue for queue, _, _, _, paused, *_ in rows if paused])
         return {queue: self._seen(queue, *rest) for queue, _, *rest, _ in rows}
 
-    def _look(self, queues: Collection[str]) -> list[tuple[Any, ...]]:
-        schedule = self.next_schedule
+    def _look(self, queues: Collection[str], schedule: NextSchedule | None) -> list[tuple[Any, ...]]:
         params = {"queues": array(queues), "table": self._table}
         if schedule is not None and schedule.wanted:
             asked_at = time.monotonic()

@@ -120,7 +120,7 @@ class TestPairs:
 class TestWakeup:
     def test_the_steps_of_each_job_make_up_the_whole(self) -> None:
         with Server() as server:
-            wakeup.start("create", server.dsn(), ROOT).communicate()
+            wakeup.answer(wakeup.start("create", server.dsn(), ROOT))
             rows = wakeup.measured(server.dsn(), ROOT)
         assert len(rows) == wakeup.JOBS - wakeup.COLD
         for *parts, whole in rows:

@@ -320,9 +320,9 @@ def looks_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """W4 before W1 and W2, as in pq 1.9.1."""
     look, take = ListeningSession.look, ListeningSession._take_gates
 
-    def late(session: ListeningSession, queues: Any) -> dict[str, Look]:
+    def late(session: ListeningSession, queues: Any, *args: Any) -> dict[str, Look]:
         monkeypatch.setattr(ListeningSession, "_take_gates", lambda *args: None)
-        found = look(session, queues)
+        found = look(session, queues, *args)
         monkeypatch.setattr(ListeningSession, "_take_gates", take)
         take(session, list(queues))
         return {queue: seen._replace(sure=True) for queue, seen in found.items()}

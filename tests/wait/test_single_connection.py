@@ -124,25 +124,25 @@ def test_what_makes_a_job_ready_wakes(shared: PQ, way: str, in_block: bool) -> N
     assert waiter.result() is not None
 
 
-def test_the_statements_that_make_jobs_ready_are_known() -> None:
-    found = {
+def statements_of_which(holds: Callable[[str], bool]) -> set[str]:
+    """The names of pq's statements on jobs of which it holds."""
+    return {
         name
         for path in ("queue.sql", "control.sql", "lease.sql", "dead.sql", "claim.sql")
         for name, text in bound(path, '"queue"', **({"some": "all"} if path == "dead.sql" else {})).items()
-        if makes_ready(text)
+        if holds(text)
     }
+
+
+def test_the_statements_that_make_jobs_ready_are_known() -> None:
+    found = statements_of_which(makes_ready)
     puts = {"put", "put_timed", "put_untimed", "put_many", "put_bounded"}
     assert {*puts, "settle", "resume", "move", "reschedule"} <= found
     assert not {"claim", "claim_in_transaction", "extend", "cancel", "count"} & found
 
 
 def test_the_statements_that_end_jobs_are_known() -> None:
-    found = {
-        name
-        for path in ("queue.sql", "control.sql", "lease.sql", "dead.sql", "claim.sql")
-        for name, text in bound(path, '"queue"', **({"some": "all"} if path == "dead.sql" else {})).items()
-        if ends_jobs(text)
-    }
+    found = statements_of_which(ends_jobs)
     assert {"done", "done_and_remove", "done_and_next", "cancel", "clear"} <= found
     assert not {"claim", "claim_ready", "claim_first", "claim_in_transaction", "extend", "extend_all", "count"} & found
 

@@ -750,9 +750,9 @@ def test_no_thread_stays_of_a_pq_that_is_closed_while_its_session_looks(
     pq = PQ(dsn)
     look = ListeningSession.look
 
-    def close_and_look(session: ListeningSession, queues: Any) -> Any:
+    def close_and_look(*args: Any) -> Any:
         Background(pq.close).result()
-        return look(session, queues)
+        return look(*args)
 
     monkeypatch.setattr(ListeningSession, "look", close_and_look)
     with pytest.raises(ConnectionLost):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from threading import Lock
 from typing import Any, Protocol
 from weakref import ref
@@ -14,11 +15,14 @@ from .base import Given
 from .turns import FairLock
 
 
+# each is asked of each statement, and reads all of it, which takes microseconds; there are some dozens of statements
+@lru_cache(maxsize=256)
 def makes_ready(sql: str) -> bool:
     """Return whether a statement of pq can make jobs ready: it puts some, or notifies of others as a put does."""
     return "insert into" in sql or "pg_notify" in sql
 
 
+@lru_cache(maxsize=256)
 def ends_jobs(sql: str) -> bool:
     """Return whether a statement of pq ends jobs, so that a trigger may make others ready: those that follow them, or
     have their key, or get their place under a limit. Not a claim that deletes what it takes: a claim is made after each
