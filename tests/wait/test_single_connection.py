@@ -104,18 +104,19 @@ def plain_sql(pq: PQ, _: Any) -> None:
 WAYS["plain SQL in a block"] = (lambda pq: None, plain_sql)
 
 
+def sleeps(pq: PQ) -> bool:
+    """Whether somebody waits, and has nothing to do before."""
+    queue = pq._table._room.queues.get("a")
+    return bool(queue and queue.sure and not queue.stale)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("in_block", [False, True])
 def test_what_makes_a_job_ready_wakes(shared: PQ, way: str, in_block: bool) -> None:
     before, act = WAYS[way]
     given = before(shared)
     waiter = Background(shared["a"].get, timeout=HOUR)
-
-    def sleeps() -> bool:
-        queue = shared._table._room.queues.get("a")
-        return bool(queue and queue.sure and not queue.stale)
-
-    wait_until(sleeps, "the sleep of the waiter")
+    wait_until(lambda: sleeps(shared), "the sleep of the waiter")
     if in_block:
         with shared["c"]:
             act(shared, given)
@@ -154,9 +155,9 @@ def test_a_claim_is_none_of_them(how: str, name: str | None) -> None:
 
 
 def test_in_autocommit_mode_nobody_claims_in_a_transaction_that_another_thread_has_begun(dsn: str, sql: Sql) -> None:
-    with make_pq("autocommit connection", dsn, poll_interval=0.05) as pq:
+    with make_pq("autocommit connection", dsn, poll_interval=0.2) as pq:
         waiter = Background(pq["a"].get, timeout=HOUR)
-        wait_until(lambda: pq._table._room.leader.session is not None, "the waiter")
+        wait_until(lambda: sleeps(pq), "the sleep of the waiter")  # else its first claim may come now
         with pq._db.conn.cursor() as cursor:
             cursor.execute("begin")
             sql("insert into queue (q_name, data) values ('a', '1')")
